@@ -1,0 +1,93 @@
+"""From an anomaly score to a p-value, a threshold and a verdict; from an error map to a heatmap and regions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.manifest import Calibration, ErrorMapScale
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one score means. `threshold` and `is_anomaly` are None where the calibration is too small for the rate."""
+
+    score: float
+    p_value: float
+    threshold: float | None
+    is_anomaly: bool | None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box of high error: pixel coordinates of its top-left corner, its size, and the largest error in it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float
+
+
+class ConformalScores:
+    """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self._scores = np.asarray(calibration.scores, dtype=np.float64)
+
+    def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
+        """(1 + #{calibration scores >= score}) / (n + 1) for each score: (m,) -> (m,), in (0, 1]."""
+        n = len(self._scores)
+        at_least = n - np.searchsorted(self._scores, scores.astype(np.float64), side="left")
+        return (1 + at_least) / (n + 1)
+
+    def threshold(self, false_positive_rate: float) -> float | None:
+        """The smallest float32 score whose p-value is at most the rate; None where n is too small for that rate."""
+        n = len(self._scores)
+        ranks = np.arange(1, n + 2) / (n + 1)
+        allowed = int(np.count_nonzero(ranks <= false_positive_rate))
+        if allowed == 0:
+            return None
+        if allowed == n + 1:
+            return float(np.float32(-np.inf))
+        return float(np.nextafter(np.float32(self._scores[n - allowed]), np.float32(np.inf)))
+
+    def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
+        threshold = self.threshold(false_positive_rate)
+        return [
+            Verdict(float(score), float(p), threshold, None if threshold is None else bool(p <= false_positive_rate))
+            for score, p in zip(scores, self.p_values(scores), strict=True)
+        ]
+
+
+def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
+    """Brightness of each pixel, (height, width) -> uint8: 0 is usual in normal images, 255 is beyond all but 1 %."""
+    brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
+    return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
+
+
+def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
+    """The boxes around 4-connected areas that are at least half bright, strongest first, `limit` at the most."""
+    hot = error_map >= (scale.low + scale.high) / 2
+    labels = _label(hot)
+    found = []
+    for label in np.unique(labels[hot]):
+        ys, xs = np.nonzero(labels == label)
+        x, y = int(xs.min()), int(ys.min())
+        box = Region(x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1, float(error_map[ys, xs].max()))
+        found.append(box)
+    return sorted(found, key=lambda region: -region.score)[:limit]
+
+
+def _label(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Number the 4-connected areas of the mask from 1: each pixel takes its neighbours' largest until stable."""
+    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while True:
+        padded = np.pad(labels, 1)
+        neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:], labels]
+        spread = np.where(mask, np.maximum.reduce(neighbours), 0)
+        if np.array_equal(spread, labels):
+            return labels
+        labels = spread

@@ -1,0 +1,90 @@
+"""Answers: arrays to JSON, npy or PNG, as was negotiated."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from starlette.responses import Response
+
+from service import imaging
+from service.api.bodies import JSON, NPY
+from service.api.negotiation import PNG
+from service.errors import InvalidParameter
+from service.imaging import Pixels
+from service.inference.session import Array
+from service.manifest import InputSpec
+from service.operations import Localised, Timings
+from service.registry import LoadedModel
+
+Size = Literal["model", "original"]
+
+
+def as_json(model: LoadedModel, **fields: Any) -> Response:
+    """A JSON answer that says which model and version gave it; arrays become lists."""
+    body = {"model": model.manifest.name, "version": model.manifest.version, **fields}
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+
+
+def as_npy(array: Array) -> Response:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return Response(buffer.getvalue(), media_type=NPY)
+
+
+async def render(timings: Timings, make: Callable[[], Response]) -> Response:
+    """Make an answer off the event loop, and count the time as encoding."""
+    with timings.measure("encode"):
+        return await asyncio.to_thread(make)
+
+
+def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: Any) -> Response:
+    """Images in the negotiated type; `fields` stand beside them in JSON.
+
+    Raises InvalidParameter where images of several sizes are asked for as one array or one picture.
+    """
+    if kind == JSON:
+        return as_json(model, images=[base64_png(image) for image in pixels], **fields)
+    if len({image.shape for image in pixels}) > 1:
+        raise InvalidParameter(f"size=original gives several sizes, which {kind} cannot hold; accept {JSON}")
+    if kind == PNG:
+        return Response(imaging.encode_png(imaging.tile(pixels)), media_type=PNG)
+    return as_npy(np.stack(pixels))
+
+
+def at_size(size: Size, pixels: Pixels, originals: Sequence[tuple[int, int]], spec: InputSpec) -> Sequence[Pixels]:
+    """The images as they are, or each resized to its input's size."""
+    if size == "model":
+        return list(pixels)
+    return [imaging.resize(image, original, spec) for image, original in zip(pixels, originals, strict=True)]
+
+
+def base64_png(pixels: Pixels) -> str:
+    return base64.b64encode(imaging.encode_png(pixels)).decode("ascii")
+
+
+def base64_floats(vector: Array) -> str:
+    """Little-endian float32."""
+    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+
+
+def localised(found: Localised) -> dict[str, Any]:
+    """The heatmap as a PNG in colour, black over red and orange to white, and the boxes of its bright areas."""
+    return {
+        "heatmap": base64_png(_COLOURS[found.heatmap]),
+        "regions": [asdict(region) for region in found.regions],
+    }
+
+
+def _colour_map() -> Pixels:
+    """256 RGB colours of rising lightness."""
+    stops = np.linspace(0, 255, 5)
+    channels = ((0, 90, 200, 255, 255), (0, 10, 50, 165, 255), (0, 90, 60, 10, 230))
+    return np.stack([np.interp(np.arange(256), stops, values) for values in channels], axis=-1).astype(np.uint8)
+
+
+_COLOURS = _colour_map()

@@ -1,0 +1,146 @@
+"""What goes wrong, as HTTP: one table of statuses and codes, one body (RFC 9457)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import errors
+from service.errors import InvalidItems, ServiceError
+
+logger = logging.getLogger(__name__)
+
+
+class MalformedRequest(ServiceError):
+    """A body that cannot be parsed as what it says it is."""
+
+
+class UnsupportedMediaType(ServiceError):
+    """A body of a type that is not read here."""
+
+
+class NotAcceptable(ServiceError):
+    """The client accepts nothing that can be given."""
+
+
+class PayloadTooLarge(ServiceError):
+    """A body of more bytes than the limit."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    code: str
+    retry_after: int | None = None  # seconds
+
+
+TABLE: Mapping[type[ServiceError], Answer] = {
+    MalformedRequest: Answer(400, "malformed_request"),
+    errors.ModelNotFound: Answer(404, "model_not_found"),
+    errors.VersionNotFound: Answer(404, "version_not_found"),
+    errors.OperationNotSupported: Answer(404, "operation_not_supported"),
+    NotAcceptable: Answer(406, "not_acceptable"),
+    PayloadTooLarge: Answer(413, "payload_too_large"),
+    errors.TooManyImages: Answer(413, "too_many_images"),
+    errors.ImageTooLarge: Answer(413, "image_too_large"),
+    UnsupportedMediaType: Answer(415, "unsupported_media_type"),
+    errors.UnsupportedFormat: Answer(415, "unsupported_media_type"),
+    errors.InvalidImage: Answer(422, "invalid_image"),
+    errors.InvalidLatents: Answer(422, "invalid_latents"),
+    errors.InvalidParameter: Answer(422, "invalid_parameter"),
+    errors.Overloaded: Answer(429, "overloaded", retry_after=1),
+    errors.ModelNotReady: Answer(503, "model_not_ready", retry_after=10),
+    errors.ShuttingDown: Answer(503, "shutting_down", retry_after=1),
+    errors.DeadlineExceeded: Answer(504, "deadline_exceeded"),
+}
+CODES_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+
+
+def problem(
+    request_id: str,
+    status: int,
+    code: str,
+    detail: str,
+    items: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The one error body."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    if items:
+        body["errors"] = items
+    return Response(orjson.dumps(body), status, dict(headers or {}), "application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Have the application answer its errors so."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    items: list[dict[str, Any]] = []
+    cause = error
+    if isinstance(error, InvalidItems):
+        items = [{"index": index, "code": TABLE[type(item)].code, "detail": str(item)} for index, item in error.errors]
+        cause = error.errors[0][1]
+    assert isinstance(cause, ServiceError)
+    answer = TABLE[type(cause)]
+    headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after is not None else None
+    return problem(request.state.request_id, answer.status, answer.code, str(error), items, headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    details = [f"{error['loc'][-1]}: {error['msg']}" for error in error.errors()]
+    return problem(request.state.request_id, 422, "invalid_parameter", "; ".join(details))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = CODES_OF_STATUS.get(error.status_code, "malformed_request")
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return problem(request.state.request_id, error.status_code, code, detail, headers=error.headers)
+
+
+class InternalErrors:
+    """Answers 500 for whatever was not foreseen; the traceback goes to the log and nowhere else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception:
+            request_id = scope["state"]["request_id"]
+            logger.exception("unforeseen error in request %s", request_id)
+            if started:
+                raise
+            detail = "an internal error; the log holds it under this request_id"
+            await problem(request_id, 500, "internal_error", detail)(scope, receive, send)

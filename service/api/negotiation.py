@@ -1,0 +1,47 @@
+"""Which media type to answer with, from the Accept header (RFC 9110, section 12.5.1)."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Header
+from multipart import parse_options_header
+
+from service.api.bodies import JSON, NPY
+from service.api.errors import NotAcceptable
+
+PNG = "image/png"
+
+
+def accepts(*offered: str) -> Callable[..., str]:
+    """A dependency that gives the offered type that the client likes best; at a tie, the one offered first."""
+
+    def choose(accept: Annotated[str, Header(include_in_schema=False)] = "*/*") -> str:
+        quality = {kind: _quality(kind, accept) for kind in offered}
+        best = max(offered, key=lambda kind: quality[kind])
+        if quality[best] <= 0:
+            raise NotAcceptable(f"Accept {accept!r} allows none of {', '.join(offered)}")
+        return best
+
+    return choose
+
+
+json_or_npy = accepts(JSON, NPY)
+json_npy_or_png = accepts(JSON, NPY, PNG)
+
+
+def _quality(kind: str, accept: str) -> float:
+    """The weight of a media type: that of the most specific range that covers it, 0 where none does."""
+    best = (-1, 0.0)
+    for entry in accept.split(","):
+        name, options = parse_options_header(entry.strip())
+        ranges = ("*/*", kind.split("/")[0] + "/*", kind)
+        if name.lower() in ranges:
+            best = max(best, (ranges.index(name.lower()), _weight(options.get("q", "1"))))
+    return best[1]
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,61 @@
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends
+
+from service.api import schemas
+from service.api.dependencies import ServicesDep
+from service.manifest import Calibration
+from service.registry import LoadedModel, ModelRegistry
+
+
+def listing() -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/v1/models", responses=schemas.PROBLEMS)
+    async def list_models(services: ServicesDep) -> schemas.Cards:
+        """The card of the newest version of each model."""
+        return schemas.Cards(models=[card(model, services.registry) for model in services.registry.newest()])
+
+    return routes
+
+
+def router(target: Callable[..., LoadedModel]) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("", responses=schemas.PROBLEMS)
+    async def show_model(model: Annotated[LoadedModel, Depends(target)], services: ServicesDep) -> schemas.Card:
+        """A model's card."""
+        return card(model, services.registry)
+
+    return routes
+
+
+def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
+    manifest = model.manifest
+    return schemas.Card(
+        name=manifest.name,
+        version=manifest.version,
+        versions=registry.versions(manifest.name),
+        description=manifest.description,
+        architecture=manifest.architecture,
+        capabilities=list(manifest.capabilities),
+        input=manifest.input,
+        latent_dim=manifest.latent_dim,
+        metrics=manifest.metrics,
+        calibration=_summary(manifest.calibration) if manifest.calibration else None,
+        training_data=manifest.training_data,
+        sha256=dict(manifest.files),
+        execution_provider=model.provider,
+    )
+
+
+def _summary(calibration: Calibration) -> schemas.CalibrationCard:
+    levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+    quantiles = np.quantile(calibration.scores, levels)
+    return schemas.CalibrationCard(
+        method=calibration.method,
+        images=len(calibration.scores),
+        quantiles={str(level): float(value) for level, value in zip(levels, quantiles, strict=True)},
+    )

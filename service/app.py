@@ -1,0 +1,85 @@
+"""The composition root: settings in, application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
+from starlette.middleware import Middleware
+
+from service.api import errors
+from service.api.dependencies import Services, State, exact, newest
+from service.api.middleware import AccessLog, RequestId, ServerTiming
+from service.api.routes import (
+    anomaly_score,
+    decode,
+    denoise,
+    encode,
+    health,
+    interpolate,
+    models,
+    reconstruct,
+    sample,
+    unsupported,
+)
+from service.inference.executor import DeviceExecutor
+from service.inference.session import OnnxEngine
+from service.operations import Limits, Operations
+from service.registry import ModelRegistry
+from service.repository import ModelRepository
+from service.settings import Settings
+
+VERSION = "0.1.0"
+
+
+def build_services(settings: Settings) -> Services:
+    """Load every bundle. Raises DeviceError where the device policy cannot be kept, BundleError without a directory."""
+    registry = ModelRegistry()
+    registry.load_all(ModelRepository(settings.models), OnnxEngine(settings.device, settings.threads))
+    return assemble(settings, registry)
+
+
+def assemble(settings: Settings, registry: ModelRegistry) -> Services:
+    """What the application is made of, around the models of a registry."""
+    executor = DeviceExecutor(settings.max_queued_images, settings.max_queued_bytes)
+    limits = Limits(
+        max_images=settings.max_images,
+        max_image_pixels=settings.max_image_pixels,
+        max_batch_size=settings.max_batch_size,
+        request_timeout=settings.request_timeout,
+    )
+    return Services(registry, executor, Operations(executor, limits), settings.max_body_bytes)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application around loaded models."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        yield {"services": services}
+        services.executor.close()
+
+    app = FastAPI(
+        title="Autoencoder service",
+        version=VERSION,
+        description="Encode, decode, reconstruct, denoise, sample and score images with autoencoders.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(ServerTiming),
+            Middleware(AccessLog),
+            Middleware(errors.InternalErrors),
+        ],
+    )
+    errors.install(app)
+    app.include_router(health.router(), tags=["health"])
+    app.include_router(models.listing(), tags=["models"])
+    for prefix, target in (("/v1/models/{model}/versions/{version}", exact), ("/v1/models/{model}", newest)):
+        app.include_router(models.router(target), prefix=prefix, tags=["models"])
+        for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, unsupported):
+            app.include_router(module.router(target), prefix=prefix, tags=["operations"])
+    patch_fastapi(app, docs_url="/docs")
+    return app

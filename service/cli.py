@@ -1,0 +1,136 @@
+"""The command line of the online side: serve, check, schema."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.api.dependencies import Services
+from service.app import assemble, build_services, create_app
+from service.errors import BundleError, DeviceError, ServiceError
+from service.inference.session import OnnxEngine
+from service.registry import ModelRegistry, load
+from service.repository import ModelRepository
+from service.settings import Settings
+from service.telemetry import logging
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives 0, or 1 with a message where something is wrong."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        for wrong in error.errors():
+            print(f"error: setting {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}", file=sys.stderr)
+        return 1
+    try:
+        return int(command(settings))
+    except ServiceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serve autoencoders over HTTP.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve the models of a directory")
+    serve.add_argument("--host", help=_help("host"))
+    serve.add_argument("--port", type=int, help=_help("port"))
+    serve.set_defaults(command=_serve)
+
+    check = commands.add_parser("check", help="say of each bundle and of the device what works and what does not")
+    check.set_defaults(command=_check)
+
+    for command in (serve, check):
+        command.add_argument("--models", type=Path, metavar="DIR", help=_help("models"))
+        command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_help("device"))
+
+    schema = commands.add_parser("schema", help="print the OpenAPI document")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _help(setting: str) -> str:
+    field = Settings.model_fields[setting]
+    return f"{field.description} ({field.default}; AE_{setting.upper()})"
+
+
+def _serve(settings: Settings) -> int:
+    logging.configure(settings.log_format, settings.log_level)
+    services = build_services(settings)
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+    )
+    # uvicorn repeats the signal that ended it; an orderly end is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server = Server(config, services)
+    server.run()
+    return 0 if server.started else 1
+
+
+class Server(uvicorn.Server):
+    """Says in a line that it is ready, and takes no new work once it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        registry = self._services.registry
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        loaded = ", ".join(registry.names()) or "no model could be loaded"
+        providers = ", ".join(sorted({model.provider for model in registry.newest()})) or "no execution provider"
+        print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._services.executor.drain()
+        super().handle_exit(sig, frame)
+
+
+def _check(settings: Settings) -> int:
+    print(f"device policy {settings.device}: ", end="")
+    try:
+        engine = OnnxEngine(settings.device, settings.threads)
+    except DeviceError as error:
+        print(f"FAILED: {error}")
+        return 1
+    print(f"will try {', '.join(provider.name for provider in engine.candidates)}")
+    repository = ModelRepository(settings.models)
+    places = repository.places()
+    failures = 0
+    for place in places:
+        try:
+            model = load(place, repository.read(place), engine)
+        except (BundleError, DeviceError) as error:
+            failures += 1
+            print(f"{place}: FAILED: {error}")
+        else:
+            print(f"{place}: works on {model.provider}: {', '.join(model.manifest.capabilities)}")
+    print(f"{len(places) - failures} of {len(places)} bundles in {settings.models} work")
+    return 1 if failures or not places else 0
+
+
+def _schema(settings: Settings) -> int:
+    print(json.dumps(create_app(assemble(settings, ModelRegistry())).openapi(), indent=2))
+    return 0

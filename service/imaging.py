@@ -1,0 +1,130 @@
+"""Encoded bytes to uint8 arrays at a model's size, and arrays to PNG. Training reads its images with the same code."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
+from service.manifest import InputSpec
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image at the model's size, uint8 (height, width, channels), and the size (height, width) that it came in."""
+
+    pixels: Pixels
+    original_size: tuple[int, int]
+
+
+def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
+    """Decode one image whole, turn it as its EXIF orientation says, and bring it to the model's mode and size.
+
+    Transparency is composed on white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
+    Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            image.load()
+            turned = ImageOps.exif_transpose(image)
+            original_size = turned.height, turned.width
+            return DecodedImage(fit(np.asarray(_to_mode(turned, spec)), spec), original_size)
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except _TOO_LARGE as error:
+        raise ImageTooLarge(str(error)) from None
+    except (InvalidImage, ImageTooLarge):
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files.
+        raise InvalidImage(f"the image cannot be decoded: {error}") from error
+
+
+def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """Resize (h, w) or (h, w, channels) to the model's (height, width, channels)."""
+    return resize(pixels, (spec.height, spec.width), spec).reshape(spec.shape)
+
+
+def resize(pixels: Pixels, size: tuple[int, int], spec: InputSpec) -> Pixels:
+    """Resize uint8 (h, w[, channels]) to `size` (height, width) with the model's filter; proportions are not kept."""
+    if pixels.shape[:2] == size:
+        return pixels
+    squeezed = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+    resized = Image.fromarray(squeezed).resize(size[::-1], Image.Resampling[spec.resample.upper()])
+    return np.asarray(resized).reshape(*size, *pixels.shape[2:])
+
+
+def check_array(array: npt.NDArray[np.generic], spec: InputSpec) -> Pixels:
+    """Take uint8 (n, height, width[, channels]) at the model's size as it is. Raises InvalidImage for any other."""
+    shape = f"(n, {spec.height}, {spec.width}, {spec.channels})"
+    if spec.channels == 1:
+        shape = f"(n, {spec.height}, {spec.width}) or {shape}"
+    if array.dtype != np.uint8:
+        raise InvalidImage(f"images must be uint8 {shape}, not {array.dtype}")
+    if array.shape[1:] == spec.shape:
+        return array.astype(np.uint8, copy=False)
+    if spec.channels == 1 and array.shape[1:] == spec.shape[:2]:
+        return array.astype(np.uint8, copy=False)[..., None]
+    raise InvalidImage(f"images must be uint8 {shape}, not {array.shape}")
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG of uint8 (height, width), (height, width, 1) or (height, width, 3)."""
+    squeezed = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+    buffer = io.BytesIO()
+    Image.fromarray(squeezed).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def tile(images: Sequence[Pixels]) -> Pixels:
+    """Put images of one size in a grid, as square as it gets, row by row; cells that are left over stay black."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width, channels = images[0].shape
+    grid = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
+    grid[: len(images)] = images
+    stacked = grid.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return stacked.reshape(rows * height, columns * width, channels)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageTooLarge(f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed")
+
+
+def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
+    mode = "L" if spec.channels == 1 else "RGB"
+    if image.mode == "F":
+        raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert(mode)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
+    return image.convert(mode)
+
+
+def _to_8_bits(pixels: npt.NDArray[np.generic]) -> Pixels:
+    wide = pixels.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise InvalidImage("pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel")
+    return ((wide + 128) // 257).astype(np.uint8)
+
+
+def _unidentified(data: bytes) -> UnsupportedFormat | InvalidImage:
+    """What is wrong with bytes that are in none of the formats read here."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return UnsupportedFormat(f"{image.format} images are not read; send one of {', '.join(FORMATS)}")
+    except Exception:
+        return InvalidImage("the bytes are not an image, or its header is damaged")

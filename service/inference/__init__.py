@@ -1,0 +1,1 @@
+"""Running graphs: on which device, in which session, and in which order."""

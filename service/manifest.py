@@ -1,0 +1,174 @@
+"""The contract between training and service: what stands in a bundle, and what its graphs take and give.
+
+A bundle is a directory `<models>/<name>/<version>/` that holds `manifest.json` and the files that it lists.
+Its graphs, all with a free batch dimension:
+
+| graph | takes | gives |
+| --- | --- | --- |
+| `encoder` | `images` | `latents`, and for a variational model `log_variances` |
+| `decoder` | `latents` | `reconstructions`, `intensities` |
+| `scorer` | `images`, `intensities` | `errors`, `scores`, `error_maps` |
+
+`images` and `reconstructions` are uint8 (batch, height, width, channels), 0..255; `intensities` are reconstructions
+before rounding, float32 in 0..1. `latents` and `log_variances` are float32 (batch, latent_dim). `errors` and `scores`
+are float32 (batch,): the mean squared error of the reconstruction on the 0..1 scale, and the anomaly score (higher is
+stranger). `error_maps` is float32 (batch, height, width): what each pixel adds to the score. No weight stands in two
+graphs: an operation chains those that it needs.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
+
+MANIFEST = "manifest.json"
+
+Capability = Literal["encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate"]
+GraphName = Literal["encoder", "decoder", "scorer"]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
+    "encode": frozenset({"encoder"}),
+    "decode": frozenset({"decoder"}),
+    "reconstruct": frozenset({"encoder", "decoder", "scorer"}),
+    "denoise": frozenset({"encoder", "decoder"}),
+    "sample": frozenset({"decoder"}),
+    "anomaly-score": frozenset({"encoder", "decoder", "scorer"}),
+    "interpolate": frozenset({"encoder", "decoder"}),
+}
+
+
+class Record(BaseModel):
+    """A frozen record that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputSpec(Record):
+    """What the graphs take: uint8 images (height, width, channels), made by `service.imaging`."""
+
+    height: PositiveInt
+    width: PositiveInt
+    channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="The filter with which other sizes are brought to this one."
+    )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class ErrorMapScale(Record):
+    """Where a heatmap is dark and where it is bright, from the error maps of the calibration images."""
+
+    low: float = Field(ge=0, description="99 % of the pixels of normal images have a smaller error: dark.")
+    high: float = Field(gt=0, description="The largest error of a normal image is smaller in 99 % of them: bright.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.high <= self.low:
+            raise ValueError("high must be above low")
+        return self
+
+
+class Calibration(Record):
+    """The anomaly scores of normal images that the network was not fitted to."""
+
+    method: str = Field(description="What the score is.")
+    scores: tuple[float, ...] = Field(min_length=1, description="Ascending.")
+    error_map: ErrorMapScale
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(a > b for a, b in zip(self.scores, self.scores[1:], strict=False)):
+            raise ValueError("scores must ascend")
+        return self
+
+
+class StandardNormal(Record):
+    """Latents are drawn from N(0, I)."""
+
+    kind: Literal["standard_normal"] = "standard_normal"
+
+
+class MixturePrior(Record):
+    """Latents are drawn from a Gaussian mixture that was fitted to those of the training images.
+
+    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
+    The file holds `weights` (k,), `means` (k, latent_dim) and lower-triangular `cholesky` (k, latent_dim, latent_dim).
+    """
+
+    kind: Literal["gaussian_mixture"] = "gaussian_mixture"
+    file: FileName
+
+
+LatentPrior = Annotated[StandardNormal | MixturePrior, Field(discriminator="kind")]
+
+
+class TrainingData(Record):
+    """What the model was trained, calibrated and tested on."""
+
+    name: str
+    source: str
+    licence: str
+    images: dict[str, int] = Field(description="Images in each split.")
+    sha256: dict[str, Sha256] = Field(description="Digest of each file that was read.")
+
+
+class Provenance(Record):
+    """How the bundle came to be."""
+
+    created: datetime
+    recipe: dict[str, object] = Field(description="The recipe as resolved, overrides included.")
+    git_revision: str | None = None
+    libraries: dict[str, str]
+    parity: dict[str, float] = Field(description="Largest difference between ONNX Runtime and torch, by output.")
+
+
+class ModelManifest(Record):
+    """All that the service knows of a model."""
+
+    format: Literal[1] = 1
+    name: ModelName
+    version: PositiveInt
+    description: str
+    architecture: str
+    capabilities: tuple[Capability, ...] = Field(min_length=1)
+    input: InputSpec
+    latent_dim: PositiveInt
+    graphs: dict[GraphName, FileName]
+    golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
+    prior: LatentPrior | None = None
+    calibration: Calibration | None = None
+    metrics: dict[str, float]
+    training_data: TrainingData
+    provenance: Provenance
+    files: dict[FileName, Sha256] = Field(description="SHA-256 of every file beside the manifest that is read.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for capability in self.capabilities:
+            if missing := GRAPHS_OF[capability] - self.graphs.keys():
+                raise ValueError(f"{capability} needs the graph {', '.join(sorted(missing))}")
+        if "sample" in self.capabilities and self.prior is None:
+            raise ValueError("sample needs a prior")
+        if "anomaly-score" in self.capabilities and self.calibration is None:
+            raise ValueError("anomaly-score needs a calibration")
+        needed = {*self.graphs.values(), self.golden}
+        if isinstance(self.prior, MixturePrior):
+            needed.add(self.prior.file)
+        if unlisted := needed - self.files.keys():
+            raise ValueError(f"files lacks the digest of {', '.join(sorted(unlisted))}")
+        return self
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

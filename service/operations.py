@@ -1,0 +1,336 @@
+"""The use cases: from images or latents to what was asked for. No HTTP here."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from service import imaging
+from service.anomaly import Region, Verdict, heat, regions
+from service.errors import (
+    InvalidItems,
+    InvalidLatents,
+    InvalidParameter,
+    ItemError,
+    OperationNotSupported,
+    TooManyImages,
+)
+from service.imaging import DecodedImage, Pixels
+from service.inference.executor import DeviceExecutor
+from service.inference.session import Array, Tensors
+from service.latents import interpolate
+from service.manifest import GRAPHS_OF, Capability, GraphName
+from service.registry import LoadedModel
+
+Floats = npt.NDArray[np.float32]
+Latents = Sequence[Array] | Array  # float32, to be checked: (n, latent_dim)
+Result = TypeVar("Result")
+
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+CHAIN: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold."""
+
+    max_images: int
+    max_image_pixels: int
+    max_batch_size: int
+    request_timeout: float
+
+
+@dataclass
+class Timings:
+    """When a request began, and the seconds that its parts took."""
+
+    started: float = field(default_factory=time.monotonic)
+    decode: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    encode: float = 0.0
+
+    @contextmanager
+    def measure(self, part: Literal["decode", "encode"]) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images as a request brings them: encoded, or one array at the model's size."""
+
+    images: Sequence[bytes] | Array
+
+    @property
+    def size(self) -> int:
+        return self.images.nbytes if isinstance(self.images, np.ndarray) else sum(map(len, self.images))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images at the model's size, uint8 (n, height, width, channels), and the size that each came in."""
+
+    pixels: Pixels
+    original_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents (n, latent_dim); of a variational model the means, and the logarithms of the variances if asked for."""
+
+    latents: Floats
+    log_variances: Floats | None
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """Images as the model gives them back, and the mean squared error of each, (n,), on the 0..1 scale."""
+
+    images: Pixels
+    errors: Floats
+    original_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Denoised:
+    images: Pixels
+    original_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images decoded from latents that were drawn, or lie on a path."""
+
+    images: Pixels
+    latents: Floats
+
+
+@dataclass(frozen=True)
+class Localised:
+    """Where an image is strange: brightness uint8 (height, width) and boxes, both at the input's own size."""
+
+    heatmap: Pixels
+    regions: list[Region]
+
+
+@dataclass(frozen=True)
+class Scored:
+    verdicts: list[Verdict]
+    localised: list[Localised] | None
+
+
+class Operations:
+    """The operations on a loaded model. Each raises OperationNotSupported where the model was not trained for it."""
+
+    def __init__(self, executor: DeviceExecutor, limits: Limits) -> None:
+        self._executor = executor
+        self._limits = limits
+
+    async def encode(self, model: LoadedModel, given: EncodedImages, timings: Timings, variance: bool) -> Encoded:
+        """Images to latents. Raises InvalidParameter where the model has no variance to give."""
+        if variance and not model.gives("encoder", "log_variances"):
+            raise InvalidParameter(f"{model.manifest.name} is not variational: it has no variance to give")
+        outputs = ["latents", "log_variances"] if variance else ["latents"]
+        _, found = await self._chain(model, "encode", given, outputs, timings)
+        return Encoded(found["latents"], found.get("log_variances"))
+
+    async def decode(self, model: LoadedModel, latents: Latents, timings: Timings) -> Pixels:
+        """Latents, float32 (n, latent_dim), to images, uint8 (n, height, width, channels). Raises InvalidItems."""
+        _check_supported(model, "decode")
+        checked = self._check_latents(model, latents)
+        return await self._decode(model, checked, timings)
+
+    async def reconstruct(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Reconstructed:
+        images, found = await self._chain(model, "reconstruct", given, ["reconstructions", "errors"], timings)
+        return Reconstructed(found["reconstructions"], found["errors"], images.original_sizes)
+
+    async def denoise(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Denoised:
+        images, found = await self._chain(model, "denoise", given, ["reconstructions"], timings)
+        return Denoised(found["reconstructions"], images.original_sizes)
+
+    async def sample(
+        self, model: LoadedModel, count: int, seed: int | None, temperature: float, timings: Timings
+    ) -> tuple[Drawn, int]:
+        """Draw from the prior and decode; gives the seed too, which is drawn where none is given."""
+        _check_supported(model, "sample")
+        assert model.prior is not None  # the manifest promises one with the capability
+        self._check_count(count)
+        seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
+        latents = model.prior.draw(count, seed, temperature)
+        return Drawn(await self._decode(model, latents, timings), latents), seed
+
+    async def score(
+        self, model: LoadedModel, given: EncodedImages, timings: Timings, false_positive_rate: float, localise: bool
+    ) -> Scored:
+        """Anomaly scores with their p-values and verdicts, and where the images are strange if asked for."""
+        outputs = ["scores", "error_maps"] if localise else ["scores"]
+        images, found = await self._chain(model, "anomaly-score", given, outputs, timings)
+        assert model.conformal is not None  # the manifest promises a calibration with the capability
+        verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
+        if not localise:
+            return Scored(verdicts, None)
+        with timings.measure("encode"):
+            located = await asyncio.to_thread(_localise, model, found["error_maps"], images.original_sizes)
+        return Scored(verdicts, located)
+
+    async def interpolate(
+        self,
+        model: LoadedModel,
+        ends: EncodedImages | Latents,
+        steps: int,
+        method: Literal["linear", "spherical"],
+        timings: Timings,
+    ) -> Drawn:
+        """The images on a path between two latents, or between the latents of two images."""
+        _check_supported(model, "interpolate")
+        self._check_count(steps)
+        if isinstance(ends, EncodedImages):
+            if len(ends.images) != 2:
+                raise InvalidParameter(f"interpolation is between 2 images, not {len(ends.images)}")
+            _, found = await self._chain(model, "interpolate", ends, ["latents"], timings, CHAIN[:1])
+            latents = found["latents"]
+        else:
+            latents = self._check_latents(model, ends)
+            if len(latents) != 2:
+                raise InvalidParameter(f"interpolation is between 2 latents, not {len(latents)}")
+        path = interpolate(latents[0], latents[1], steps, method)
+        return Drawn(await self._decode(model, path, timings), path)
+
+    async def _chain(
+        self,
+        model: LoadedModel,
+        capability: Capability,
+        given: EncodedImages,
+        outputs: Sequence[str],
+        timings: Timings,
+        graphs: Sequence[GraphName] | None = None,
+    ) -> tuple[Images, Tensors]:
+        _check_supported(model, capability)
+        self._check_count(len(given.images))
+        chosen = graphs or [name for name in CHAIN if name in GRAPHS_OF[capability]]
+        with self._executor.admit(len(given.images), given.size):
+            with timings.measure("decode"):
+                images = await self._prepare(model, given)
+            return images, await self._run(model, chosen, {"images": images.pixels}, outputs, timings)
+
+    async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
+        with self._executor.admit(len(latents), latents.nbytes):
+            found = await self._run(model, ["decoder"], {"latents": latents}, ["reconstructions"], timings)
+        return found["reconstructions"]
+
+    async def _run(
+        self,
+        model: LoadedModel,
+        graphs: Sequence[GraphName],
+        tensors: Tensors,
+        outputs: Sequence[str],
+        timings: Timings,
+    ) -> Tensors:
+        """Run a request on its own, in batches whose sizes follow from its count alone: so equal requests get equal
+        bytes, whatever else is running."""
+        size = self._limits.max_batch_size
+        count = len(next(iter(tensors.values())))
+
+        def job() -> Tensors:
+            batches = [
+                model.run(graphs, {name: tensor[start : start + size] for name, tensor in tensors.items()}, outputs)
+                for start in range(0, count, size)
+            ]
+            return {name: np.concatenate([batch[name] for batch in batches]) for name in outputs}
+
+        ran = await self._executor.run(job, timings.started + self._limits.request_timeout)
+        timings.queue += ran.waited
+        timings.inference += ran.took
+        return ran.result
+
+    async def _prepare(self, model: LoadedModel, given: EncodedImages) -> Images:
+        spec = model.manifest.input
+        if isinstance(given.images, np.ndarray):
+            try:
+                pixels = imaging.check_array(given.images, spec)
+            except ItemError as error:
+                raise InvalidItems([(0, error)]) from None
+            return Images(pixels, [(spec.height, spec.width)] * len(pixels))
+        encoded = given.images
+
+        def decode(index: int) -> DecodedImage:
+            return imaging.decode(encoded[index], spec, self._limits.max_image_pixels)
+
+        decoded = await asyncio.to_thread(_each, len(encoded), decode)
+        return Images(np.stack([image.pixels for image in decoded]), [image.original_size for image in decoded])
+
+    def _check_latents(self, model: LoadedModel, latents: Latents) -> Floats:
+        self._check_count(len(latents))
+        length = model.manifest.latent_dim
+
+        def check(index: int) -> Floats:
+            vector = latents[index]
+            if vector.shape != (length,):
+                raise InvalidLatents(f"a latent of {model.manifest.name} has {length} numbers, not {_shape(vector)}")
+            if not np.isfinite(vector).all():
+                raise InvalidLatents("a latent holds a number that is not finite")
+            return vector
+
+        return np.stack(_each(len(latents), check))
+
+    def _check_count(self, count: int) -> None:
+        if count < 1:
+            raise InvalidParameter("the request holds nothing to work on; send at least one image or latent")
+        if count > self._limits.max_images:
+            raise TooManyImages(f"{count} are asked for; one request may hold at most {self._limits.max_images}")
+
+
+def _each(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """Do the work for every item, so that a request learns of all its faults at once. Raises InvalidItems."""
+    results, errors = [], []
+    for index in range(count):
+        try:
+            results.append(work(index))
+        except ItemError as error:
+            errors.append((index, error))
+    if errors:
+        raise InvalidItems(errors)
+    return results
+
+
+def _shape(vector: Array) -> str:
+    return str(len(vector)) if vector.ndim == 1 else f"the shape {vector.shape}"
+
+
+def _check_supported(model: LoadedModel, capability: Capability) -> None:
+    manifest = model.manifest
+    if capability not in manifest.capabilities:
+        raise OperationNotSupported(
+            f"{manifest.name} was not trained to {capability}; it can: {', '.join(manifest.capabilities)}"
+        )
+
+
+def _localise(model: LoadedModel, maps: Floats, sizes: Sequence[tuple[int, int]]) -> list[Localised]:
+    calibration, spec = model.manifest.calibration, model.manifest.input
+    assert calibration is not None  # the manifest promises a calibration with the capability
+    scale = calibration.error_map
+    return [
+        Localised(
+            imaging.resize(heat(error_map, scale), size, spec),
+            [_enlarge(region, size, (spec.height, spec.width)) for region in regions(error_map, scale)],
+        )
+        for error_map, size in zip(maps, sizes, strict=True)
+    ]
+
+
+def _enlarge(region: Region, size: tuple[int, int], model_size: tuple[int, int]) -> Region:
+    """The same box in pixels of the input, rounded outwards."""
+    down, across = size[0] / model_size[0], size[1] / model_size[1]
+    left, top = int(region.x * across), int(region.y * down)
+    right, bottom = -int(-(region.x + region.width) * across // 1), -int(-(region.y + region.height) * down // 1)
+    return Region(left, top, min(right, size[1]) - left, min(bottom, size[0]) - top, region.score)

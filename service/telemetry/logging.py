@@ -1,0 +1,41 @@
+"""Log lines on standard error, as text for people or as JSON for collectors."""
+
+import json
+import logging
+import logging.config
+from typing import Literal
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, what was given as `extra`, and a traceback if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key not in _STANDARD},
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def configure(form: Literal["text", "json"], level: str) -> None:
+    """Set up the root logger; uvicorn's own messages go through it, without its access log."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "text": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
+                "json": {"()": JsonFormatter},
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
+            "root": {"level": level.upper(), "handlers": ["stderr"]},
+            "loggers": {"uvicorn": {"level": "WARNING"}},
+        }
+    )

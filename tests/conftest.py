@@ -1,0 +1,35 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import build_services, create_app
+from service.settings import Settings
+from tests.bundles import write_bundle
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"AE_{name.upper()}", raising=False)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny` in versions 1 and 2, the variational `tiny-vae`, and `broken`, which has lost a file."""
+    directory = tmp_path_factory.mktemp("models")
+    write_bundle(directory, "tiny", 1)
+    write_bundle(directory, "tiny", 2, mixture=True)
+    write_bundle(directory, "tiny-vae", variational=True, capabilities=("encode", "decode", "sample"))
+    (write_bundle(directory, "broken") / "decoder.onnx").unlink()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def client(models: Path) -> Iterator[TestClient]:
+    settings = Settings(models=models, device="cpu", max_images=8, max_body_bytes=100_000, max_image_pixels=10_000)
+    with TestClient(create_app(build_services(settings)), raise_server_exceptions=False) as client:
+        yield client

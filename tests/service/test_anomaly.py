@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.anomaly import ConformalScores, heat, regions
+from service.manifest import Calibration, ErrorMapScale
+
+SCALE = ErrorMapScale(low=0.1, high=0.5)
+scores = st.floats(0, 1, width=32)
+
+
+def conformal(values: list[float]) -> ConformalScores:
+    return ConformalScores(Calibration(method="any", scores=tuple(sorted(values)), error_map=SCALE))
+
+
+@given(st.lists(scores, min_size=1, max_size=50), scores)
+def test_the_p_value_counts_calibration_scores_at_least_as_large(values: list[float], score: float) -> None:
+    expected = (1 + sum(value >= score for value in values)) / (len(values) + 1)
+    assert conformal(values).p_values(np.array([score]))[0] == expected
+
+
+@given(st.lists(scores, min_size=1, max_size=50), scores, st.floats(0.001, 0.999))
+def test_verdict_and_threshold_say_the_same(values: list[float], score: float, rate: float) -> None:
+    verdict = conformal(values).verdicts(np.array([score], np.float32), rate)[0]
+    if verdict.threshold is None:
+        assert verdict.is_anomaly is None
+        assert 1 / (len(values) + 1) > rate
+    else:
+        assert verdict.is_anomaly == (verdict.score >= verdict.threshold) == (verdict.p_value <= rate)
+
+
+@pytest.mark.parametrize(("count", "decided"), [(98, False), (99, True)])
+def test_one_percent_needs_99_calibration_scores(count: int, decided: bool) -> None:
+    threshold = conformal([index / 1000 for index in range(count)]).threshold(0.01)
+    assert (threshold is not None) == decided
+
+
+def test_the_false_positive_rate_on_unseen_normal_scores_is_the_rate_asked() -> None:
+    generator = np.random.default_rng(0)
+    calibrated = conformal(generator.normal(size=5000).tolist())
+    unseen = generator.normal(size=20_000)
+    for rate in (0.01, 0.05, 0.5):
+        assert (calibrated.p_values(unseen) <= rate).mean() == pytest.approx(rate, rel=0.15)
+
+
+def test_heat_is_dark_at_the_low_end_and_bright_at_the_high_end() -> None:
+    assert heat(np.array([[0.0, 0.1, 0.2, 0.5, 9.0]]), SCALE).tolist() == [[0, 0, 64, 255, 255]]
+
+
+def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> None:
+    error_map = np.zeros((6, 8))
+    error_map[1, 1:4] = 0.4
+    error_map[2, 3] = 0.45
+    error_map[4:6, 6] = 0.9
+    error_map[0, 7] = 0.2  # not bright enough
+    strongest, other = regions(error_map, SCALE)
+    assert (strongest.x, strongest.y, strongest.width, strongest.height, strongest.score) == (6, 4, 1, 2, 0.9)
+    assert (other.x, other.y, other.width, other.height, other.score) == (1, 1, 3, 2, 0.45)
+
+
+def test_areas_that_touch_at_a_corner_only_are_two() -> None:
+    assert len(regions(np.eye(3), SCALE)) == 3
+
+
+def test_regions_are_limited_in_number() -> None:
+    assert len(regions(np.eye(40), SCALE, limit=16)) == 16

@@ -1,0 +1,165 @@
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import imaging
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
+from service.manifest import InputSpec
+
+GREY = InputSpec(height=4, width=6, channels=1)
+RGB = InputSpec(height=4, width=6, channels=3)
+ANY = 10**6
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(height: int = 4, width: int = 6) -> Image.Image:
+    return Image.fromarray(np.arange(height * width, dtype=np.uint8).reshape(height, width) * 7)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_a_lossless_image_of_the_models_size_is_taken_pixel_by_pixel(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = gradient().convert("RGB") if kind == "WEBP" else gradient()
+    decoded = imaging.decode(encoded(image, kind, **options), GREY, ANY)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], np.asarray(gradient()))
+    assert decoded.original_size == (4, 6)
+
+
+def test_a_jpeg_is_read() -> None:
+    decoded = imaging.decode(encoded(gradient(), "JPEG", quality=95), GREY, ANY)
+    assert np.abs(decoded.pixels[..., 0].astype(int) - np.asarray(gradient())).max() < 20
+
+
+def test_another_size_is_resized_with_the_manifests_filter() -> None:
+    nearest = GREY.model_copy(update={"resample": "nearest"})
+    enlarged = gradient().resize((12, 8), Image.Resampling.NEAREST)
+    decoded = imaging.decode(encoded(enlarged), nearest, ANY)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], np.asarray(gradient()))
+    assert decoded.original_size == (8, 12)
+
+
+def test_the_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    lying = gradient().transpose(Image.Transpose.ROTATE_90)
+    decoded = imaging.decode(encoded(lying, exif=exif), GREY, ANY)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], np.asarray(gradient()))
+    assert decoded.original_size == (4, 6)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_composed_on_white(mode: str) -> None:
+    image = Image.new("RGBA", (6, 4), (0, 0, 0, 0)).convert(mode)
+    options = {"transparency": 0} if mode == "P" else {}
+    assert (imaging.decode(encoded(image, **options), RGB, ANY).pixels == 255).all()
+
+
+def test_sixteen_bit_grey_is_scaled_to_eight() -> None:
+    wide = np.array([0, 128, 257, 32896, 65535, 257 * 100], dtype=np.uint16).reshape(1, 6)
+    decoded = imaging.decode(encoded(Image.fromarray(wide)), GREY.model_copy(update={"height": 1}), ANY)
+    assert decoded.pixels.ravel().tolist() == [0, 0, 1, 128, 255, 100]
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [Image.new("L", (6, 4), level) for level in (10, 200)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (imaging.decode(data, GREY, ANY).pixels == 10).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])
+def test_every_mode_comes_out_as_the_models(mode: str) -> None:
+    image = Image.new("RGB", (6, 4), "white").convert(mode)
+    kind = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
+    for spec in (GREY, RGB):
+        pixels = imaging.decode(encoded(image, kind), spec, ANY).pixels
+        assert pixels.shape == spec.shape
+        assert pixels.min() >= 254
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(InvalidImage, match="floating-point"):
+        imaging.decode(encoded(Image.new("F", (6, 4)), "TIFF"), GREY, ANY)
+
+
+def test_pixels_beyond_sixteen_bits_are_refused() -> None:
+    with pytest.raises(InvalidImage, match="beyond 16 bits"):
+        imaging.decode(encoded(Image.fromarray(np.full((4, 6), 70_000, np.int32)), "TIFF"), GREY, ANY)
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        imaging.decode(data, GREY, ANY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_a_truncated_image_is_refused(kind: str) -> None:
+    data = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), kind)
+    with pytest.raises(InvalidImage):
+        imaging.decode(data[: len(data) // 2], GREY, ANY)
+
+
+def test_a_format_that_is_not_read_is_named() -> None:
+    with pytest.raises(UnsupportedFormat, match="PPM images are not read"):
+        imaging.decode(encoded(gradient(), "PPM"), GREY, ANY)
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    header_only = encoded(Image.new("L", (1000, 1001)))[:60]
+    with pytest.raises(ImageTooLarge, match="1000x1001 is 1001000 pixels; at most 1000000"):
+        imaging.decode(header_only, GREY, ANY)
+
+
+def test_a_decompression_bomb_is_refused_quietly() -> None:
+    header = bytearray(encoded(Image.new("L", (1, 1))))
+    header[16:24] = (20_000).to_bytes(4) * 2
+    chunk = bytes(header[12:29])
+    header[29:33] = __import__("zlib").crc32(chunk).to_bytes(4)
+    with warnings.catch_warnings(), pytest.raises(ImageTooLarge):
+        imaging.decode(bytes(header), GREY, ANY)
+
+
+def test_an_array_at_the_models_size_is_taken_as_it_is() -> None:
+    array = np.zeros((2, 4, 6), np.uint8)
+    assert imaging.check_array(array, GREY).shape == (2, 4, 6, 1)
+    assert imaging.check_array(array[..., None], GREY).shape == (2, 4, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("array", "spec"),
+    [
+        (np.zeros((2, 4, 6), np.float32), GREY),
+        (np.zeros((4, 6), np.uint8), GREY),
+        (np.zeros((2, 6, 4), np.uint8), GREY),
+        (np.zeros((2, 4, 6), np.uint8), RGB),
+        (np.zeros((2, 4, 6, 4), np.uint8), RGB),
+    ],
+)
+def test_any_other_array_is_refused(array: np.ndarray, spec: InputSpec) -> None:
+    with pytest.raises(InvalidImage, match="images must be uint8"):
+        imaging.check_array(array, spec)
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB])
+def test_png_is_lossless(spec: InputSpec) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
+    np.testing.assert_array_equal(imaging.decode(imaging.encode_png(pixels), spec, ANY).pixels, pixels)
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (4, 6)), (2, (4, 12)), (3, (8, 12)), (5, (8, 18))])
+def test_tiles_stand_row_by_row_and_the_rest_is_black(count: int, shape: tuple[int, int]) -> None:
+    images = [np.full((4, 6, 1), index + 1, np.uint8) for index in range(count)]
+    grid = imaging.tile(images)
+    assert grid.shape == (*shape, 1)
+    columns = shape[1] // 6
+    cells = [grid[4 * (i // columns), 6 * (i % columns), 0] for i in range(shape[0] // 4 * columns)]
+    assert cells == [*range(1, count + 1), *[0] * (len(cells) - count)]

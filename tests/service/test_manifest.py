@@ -1,0 +1,44 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.manifest import MANIFEST, Calibration, ErrorMapScale, ModelManifest
+from tests.bundles import write_bundle
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
+    directory = write_bundle(tmp_path_factory.mktemp("models"), mixture=True)
+    return ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"graphs": {"encoder": "encoder.onnx"}}, "needs the graph"),
+        ({"prior": None}, "sample needs a prior"),
+        ({"calibration": None}, "anomaly-score needs a calibration"),
+        ({"files": {}}, "files lacks the digest of"),
+        ({"capabilities": ()}, "at least 1 item"),
+        ({"capabilities": ("fly",)}, "Input should be 'encode'"),
+        ({"golden": "../golden.npz"}, "should match pattern"),
+        ({"golden": ".golden"}, "should match pattern"),
+        ({"name": "a/b"}, "should match pattern"),
+        ({"version": 0}, "greater than 0"),
+        ({"surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_an_inconsistent_manifest_is_refused(manifest: ModelManifest, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        ModelManifest.model_validate(manifest.model_dump() | changes)
+
+
+def test_calibration_scores_must_ascend() -> None:
+    with pytest.raises(ValidationError, match="ascend"):
+        Calibration(method="any", scores=(2.0, 1.0), error_map=ErrorMapScale(low=0, high=1))
+
+
+def test_a_heatmap_scale_must_have_an_extent() -> None:
+    with pytest.raises(ValidationError, match="above low"):
+        ErrorMapScale(low=1, high=1)

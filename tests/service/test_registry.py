@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
+from service.inference.session import OnnxEngine, Session
+from service.registry import ModelRegistry
+from service.repository import ModelRepository
+from tests.bundles import rewrite_manifest, write_bundle
+
+
+def load(models: Path) -> ModelRegistry:
+    registry = ModelRegistry()
+    registry.load_all(ModelRepository(models), OnnxEngine("cpu"))
+    return registry
+
+
+def test_the_newest_ready_version_answers_without_a_version(tmp_path: Path) -> None:
+    for version in (2, 9, 10):
+        write_bundle(tmp_path, "tiny", version)
+    registry = load(tmp_path)
+    assert registry.get("tiny").manifest.version == 10
+    assert registry.get("tiny", "2").manifest.version == 2
+    assert registry.versions("tiny") == [2, 9, 10]
+
+
+def test_a_broken_newest_version_leaves_the_older_one_serving(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "tiny", 1)
+    (write_bundle(tmp_path, "tiny", 2) / "decoder.onnx").write_bytes(b"")
+    registry = load(tmp_path)
+    assert registry.get("tiny").manifest.version == 1
+    assert "decoder.onnx is damaged" in registry.failures()["tiny/2"]
+    with pytest.raises(ModelNotReady):
+        registry.get("tiny", "2")
+
+
+def test_a_file_that_is_no_graph_leaves_its_bundle_out(tmp_path: Path) -> None:
+    directory = write_bundle(tmp_path, "bad")
+    write_bundle(tmp_path, "good")
+    (directory / "decoder.onnx").write_bytes(b"no graph at all")
+    rewrite_manifest(directory)
+    registry = load(tmp_path)
+    assert registry.names() == ["good"]
+    assert "decoder.onnx cannot be loaded" in registry.failures()["bad/1"]
+    with pytest.raises(ModelNotReady):
+        registry.get("bad")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "graph"), [("latents", "encoder"), ("reconstructions", "decoder"), ("scores", "scorer")]
+)
+def test_a_bundle_that_answers_its_golden_vectors_wrongly_is_left_out(tmp_path: Path, tensor: str, graph: str) -> None:
+    directory = write_bundle(tmp_path)
+    with np.load(directory / "golden.npz") as arrays:
+        golden = dict(arrays)
+    golden[tensor] = (golden[tensor] + 5).astype(golden[tensor].dtype)
+    np.savez(directory / "golden.npz", **golden)
+    rewrite_manifest(directory)
+    failure = load(tmp_path).failures()["tiny/1"]
+    assert f"the {graph} answers its golden vectors wrongly on CPUExecutionProvider" in failure
+
+
+def test_golden_vectors_that_are_missing_or_no_archive_leave_the_bundle_out(tmp_path: Path) -> None:
+    few, none = write_bundle(tmp_path, "few"), write_bundle(tmp_path, "none")
+    np.savez(few / "golden.npz", images=np.zeros((1, 4, 6, 1), np.uint8))
+    (none / "golden.npz").write_bytes(b"no archive")
+    for directory in (few, none):
+        rewrite_manifest(directory)
+    failures = load(tmp_path).failures()
+    assert "lacks latents of the encoder" in failures["few/1"]
+    assert "holds no golden vectors" in failures["none/1"]
+
+
+def test_a_prior_that_is_no_mixture_leaves_the_bundle_out(tmp_path: Path) -> None:
+    directory = write_bundle(tmp_path, mixture=True)
+    (directory / "prior.npz").write_bytes(b"no archive")
+    rewrite_manifest(directory)
+    assert "prior.npz is not a Gaussian mixture" in load(tmp_path).failures()["tiny/1"]
+
+
+def test_what_does_not_exist_is_not_found(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    registry = load(tmp_path)
+    with pytest.raises(ModelNotFound, match="there are: tiny"):
+        registry.get("other")
+    for version in ("2", "x", "-1", "1.0", "9" * 30):
+        with pytest.raises(VersionNotFound, match="it has: 1"):
+            registry.get("tiny", version)
+
+
+def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
+    class NoDevice:
+        def open(self, path: Path) -> Session:
+            raise DeviceError(f"no device for {path.name}")
+
+    write_bundle(tmp_path)
+    with pytest.raises(DeviceError, match="no device"):
+        ModelRegistry().load_all(ModelRepository(tmp_path), NoDevice())
+
+
+def test_only_what_was_asked_for_is_computed(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    model = load(tmp_path).get("tiny")
+    images = np.zeros((5, 4, 6, 1), np.uint8)
+    found = model.run(["encoder", "decoder", "scorer"], {"images": images}, ["scores"])
+    assert list(found) == ["scores"]
+    assert found["scores"].shape == (5,)

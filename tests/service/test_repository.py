@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from service.errors import BundleError
+from service.manifest import MANIFEST
+from service.repository import BundlePlace, ModelRepository
+from tests.bundles import rewrite_manifest, write_bundle
+
+
+def only(models: Path) -> BundlePlace:
+    (place,) = ModelRepository(models).places()
+    return place
+
+
+def test_bundles_are_listed_by_name_and_by_number(tmp_path: Path) -> None:
+    for name, version in (("b", 1), ("a", 10), ("a", 9)):
+        (tmp_path / name / str(version)).mkdir(parents=True)
+    assert [str(place) for place in ModelRepository(tmp_path).places()] == [
+        "a version 9",
+        "a version 10",
+        "b version 1",
+    ]
+
+
+def test_what_is_hidden_or_no_version_is_passed_over(tmp_path: Path) -> None:
+    for path in ("a/.publishing-x", "a/notes", ".git/1", "a/1"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "README.md").touch()
+    assert str(only(tmp_path)) == "a version 1"
+
+
+def test_a_missing_models_directory_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="nowhere cannot be read: No such file"):
+        ModelRepository(tmp_path / "nowhere").places()
+
+
+def test_a_whole_bundle_is_read(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "tiny", 3)
+    manifest = ModelRepository(tmp_path).read(only(tmp_path))
+    assert (manifest.name, manifest.version) == ("tiny", 3)
+
+
+def test_a_bundle_without_manifest_is_half_copied(tmp_path: Path) -> None:
+    (write_bundle(tmp_path) / MANIFEST).unlink()
+    with pytest.raises(BundleError, match="half copied"):
+        ModelRepository(tmp_path).read(only(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}'])
+def test_a_manifest_that_is_none_is_said_so(tmp_path: Path, text: str) -> None:
+    (write_bundle(tmp_path) / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match="is not a manifest"):
+        ModelRepository(tmp_path).read(only(tmp_path))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path) / "encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"encoder\.onnx is damaged"):
+        ModelRepository(tmp_path).read(only(tmp_path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    (write_bundle(tmp_path) / "golden.npz").unlink()
+    with pytest.raises(BundleError, match=r"golden\.npz cannot be read"):
+        ModelRepository(tmp_path).read(only(tmp_path))
+
+
+def test_a_bundle_at_another_place_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
+    rewrite_manifest(write_bundle(tmp_path, "tiny", 1), version=2)
+    with pytest.raises(BundleError, match="is of tiny version 2"):
+        ModelRepository(tmp_path).read(only(tmp_path))

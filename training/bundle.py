@@ -1,0 +1,107 @@
+"""Writing a bundle: every file in a hidden directory first, then one rename."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from service import imaging
+from service.manifest import MANIFEST, InputSpec, ModelManifest, sha256_of
+from training.calibration import SCORE
+from training.data import Images
+from training.graphs import Graphs
+
+GOLDEN = "golden.npz"
+PRIOR = "prior.npz"
+CARD = "README.md"
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
+
+
+@contextmanager
+def publishing(models: Path, name: str) -> Iterator[tuple[Path, int]]:
+    """A directory to write a model's next version to, and its number; it appears whole at the end, or not at all."""
+    home = models / name
+    home.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=home))
+    version = max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0) + 1
+    try:
+        yield staging, version
+        staging.chmod(0o755)
+        staging.rename(home / str(version))
+    except BaseException:
+        shutil.rmtree(staging)
+        if not any(home.iterdir()):
+            home.rmdir()
+        raise
+
+
+def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -> None:
+    """Store what the graphs make of a few images, one of them resized: every tensor of the chain by its name."""
+    images = samples[:4].copy()
+    images[-1] = imaging.fit(imaging.resize(images[-1], (spec.height * 2, spec.width * 2), spec), spec)
+    np.savez_compressed(path, allow_pickle=False, **graphs.chain(SCORE, images=images))
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of each file."""
+    return {path.name: sha256_of(path) for path in sorted(directory.iterdir())}
+
+
+def write_manifest(manifest: ModelManifest, directory: Path) -> None:
+    """Write the manifest and the model card, which is made from it."""
+    text = manifest.model_dump_json(indent=1, exclude_none=True)
+    one_line = re.sub(r"\[[-+.\de,\s]+\]", lambda numbers: re.sub(r"\s+", "", numbers[0]), text)
+    (directory / MANIFEST).write_text(one_line + "\n", encoding="utf-8")
+    (directory / CARD).write_text(card(manifest), encoding="utf-8")
+
+
+def card(manifest: ModelManifest) -> str:
+    """The model card, in Markdown."""
+    data, calibration = manifest.training_data, manifest.calibration
+    assert calibration is not None  # every recipe calibrates
+    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
+    parity = "\n".join(f"| {name} | {value:.2g} |" for name, value in manifest.provenance.parity.items())
+    images = ", ".join(f"{count:,} {name}" for name, count in data.images.items())
+    return f"""# {manifest.name}, version {manifest.version}
+
+{manifest.description}.
+
+- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions
+- Input: {manifest.input.height}x{manifest.input.width}, {manifest.input.channels} channel(s)
+- Capabilities: {", ".join(manifest.capabilities)}
+- Anomaly score: {calibration.method}, calibrated on {len(calibration.scores):,} held-out training images
+- Data: {data.name}; {images}; {data.source}; licence: {data.licence}
+- Made {manifest.provenance.created:%Y-%m-%d} from git revision {manifest.provenance.git_revision or "unknown"}
+
+## Test figures, through the exported graphs
+
+| figure | value |
+| --- | --- |
+{figures}
+
+## Largest difference between ONNX Runtime and torch
+
+| output | difference |
+| --- | --- |
+{parity}
+"""
+
+
+def git_revision() -> str | None:
+    """The commit that the code stands on, with `+` where files differ from it; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def library_versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,44 @@
+"""What the service needs beside the graphs: calibration scores, and a prior over the latents."""
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.mixture import GaussianMixture as MixtureFit
+
+from service.latents import GaussianMixture
+from service.manifest import Calibration, ErrorMapScale, GraphName
+from training.data import Images
+from training.errors import DataError
+from training.graphs import Graphs
+
+RECONSTRUCT: tuple[GraphName, ...] = ("encoder", "decoder")
+SCORE: tuple[GraphName, ...] = (*RECONSTRUCT, "scorer")
+MIXTURE_IMAGES = 20_000  # more take minutes and change nothing that can be seen
+METHOD = "mean squared error of the reconstruction"
+
+
+def calibrate(graphs: Graphs, normal: Images) -> Calibration:
+    """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
+    scored = graphs.chain_in_batches(SCORE, ["scores", "error_maps"], images=normal)
+    maps = scored["error_maps"]
+    low = float(np.quantile(maps, 0.99))
+    high = float(np.quantile(maps.max(axis=(1, 2)), 0.99))
+    if high <= low:
+        raise DataError("the calibration images are all reconstructed alike: are they real images?")
+    return Calibration(
+        method=METHOD,
+        scores=tuple(np.sort(scored["scores"]).tolist()),
+        error_map=ErrorMapScale(low=low, high=high),
+    )
+
+
+def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) -> GaussianMixture:
+    """Fit a mixture of full-covariance Gaussians to latents (n, latent_dim).
+
+    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
+    """
+    fit = MixtureFit(components, random_state=seed, reg_covar=1e-5).fit(latents)
+    return GaussianMixture(
+        weights=fit.weights_,
+        means=fit.means_.astype(np.float32),
+        cholesky=np.linalg.cholesky(fit.covariances_).astype(np.float32),
+    )

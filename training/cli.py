@@ -1,0 +1,70 @@
+"""The command line of the offline side."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.errors import TrainingError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives 0, or 1 with a message where something is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Train autoencoders and publish them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a recipe and publish it as a bundle")
+    train.add_argument("recipe", help="a recipe's name (see `recipes`) or a TOML file")
+    train.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    train.add_argument("--name", help="the model's name, if not the recipe's")
+    train.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="for checkpoints (%(default)s)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's entry")
+    train.set_defaults(run=_train)
+
+    recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
+    recipes.set_defaults(run=_recipes)
+
+    picture = commands.add_parser("picture", help="draw what the three shipped models do to test images")
+    picture.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    picture.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    picture.add_argument("--output", type=Path, default=Path("docs/overview.png"), metavar="PNG", help="(%(default)s)")
+    picture.set_defaults(run=_picture)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from training import pipeline, recipe  # torch takes seconds to import, and --help must not wait for it
+
+    resolved = recipe.load(options.recipe, options.set, options.name)
+    published = pipeline.run(resolved, options.data, options.models, options.runs, lambda text: print(text, flush=True))
+    print(f"published {published}")
+    return 0
+
+
+def _recipes(_: argparse.Namespace) -> int:
+    from training import recipe
+
+    for name in recipe.available():
+        print(f"{name:24} {recipe.load(name).description}")
+    return 0
+
+
+def _picture(options: argparse.Namespace) -> int:
+    from training import plots
+
+    plots.overview(options.models, options.data, options.output)
+    print(f"drew {options.output}")
+    return 0

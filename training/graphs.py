@@ -1,0 +1,45 @@
+"""A bundle's graphs, run with ONNX Runtime on the CPU: what is evaluated is what will be served."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from service.manifest import GraphName
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+BATCH = 256
+
+
+class Graphs:
+    """The graphs of a directory by name, each run on the outputs of those before it."""
+
+    def __init__(self, directory: Path, files: Mapping[GraphName, str]) -> None:
+        self._sessions: dict[GraphName, onnxruntime.InferenceSession] = {
+            name: onnxruntime.InferenceSession(directory / file, providers=["CPUExecutionProvider"])
+            for name, file in files.items()
+        }
+
+    def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Arrays:
+        """Run the named graphs in turn; gives the tensors with all that the graphs made of them."""
+        arrays: Arrays = dict(tensors)
+        for name in names:
+            session = self._sessions[name]
+            outputs = [output.name for output in session.get_outputs()]
+            feeds = {given.name: arrays[given.name] for given in session.get_inputs()}
+            arrays.update(zip(outputs, session.run(outputs, feeds), strict=True))
+        return arrays
+
+    def chain_in_batches(self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]) -> Arrays:
+        """As `chain`, a batch at a time, for many images; gives only the tensors to keep."""
+        names, keep = list(names), list(keep)
+        count = len(next(iter(tensors.values())))
+        batches = [
+            self.chain(names, **{name: tensor[start : start + BATCH] for name, tensor in tensors.items()})
+            for start in range(0, count, BATCH)
+        ]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in keep}

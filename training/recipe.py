@@ -1,0 +1,139 @@
+"""A recipe: one complete, typed TOML file for each model."""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from service.manifest import InputSpec, ModelName
+from training.architectures import ArchitectureConfig
+from training.architectures.base import Config
+from training.errors import RecipeError
+from training.losses import LossConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class DataConfig(Config):
+    dataset: Literal["mnist", "fashion-mnist"]
+    calibration: PositiveInt = 5000  # training images held out for the calibration scores
+    validation: PositiveInt = 1000  # training images held out to watch the training
+    outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
+
+
+class CorruptionConfig(Config):
+    """Gaussian noise on the 0..1 scale, then a clip to 0..1 (denoising: Vincent et al. 2008)."""
+
+    sigma: NonNegativeFloat = 0.0
+
+
+class OptimiserConfig(Config):
+    """AdamW with a one-cycle schedule (Smith and Topin 2018)."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat  # the highest of the cycle
+    weight_decay: NonNegativeFloat = 0.0
+    warm_up: PositiveFloat = 0.1  # the share of all steps on which the rate rises
+    clip_norm: PositiveFloat = 1.0  # of the gradient
+    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported
+    bfloat16: bool = False  # mixed precision in training
+
+
+class Recipe(Config):
+    name: ModelName
+    description: str
+    seed: NonNegativeInt = 0
+    input: InputSpec
+    data: DataConfig
+    corruption: CorruptionConfig = CorruptionConfig()
+    architecture: ArchitectureConfig
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig
+    mixture_components: PositiveInt = 10  # of the prior fitted to the latents, where the model has none
+
+    def fingerprint(self, data: Mapping[str, str]) -> str:
+        """SHA-256 of the recipe and of the digests of its data files: what a checkpoint belongs to."""
+        return hashlib.sha256((self.model_dump_json() + json.dumps(dict(data), sort_keys=True)).encode()).hexdigest()
+
+
+def available() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> Recipe:
+    """Read a recipe by its name or path, with `key=value` overrides (dotted keys, TOML values).
+
+    Raises RecipeError, which names the entry at fault and, for an unknown one, the nearest that exists.
+    """
+    text = _find(name_or_path).read_text(encoding="utf-8")
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{name_or_path} is not TOML: {error}") from error
+    for override in overrides:
+        _apply(tree, override)
+    if name is not None:
+        tree["name"] = name
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError("\n".join([f"recipe {name_or_path}:", *map(_explain, error.errors())])) from error
+
+
+def _find(name_or_path: str) -> Path:
+    for path in (Path(name_or_path), RECIPES / f"{name_or_path}.toml"):
+        if path.is_file():
+            return path
+    names = available()
+    raise RecipeError(f"no recipe {name_or_path!r}{_nearest(name_or_path, names)}; there are: {', '.join(names)}")
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes key=value, not {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"--set {override}: {parent} is a value, not a table")
+    tree[last] = value
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        *parents, key = error["loc"]
+        return f"  {where}: there is no such entry{_nearest(str(key), _entries(parents))}"
+    return f"  {where}: {error['msg']} (got {error['input']!r})"
+
+
+def _entries(parents: Sequence[int | str]) -> list[str]:
+    """The names that may stand below `parents`, which name a table, and behind it perhaps a union's member."""
+    names: set[str] = set(Recipe.model_fields)
+    for config in _configs(Config):
+        if parents and config.__name__.lower() == f"{parents[-1]}config".replace("_", ""):
+            names = set(config.model_fields)
+    return sorted(names)
+
+
+def _configs(base: type[Config]) -> Iterable[type[Config]]:
+    for config in base.__subclasses__():
+        yield config
+        yield from _configs(config)
+
+
+def _nearest(word: str, words: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
