@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from fastapi_swagger import patch_fastapi
 from starlette.middleware import Middleware
 
 from service.api import errors
@@ -14,6 +13,7 @@ from service.api.routes import (
     anomaly_score,
     decode,
     denoise,
+    docs,
     encode,
     health,
     interpolate,
@@ -66,7 +66,6 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         middleware=[
             Middleware(RequestId),
             Middleware(ServerTiming),
@@ -81,5 +80,6 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(models.router(target), prefix=prefix, tags=["models"])
         for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, unsupported):
             app.include_router(module.router(target), prefix=prefix, tags=["operations"])
-    patch_fastapi(app, docs_url="/docs")
+    app.include_router(docs.router())
+    app.mount("/swagger", docs.assets(), name="swagger")
     return app

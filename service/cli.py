@@ -66,6 +66,9 @@ def _help(setting: str) -> str:
 
 
 def _serve(settings: Settings) -> int:
+    # Set before models are loaded, for process 1 of a container ignores what it does not handle. uvicorn repeats the
+    # signal that ended it, which is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.configure(settings.log_format, settings.log_level)
     services = build_services(settings)
     config = uvicorn.Config(
@@ -77,11 +80,11 @@ def _serve(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
-    # uvicorn repeats the signal that ended it; an orderly end is no failure.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
     server = Server(config, services)
-    server.run()
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return 130
     return 0 if server.started else 1
 
 

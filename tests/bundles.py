@@ -1,6 +1,6 @@
 """Bundles for the tests, whose graphs are made by hand: no torch, no training.
 
-The code is the image's first `latent_dim` values on the 0..1 scale; the decoder puts them back and leaves the rest black.
+The code is the image's first values on the 0..1 scale; the decoder puts them back and leaves the rest black.
 """
 
 from datetime import UTC, datetime

@@ -104,12 +104,9 @@ class _Run:
         self.model = build(recipe.architecture, recipe.input).to(device)
         self.averaged = AveragedModel(self.model, avg_fn=_moving_average(options.ema))
         self.optimiser = AdamW(self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-        self.schedule = OneCycleLR(
-            self.optimiser,
-            options.learning_rate,
-            total_steps=self.steps_per_epoch * options.epochs,
-            pct_start=options.warm_up,
-        )
+        total = max(2, self.steps_per_epoch * options.epochs)
+        rising = max(options.warm_up, 2 / total)  # torch divides by zero where the rate rises for one step only
+        self.schedule = OneCycleLR(self.optimiser, options.learning_rate, total_steps=total, pct_start=rising)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
 
     @property

@@ -1,0 +1,31 @@
+# The service with the shipped models: no torch, no build tools, no root.
+#   docker build --build-arg DEVICE=cpu|cuda -t autoencoder-service .
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ARG DEVICE=cpu
+WORKDIR /src
+RUN python -m venv --without-pip /opt/venv
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY service service
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
+    --constraint constraints.txt ".[${DEVICE}]"
+
+FROM ${PYTHON_IMAGE}
+ARG DEVICE=cpu
+COPY --from=build /opt/venv /opt/venv
+COPY models /models
+WORKDIR /
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    AE_MODELS=/models \
+    AE_HOST=0.0.0.0 \
+    AE_PORT=8000 \
+    AE_DEVICE=${DEVICE}
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['AE_PORT']}/readyz\")"]
+ENTRYPOINT ["python", "-m", "service"]
+CMD ["serve"]

@@ -1,0 +1,53 @@
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+
+OTHER_RUNTIME = $(if $(filter cuda,$(DEVICE)),onnxruntime,onnxruntime-gpu)
+OTHER_DEVICE = $(if $(filter cuda,$(DEVICE)),cpu,cuda)
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+SERVE_EXTRAS = $(DEVICE)
+TEST_EXTRAS = $(DEVICE),training,test
+CHECK_EXTRAS = $(DEVICE),training,test,check
+
+.PHONY: help serve test check format lock clean
+
+help:  ## Say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+serve: $(VENV)/.serve-$(DEVICE)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu)
+	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
+
+test: $(VENV)/.test-$(DEVICE)  ## Run all tests
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.check-$(DEVICE)  ## Check style, types and layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.check-$(DEVICE)  ## Format the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: $(VENV)/bin/python  ## Renew constraints.txt, the versions of everything that is installed
+	$(PIP) install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-annotate \
+		--custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
+
+clean:  ## Remove the environment and all caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "venv is missing: apt-get install python3-venv"; exit 1; }
+
+# The two builds of ONNX Runtime fill the same directory: one must go before the other comes.
+$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing what '$*' needs for $(DEVICE) ..."
+	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
+	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[$($(shell echo $* | tr a-z A-Z)_EXTRAS)]'
+	@touch $@

@@ -1,0 +1,99 @@
+"""What every bundle in `models/` promises, held against what the service makes of it."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from service.inference.session import OnnxEngine
+from service.registry import LoadedModel, load
+from service.repository import BundlePlace, ModelRepository
+from tests.conftest import DATA
+from training.data import read_idx
+
+MODELS = Path(__file__).parents[2] / "models"
+PLACES = ModelRepository(MODELS).places()
+DIGITS = read_idx(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
+CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
+ALLOWED = {"", "ai.onnx"}
+
+
+@pytest.fixture(scope="module", params=PLACES, ids=str)
+def place(request: pytest.FixtureRequest) -> BundlePlace:
+    found: BundlePlace = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(place: BundlePlace) -> LoadedModel:
+    return load(place, ModelRepository(MODELS).read(place), OnnxEngine("cpu"))
+
+
+def test_the_promised_models_are_shipped() -> None:
+    assert {place.name for place in PLACES} >= {"mnist-undercomplete", "mnist-denoising", "mnist-vae"}
+
+
+def test_all_bundles_together_stay_small() -> None:
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 8 * 2**20
+
+
+def test_every_file_of_a_bundle_is_listed(place: BundlePlace, model: LoadedModel) -> None:
+    beside = {"manifest.json", "README.md"}
+    assert {path.name for path in place.directory.iterdir()} == set(model.manifest.files) | beside
+
+
+def test_no_graph_draws_chance_or_leaves_the_standard_operators(place: BundlePlace, model: LoadedModel) -> None:
+    for file in model.manifest.graphs.values():
+        proto = onnx.load(place.directory / file)
+        onnx.checker.check_model(proto, full_check=True)
+        for node in proto.graph.node:
+            assert node.domain in ALLOWED
+            assert not node.op_type.startswith(("Random", "Multinomial", "Bernoulli"))
+            assert not node.metadata_props
+
+
+def test_any_batch_gives_what_single_images_give(model: LoadedModel) -> None:
+    chain, outputs = ["encoder", "decoder", "scorer"], ["latents", "intensities", "reconstructions", "scores"]
+    together = model.run(chain, {"images": DIGITS[:7]}, outputs)
+    for index in range(7):
+        alone = model.run(chain, {"images": DIGITS[index : index + 1]}, outputs)
+        for name in outputs:
+            step = 1 if name == "reconstructions" else 1e-5
+            difference = np.abs(alone[name][0].astype(np.float64) - together[name][index].astype(np.float64))
+            assert difference.max() <= step, name
+
+
+def test_reconstructions_are_intensities_rounded(model: LoadedModel) -> None:
+    found = model.run(["encoder", "decoder"], {"images": DIGITS}, ["intensities", "reconstructions"])
+    assert found["intensities"].min() >= 0
+    assert found["intensities"].max() <= 1
+    np.testing.assert_allclose(found["reconstructions"], found["intensities"] * 255, atol=0.51)
+
+
+def test_scores_tell_clothes_from_digits(model: LoadedModel) -> None:
+    chain = ["encoder", "decoder", "scorer"]
+    digits, clothes = (model.run(chain, {"images": images}, ["scores"])["scores"] for images in (DIGITS, CLOTHES))
+    assert np.mean(digits[:, None] < clothes) > 0.95
+    assert model.conformal is not None
+    assert (model.conformal.p_values(digits) <= 0.05).mean() < 0.15
+
+
+def test_samples_are_drawn_from_the_prior(model: LoadedModel) -> None:
+    assert model.prior is not None
+    latents = model.prior.draw(32, 1, 1.0)
+    assert latents.shape == (32, model.manifest.latent_dim)
+    images = model.run(["decoder"], {"latents": latents}, ["reconstructions"])["reconstructions"]
+    assert 10 < images.mean() < 80  # of real digits it is 33
+    assert images.std(axis=0).max() > 50
+
+
+def test_the_shipped_figures_are_the_goals_or_better(model: LoadedModel) -> None:
+    metrics = model.manifest.metrics
+    if model.manifest.name == "mnist-undercomplete":
+        assert metrics["mse"] <= 0.0010 < metrics["pca_mse"]
+    if model.manifest.name == "mnist-denoising":
+        assert metrics["psnr"] >= 21.0
+        assert metrics["ssim"] >= 0.86
+    assert metrics["auroc_against_fashion-mnist"] > 0.95
+    assert max(value for name, value in model.manifest.provenance.parity.items() if name != "reconstructions") <= 1e-5

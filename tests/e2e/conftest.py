@@ -1,0 +1,48 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A real server process, and the line in which it said that it is ready."""
+
+    process: "subprocess.Popen[str]"
+    ready: str
+
+    @property
+    def url(self) -> str:
+        return self.ready.split()[1]
+
+    def end(self) -> int:
+        """Ask it to end; gives its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+def start(*arguments: str, **environment: str) -> Server:
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    return Server(process, process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The service with the shipped models, on a free port."""
+    server = start("--models", "models", "--device", "cpu")
+    yield server
+    assert server.end() == 0

@@ -1,0 +1,111 @@
+"""Every command and example of the documents works as it stands."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.manifest import MANIFEST, ModelManifest
+from tests.conftest import DATA
+from tests.e2e.conftest import ROOT, Server
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:8000"
+SMALL = ("data.calibration=50", "data.validation=20", "optimiser.epochs=1", "optimiser.batch_size=32")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+CURLS = [block for block in blocks("bash") if block.startswith("curl")]
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith(("make", "python"))]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """What the examples read, away from the repository: they write files."""
+    shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
+    return tmp_path
+
+
+def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
+    python = "".join(blocks("python"))
+    for operation in ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate"):
+        assert any(operation in curl for curl in CURLS)
+        assert operation in python
+
+
+@pytest.mark.parametrize("block", CURLS, ids=lambda block: re.search(r"mnist-[a-z]+/([a-z-]+)", block)[1])
+def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    command = block.replace(ADDRESS, server.url).replace("curl -s", "curl -s --fail-with-body")
+    done = subprocess.run(["sh", "-c", command], cwd=workplace, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout
+    written = [path.read_bytes() for path in workplace.glob("*.png")] or [done.stdout]
+    assert written[0].startswith((b"\x89PNG", b'{"model":"mnist-'))
+
+
+def test_the_python_examples_print_what_they_say(server: Server, workplace: Path) -> None:
+    code = "".join(blocks("python")).replace(ADDRESS, server.url)
+    done = subprocess.run([sys.executable, "-"], input=code, cwd=workplace, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    promised = [re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)]
+    printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
+    assert len(promised) == len(printed) == 5
+    for expected, line in zip(promised, printed, strict=True):
+        assert line.startswith(expected)
+
+
+def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+    assert len(COMMANDS) == 5
+    for command in COMMANDS:
+        words = command.split("#")[0].split()
+        if words[0] == "make":
+            done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, check=False)
+        else:
+            done = subprocess.run([*_small(words, tmp_path)], cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "models" / "my-vae" / "1" / MANIFEST).is_file()
+
+
+def _small(words: list[str], directory: Path) -> list[str]:
+    """The command on a few images, away from the repository."""
+    command = [sys.executable, *words[1:]]
+    if "train" in words:
+        overrides = [word for entry in SMALL for word in ("--set", entry)]
+        command += ["--data", str(DATA), "--models", str(directory / "models"), "--runs", str(directory / "runs")]
+        command += overrides
+    return command
+
+
+def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
+    for path in sorted((ROOT / "models").glob("*/*/manifest.json")):
+        manifest = ModelManifest.model_validate_json(path.read_bytes())
+        (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{manifest.name}`]"))
+        metrics = manifest.metrics
+        figures = [f"{metrics['auroc_against_fashion-mnist']:.4f}"]
+        if "psnr" in metrics:
+            figures += [f"{metrics['psnr']:.2f} dB", f"SSIM {metrics['ssim']:.3f}"]
+        else:
+            figures += [f"MSE {metrics['mse']:.5f}"]
+        for figure in figures:
+            assert figure in row, (figure, row)
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), (document.name, target)
+
+
+def test_the_picture_is_drawn_from_the_shipped_models(tmp_path: Path) -> None:
+    from training import cli
+
+    picture = tmp_path / "overview.png"
+    assert cli.main(["picture", "--data", str(DATA), "--models", str(ROOT / "models"), "--output", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,200 @@
+"""The real server with the shipped models and real digits: each operation, in each body type."""
+
+import base64
+import io
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from tests.conftest import DATA
+from tests.e2e.conftest import ROOT, Server, start
+from training.data import read_idx
+from training.evaluation import add_noise
+
+DIGITS = read_idx(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
+CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
+MODELS = ("mnist-undercomplete", "mnist-denoising", "mnist-vae")
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def bodies(images: np.ndarray) -> dict[str, dict[str, Any]]:
+    files = [("images", (f"{index}.png", encoded(image))) for index, image in enumerate(images)]
+    one = {
+        f"image/{kind.lower()}": {
+            "data": encoded(images[0], kind),
+            "headers": {"Content-Type": f"image/{kind.lower()}"},
+        }
+        for kind in ("PNG", "WEBP", "BMP", "GIF", "TIFF")
+    }
+    return {
+        **one,
+        "multipart": {"files": files},
+        "json": {"json": {"images": [base64.b64encode(encoded(image)).decode() for image in images]}},
+        "npy": {"data": npy(images), "headers": {"Content-Type": "application/x-npy"}},
+    }
+
+
+def ask(server: Server, model: str, operation: str, **options: Any) -> Any:
+    answer = requests.post(f"{server.url}/v1/models/{model}/{operation}", timeout=60, **options)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def image_of(text: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.square((found.astype(float) - expected.astype(float)) / 255).mean())
+
+
+def test_one_line_says_that_it_is_ready(server: Server) -> None:
+    assert server.ready.startswith("ready: http://127.0.0.1:")
+    for word in (*MODELS, "CPUExecutionProvider"):
+        assert word in server.ready
+    assert requests.get(f"{server.url}/readyz", timeout=60).json()["status"] == "ready"
+
+
+@pytest.mark.parametrize("body", bodies(DIGITS))
+@pytest.mark.parametrize("model", MODELS)
+def test_images_are_embedded_reconstructed_and_scored(server: Server, model: str, body: str) -> None:
+    options = bodies(DIGITS)[body]
+    count = 1 if body.startswith("image/") else len(DIGITS)
+    latents = ask(server, model, "encode", **options)["latents"]
+    reconstructed = ask(server, model, "reconstruct", **options)
+    scored = ask(server, model, "anomaly-score?heatmap=true&false_positive_rate=0.001", **options)
+    assert np.shape(latents)[0] == count
+    for text, expected, claimed in zip(reconstructed["images"], DIGITS, reconstructed["errors"], strict=False):
+        assert error(image_of(text), expected) == pytest.approx(claimed, abs=1e-4)
+        assert claimed < 0.03
+    assert [result["is_anomaly"] for result in scored["results"]] == [False] * count
+    decoded = ask(server, model, "decode", json={"latents": latents})["images"]
+    assert decoded == reconstructed["images"]
+
+
+@pytest.mark.parametrize("body", bodies(DIGITS))
+def test_noise_is_removed(server: Server, body: str) -> None:
+    noisy = add_noise(DIGITS, sigma=0.5)
+    denoised = ask(server, "mnist-denoising", "denoise", **bodies(noisy)[body])["images"]
+    for text, clean, spoilt in zip(denoised, DIGITS, noisy, strict=False):
+        assert error(image_of(text), clean) < error(spoilt, clean) / 5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_clothes_are_anomalies(server: Server, model: str) -> None:
+    results = ask(server, model, "anomaly-score", **bodies(CLOTHES)["multipart"])["results"]
+    assert sum(result["is_anomaly"] for result in results) >= 4
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_samples_are_the_same_for_the_same_seed(server: Server, model: str) -> None:
+    first, again = (ask(server, model, "sample", json={"count": 9, "seed": 3}) for _ in range(2))
+    assert first == again
+    assert len(first["images"]) == 9
+
+
+def test_a_path_leads_from_one_digit_to_another(server: Server) -> None:
+    answer = ask(server, "mnist-vae", "interpolate?steps=6&method=spherical", **bodies(DIGITS[:2])["multipart"])
+    assert len(answer["images"]) == 6
+
+
+def test_answers_come_as_npy_and_as_png(server: Server) -> None:
+    url = f"{server.url}/v1/models/mnist-vae/reconstruct"
+    files = bodies(DIGITS)["multipart"]["files"]
+    array = requests.post(url, files=files, headers={"Accept": "application/x-npy"}, timeout=60)
+    picture = requests.post(url, files=files, headers={"Accept": "image/png"}, timeout=60)
+    assert np.load(io.BytesIO(array.content)).shape == (5, 28, 28, 1)
+    assert Image.open(io.BytesIO(picture.content)).size == (3 * 28, 2 * 28)
+
+
+def test_the_examples_of_the_openapi_document_work_when_pasted(server: Server) -> None:
+    document = requests.get(f"{server.url}/openapi.json", timeout=60).json()
+    tried = 0
+    for path, item in document["paths"].items():
+        content = item.get("post", {}).get("requestBody", {}).get("content", {})
+        if example := content.get("application/json", {}).get("example"):
+            model = "mnist-denoising" if path.endswith("denoise") else "mnist-vae"
+            url = server.url + path.format(model=model, version="1")
+            answer = requests.post(url, json=example, timeout=60)
+            assert answer.status_code == 200, (path, answer.text)
+            tried += 1
+    assert tried == 14
+
+
+def test_a_damaged_bundle_is_left_out_and_the_others_serve(tmp_path: Any) -> None:
+    import shutil
+
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    decoder = next((tmp_path / "models" / "mnist-vae").rglob("decoder.onnx"))
+    decoder.write_bytes(decoder.read_bytes()[:1000])
+    server = start("--models", str(tmp_path / "models"), "--device", "cpu")
+    ready = requests.get(f"{server.url}/readyz", timeout=60).json()
+    assert server.end() == 0
+    assert set(ready["models"]) == {"mnist-undercomplete", "mnist-denoising"}
+    assert "decoder.onnx is damaged" in ready["failed"]["mnist-vae/1"]
+
+
+def test_settings_come_from_the_environment() -> None:
+    server = start(AE_MODELS="models", AE_DEVICE="cpu", AE_LOG_FORMAT="json")
+    assert server.url.startswith("http://127.0.0.1:")
+    assert server.end() == 0
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "service", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_check_says_what_works() -> None:
+    done = run("check", "--models", "models", "--device", "cpu")
+    assert done.returncode == 0, done.stdout
+    for model in MODELS:
+        assert f"{model} version 1: works on CPUExecutionProvider: encode" in done.stdout
+
+
+def test_check_says_what_does_not_work(tmp_path: Any) -> None:
+    (tmp_path / "half" / "1").mkdir(parents=True)
+    done = run("check", "--models", str(tmp_path), "--device", "cpu")
+    assert done.returncode == 1
+    assert "half version 1: FAILED: there is no manifest.json" in done.stdout
+    assert "0 of 1 bundles" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("serve", "--models", "/nowhere"), "the models directory /nowhere cannot be read"),
+        (("serve", "--port", "99999"), "setting port: Input should be less than or equal to 65535"),
+    ],
+)
+def test_a_start_that_cannot_be_says_why(arguments: tuple[str, ...], complaint: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_ends_the_start() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run("serve", "--models", "models", "--device", "cpu", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr

@@ -1,0 +1,225 @@
+"""Every row of the error table, and the one shape of the body."""
+
+import io
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from service.api.dependencies import Services
+from service.app import build_services, create_app
+from service.settings import Settings
+from tests.bundles import LATENT_DIM
+
+TINY = "/v1/models/tiny"
+PNG = {"Content-Type": "image/png"}
+NPY = {"Content-Type": "application/x-npy"}
+JSON = {"Content-Type": "application/json"}
+
+
+def png(size: tuple[int, int] = (6, 4), kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", size).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    document: dict[str, Any] = answer.json()
+    assert (answer.status_code, document["code"]) == (status, code), document
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
+    assert document["status"] == status
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert document["detail"]
+    for item in document.get("errors", []):
+        assert set(item) == {"index", "code", "detail"}
+    return document
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
+PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n%s\r\n--b--\r\n'
+BOMB = npy(np.zeros((1, 4, 6), np.uint8)).replace(b"(1, 4, 6)", b"(9, 9, 9)")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "headers", "status", "code"),
+    [
+        ("encode", b"{", JSON, 400, "malformed_request"),
+        ("encode", b"\xff\xfe", JSON, 400, "malformed_request"),
+        ("encode", b"not npy", NPY, 400, "malformed_request"),
+        ("encode", b"\x93NUMPY\x09\x00", NPY, 400, "malformed_request"),
+        ("encode", BOMB, NPY, 400, "malformed_request"),
+        ("encode", npy(np.array([{}], dtype=object)), NPY, 400, "malformed_request"),
+        ("encode", npy(np.uint8(3)), NPY, 400, "malformed_request"),
+        ("encode", b"--b\r\nnonsense", MULTIPART, 400, "malformed_request"),
+        ("encode", PART % (b"images", png()), {"Content-Type": "multipart/form-data"}, 400, "malformed_request"),
+        ("encode", PART % (b"file", png()), MULTIPART, 400, "malformed_request"),
+        ("encode", b"--b--\r\n", MULTIPART, 422, "invalid_parameter"),
+        ("encode", png(), {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
+        ("encode", png(), {}, 415, "unsupported_media_type"),
+        ("encode", png(kind="PPM"), PNG, 415, "unsupported_media_type"),
+        ("decode", png(), PNG, 415, "unsupported_media_type"),
+        ("sample", b"count=1", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"),
+        ("encode", png(), PNG | {"Accept": "text/html"}, 406, "not_acceptable"),
+        ("encode", png(), PNG | {"Accept": "image/png"}, 406, "not_acceptable"),
+        ("anomaly-score", png(), PNG | {"Accept": "image/png"}, 406, "not_acceptable"),
+        ("encode", bytes(100_001), PNG, 413, "payload_too_large"),
+        ("encode", png((101, 100)), PNG, 413, "image_too_large"),
+        ("encode", npy(np.zeros((9, 4, 6), np.uint8)), NPY, 413, "too_many_images"),
+        ("decode", npy(np.zeros((9, LATENT_DIM), np.float32)), NPY, 413, "too_many_images"),
+        ("sample", b'{"count": 9}', JSON, 413, "too_many_images"),
+        ("interpolate?steps=9", npy(np.zeros((2, LATENT_DIM), np.float32)), NPY, 413, "too_many_images"),
+        ("encode", b"", PNG, 422, "invalid_image"),
+        ("encode", b"garbage", PNG, 422, "invalid_image"),
+        ("encode", png()[:-20], PNG, 422, "invalid_image"),
+        ("encode", npy(np.zeros((1, 4, 6), np.float32)), NPY, 422, "invalid_image"),
+        ("encode", npy(np.zeros((1, 5, 5), np.uint8)), NPY, 422, "invalid_image"),
+        ("encode", npy(np.zeros((0, 4, 6), np.uint8)), NPY, 422, "invalid_parameter"),
+        ("encode", b'{"images": ["%%%"]}', JSON, 422, "invalid_image"),
+        ("encode", b'{"images": [7]}', JSON, 422, "invalid_image"),
+        ("encode", b'{"images": []}', JSON, 422, "invalid_parameter"),
+        ("encode", b'{"images": "x"}', JSON, 422, "invalid_parameter"),
+        ("encode", b"[]", JSON, 422, "invalid_parameter"),
+        ("encode", b"{}", JSON, 422, "invalid_parameter"),
+        ("encode?variance=true", png(), PNG, 422, "invalid_parameter"),
+        ("encode?variance=maybe", png(), PNG, 422, "invalid_parameter"),
+        ("encode?encoding=hex", png(), PNG, 422, "invalid_parameter"),
+        ("reconstruct?size=huge", png(), PNG, 422, "invalid_parameter"),
+        ("anomaly-score?false_positive_rate=0", png(), PNG, 422, "invalid_parameter"),
+        ("anomaly-score?false_positive_rate=1", png(), PNG, 422, "invalid_parameter"),
+        ("anomaly-score?false_positive_rate=nan", png(), PNG, 422, "invalid_parameter"),
+        ("decode", b'{"latents": [[1, 2]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [["a"]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [1]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [[NaN,0,0,0,0,0,0,0]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [[1e999,0,0,0,0,0,0,0]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [[1e39,0,0,0,0,0,0,0]]}', JSON, 422, "invalid_latents"),
+        ("decode", npy(np.full((1, LATENT_DIM), np.inf, np.float32)), NPY, 422, "invalid_latents"),
+        ("decode", npy(np.zeros((1, LATENT_DIM))), NPY, 422, "invalid_latents"),
+        ("decode", npy(np.zeros(LATENT_DIM, np.float32)), NPY, 422, "invalid_latents"),
+        ("decode", npy(np.zeros((1, 3), np.float32)), NPY, 422, "invalid_latents"),
+        ("sample", b'{"count": 0}', JSON, 422, "invalid_parameter"),
+        ("sample", b'{"seed": -1}', JSON, 422, "invalid_parameter"),
+        ("sample", b'{"temperature": -1}', JSON, 422, "invalid_parameter"),
+        ("sample", b'{"temperature": NaN}', JSON, 422, "invalid_parameter"),
+        ("sample", b'{"cuont": 1}', JSON, 422, "invalid_parameter"),
+        ("interpolate?steps=1", npy(np.zeros((2, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
+        ("interpolate", npy(np.zeros((3, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
+        ("interpolate", png(), PNG, 422, "invalid_parameter"),
+        ("classify", png(), PNG, 404, "operation_not_supported"),
+        ("versions/3/encode", png(), PNG, 404, "version_not_found"),
+        ("versions/x/encode", png(), PNG, 404, "version_not_found"),
+    ],
+)
+def test_bad_requests_are_answered_by_the_table(
+    client: TestClient, path: str, content: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    check_problem(client.post(f"{TINY}/{path}", content=content, headers=headers), status, code)
+
+
+def test_unknown_paths_models_and_methods(client: TestClient) -> None:
+    check_problem(client.get("/nowhere"), 404, "not_found")
+    check_problem(client.get("/v1/models/other"), 404, "model_not_found")
+    check_problem(client.post("/v1/models/other/encode"), 404, "model_not_found")
+    answer = client.delete(TINY)
+    check_problem(answer, 405, "method_not_allowed")
+    assert "GET" in answer.headers["allow"]
+
+
+def test_an_operation_that_the_model_was_not_trained_for(client: TestClient) -> None:
+    answer = client.post("/v1/models/tiny-vae/denoise", content=png(), headers=PNG)
+    assert "it can: encode, decode, sample" in check_problem(answer, 404, "operation_not_supported")["detail"]
+
+
+def test_a_model_that_could_not_be_loaded_is_not_ready(client: TestClient) -> None:
+    answer = client.post("/v1/models/broken/encode", content=png(), headers=PNG)
+    check_problem(answer, 503, "model_not_ready")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("body", ["multipart", "json"])
+def test_each_image_at_fault_is_listed_by_its_index(client: TestClient, body: str) -> None:
+    import base64
+
+    images = [png(), b"garbage", png((101, 100)), png()]
+    if body == "json":
+        options: dict[str, Any] = {"json": {"images": [base64.b64encode(image).decode() for image in images]}}
+    else:
+        options = {"files": [("images", (f"{index}.png", image)) for index, image in enumerate(images)]}
+    document = check_problem(client.post(f"{TINY}/encode", **options), 422, "invalid_image")
+    assert [(item["index"], item["code"]) for item in document["errors"]] == [
+        (1, "invalid_image"),
+        (2, "image_too_large"),
+    ]
+
+
+def test_the_body_is_counted_and_not_trusted(client: TestClient) -> None:
+    def unannounced() -> Any:
+        for _ in range(11):
+            yield bytes(10_000)
+
+    answer = client.post(f"{TINY}/encode", content=unannounced(), headers=PNG)
+    check_problem(answer, 413, "payload_too_large")
+
+
+def application(models: Any, **settings: Any) -> tuple[TestClient, Services]:
+    services = build_services(Settings(models=models, device="cpu", **settings))
+    return TestClient(create_app(services), raise_server_exceptions=False), services
+
+
+def test_a_full_queue_answers_429_at_once(models: Any) -> None:
+    client, services = application(models, max_images=2, max_queued_images=2)
+    with client, services.executor.admit(2, 0):
+        answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
+    check_problem(answer, 429, "overloaded")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_request_whose_time_is_up_answers_504(models: Any) -> None:
+    client, _ = application(models, request_timeout=1e-9)
+    with client:
+        check_problem(client.post(f"{TINY}/encode", content=png(), headers=PNG), 504, "deadline_exceeded")
+
+
+def test_while_draining_new_work_is_refused_and_not_ready(models: Any) -> None:
+    client, services = application(models)
+    with client:
+        assert client.get("/readyz").status_code == 200
+        services.executor.drain()
+        answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+    check_problem(answer, 503, "shutting_down")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_defect_is_logged_and_not_shown(
+    models: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, services = application(models)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(services.registry, "get", fail)
+    with client, caplog.at_level(logging.ERROR):
+        answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
+    document = check_problem(answer, 500, "internal_error")
+    assert "secret" not in answer.text
+    assert document["request_id"] in caplog.text
+    assert "RuntimeError: secret" in caplog.text
+
+
+def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:
+    before = client.post(f"{TINY}/encode", content=png(), headers=PNG).json()
+    client.post(f"{TINY}/encode", content=b"garbage", headers=PNG)
+    assert client.post(f"{TINY}/encode", content=png(), headers=PNG).json() == before

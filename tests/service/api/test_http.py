@@ -1,0 +1,131 @@
+"""What every answer carries, the probes, and the documents."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api import schemas
+from service.api.errors import CODES_OF_STATUS, TABLE
+from service.api.negotiation import accepts
+from service.app import build_services, create_app
+from service.errors import InvalidItems, ItemError, ServiceError
+from service.settings import Settings
+
+TINY = "/v1/models/tiny"
+
+
+@pytest.mark.parametrize("path", ["/livez", TINY, "/nowhere", "/docs"])
+def test_every_answer_says_its_request_and_where_the_time_went(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+    part = r"{};dur=\d+\.\d+"
+    expected = ", ".join(part.format(name) for name in ("decode", "queue", "inference", "encode"))
+    assert re.fullmatch(expected, answer.headers["server-timing"])
+
+
+def test_the_clients_own_request_id_is_kept_if_it_is_sane(client: TestClient) -> None:
+    assert client.get("/livez", headers={"X-Request-ID": "order-7.a"}).headers["x-request-id"] == "order-7.a"
+    for strange in ("", "a b", "x" * 129, 'a"b'):
+        assert client.get("/livez", headers={"X-Request-ID": strange}).headers["x-request-id"] != strange
+
+
+def test_readiness_names_what_is_loaded_and_what_is_left_out(client: TestClient) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    document = answer.json()
+    assert document["models"] == {"tiny": [1, 2], "tiny-vae": [1]}
+    assert "decoder.onnx cannot be read" in document["failed"]["broken/1"]
+
+
+def test_without_a_model_the_service_lives_but_is_not_ready(tmp_path: Path) -> None:
+    with TestClient(create_app(build_services(Settings(models=tmp_path, device="cpu")))) as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/v1/models").json() == {"models": []}
+
+
+def test_the_log_has_one_line_a_request(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="service.access"):
+        client.get("/v1/models/a%0Ab", headers={"X-Request-ID": "me"})
+    (record,) = (record for record in caplog.records if record.name == "service.access")
+    assert re.fullmatch(r"GET /v1/models/a%0Ab 404 [\d.]+ ms me", record.getMessage())
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", "application/json"),
+        ("", "application/json"),
+        ("image/*", "image/png"),
+        ("application/*", "application/json"),
+        ("application/x-npy", "application/x-npy"),
+        ("application/json;q=0.5, image/png", "image/png"),
+        ("application/json;q=0, */*;q=0.1", "application/x-npy"),
+        ("text/html, application/xhtml+xml, */*;q=0.8", "application/json"),
+        ("IMAGE/PNG", "image/png"),
+    ],
+)
+def test_accept_picks_the_answer(accept: str, expected: str) -> None:
+    assert accepts("application/json", "application/x-npy", "image/png")(accept or "*/*") == expected
+
+
+def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs").text
+    links = re.findall(r"(?:src|href)=\"([^\"]+)\"", page)
+    assert len(links) == 3
+    for link in links:
+        assert link.startswith("/swagger/")
+        assert client.get(link).status_code == 200
+
+
+def test_the_root_leads_to_the_docs(client: TestClient) -> None:
+    assert client.get("/").url.path == "/docs"
+
+
+@pytest.fixture(scope="module")
+def document(client: TestClient) -> dict[str, Any]:
+    answer: dict[str, Any] = client.get("/openapi.json").json()
+    return answer
+
+
+def test_every_operation_is_in_the_openapi_document_with_and_without_version(document: dict[str, Any]) -> None:
+    operations = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate")
+    for prefix in ("/v1/models/{model}", "/v1/models/{model}/versions/{version}"):
+        assert {f"{prefix}/{operation}" for operation in operations} | {prefix} <= set(document["paths"])
+    assert {"/livez", "/readyz", "/v1/models"} <= set(document["paths"])
+
+
+def test_every_reference_in_the_openapi_document_leads_somewhere(document: dict[str, Any]) -> None:
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert names
+    assert names <= set(document["components"]["schemas"])
+
+
+def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
+    image = {"images": [schemas.EXAMPLE_IMAGE]}
+    for path, body, model in (
+        ("encode", image, schemas.EncodeAnswer),
+        ("encode?encoding=base64", image, schemas.EncodeAnswer),
+        ("reconstruct", image, schemas.ReconstructAnswer),
+        ("denoise", image, schemas.ImagesAnswer),
+        ("anomaly-score?heatmap=true", image, schemas.ScoreAnswer),
+        ("sample", {"count": 2}, schemas.SampleAnswer),
+        ("decode", {"latents": [[0] * 8]}, schemas.ImagesAnswer),
+        ("interpolate", {"images": image["images"] * 2}, schemas.InterpolateAnswer),
+    ):
+        model.model_validate_json(client.post(f"{TINY}/{path}", json=body).content)
+
+
+def test_every_domain_error_has_a_status() -> None:
+    def leaves(kind: type[ServiceError]) -> set[type[ServiceError]]:
+        below = kind.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {kind}
+
+    unserved = {"BundleError", "DeviceError"}  # raised while loading, before any request
+    raised = {kind for kind in leaves(ServiceError) if kind.__name__ not in unserved} - {InvalidItems, ItemError}
+    assert raised == set(TABLE)
+    assert set(CODES_OF_STATUS.values()) == {"not_found", "method_not_allowed"}

@@ -1,0 +1,68 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from service import cli
+from service.inference import session
+from service.inference.providers import Machine
+from service.settings import Settings
+from service.telemetry.logging import JsonFormatter
+
+OPERATIONS_GUIDE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    guide = OPERATIONS_GUIDE.read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default is None else field.default
+        assert f"| `AE_{name.upper()}` | `{default}` | {field.description} |" in guide
+
+
+def test_the_environment_sets_and_the_command_line_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AE_PORT", "9000")
+    assert Settings().port == 9000
+    assert Settings(port=1).port == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("AE_PORT", "http", "setting port: Input should be a valid integer"),
+        ("AE_DEVICE", "tpu", "setting device: Input should be 'cuda', 'auto' or 'cpu'"),
+        ("AE_MAX_IMAGES", "100000", "max_queued_images must be at least max_images"),
+        ("AE_MAX_BODY_BYTES", "1000000000", "max_queued_bytes must be at least max_body_bytes"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    variable: str, value: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert cli.main(["check"]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema"]) == 0
+    assert "/v1/models/{model}/encode" in json.loads(capsys.readouterr().out)["paths"]
+
+
+def test_policy_cuda_fails_where_there_is_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "inspect_machine", lambda: Machine(frozenset()))
+    assert cli.main(["check", "--device", "cuda", "--models", str(tmp_path)]) == 1
+    assert "FAILED: device policy cuda: " in capsys.readouterr().out
+
+
+def test_json_log_lines_hold_message_fields_and_traceback() -> None:
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        record = logging.getLogger("x").makeRecord(
+            "x", logging.ERROR, "f", 1, "took %d ms", (5,), __import__("sys").exc_info(), extra={"status": 500}
+        )
+    entry = json.loads(JsonFormatter().format(record))
+    assert (entry["message"], entry["level"], entry["status"]) == ("took 5 ms", "error", 500)
+    assert "ValueError: wrong" in entry["traceback"]

@@ -1,0 +1,179 @@
+"""From recipe to bundle on a few hundred real images, and what must not be published."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from service.inference.session import OnnxEngine
+from service.manifest import MANIFEST, MixturePrior, ModelManifest
+from service.registry import load
+from service.repository import ModelRepository
+from tests.conftest import DATA
+from tests.training.conftest import tiny
+from training import bundle, cli, evaluation, export, pipeline
+from training.architectures import build
+from training.data import load as load_data
+from training.errors import ParityError
+from training.graphs import Graphs
+
+SMALL = {
+    "mnist-undercomplete": [],
+    "mnist-denoising": ["architecture.widths=[4, 8]", "architecture.blocks=1", "architecture.code_channels=1"],
+    "mnist-vae": ["architecture.widths=[4, 8]"],
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("out")
+    recipe = tiny(request.param, *SMALL[request.param])
+    return pipeline.run(recipe, DATA, directory / "models", directory / "runs", lambda _: None)
+
+
+@pytest.fixture
+def manifest(published: Path) -> ModelManifest:
+    return ModelManifest.model_validate_json((published / MANIFEST).read_bytes())
+
+
+def test_the_service_takes_the_bundle(published: Path) -> None:
+    repository = ModelRepository(published.parent.parent)
+    (place,) = repository.places()
+    manifest = repository.read(place)
+    model = load(place, manifest, OnnxEngine("cpu"))
+    assert "sample" in model.manifest.capabilities
+    assert ("denoise" in model.manifest.capabilities) == (manifest.name == "mnist-denoising")
+    assert isinstance(manifest.prior, MixturePrior) == (manifest.name != "mnist-vae")
+
+
+def test_the_manifest_tells_how_the_bundle_came_to_be(manifest: ModelManifest) -> None:
+    provenance = manifest.provenance
+    assert provenance.recipe["optimiser"]["epochs"] == 2  # type: ignore[index]
+    assert provenance.libraries["torch"].startswith("2.")
+    assert max(provenance.parity.values()) <= 1
+    assert manifest.training_data.images == {"training": 186, "validation": 20, "calibration": 50, "test": 128}
+    assert set(manifest.training_data.sha256) == {"train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"}
+    assert manifest.calibration is not None
+    assert len(manifest.calibration.scores) == 50
+    assert {"mse", "auroc_against_fashion-mnist", "false_positive_rate_at_0.05"} <= set(manifest.metrics)
+    assert ("psnr" in manifest.metrics) == (manifest.name == "mnist-denoising")
+
+
+def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifest) -> None:
+    card = (published / bundle.CARD).read_text()
+    assert manifest.architecture in card
+    for name, value in manifest.metrics.items():
+        assert f"| {name} | {value:.6g} |" in card
+
+
+def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) -> None:
+    for path in published.glob("*.onnx"):
+        content = path.read_bytes()
+        for trace in (b"site-packages", b".py", str(Path.cwd()).encode(), b"stack_trace"):
+            assert trace not in content, f"{path.name} holds {trace!r}"
+        graph = onnx.load(path).graph
+        for value in (*graph.input, *graph.output):
+            assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_training_again_publishes_the_next_version_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    for version in (1, 2):
+        command = ["train", "mnist-undercomplete", "--data", str(DATA / "mnist"), "--name", "mine"]
+        command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
+        for entry in ("data.calibration=50", "data.validation=20", "optimiser.epochs=1", "mixture_components=1"):
+            command += ["--set", entry]
+        assert cli.main([*command, "--set", "optimiser.batch_size=32", "--set", "architecture.widths=[8]"]) == 0
+        assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == list("12"[:version])
+    assert not list((tmp_path / "runs" / "mine").iterdir())
+
+
+def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -> None:
+    told: list[str] = []
+    recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "optimiser.epochs=1")
+    path = pipeline.run(recipe, DATA / "mnist", tmp_path / "models", tmp_path / "runs", told.append)
+    metrics = ModelManifest.model_validate_json((path / MANIFEST).read_bytes()).metrics
+    assert not any(name.startswith("auroc") for name in metrics)
+    assert any("there is no folder fashion-mnist" in line for line in told)
+
+
+def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "FLOAT_TOLERANCE", -1.0)
+    recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "optimiser.epochs=1")
+    with pytest.raises(ParityError, match="latents differs from torch"):
+        pipeline.run(recipe, DATA, tmp_path / "models", tmp_path / "runs", lambda _: None)
+    assert not list((tmp_path / "models").iterdir())
+    assert (tmp_path / "runs" / "mnist-undercomplete" / "checkpoint.pt").is_file()
+
+
+def test_a_killed_command_leaves_a_checkpoint_and_publishes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training", "train", "mnist-undercomplete", "--data", str(DATA)]
+    command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
+    for entry in ("data.calibration=50", "data.validation=20", "optimiser.batch_size=32", "mixture_components=1"):
+        command += ["--set", entry]
+    command += ["--set", "optimiser.epochs=2000"]
+    checkpoint = tmp_path / "runs" / "mnist-undercomplete" / "checkpoint.pt"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not checkpoint.exists():
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "models").exists()
+    state = torch.load(checkpoint, weights_only=True)
+    assert 1 <= state["epoch"] < 2000
+
+
+def test_errors_are_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "mnist-vea"]) == 1
+    assert cli.main(["train", "mnist-vae", "--data", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "did you mean 'mnist-vae'" in told
+    assert "there is no train-images-idx3-ubyte.gz" in told
+
+
+def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes"]) == 0
+    assert "mnist-denoising" in capsys.readouterr().out
+
+
+def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
+    recipe = tiny("mnist-vae", *SMALL["mnist-vae"])
+    torch.manual_seed(0)
+    model = build(recipe.architecture, recipe.input).eval()
+    images = load_data("mnist", "t10k", DATA).images
+    parity = export.export(model, recipe.input, images, tmp_path)
+    assert set(parity) == {
+        "latents",
+        "log_variances",
+        "reconstructions",
+        "intensities",
+        "errors",
+        "scores",
+        "error_maps",
+    }
+    assert max(value for name, value in parity.items() if name != "reconstructions") <= 1e-5
+    graphs = Graphs(tmp_path, export.FILES)
+    assert evaluation.reconstruction_error(graphs, images)["mse"] == pytest.approx(
+        float(
+            evaluation.squared_errors(
+                graphs.chain(["encoder", "decoder"], images=images)["reconstructions"], images
+            ).mean()
+        ),
+        rel=1e-2,
+    )
+
+
+def test_pca_error_is_that_of_the_best_linear_code() -> None:
+    images = load_data("mnist", "train", DATA).images
+    flat = images.reshape(len(images), -1) / 255.0
+    centred = flat - flat.mean(axis=0)
+    singular = np.linalg.svd(centred, compute_uv=False)
+    expected = np.square(singular[16:]).sum() / centred.size
+    assert evaluation.pca_error(images, images, 16, seed=0) == pytest.approx(expected, rel=0.01)

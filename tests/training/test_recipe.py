@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from training import recipe
+from training.errors import RecipeError
+
+
+@pytest.mark.parametrize("name", recipe.available())
+def test_every_recipe_that_comes_with_the_package_is_valid(name: str) -> None:
+    assert recipe.load(name).name == name
+
+
+def test_the_three_recipes_are_there() -> None:
+    assert {"mnist-undercomplete", "mnist-denoising", "mnist-vae"} <= set(recipe.available())
+
+
+def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text((recipe.RECIPES / "mnist-vae.toml").read_text())
+    assert recipe.load(str(path)) == recipe.load("mnist-vae")
+
+
+def test_entries_can_be_overridden() -> None:
+    changed = recipe.load(
+        "mnist-vae", ["optimiser.epochs=3", "loss.beta=0.5", "architecture.widths=[8, 16]", "description=mine"], "other"
+    )
+    assert (changed.optimiser.epochs, changed.loss.beta, changed.name) == (3, 0.5, "other")
+    assert changed.architecture.widths == (8, 16)
+    assert changed.description == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "complaint"),
+    [
+        ("mnist-vea", [], "no recipe 'mnist-vea'; did you mean 'mnist-vae'"),
+        ("mnist-vae", ["optimiser.epoch=3"], "optimiser.epoch: there is no such entry; did you mean 'epochs'"),
+        ("mnist-vae", ["sed=3"], "sed: there is no such entry; did you mean 'seed'"),
+        ("mnist-vae", ["architecture.latent_dims=3"], "did you mean 'latent_dim'"),
+        ("mnist-vae", ["optimiser.epochs=0"], "optimiser.epochs: Input should be greater than 0"),
+        ("mnist-vae", ["architecture.kind=cubist"], "architecture: "),
+        ("mnist-vae", ["epochs"], "--set takes key=value"),
+        ("mnist-vae", ["seed.x=1"], "seed is a value, not a table"),
+        ("mnist-vae", ["input.channels=2"], "input.channels"),
+    ],
+)
+def test_a_wrong_entry_is_named(name: str, overrides: list[str], complaint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(name, overrides)
+    assert complaint in str(caught.value)
+
+
+def test_text_that_is_not_toml_is_said_to_be_so(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = ")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        recipe.load(str(path))
+
+
+def test_the_fingerprint_changes_with_the_recipe_and_the_data() -> None:
+    plain = recipe.load("mnist-vae")
+    fingerprints = {
+        plain.fingerprint({"a": "1"}),
+        plain.fingerprint({"a": "2"}),
+        recipe.load("mnist-vae", ["seed=1"]).fingerprint({"a": "1"}),
+    }
+    assert len(fingerprints) == 3
+    assert plain.fingerprint({"a": "1"}) == recipe.load("mnist-vae").fingerprint({"a": "1"})
