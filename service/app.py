@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 
 from service.api import errors
-from service.api.dependencies import Services, State, exact, newest
+from service.api.dependencies import Services, State, exact, guard, newest
 from service.api.middleware import AccessLog, RequestId, ServerTiming
 from service.api.routes import (
     anomaly_score,
@@ -22,6 +22,7 @@ from service.api.routes import (
     sample,
     unsupported,
 )
+from service.api.security import ApiKeys
 from service.inference.executor import DeviceExecutor
 from service.inference.session import OnnxEngine
 from service.operations import Limits, Operations
@@ -45,10 +46,13 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     limits = Limits(
         max_images=settings.max_images,
         max_image_pixels=settings.max_image_pixels,
+        max_output_pixels=settings.max_output_pixels,
         max_batch_size=settings.max_batch_size,
         request_timeout=settings.request_timeout,
     )
-    return Services(registry, executor, Operations(executor, limits), settings.max_body_bytes)
+    return Services(
+        registry, executor, Operations(executor, limits), ApiKeys(settings.api_keys), settings.max_body_bytes
+    )
 
 
 def create_app(services: Services) -> FastAPI:
@@ -75,11 +79,12 @@ def create_app(services: Services) -> FastAPI:
     )
     errors.install(app)
     app.include_router(health.router(), tags=["health"])
-    app.include_router(models.listing(), tags=["models"])
+    guarded = [Depends(guard)]
+    app.include_router(models.listing(), tags=["models"], dependencies=guarded)
     for prefix, target in (("/v1/models/{model}/versions/{version}", exact), ("/v1/models/{model}", newest)):
-        app.include_router(models.router(target), prefix=prefix, tags=["models"])
+        app.include_router(models.router(target), prefix=prefix, tags=["models"], dependencies=guarded)
         for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, unsupported):
-            app.include_router(module.router(target), prefix=prefix, tags=["operations"])
+            app.include_router(module.router(target), prefix=prefix, tags=["operations"], dependencies=guarded)
     app.include_router(docs.router())
     app.mount("/swagger", docs.assets(), name="swagger")
     return app

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from service import imaging
 from service.anomaly import Region, Verdict, heat, regions
 from service.errors import (
+    ImageTooLarge,
     InvalidItems,
     InvalidLatents,
     InvalidParameter,
@@ -42,6 +43,7 @@ class Limits:
 
     max_images: int
     max_image_pixels: int
+    max_output_pixels: int
     max_batch_size: int
     request_timeout: float
 
@@ -179,6 +181,7 @@ class Operations:
         verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
         if not localise:
             return Scored(verdicts, None)
+        self.check_output(images.original_sizes)
         with timings.measure("encode"):
             located = await asyncio.to_thread(_localise, model, found["error_maps"], images.original_sizes)
         return Scored(verdicts, located)
@@ -205,6 +208,18 @@ class Operations:
                 raise InvalidParameter(f"interpolation is between 2 latents, not {len(latents)}")
         path = interpolate(latents[0], latents[1], steps, method)
         return Drawn(await self._decode(model, path, timings), path)
+
+    def check_output(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Raise ImageTooLarge where images of these sizes are more than one answer may hold.
+
+        A small file can be a huge image, and many of them would fill the memory when given back at their own size.
+        """
+        pixels = sum(height * width for height, width in sizes)
+        if pixels > self._limits.max_output_pixels:
+            raise ImageTooLarge(
+                f"the answer would hold {pixels} pixels, and may hold {self._limits.max_output_pixels}: "
+                "send fewer images at a time, or ask for none at the input's size"
+            )
 
     async def _chain(
         self,

@@ -19,9 +19,13 @@ class Settings(BaseSettings):
         "auto", description="cuda: an NVIDIA GPU or no start; auto: a GPU where one works, else the CPU; cpu: the CPU."
     )
     threads: PositiveInt | None = Field(None, description="Threads of an inference on the CPU; unset: one a core.")
+    api_keys: dict[str, tuple[str, ...]] = Field(
+        {}, repr=False, description='API keys as JSON, each with the operations it opens, `"*"` for all; none: open.'
+    )
     max_body_bytes: PositiveInt = Field(32 * 2**20, description="Largest body of a request, in bytes.")
     max_images: PositiveInt = Field(256, description="Most images (or latents) that one request may hold or ask for.")
     max_image_pixels: PositiveInt = Field(32_000_000, description="Largest encoded image, in pixels.")
+    max_output_pixels: PositiveInt = Field(128_000_000, description="Pixels at original size in one answer, in all.")
     max_batch_size: PositiveInt = Field(64, description="Images that one run of a graph takes at the most.")
     max_queued_images: PositiveInt = Field(1024, description="Images in flight from which on a request gets 429.")
     max_queued_bytes: PositiveInt = Field(256 * 2**20, description="Body bytes in flight from which on it gets 429.")

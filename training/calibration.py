@@ -36,7 +36,7 @@ def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) ->
 
     Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
     """
-    fit = MixtureFit(components, random_state=seed, reg_covar=1e-5).fit(latents)
+    fit = MixtureFit(components, random_state=seed, reg_covar=1e-5, tol=1e-2).fit(latents)
     return GaussianMixture(
         weights=fit.weights_,
         means=fit.means_.astype(np.float32),

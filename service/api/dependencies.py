@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
 from fastapi import Depends, Path, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from service.api.security import ApiKeys
 from service.inference.executor import DeviceExecutor
 from service.operations import Operations, Timings
 from service.registry import LoadedModel, ModelRegistry
@@ -17,6 +19,7 @@ class Services:
     registry: ModelRegistry
     executor: DeviceExecutor
     operations: Operations
+    api_keys: ApiKeys
     max_body_bytes: int
 
 
@@ -39,6 +42,8 @@ def get_timings(request: Request) -> Timings:
 ServicesDep = Annotated[Services, Depends(get_services)]
 TimingsDep = Annotated[Timings, Depends(get_timings)]
 
+_bearer = HTTPBearer(auto_error=False, description="Needed only where the service was started with API keys.")
+
 ModelPath = Annotated[str, Path(description="A model's name.", examples=["mnist-vae"])]
 VersionPath = Annotated[str, Path(description="One of the model's versions.", examples=["1"])]
 
@@ -49,3 +54,13 @@ def newest(model: ModelPath, services: ServicesDep) -> LoadedModel:
 
 def exact(model: ModelPath, version: VersionPath, services: ServicesDep) -> LoadedModel:
     return services.registry.get(model, version)
+
+
+def guard(
+    request: Request,
+    services: ServicesDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """The dependency of every route that needs a key."""
+    operation = request.url.path.rsplit("/", 1)[-1] if request.method == "POST" else None
+    services.api_keys.check(credentials.credentials if credentials else None, operation)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -10,10 +10,12 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
+from service.api.security import Forbidden, Unauthorized
 from service.errors import InvalidItems, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -39,11 +41,13 @@ class PayloadTooLarge(ServiceError):
 class Answer:
     status: int
     code: str
-    retry_after: int | None = None  # seconds
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 TABLE: Mapping[type[ServiceError], Answer] = {
     MalformedRequest: Answer(400, "malformed_request"),
+    Unauthorized: Answer(401, "unauthorized", headers={"WWW-Authenticate": "Bearer"}),
+    Forbidden: Answer(403, "forbidden"),
     errors.ModelNotFound: Answer(404, "model_not_found"),
     errors.VersionNotFound: Answer(404, "version_not_found"),
     errors.OperationNotSupported: Answer(404, "operation_not_supported"),
@@ -56,9 +60,9 @@ TABLE: Mapping[type[ServiceError], Answer] = {
     errors.InvalidImage: Answer(422, "invalid_image"),
     errors.InvalidLatents: Answer(422, "invalid_latents"),
     errors.InvalidParameter: Answer(422, "invalid_parameter"),
-    errors.Overloaded: Answer(429, "overloaded", retry_after=1),
-    errors.ModelNotReady: Answer(503, "model_not_ready", retry_after=10),
-    errors.ShuttingDown: Answer(503, "shutting_down", retry_after=1),
+    errors.Overloaded: Answer(429, "overloaded", headers={"Retry-After": "1"}),
+    errors.ModelNotReady: Answer(503, "model_not_ready", headers={"Retry-After": "10"}),
+    errors.ShuttingDown: Answer(503, "shutting_down", headers={"Retry-After": "1"}),
     errors.DeadlineExceeded: Answer(504, "deadline_exceeded"),
 }
 CODES_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
@@ -101,8 +105,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
         cause = error.errors[0][1]
     assert isinstance(cause, ServiceError)
     answer = TABLE[type(cause)]
-    headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after is not None else None
-    return problem(request.state.request_id, answer.status, answer.code, str(error), items, headers)
+    return problem(request.state.request_id, answer.status, answer.code, str(error), items, answer.headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -137,6 +140,8 @@ class InternalErrors:
 
         try:
             await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            logger.info("the client left before its request %s was whole", scope["state"]["request_id"])
         except Exception:
             request_id = scope["state"]["request_id"]
             logger.exception("unforeseen error in request %s", request_id)

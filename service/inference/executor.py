@@ -54,7 +54,8 @@ class DeviceExecutor:
     async def run(self, job: Callable[[], Result], deadline: float) -> Ran[Result]:
         """Run the job when its turn comes.
 
-        Raises DeadlineExceeded where that is later than `deadline`, on the clock of `time.monotonic`.
+        Raises DeadlineExceeded where that is later than `deadline`, on the clock of `time.monotonic`, and
+        ShuttingDown where `close` came first.
         """
         submitted = time.monotonic()
 
@@ -64,7 +65,13 @@ class DeviceExecutor:
                 raise DeadlineExceeded(f"the request waited {started - submitted:.1f} s for its turn; its time is up")
             return Ran(job(), started - submitted, time.monotonic() - started)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+        future = self._thread.submit(timed)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if self._closed and future.cancelled():
+                raise ShuttingDown("the service shut down before the request's turn came") from None
+            raise
 
     def drain(self) -> None:
         """Admit nothing more; what was admitted goes on."""

@@ -112,3 +112,27 @@ def test_after_draining_nothing_is_admitted() -> None:
         executor.close()
     with pytest.raises(ShuttingDown), executor.admit(1, 1):
         pass
+
+
+def test_work_that_still_waits_at_the_end_is_told_so() -> None:
+    executor = DeviceExecutor(10, 10)
+    running, finish = threading.Event(), threading.Event()
+
+    def long_job() -> bool:
+        running.set()
+        return finish.wait(60)
+
+    async def close_while_one_waits() -> bool:
+        deadline = time.monotonic() + 60
+        first = asyncio.create_task(executor.run(long_job, deadline))
+        await asyncio.to_thread(running.wait, 60)
+        second = asyncio.create_task(executor.run(lambda: None, deadline))
+        await asyncio.sleep(0)  # let it queue
+        closing = asyncio.create_task(asyncio.to_thread(executor.close))
+        with pytest.raises(ShuttingDown, match="before the request's turn"):
+            await second
+        finish.set()
+        await closing
+        return (await first).result
+
+    assert asyncio.run(close_while_one_waits())

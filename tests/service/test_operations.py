@@ -13,7 +13,7 @@ from service.registry import LoadedModel, ModelRegistry
 from service.repository import ModelRepository
 from tests.bundles import LATENT_DIM
 
-LIMITS = Limits(max_images=8, max_image_pixels=1000, max_batch_size=3, request_timeout=60)
+LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, max_batch_size=3, request_timeout=60)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ def router(target: Callable[..., LoadedModel]) -> APIRouter:
         """Encode and decode images, and say how much was lost."""
         given = await bodies.read_images(request, services.max_body_bytes)
         found = await services.operations.reconstruct(model, given, timings)
+        if size == "original":
+            services.operations.check_output(found.original_sizes)
 
         def make() -> Response:
             images = answers.at_size(size, found.images, found.original_sizes, model.manifest.input)

@@ -223,3 +223,34 @@ def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:
     before = client.post(f"{TINY}/encode", content=png(), headers=PNG).json()
     client.post(f"{TINY}/encode", content=b"garbage", headers=PNG)
     assert client.post(f"{TINY}/encode", content=png(), headers=PNG).json() == before
+
+
+def test_keys_open_what_they_were_given(models: Any) -> None:
+    client, _ = application(models, api_keys={"all": ("*",), "some": ("encode",), "none": ()})
+    body = {"content": png(), "headers": PNG}
+
+    def ask(operation: str, key: str | None) -> Any:
+        headers = PNG | ({"Authorization": f"Bearer {key}"} if key else {})
+        return client.post(f"{TINY}/{operation}", content=png(), headers=headers)
+
+    with client:
+        for answer in (client.post(f"{TINY}/encode", **body), client.get("/v1/models"), ask("encode", "al")):
+            check_problem(answer, 401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert ask("encode", "all").status_code == ask("reconstruct", "all").status_code == 200
+        assert ask("encode", "some").status_code == 200
+        assert "it opens: encode" in check_problem(ask("reconstruct", "some"), 403, "forbidden")["detail"]
+        check_problem(ask("encode", "none"), 403, "forbidden")
+        assert client.get("/v1/models", headers={"Authorization": "Bearer none"}).status_code == 200
+        for open_path in ("/livez", "/readyz", "/docs", "/openapi.json"):
+            assert client.get(open_path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["reconstruct?size=original", "denoise?size=original", "anomaly-score?heatmap=true"])
+def test_small_files_cannot_become_a_huge_answer(models: Any, path: str) -> None:
+    client, _ = application(models, max_output_pixels=10_000)
+    files = [("images", ("a.png", png((60, 60))))]
+    with client:
+        assert client.post(f"{TINY}/{path}", files=files * 2).status_code == 200
+        answer = client.post(f"{TINY}/{path}", files=files * 3)
+    assert "would hold 10800 pixels" in check_problem(answer, 413, "image_too_large")["detail"]

@@ -1,0 +1,38 @@
+"""Who may ask: API keys, each with the operations that it opens."""
+
+import hmac
+from collections.abc import Mapping, Sequence
+
+from service.errors import ServiceError
+
+EVERYTHING = "*"
+
+
+class Unauthorized(ServiceError):
+    """The key is missing or wrong."""
+
+
+class Forbidden(ServiceError):
+    """The key does not open this operation."""
+
+
+class ApiKeys:
+    """The keys and their rights; without any key everything is open."""
+
+    def __init__(self, rights: Mapping[str, Sequence[str]]) -> None:
+        self._rights = {key.encode(): frozenset(operations) for key, operations in rights.items()}
+
+    def check(self, key: str | None, operation: str | None) -> None:
+        """Let pass, or raise Unauthorized or Forbidden. Any key opens what is no operation: lists and cards."""
+        if not self._rights:
+            return
+        if key is None:
+            raise Unauthorized("an API key is needed: send 'Authorization: Bearer KEY'")
+        # Every key is compared, each in constant time: the answer's delay tells nothing of them.
+        found = [rights for known, rights in self._rights.items() if hmac.compare_digest(known, key.encode())]
+        if not found:
+            raise Unauthorized("the API key is not known")
+        if operation is not None and not found[0] & {operation, EVERYTHING}:
+            raise Forbidden(
+                f"the API key does not open {operation}; it opens: {', '.join(sorted(found[0])) or 'nothing'}"
+            )
