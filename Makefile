@@ -2,7 +2,12 @@ PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8000
-DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+ifndef DEVICE
+DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+endif
+ifeq ($(filter cpu cuda,$(DEVICE)),)
+$(error DEVICE must be cpu or cuda, not $(DEVICE))
+endif
 
 OTHER_RUNTIME = $(if $(filter cuda,$(DEVICE)),onnxruntime,onnxruntime-gpu)
 OTHER_DEVICE = $(if $(filter cuda,$(DEVICE)),cpu,cuda)
@@ -42,6 +47,7 @@ clean:  ## Remove the environment and all caches
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@rm -f $(VENV)/.serve-* $(VENV)/.test-* $(VENV)/.check-*
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "venv is missing: apt-get install python3-venv"; exit 1; }
 
 # The two builds of ONNX Runtime fill the same directory: one must go before the other comes.

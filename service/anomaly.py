@@ -35,12 +35,12 @@ class ConformalScores:
     """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
 
     def __init__(self, calibration: Calibration) -> None:
-        self._scores = np.asarray(calibration.scores, dtype=np.float64)
+        self._scores = np.asarray(calibration.scores, dtype=np.float32)
 
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
         """(1 + #{calibration scores >= score}) / (n + 1) for each score: (m,) -> (m,), in (0, 1]."""
         n = len(self._scores)
-        at_least = n - np.searchsorted(self._scores, scores.astype(np.float64), side="left")
+        at_least = n - np.searchsorted(self._scores, scores.astype(np.float32), side="left")
         return (1 + at_least) / (n + 1)
 
     def threshold(self, false_positive_rate: float) -> float | None:
@@ -52,7 +52,7 @@ class ConformalScores:
             return None
         if allowed == n + 1:
             return float(np.float32(-np.inf))
-        return float(np.nextafter(np.float32(self._scores[n - allowed]), np.float32(np.inf)))
+        return float(np.nextafter(self._scores[n - allowed], np.float32(np.inf)))
 
     def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
         threshold = self.threshold(false_positive_rate)

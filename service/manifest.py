@@ -101,7 +101,8 @@ class MixturePrior(Record):
     """Latents are drawn from a Gaussian mixture that was fitted to those of the training images.
 
     Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
-    The file holds `weights` (k,), `means` (k, latent_dim) and lower-triangular `cholesky` (k, latent_dim, latent_dim).
+    The file holds float64 `weights` (k,), float32 `means` (k, latent_dim) and float16 lower-triangular `cholesky`
+    (k, latent_dim, latent_dim).
     """
 
     kind: Literal["gaussian_mixture"] = "gaussian_mixture"

@@ -1,15 +1,17 @@
 """Writing a bundle: every file in a hidden directory first, then one rename."""
 
+import errno
 import importlib.metadata
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from service import imaging
 from service.manifest import MANIFEST, InputSpec, ModelManifest, sha256_of
@@ -20,25 +22,35 @@ from training.graphs import Graphs
 GOLDEN = "golden.npz"
 PRIOR = "prior.npz"
 CARD = "README.md"
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "onnx", "onnxscript", "numpy", "scikit-learn")
 
 
 @contextmanager
-def publishing(models: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """A directory to write a model's next version to, and its number; it appears whole at the end, or not at all."""
+def staging(models: Path, name: str) -> Iterator[Path]:
+    """A hidden directory to write a bundle to. `publish` makes it visible; else it is removed at the end."""
     home = models / name
     home.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=home))
-    version = max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0) + 1
+    directory = Path(tempfile.mkdtemp(prefix=".publishing-", dir=home))
     try:
-        yield staging, version
-        staging.chmod(0o755)
-        staging.rename(home / str(version))
-    except BaseException:
-        shutil.rmtree(staging)
-        if not any(home.iterdir()):
-            home.rmdir()
-        raise
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            home.rmdir()  # where nothing was published
+
+
+def publish(directory: Path, finish: Callable[[int], None]) -> Path:
+    """Give a bundle the next free version number and its name, in one rename; `finish` writes what holds the number."""
+    directory.chmod(0o755)
+    while True:
+        published = [int(path.name) for path in directory.parent.iterdir() if path.name.isdecimal()]
+        version = max(published, default=0) + 1
+        finish(version)
+        try:
+            return directory.rename(directory.parent / str(version))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else another run has just published this number
 
 
 def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -> None:
@@ -49,16 +61,17 @@ def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of each file."""
-    return {path.name: sha256_of(path) for path in sorted(directory.iterdir())}
+    """SHA-256 of each file but the manifest."""
+    return {path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
 
 
 def write_manifest(manifest: ModelManifest, directory: Path) -> None:
-    """Write the manifest and the model card, which is made from it."""
-    text = manifest.model_dump_json(indent=1, exclude_none=True)
-    one_line = re.sub(r"\[[-+.\de,\s]+\]", lambda numbers: re.sub(r"\s+", "", numbers[0]), text)
-    (directory / MANIFEST).write_text(one_line + "\n", encoding="utf-8")
+    """Write the model card, which is made from the manifest, and the manifest with the digest of every other file."""
     (directory / CARD).write_text(card(manifest), encoding="utf-8")
+    complete = manifest.model_copy(update={"files": digests(directory)})
+    text = complete.model_dump_json(indent=1, exclude_none=True)
+    numbers_in_one_line = re.sub(r"\[(\s+[-+.\de]+,?)+\s+\]", lambda match: re.sub(r"\s+", "", match[0]), text)
+    (directory / MANIFEST).write_text(numbers_in_one_line + "\n", encoding="utf-8")
 
 
 def card(manifest: ModelManifest) -> str:
@@ -104,4 +117,5 @@ def git_revision() -> str | None:
 
 
 def library_versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return versions | {"onnxruntime": onnxruntime.__version__}  # of either distribution

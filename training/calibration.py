@@ -7,7 +7,7 @@ from sklearn.mixture import GaussianMixture as MixtureFit
 from service.latents import GaussianMixture
 from service.manifest import Calibration, ErrorMapScale, GraphName
 from training.data import Images
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 from training.graphs import Graphs
 
 RECONSTRUCT: tuple[GraphName, ...] = ("encoder", "decoder")
@@ -26,7 +26,7 @@ def calibrate(graphs: Graphs, normal: Images) -> Calibration:
         raise DataError("the calibration images are all reconstructed alike: are they real images?")
     return Calibration(
         method=METHOD,
-        scores=tuple(np.sort(scored["scores"]).tolist()),
+        scores=tuple(float(f"{score:.9g}") for score in np.sort(scored["scores"])),  # 9 digits keep a float32
         error_map=ErrorMapScale(low=low, high=high),
     )
 
@@ -36,7 +36,10 @@ def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) ->
 
     Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
     """
-    fit = MixtureFit(components, random_state=seed, reg_covar=1e-5, tol=1e-2).fit(latents)
+    try:
+        fit = MixtureFit(components, random_state=seed, reg_covar=1e-5, tol=1e-2).fit(latents.astype(np.float64))
+    except ValueError as error:
+        raise RecipeError(f"no mixture fits the latents: {error}; lower mixture_components") from error
     return GaussianMixture(
         weights=fit.weights_,
         means=fit.means_.astype(np.float32),

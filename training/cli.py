@@ -1,6 +1,7 @@
 """The command line of the offline side."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ from training.errors import TrainingError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, or 1 with a message where something is wrong."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
     try:
         return int(options.run(options))
-    except TrainingError as error:
+    except (TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -14,7 +14,6 @@ from service.manifest import InputSpec, sha256_of
 from training.errors import DataError
 
 Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 
 _UBYTE = 0x08
 
@@ -81,10 +80,10 @@ def load_outliers(dataset: str, directory: Path | None) -> Split | None:
     return None
 
 
-def check_fits(images: Images, spec: InputSpec, dataset: str) -> None:
+def check_fits(images: Images, spec: InputSpec) -> None:
     """Raise DataError where the images are not of the recipe's size."""
     if images.shape[1:] != spec.shape:
-        raise DataError(f"{dataset} images are {images.shape[1:]}, but the recipe's input is {spec.shape}")
+        raise DataError(f"the images are {images.shape[1:]}, but the recipe's input is {spec.shape}")
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -109,12 +108,6 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     if len(data) != expected:
         raise DataError(f"{path} has {len(data)} bytes where its header promises {expected}; fetch it again")
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()  # torch wants it writable
-
-
-def write_idx(path: Path, array: npt.NDArray[np.uint8]) -> None:
-    """Write a gzipped IDX file; the same array always gives the same bytes."""
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, _UBYTE, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes(), mtime=0))
 
 
 def _find(dataset: str, file: str, directory: Path) -> Path:

@@ -19,3 +19,7 @@ class DivergedError(TrainingError):
 
 class ParityError(TrainingError):
     """ONNX Runtime does not answer as torch does."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint that cannot be read or written."""

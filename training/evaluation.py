@@ -1,5 +1,7 @@
 """Test figures of a bundle, measured through its exported graphs."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
@@ -32,10 +34,18 @@ def squared_errors(images: Images, references: Images) -> Floats:
     return np.asarray(squared.reshape(len(images), -1).mean(axis=1))
 
 
-def reconstruction_error(graphs: Graphs, images: Images) -> dict[str, float]:
-    """`mse` on the 0..1 scale, before the output is rounded to uint8."""
-    scored = graphs.chain_in_batches(SCORE, ["errors"], images=images)
-    return {"mse": float(scored["errors"].astype(np.float64).mean())}
+@dataclass(frozen=True)
+class Scored:
+    """Mean squared errors on the 0..1 scale, before rounding to uint8, and anomaly scores: (n,) each."""
+
+    errors: Floats
+    scores: Floats
+
+
+def score(graphs: Graphs, images: Images) -> Scored:
+    """Reconstruct and score uint8 images (n, height, width, channels)."""
+    found = graphs.chain_in_batches(SCORE, ["errors", "scores"], images=images)
+    return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64))
 
 
 def denoising(graphs: Graphs, clean: Images, sigma: float) -> dict[str, float]:
@@ -50,20 +60,16 @@ def denoising(graphs: Graphs, clean: Images, sigma: float) -> dict[str, float]:
     return {"psnr": float(psnr.mean()), "ssim": float(np.mean(ssim))}
 
 
-def false_positive_rates(graphs: Graphs, calibration: Calibration, normal: Images) -> dict[str, float]:
-    """The share of unseen normal images that is called anomalous at each of `RATES`."""
-    p_values = ConformalScores(calibration).p_values(_scores(graphs, normal))
+def false_positive_rates(calibration: Calibration, normal: Floats) -> dict[str, float]:
+    """The share of unseen normal images, by their scores, that is called anomalous at each of `RATES`."""
+    p_values = ConformalScores(calibration).p_values(normal)
     return {f"false_positive_rate_at_{rate}": float((p_values <= rate).mean()) for rate in RATES}
 
 
-def auroc(graphs: Graphs, normal: Images, outliers: Images) -> float:
-    """How well the anomaly score tells outliers from normal images: area under the ROC curve, 0.5 to 1."""
-    scores = [_scores(graphs, images) for images in (normal, outliers)]
-    return float(roc_auc_score(np.repeat([0, 1], [len(part) for part in scores]), np.concatenate(scores)))
-
-
-def _scores(graphs: Graphs, images: Images) -> Floats:
-    return graphs.chain_in_batches(SCORE, ["scores"], images=images)["scores"].astype(np.float64)
+def auroc(normal: Floats, outliers: Floats) -> float:
+    """How well the scores tell outliers from normal images: area under the ROC curve, 0 to 1, by chance 0.5."""
+    truth = np.repeat([0, 1], [len(normal), len(outliers)])
+    return float(roc_auc_score(truth, np.concatenate([normal, outliers])))
 
 
 def pca_error(training: Images, test: Images, components: int, seed: int) -> float:

@@ -12,15 +12,19 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from training.architectures import Autoencoder, build
 from training.checkpoint import Checkpoint
 from training.data import Images
-from training.errors import DataError, DivergedError
+from training.errors import CheckpointError, DataError, DivergedError, RecipeError
 from training.losses import training_loss
 from training.recipe import Recipe
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+Tell = Callable[[str], None]
 
 CHECK_EVERY = 50  # steps between looks at the loss
 
@@ -60,18 +64,23 @@ def corrupt(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return (images + sigma * noise).clamp(0, 1)
 
 
-def train(recipe: Recipe, parts: Parts, checkpoint: Checkpoint, device: torch.device) -> Autoencoder:
+def train(recipe: Recipe, parts: Parts, checkpoint: Checkpoint, device: torch.device, tell: Tell) -> Autoencoder:
     """Train from the start or from the checkpoint; gives the averaged network on the CPU, in evaluation mode.
 
     The same recipe, data and machine give the same weights, with or without an interruption between epochs.
-    Raises DivergedError where the loss is no longer a number.
+    `tell` hears of a run that goes on. Raises DivergedError where the loss is no longer a number, RecipeError where
+    there are too few steps, and CheckpointError.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(recipe.seed)
     run = _Run(recipe, parts, device)
     if state := checkpoint.load():
-        run.load_state_dict(state)
+        try:
+            run.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{checkpoint.path} is of other code: {error}; delete it to start afresh") from error
+        tell(f"going on after epoch {run.epoch}")
     steps = run.steps_per_epoch * recipe.optimiser.epochs
     bar: tqdm[NoReturn]
     with tqdm(total=steps, initial=run.epoch * run.steps_per_epoch, desc=recipe.name, unit="step") as bar:
@@ -81,11 +90,13 @@ def train(recipe: Recipe, parts: Parts, checkpoint: Checkpoint, device: torch.de
     return run.network.cpu().eval()
 
 
-def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential moving average that forgets its first, untrained steps faster."""
+def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """An exponential moving average of all weights that forgets its first, untrained steps faster."""
 
-    def update(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-        return average.lerp(current, 1 - min(decay, (1 + int(steps)) / (10 + int(steps))))
+    def update(averages: Tensors, currents: Tensors, steps: Tensor | int) -> None:
+        count = int(steps)
+        average = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))  # type: ignore[no-untyped-call]
+        average(averages, currents, steps)
 
     return update
 
@@ -102,10 +113,13 @@ class _Run:
         self.images = torch.from_numpy(parts.training).to(device)
         self.validation = to_float(torch.from_numpy(parts.validation).to(device))
         self.model = build(recipe.architecture, recipe.input).to(device)
-        self.averaged = AveragedModel(self.model, avg_fn=_moving_average(options.ema))
+        self.averaged = AveragedModel(self.model, multi_avg_fn=_moving_average(options.ema))
         self.optimiser = AdamW(self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-        total = max(2, self.steps_per_epoch * options.epochs)
-        rising = max(options.warm_up, 2 / total)  # torch divides by zero where the rate rises for one step only
+        total = self.steps_per_epoch * options.epochs
+        if total < 3:
+            raise RecipeError(f"the run would have {total} steps; train for more epochs or take a smaller batch_size")
+        # torch divides by zero where the rate rises for one step only, or falls for none.
+        rising = min(max(options.warm_up, 2 / total), 1 - 1 / total)
         self.schedule = OneCycleLR(self.optimiser, options.learning_rate, total_steps=total, pct_start=rising)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
 
@@ -131,6 +145,7 @@ class _Run:
         self.generator.set_state(state["generator"])
 
     def train_epoch(self, bar: "tqdm[NoReturn]") -> None:
+        self.epoch += 1
         self.model.train()
         size = self.recipe.optimiser.batch_size
         order = torch.randperm(len(self.images), generator=self.generator, device=self.generator.device)
@@ -138,16 +153,16 @@ class _Run:
             loss = self._step(to_float(self.images[order[step * size : (step + 1) * size]]))
             if step % CHECK_EVERY == 0 or step == self.steps_per_epoch - 1:
                 self._check(loss.item())
-                bar.set_postfix(epoch=self.epoch + 1, loss=f"{loss.item():.5f}", refresh=False)
+                bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", refresh=False)
             bar.update()
-        self.epoch += 1
-        bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", validation_mse=f"{self._validate():.5f}")
+        error = self._validate()
+        self._check(error)
+        bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", validation_mse=f"{error:.5f}")
 
     def _step(self, clean: Tensor) -> Tensor:
         options = self.recipe.optimiser
         corrupted = corrupt(clean, self.recipe.corruption.sigma, self.generator)
-        with torch.autocast(clean.device.type, torch.bfloat16, enabled=options.bfloat16):
-            loss = training_loss(self.model, corrupted, clean, self.recipe.loss, self.generator)
+        loss = training_loss(self.model, corrupted, clean, self.recipe.loss, self.generator, options.bfloat16)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self.model.parameters(), options.clip_norm)
@@ -158,7 +173,7 @@ class _Run:
 
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} in epoch {self.epoch + 1}; lower optimiser.learning_rate")
+            raise DivergedError(f"the loss is {loss} in epoch {self.epoch}; lower optimiser.learning_rate")
 
     @torch.no_grad()
     def _validate(self) -> float:

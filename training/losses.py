@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional
 
@@ -11,7 +12,7 @@ from training.architectures.base import Autoencoder, Config, Posterior
 
 class LossConfig(Config):
     reconstruction: Literal["mse", "bce"] = "mse"  # squared error, or cross-entropy of a Bernoulli pixel
-    beta: float = 1.0  # weight of the KL divergence (Higgins et al. 2017); 1 is the evidence lower bound
+    beta: NonNegativeFloat = 1.0  # weight of the KL divergence (Higgins et al. 2017); 1 is the evidence lower bound
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
@@ -23,11 +24,24 @@ def kl_divergence(posterior: Posterior) -> Tensor:
 
 
 def training_loss(
-    model: Autoencoder, corrupted: Tensor, clean: Tensor, config: LossConfig, generator: torch.Generator
+    model: Autoencoder,
+    corrupted: Tensor,
+    clean: Tensor,
+    config: LossConfig,
+    generator: torch.Generator,
+    bfloat16: bool = False,
 ) -> Tensor:
-    """Mean over the batch of reconstruction plus beta times KL divergence, both per pixel: a scalar."""
-    posterior = model.encode(corrupted)
-    raw = model.decode_raw(posterior.sample(generator))
+    """Mean over the batch of reconstruction plus beta times KL divergence, both per pixel: a scalar.
+
+    `bfloat16` runs the networks, but not the loss, in mixed precision.
+    """
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=bfloat16):
+        encoded = model.encode(corrupted)
+    # Divergence and reconstruction are differences of nearly equal numbers: bfloat16 would lose them.
+    log_variance = None if encoded.log_variance is None else encoded.log_variance.float()
+    posterior = Posterior(encoded.mean.float(), log_variance)
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=bfloat16):
+        raw = model.decode_raw(posterior.sample(generator)).float()
     if config.reconstruction == "bce":
         reconstruction = functional.binary_cross_entropy_with_logits(raw, clean)
     else:

@@ -2,13 +2,12 @@
 
 import difflib
 import hashlib
-import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from service.manifest import InputSpec, ModelName
 from training.architectures import ArchitectureConfig
@@ -39,7 +38,7 @@ class OptimiserConfig(Config):
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat  # the highest of the cycle
     weight_decay: NonNegativeFloat = 0.0
-    warm_up: PositiveFloat = 0.1  # the share of all steps on which the rate rises
+    warm_up: float = Field(0.1, gt=0, lt=1)  # the share of all steps on which the rate rises
     clip_norm: PositiveFloat = 1.0  # of the gradient
     ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported
     bfloat16: bool = False  # mixed precision in training
@@ -48,7 +47,7 @@ class OptimiserConfig(Config):
 class Recipe(Config):
     name: ModelName
     description: str
-    seed: NonNegativeInt = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     input: InputSpec
     data: DataConfig
     corruption: CorruptionConfig = CorruptionConfig()
@@ -57,9 +56,17 @@ class Recipe(Config):
     optimiser: OptimiserConfig
     mixture_components: PositiveInt = 10  # of the prior fitted to the latents, where the model has none
 
-    def fingerprint(self, data: Mapping[str, str]) -> str:
-        """SHA-256 of the recipe and of the digests of its data files: what a checkpoint belongs to."""
-        return hashlib.sha256((self.model_dump_json() + json.dumps(dict(data), sort_keys=True)).encode()).hexdigest()
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.loss.reconstruction == "bce" and getattr(self.architecture, "output", "sigmoid") != "sigmoid":
+            raise ValueError("loss.reconstruction bce needs architecture.output sigmoid")
+        if self.data.outliers == self.data.dataset:
+            raise ValueError("data.outliers must be another data set than data.dataset")
+        return self
+
+    def fingerprint(self, *others: object) -> str:
+        """SHA-256 of the recipe and of what else decides the weights: what a checkpoint belongs to."""
+        return hashlib.sha256("\n".join([self.model_dump_json(), *map(str, others)]).encode()).hexdigest()
 
 
 def available() -> list[str]:
@@ -72,10 +79,10 @@ def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = No
 
     Raises RecipeError, which names the entry at fault and, for an unknown one, the nearest that exists.
     """
-    text = _find(name_or_path).read_text(encoding="utf-8")
+    path = _find(name_or_path)
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no UTF-8, or no TOML
         raise RecipeError(f"{name_or_path} is not TOML: {error}") from error
     for override in overrides:
         _apply(tree, override)
@@ -116,7 +123,8 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
         return f"  {where}: there is no such entry{_nearest(str(key), _entries(parents))}"
-    return f"  {where}: {error['msg']} (got {error['input']!r})"
+    got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"  {where or 'the recipe'}: {error['msg']}{got}"
 
 
 def _entries(parents: Sequence[int | str]) -> list[str]:

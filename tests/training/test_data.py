@@ -10,13 +10,14 @@ import pytest
 
 from service.manifest import InputSpec, sha256_of
 from tests.conftest import DATA
+from tests.idx import write_idx
 from training import data
 from training.errors import DataError
 
 
 def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
-    data.write_idx(tmp_path / "a.gz", array)
+    write_idx(tmp_path / "a.gz", array)
     (tmp_path / "a").write_bytes(gzip.decompress((tmp_path / "a.gz").read_bytes()))
     for name in ("a", "a.gz"):
         np.testing.assert_array_equal(data.read_idx(tmp_path / name), array)
@@ -71,7 +72,7 @@ def test_outliers_come_from_a_folder_of_their_own() -> None:
 
 def test_images_of_another_size_than_the_recipes_are_refused() -> None:
     with pytest.raises(DataError, match="but the recipe's input is"):
-        data.check_fits(np.zeros((2, 28, 28, 1), np.uint8), InputSpec(height=32, width=32, channels=1), "mnist")
+        data.check_fits(np.zeros((2, 28, 28, 1), np.uint8), InputSpec(height=32, width=32, channels=1))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tests.training.conftest import tiny
 from training import loop
 from training.architectures import Autoencoder
 from training.checkpoint import Checkpoint
-from training.errors import DataError, DivergedError
+from training.errors import CheckpointError, DataError, DivergedError, RecipeError
 from training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def images(data: Path) -> np.ndarray:
 
 
 def train(recipe: Recipe, images: np.ndarray, path: Path) -> Autoencoder:
-    return loop.train(recipe, loop.split(images, recipe), Checkpoint(path, recipe.fingerprint({})), CPU)
+    return loop.train(recipe, loop.split(images, recipe), Checkpoint(path, recipe.fingerprint()), CPU, lambda _: None)
 
 
 def weights(model: Autoencoder) -> dict[str, np.ndarray]:
@@ -72,9 +72,43 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 
 def test_a_checkpoint_of_another_recipe_is_not_taken(images: np.ndarray, tmp_path: Path) -> None:
-    train(tiny(), images, tmp_path / "run")
-    assert Checkpoint(tmp_path / "run", tiny().fingerprint({})).load() is not None
-    assert Checkpoint(tmp_path / "run", tiny("mnist-undercomplete", "seed=5").fingerprint({})).load() is None
+    train(tiny(), images, tmp_path)
+    assert Checkpoint(tmp_path, tiny().fingerprint()).load() is not None
+    assert Checkpoint(tmp_path, tiny("mnist-undercomplete", "seed=5").fingerprint()).load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK" + bytes(200)])
+def test_a_damaged_checkpoint_is_said_to_be_so(tmp_path: Path, content: bytes) -> None:
+    checkpoint = Checkpoint(tmp_path, tiny().fingerprint())
+    checkpoint.path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged.*delete it to start afresh"):
+        checkpoint.load()
+
+
+def test_a_checkpoint_of_other_code_is_said_to_be_so(images: np.ndarray, tmp_path: Path) -> None:
+    train(tiny(), images, tmp_path)
+    checkpoint = Checkpoint(tmp_path, tiny().fingerprint())
+    state = checkpoint.load()
+    assert state is not None
+    checkpoint.save(state | {"model": {}})
+    with pytest.raises(CheckpointError, match="is of other code"):
+        train(tiny(), images, tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        Checkpoint(tmp_path / "file" / "runs", "x").save({})
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_the_shortest_runs_work_or_are_refused(epochs: int, images: np.ndarray, tmp_path: Path) -> None:
+    recipe = tiny("mnist-undercomplete", f"optimiser.epochs={epochs}", "optimiser.batch_size=180")
+    if epochs < 3:
+        with pytest.raises(RecipeError, match=f"would have {epochs} steps"):
+            train(recipe, images, tmp_path)
+    else:
+        assert train(recipe, images, tmp_path).latent_dim == 256
 
 
 def test_the_parts_do_not_overlap_and_hold_every_image() -> None:

@@ -42,6 +42,11 @@ def test_entries_can_be_overridden() -> None:
         ("mnist-vae", ["epochs"], "--set takes key=value"),
         ("mnist-vae", ["seed.x=1"], "seed is a value, not a table"),
         ("mnist-vae", ["input.channels=2"], "input.channels"),
+        ("mnist-vae", ["architecture.widths=[]"], "architecture.variational.widths: Tuple should have at least 1 item"),
+        ("mnist-vae", ["loss.beta=nan"], "loss.beta: Input should be"),
+        ("mnist-vae", ["optimiser.warm_up=1.0"], "optimiser.warm_up: Input should be less than 1"),
+        ("mnist-vae", ["data.outliers=mnist"], "must be another data set"),
+        ("mnist-undercomplete", ["loss.reconstruction=bce"], "bce needs architecture.output sigmoid"),
     ],
 )
 def test_a_wrong_entry_is_named(name: str, overrides: list[str], complaint: str) -> None:
@@ -60,9 +65,9 @@ def test_text_that_is_not_toml_is_said_to_be_so(tmp_path: Path) -> None:
 def test_the_fingerprint_changes_with_the_recipe_and_the_data() -> None:
     plain = recipe.load("mnist-vae")
     fingerprints = {
-        plain.fingerprint({"a": "1"}),
-        plain.fingerprint({"a": "2"}),
-        recipe.load("mnist-vae", ["seed=1"]).fingerprint({"a": "1"}),
+        plain.fingerprint("data", "cpu"),
+        plain.fingerprint("data", "cuda"),
+        recipe.load("mnist-vae", ["seed=1"]).fingerprint("data", "cpu"),
     }
     assert len(fingerprints) == 3
-    assert plain.fingerprint({"a": "1"}) == recipe.load("mnist-vae").fingerprint({"a": "1"})
+    assert plain.fingerprint("data", "cpu") == recipe.load("mnist-vae").fingerprint("data", "cpu")

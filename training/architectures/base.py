@@ -1,17 +1,19 @@
 """What every architecture offers to the losses, the loop and the export."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
+
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Config(BaseModel):
     """A frozen configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Posterior(NamedTuple):

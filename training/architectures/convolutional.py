@@ -3,17 +3,18 @@
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior
+from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
 
 
 class ConvolutionalConfig(Config):
     kind: Literal["convolutional"] = "convolutional"
-    widths: tuple[int, ...]  # channels at each resolution; every entry halves height and width
-    blocks: int = 2  # residual blocks at each resolution, in the encoder and again in the decoder
-    code_channels: int
+    widths: Widths  # channels at each resolution; every entry halves height and width
+    blocks: NonNegativeInt = 2  # residual blocks at each resolution, in the encoder and again in the decoder
+    code_channels: PositiveInt
     output: OutputName = "clamp"
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior
+from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 class DenseConfig(Config):
     kind: Literal["dense"] = "dense"
-    widths: tuple[int, ...]  # of the encoder's layers; the last is latent_dim
+    widths: Widths  # of the encoder's layers; the last is latent_dim
     activation: Literal["relu", "sigmoid", "gelu", "linear"] = "relu"
     output: OutputName = "clamp"
 

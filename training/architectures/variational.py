@@ -3,18 +3,19 @@
 from math import prod
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
-from training.architectures.base import Autoencoder, Config, Posterior
+from training.architectures.base import Autoencoder, Config, Posterior, Widths
 from training.architectures.convolutional import code_size, downward, upward
 
 
 class VariationalConfig(Config):
     kind: Literal["variational"] = "variational"
-    latent_dim: int
-    widths: tuple[int, ...]  # channels at each resolution; every entry halves height and width
-    blocks: int = 1
+    latent_dim: PositiveInt
+    widths: Widths  # channels at each resolution; every entry halves height and width
+    blocks: NonNegativeInt = 1
 
 
 class VariationalAutoencoder(Autoencoder):
