@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 
-from service.api import errors
+from service.api import errors, openapi
+from service.api.bodies import BodyLimits
 from service.api.dependencies import Services, State, exact, guard, newest
-from service.api.middleware import AccessLog, RequestId, ServerTiming
+from service.api.middleware import AccessLog, HeadAsGet, RequestId, ServerTiming
 from service.api.routes import (
     anomaly_score,
     decode,
@@ -50,9 +51,8 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
         max_batch_size=settings.max_batch_size,
         request_timeout=settings.request_timeout,
     )
-    return Services(
-        registry, executor, Operations(executor, limits), ApiKeys(settings.api_keys), settings.max_body_bytes
-    )
+    body_limits = BodyLimits(settings.max_body_bytes, settings.max_images, settings.request_timeout)
+    return Services(registry, executor, Operations(executor, limits), ApiKeys(settings.api_keys), body_limits)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -70,11 +70,13 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         middleware=[
             Middleware(RequestId),
             Middleware(ServerTiming),
             Middleware(AccessLog),
             Middleware(errors.InternalErrors),
+            Middleware(HeadAsGet),
         ],
     )
     errors.install(app)
@@ -85,6 +87,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(models.router(target), prefix=prefix, tags=["models"], dependencies=guarded)
         for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, unsupported):
             app.include_router(module.router(target), prefix=prefix, tags=["operations"], dependencies=guarded)
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     app.include_router(docs.router())
     app.mount("/swagger", docs.assets(), name="swagger")
     return app

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service.api.dependencies import Services
 from service.app import assemble, build_services, create_app
@@ -29,8 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        for wrong in error.errors():
-            print(f"error: setting {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}", file=sys.stderr)
+        for wrong in error.errors():  # of the place only its first part is shown: below it may be a key
+            print(f"error: setting {wrong['loc'][0] if wrong['loc'] else 's'}: {wrong['msg']}", file=sys.stderr)
+        return 1
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     try:
         return int(command(settings))

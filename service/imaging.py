@@ -15,6 +15,7 @@ from service.manifest import InputSpec
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_PNG_END = b"IEND\xaeB`\x82"
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -36,7 +37,9 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
             image.load()
-            turned = ImageOps.exif_transpose(image)
+            if image.format == "PNG" and _PNG_END not in data:  # Pillow does not miss it
+                raise InvalidImage("the image is truncated: its last chunk is missing")
+            turned = _turned(image)
             original_size = turned.height, turned.width
             return DecodedImage(fit(np.asarray(_to_mode(turned, spec)), spec), original_size)
     except UnidentifiedImageError:
@@ -102,29 +105,66 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise ImageTooLarge(f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed")
 
 
+def _turned(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says; as it is where its EXIF data cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises nearly anything here, and the pixels are whole
+        return image
+
+
 def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
     mode = "L" if spec.channels == 1 else "RGB"
     if image.mode == "F":
         raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert(mode)
+        return Image.fromarray(_to_8_bits(image)).convert(mode)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
     return image.convert(mode)
 
 
-def _to_8_bits(pixels: npt.NDArray[np.generic]) -> Pixels:
-    wide = pixels.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
+def _to_8_bits(image: Image.Image) -> Pixels:
+    wide = np.asarray(image)
+    if wide.dtype != np.uint16 and (wide.min() < 0 or wide.max() > 65535):
         raise InvalidImage("pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel")
-    return ((wide + 128) // 257).astype(np.uint8)
+    narrow: Pixels = _EIGHT_BITS_OF_SIXTEEN[wide]
+    if isinstance(transparent := image.info.get("transparency"), int):
+        narrow[wide == transparent] = 255
+    return narrow
+
+
+_EIGHT_BITS_OF_SIXTEEN: Pixels = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+
+
+def is_readable(data: bytes) -> bool:
+    """Whether the bytes begin as one of the formats that are read here."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except Exception:  # Pillow's plugins raise nearly anything on damaged files.
+        return False
 
 
 def _unidentified(data: bytes) -> UnsupportedFormat | InvalidImage:
     """What is wrong with bytes that are in none of the formats read here."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return UnsupportedFormat(f"{image.format} images are not read; send one of {', '.join(FORMATS)}")
-    except Exception:
-        return InvalidImage("the bytes are not an image, or its header is damaged")
+    head = data[:32].lstrip()
+    for name, beginnings in _OTHER_FORMATS.items():
+        if head.startswith(beginnings) or data[4:12] in beginnings:
+            return UnsupportedFormat(f"{name} images are not read; send one of {', '.join(FORMATS)}")
+    return InvalidImage("the bytes are not an image, or its header is damaged")
+
+
+# Recognised by their first bytes alone: Pillow's readers for them would be one more thing to attack.
+_OTHER_FORMATS = {
+    "AVIF": (b"ftypavif", b"ftypavis"),
+    "HEIC": (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "ICO": (b"\0\0\1\0",),
+    "PSD": (b"8BPS",),
+    "PNM": tuple(f"P{digit}".encode() for digit in range(1, 8)),
+    "SVG": (b"<svg", b"<?xml"),
+    "PDF": (b"%PDF",),
+}

@@ -60,8 +60,8 @@ class GaussianMixture:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises ValueError, KeyError or OSError where it is damaged."""
-        with np.load(path, allow_pickle=False) as arrays:
+        """Read what `save` wrote. A damaged file raises what numpy and zipfile make of it."""
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return cls(arrays["weights"], arrays["means"], arrays["cholesky"].astype(np.float32))
 
 
@@ -69,7 +69,8 @@ def interpolate(start: Vectors, end: Vectors, steps: int, method: Literal["linea
     """`steps` latents from `start` to `end`, both ends included: (latent_dim,) twice -> (steps, latent_dim).
 
     Spherical interpolation follows White 2016, "Sampling Generative Networks", section 2.1; between (nearly) parallel
-    vectors it is linear. Raises InvalidParameter where the vectors point in opposite directions.
+    vectors it is linear. Raises InvalidParameter where the vectors point in opposite directions, or the
+    path leaves the range of float32.
     """
     t = np.linspace(0, 1, steps, dtype=np.float64)[:, None]
     a, b = start.astype(np.float64), end.astype(np.float64)
@@ -82,4 +83,8 @@ def interpolate(start: Vectors, end: Vectors, steps: int, method: Literal["linea
             raise InvalidParameter("no spherical path: the two latents point in opposite directions; use linear")
         if angle > 1e-6:
             weights = np.sin((1 - t) * angle) / np.sin(angle), np.sin(t * angle) / np.sin(angle)
-    return (weights[0] * a + weights[1] * b).astype(np.float32)
+    with np.errstate(over="ignore"):
+        path = (weights[0] * a + weights[1] * b).astype(np.float32)
+    if not np.isfinite(path).all():
+        raise InvalidParameter("the path leaves the range of float32: the two latents are too large")
+    return path

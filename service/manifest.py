@@ -42,6 +42,17 @@ GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "interpolate": frozenset({"encoder", "decoder"}),
 }
 
+INPUTS: Mapping[GraphName, frozenset[str]] = {
+    "encoder": frozenset({"images"}),
+    "decoder": frozenset({"latents"}),
+    "scorer": frozenset({"images", "intensities"}),
+}
+OUTPUTS: Mapping[GraphName, frozenset[str]] = {
+    "encoder": frozenset({"latents"}),
+    "decoder": frozenset({"reconstructions", "intensities"}),
+    "scorer": frozenset({"errors", "scores", "error_maps"}),
+}
+
 
 class Record(BaseModel):
     """A frozen record that refuses keys it does not know."""

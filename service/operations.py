@@ -1,9 +1,11 @@
 """The use cases: from images or latents to what was asked for. No HTTP here."""
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from service import imaging
 from service.anomaly import Region, Verdict, heat, regions
 from service.errors import (
+    DeadlineExceeded,
     ImageTooLarge,
     InvalidItems,
     InvalidLatents,
@@ -39,7 +42,7 @@ CHAIN: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold."""
+    """What one request may hold, what is run at once, and how long a request may wait, in seconds."""
 
     max_images: int
     max_image_pixels: int
@@ -137,9 +140,12 @@ class Operations:
     def __init__(self, executor: DeviceExecutor, limits: Limits) -> None:
         self._executor = executor
         self._limits = limits
+        # No more at once than there are cores: a decoded image can be large, and more would not be faster.
+        self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
     async def encode(self, model: LoadedModel, given: EncodedImages, timings: Timings, variance: bool) -> Encoded:
         """Images to latents. Raises InvalidParameter where the model has no variance to give."""
+        _check_supported(model, "encode")
         if variance and not model.gives("encoder", "log_variances"):
             raise InvalidParameter(f"{model.manifest.name} is not variational: it has no variance to give")
         outputs = ["latents", "log_variances"] if variance else ["latents"]
@@ -152,12 +158,19 @@ class Operations:
         checked = self._check_latents(model, latents)
         return await self._decode(model, checked, timings)
 
-    async def reconstruct(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Reconstructed:
-        images, found = await self._chain(model, "reconstruct", given, ["reconstructions", "errors"], timings)
+    async def reconstruct(
+        self, model: LoadedModel, given: EncodedImages, timings: Timings, original_size: bool = False
+    ) -> Reconstructed:
+        """Encode and decode. `original_size` says that the images will be given back at the size of their inputs."""
+        outputs = ["reconstructions", "errors"]
+        images, found = await self._chain(model, "reconstruct", given, outputs, timings, original_size)
         return Reconstructed(found["reconstructions"], found["errors"], images.original_sizes)
 
-    async def denoise(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Denoised:
-        images, found = await self._chain(model, "denoise", given, ["reconstructions"], timings)
+    async def denoise(
+        self, model: LoadedModel, given: EncodedImages, timings: Timings, original_size: bool = False
+    ) -> Denoised:
+        """Encode and decode noisy images. `original_size` as in `reconstruct`."""
+        images, found = await self._chain(model, "denoise", given, ["reconstructions"], timings, original_size)
         return Denoised(found["reconstructions"], images.original_sizes)
 
     async def sample(
@@ -176,12 +189,11 @@ class Operations:
     ) -> Scored:
         """Anomaly scores with their p-values and verdicts, and where the images are strange if asked for."""
         outputs = ["scores", "error_maps"] if localise else ["scores"]
-        images, found = await self._chain(model, "anomaly-score", given, outputs, timings)
+        images, found = await self._chain(model, "anomaly-score", given, outputs, timings, original_size=localise)
         assert model.conformal is not None  # the manifest promises a calibration with the capability
         verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
         if not localise:
             return Scored(verdicts, None)
-        self.check_output(images.original_sizes)
         with timings.measure("encode"):
             located = await asyncio.to_thread(_localise, model, found["error_maps"], images.original_sizes)
         return Scored(verdicts, located)
@@ -197,19 +209,39 @@ class Operations:
         """The images on a path between two latents, or between the latents of two images."""
         _check_supported(model, "interpolate")
         self._check_count(steps)
-        if isinstance(ends, EncodedImages):
-            if len(ends.images) != 2:
-                raise InvalidParameter(f"interpolation is between 2 images, not {len(ends.images)}")
-            _, found = await self._chain(model, "interpolate", ends, ["latents"], timings, CHAIN[:1])
-            latents = found["latents"]
-        else:
-            latents = self._check_latents(model, ends)
-            if len(latents) != 2:
-                raise InvalidParameter(f"interpolation is between 2 latents, not {len(latents)}")
-        path = interpolate(latents[0], latents[1], steps, method)
-        return Drawn(await self._decode(model, path, timings), path)
+        count = len(ends.images) if isinstance(ends, EncodedImages) else len(ends)
+        if count != 2:
+            raise InvalidParameter(f"interpolation is between 2 images or latents, not {count}")
+        with self._executor.admit(steps, ends.size if isinstance(ends, EncodedImages) else 0):
+            if isinstance(ends, EncodedImages):
+                images = await self._prepare(model, ends, timings)
+                found = await self._run(model, ["encoder"], {"images": images.pixels}, ["latents"], timings)
+                latents = found["latents"]
+            else:
+                latents = self._check_latents(model, ends)
+            path = interpolate(latents[0], latents[1], steps, method)
+            found = await self._run(model, ["decoder"], {"latents": path}, ["reconstructions"], timings)
+        return Drawn(found["reconstructions"], path)
 
-    def check_output(self, sizes: Sequence[tuple[int, int]]) -> None:
+    async def _chain(
+        self,
+        model: LoadedModel,
+        capability: Capability,
+        given: EncodedImages,
+        outputs: Sequence[str],
+        timings: Timings,
+        original_size: bool = False,
+    ) -> tuple[Images, Tensors]:
+        _check_supported(model, capability)
+        self._check_count(len(given.images))
+        graphs = [name for name in CHAIN if name in GRAPHS_OF[capability]]
+        with self._executor.admit(len(given.images), given.size):
+            images = await self._prepare(model, given, timings)
+            if original_size:
+                self._check_output(images.original_sizes)
+            return images, await self._run(model, graphs, {"images": images.pixels}, outputs, timings)
+
+    def _check_output(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Raise ImageTooLarge where images of these sizes are more than one answer may hold.
 
         A small file can be a huge image, and many of them would fill the memory when given back at their own size.
@@ -220,23 +252,6 @@ class Operations:
                 f"the answer would hold {pixels} pixels, and may hold {self._limits.max_output_pixels}: "
                 "send fewer images at a time, or ask for none at the input's size"
             )
-
-    async def _chain(
-        self,
-        model: LoadedModel,
-        capability: Capability,
-        given: EncodedImages,
-        outputs: Sequence[str],
-        timings: Timings,
-        graphs: Sequence[GraphName] | None = None,
-    ) -> tuple[Images, Tensors]:
-        _check_supported(model, capability)
-        self._check_count(len(given.images))
-        chosen = graphs or [name for name in CHAIN if name in GRAPHS_OF[capability]]
-        with self._executor.admit(len(given.images), given.size):
-            with timings.measure("decode"):
-                images = await self._prepare(model, given)
-            return images, await self._run(model, chosen, {"images": images.pixels}, outputs, timings)
 
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
         with self._executor.admit(len(latents), latents.nbytes):
@@ -263,12 +278,20 @@ class Operations:
             ]
             return {name: np.concatenate([batch[name] for batch in batches]) for name in outputs}
 
-        ran = await self._executor.run(job, timings.started + self._limits.request_timeout)
+        began = time.monotonic()
+        try:
+            ran = await self._executor.run(job, self._deadline(timings))
+        except DeadlineExceeded:
+            timings.queue += time.monotonic() - began
+            raise
         timings.queue += ran.waited
         timings.inference += ran.took
         return ran.result
 
-    async def _prepare(self, model: LoadedModel, given: EncodedImages) -> Images:
+    def _deadline(self, timings: Timings) -> float:
+        return timings.started + self._limits.request_timeout
+
+    async def _prepare(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Images:
         spec = model.manifest.input
         if isinstance(given.images, np.ndarray):
             try:
@@ -279,9 +302,13 @@ class Operations:
         encoded = given.images
 
         def decode(index: int) -> DecodedImage:
+            if time.monotonic() > self._deadline(timings):
+                raise DeadlineExceeded(f"the request's time was up after {index} of {len(encoded)} images were decoded")
             return imaging.decode(encoded[index], spec, self._limits.max_image_pixels)
 
-        decoded = await asyncio.to_thread(_each, len(encoded), decode)
+        with timings.measure("decode"):
+            loop = asyncio.get_running_loop()
+            decoded = await loop.run_in_executor(self._decoders, each, len(encoded), decode)
         return Images(np.stack([image.pixels for image in decoded]), [image.original_size for image in decoded])
 
     def _check_latents(self, model: LoadedModel, latents: Latents) -> Floats:
@@ -296,16 +323,21 @@ class Operations:
                 raise InvalidLatents("a latent holds a number that is not finite")
             return vector
 
-        return np.stack(_each(len(latents), check))
+        return np.stack(each(len(latents), check))
 
     def _check_count(self, count: int) -> None:
+        check_count(count, self._limits.max_images)
         if count < 1:
             raise InvalidParameter("the request holds nothing to work on; send at least one image or latent")
-        if count > self._limits.max_images:
-            raise TooManyImages(f"{count} are asked for; one request may hold at most {self._limits.max_images}")
 
 
-def _each(count: int, work: Callable[[int], Result]) -> list[Result]:
+def check_count(count: int, most: int) -> None:
+    """Raise TooManyImages where a request holds or asks for more than it may."""
+    if count > most:
+        raise TooManyImages(f"{count} images or latents are too many for one request; {most} are allowed")
+
+
+def each(count: int, work: Callable[[int], Result]) -> list[Result]:
     """Do the work for every item, so that a request learns of all its faults at once. Raises InvalidItems."""
     results, errors = [], []
     for index in range(count):

@@ -11,7 +11,7 @@ from service.anomaly import ConformalScores
 from service.errors import BundleError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.session import Array, Engine, Session, Tensors
 from service.latents import GaussianMixture, NormalPrior, Prior
-from service.manifest import GraphName, MixturePrior, ModelManifest
+from service.manifest import INPUTS, OUTPUTS, GraphName, MixturePrior, ModelManifest
 from service.repository import BundlePlace, ModelRepository
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class LoadedModel:
 
     @property
     def provider(self) -> str:
-        """The execution provider that answers."""
-        return next(iter(self.sessions.values())).provider
+        """The execution provider that answers; several where a graph could not be had on the device of the others."""
+        return " and ".join(sorted({session.provider for session in self.sessions.values()}))
 
     def run(self, graphs: Sequence[GraphName], tensors: Mapping[str, Array], outputs: Sequence[str]) -> Tensors:
         """Run the graphs in turn, each on what those before it gave; give the outputs that were asked for."""
@@ -50,13 +50,15 @@ class LoadedModel:
 def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedModel:
     """Open a bundle's graphs and test them. Raises BundleError, or DeviceError where the device is at fault."""
     sessions = {name: engine.open(place.directory / file) for name, file in manifest.graphs.items()}
-    _test(sessions, place.directory / manifest.golden)
-    return LoadedModel(
-        manifest,
-        sessions,
-        _prior(manifest, place.directory),
-        ConformalScores(manifest.calibration) if manifest.calibration else None,
-    )
+    for name, session in sessions.items():
+        given, promised = (session.inputs, session.outputs), (INPUTS[name], OUTPUTS[name])
+        if set(given[0]) != promised[0] or not set(given[1]) >= promised[1]:
+            raise BundleError(f"the {name} takes {', '.join(given[0])} and gives {', '.join(given[1])}")
+    golden = _golden(place.directory / manifest.golden, manifest)
+    for name, session in sessions.items():
+        _test(name, session, golden)
+    conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
+    return LoadedModel(manifest, sessions, _prior(manifest, place.directory), conformal)
 
 
 def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
@@ -65,24 +67,38 @@ def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
     if not isinstance(manifest.prior, MixturePrior):
         return NormalPrior(manifest.latent_dim)
     try:
-        return GaussianMixture.load(directory / manifest.prior.file)
-    except (OSError, ValueError, KeyError) as error:
+        mixture = GaussianMixture.load(directory / manifest.prior.file)
+    except Exception as error:  # numpy raises nearly anything on a damaged archive
         raise BundleError(f"{manifest.prior.file} is not a Gaussian mixture: {error}") from error
+    if mixture.means.shape[1] != manifest.latent_dim:
+        raise BundleError(f"{manifest.prior.file} has {mixture.means.shape[1]} dimensions, not {manifest.latent_dim}")
+    return mixture
 
 
-def _test(sessions: Mapping[GraphName, Session], path: Path) -> None:
-    """Run every graph on its golden inputs. Raises BundleError where an answer is another than the golden one."""
+def _golden(path: Path, manifest: ModelManifest) -> Tensors:
+    """The golden tensors. Raises BundleError where they are not of the manifest's shapes."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             golden = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy raises nearly anything on a damaged archive
         raise BundleError(f"{path.name} holds no golden vectors: {error}") from error
-    for graph, session in sessions.items():
-        if missing := {*session.inputs, *session.outputs} - golden.keys():
-            raise BundleError(f"{path.name} lacks {', '.join(sorted(missing))} of the {graph}")
-        for name, found in session.run(golden, session.outputs).items():
-            if not _same(found, golden[name]):
-                raise BundleError(f"the {graph} answers its golden vectors wrongly on {session.provider}: see {name}")
+    for name, shape in (("images", manifest.input.shape), ("latents", (manifest.latent_dim,))):
+        if name in golden and golden[name].shape[1:] != shape:
+            raise BundleError(f"{path.name} holds {name} of shape {golden[name].shape[1:]}; the manifest says {shape}")
+    return golden
+
+
+def _test(name: GraphName, session: Session, golden: Tensors) -> None:
+    """Run a graph on its golden inputs. Raises BundleError where an answer is another than the golden one."""
+    if missing := {*session.inputs, *session.outputs} - golden.keys():
+        raise BundleError(f"the golden vectors lack {', '.join(sorted(missing))} of the {name}")
+    try:
+        answers = session.run(golden, session.outputs)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
+        raise BundleError(f"the {name} cannot be run on its golden vectors: {error}") from error
+    for output, found in answers.items():
+        if not _same(found, golden[output]):
+            raise BundleError(f"the {name} answers its golden vectors wrongly on {session.provider}: see {output}")
 
 
 def _same(found: Array, expected: Array) -> bool:
@@ -119,17 +135,18 @@ class ModelRegistry:
         """
         versions, failed = self._loaded.get(name, {}), self._failed.get(name, {})
         if not versions and not failed:
-            raise ModelNotFound(f"there is no model {name!r}; there are: {', '.join(self.names()) or 'none'}")
+            raise ModelNotFound(f"there is no model {name[:100]!r}; there are: {', '.join(self.names()) or 'none'}")
         if version is None:
             if not versions:
                 raise ModelNotReady(f"model {name!r} could not be loaded; the log and `check` say why")
             return versions[max(versions)]
-        number = int(version) if version.isascii() and version.isdecimal() and len(version) < 10 else None
+        number = next((known for known in versions | failed if str(known) == version), None)
         if number in versions:
             return versions[number]
         if number in failed:
             raise ModelNotReady(f"version {version} of {name!r} could not be loaded; the log and `check` say why")
-        raise VersionNotFound(f"{name!r} has no version {version!r}; it has: {', '.join(map(str, sorted(versions)))}")
+        ready = ", ".join(map(str, sorted(versions))) or "none that is ready"
+        raise VersionNotFound(f"{name!r} has no version {version[:50]!r}; it has: {ready}")
 
     def names(self) -> list[str]:
         """The names of the models that have a version ready."""

@@ -30,18 +30,11 @@ class ModelRepository:
     def places(self) -> list[BundlePlace]:
         """All bundles, by name and version. Raises BundleError where the directory cannot be listed."""
         try:
-            return sorted(
-                (
-                    BundlePlace(version, model.name, int(version.name))
-                    for model in self._models.iterdir()
-                    if model.is_dir() and not model.name.startswith(".")
-                    for version in model.iterdir()
-                    if version.is_dir() and version.name.isdecimal()
-                ),
-                key=lambda place: (place.name, place.version),
-            )
+            models = sorted(self._models.iterdir())
         except OSError as error:
             raise BundleError(f"the models directory {self._models} cannot be read: {error.strerror}") from error
+        places = [place for model in models if not model.name.startswith(".") for place in _versions(model)]
+        return sorted(places, key=lambda place: (place.name, place.version))
 
     def read(self, place: BundlePlace) -> ModelManifest:
         """Read a bundle's manifest and check every file against it. Raises BundleError, which says what is wrong."""
@@ -69,3 +62,14 @@ class ModelRepository:
             raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
         if found != digest:
             raise BundleError(f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}...")
+
+
+def _versions(model: Path) -> list[BundlePlace]:
+    try:
+        return [
+            BundlePlace(path, model.name, int(path.name))
+            for path in model.iterdir()
+            if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir()
+        ]
+    except OSError:  # a file, or a directory that is not for us
+        return []

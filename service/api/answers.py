@@ -5,7 +5,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
@@ -20,8 +20,6 @@ from service.inference.session import Array
 from service.manifest import InputSpec
 from service.operations import Localised, Timings
 from service.registry import LoadedModel
-
-Size = Literal["model", "original"]
 
 
 def as_json(model: LoadedModel, **fields: Any) -> Response:
@@ -56,11 +54,11 @@ def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: An
     return as_npy(np.stack(pixels))
 
 
-def at_size(size: Size, pixels: Pixels, originals: Sequence[tuple[int, int]], spec: InputSpec) -> Sequence[Pixels]:
-    """The images as they are, or each resized to its input's size."""
-    if size == "model":
+def at_size(original: bool, pixels: Pixels, sizes: Sequence[tuple[int, int]], spec: InputSpec) -> Sequence[Pixels]:
+    """The images as they are, or with `original` each at its own of the sizes."""
+    if not original:
         return list(pixels)
-    return [imaging.resize(image, original, spec) for image, original in zip(pixels, originals, strict=True)]
+    return [imaging.resize(image, size, spec) for image, size in zip(pixels, sizes, strict=True)]
 
 
 def base64_png(pixels: Pixels) -> str:

@@ -1,11 +1,13 @@
 """Request bodies: bytes of several media types to images and latents, none of which is decoded here."""
 
+import asyncio
 import base64
 import binascii
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,83 +16,109 @@ from fastapi import Request
 from multipart import MultipartError, PushMultipartParser, parse_options_header
 from pydantic import BaseModel, ValidationError
 
+from service import imaging
 from service.api.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
-from service.errors import InvalidImage, InvalidItems, InvalidLatents, InvalidParameter, ItemError
+from service.errors import DeadlineExceeded, InvalidImage, InvalidItems, InvalidLatents, InvalidParameter
 from service.inference.session import Array
-from service.operations import EncodedImages, Latents
+from service.operations import EncodedImages, Latents, check_count, each
 
 Options = TypeVar("Options", bound=BaseModel)
+Result = TypeVar("Result")
 
 JSON, NPY, MULTIPART = "application/json", "application/x-npy", "multipart/form-data"
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 
+LARGE = 64 * 1024  # bytes of a body from which on a thread is worth its cost
+
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """The body. Raises PayloadTooLarge as soon as more bytes than `limit` are announced or have come."""
+@dataclass(frozen=True)
+class BodyLimits:
+    """What is read of a body before it is refused: bytes, items, and seconds until it is whole."""
+
+    max_bytes: int
+    max_items: int
+    timeout: float
+
+
+async def read(request: Request, limits: BodyLimits) -> bytes:
+    """The body.
+
+    Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, DeadlineExceeded where they
+    come too slowly, and UnsupportedMediaType where they are compressed.
+    """
+    if coding := request.headers.get("content-encoding"):
+        raise UnsupportedMediaType(f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is")
+    too_large = PayloadTooLarge(f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images")
     announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
+        raise too_large
     received = bytearray()
-    if not (announced.isdecimal() and int(announced) > limit):
-        async for chunk in request.stream():
-            received += chunk
-            if len(received) > limit:
-                break
-        else:
-            return bytes(received)
-    raise PayloadTooLarge(f"the body is larger than {limit} bytes; send fewer or smaller images at a time")
+    try:
+        async with asyncio.timeout(limits.timeout):
+            async for chunk in request.stream():
+                received += chunk
+                if len(received) > limits.max_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise DeadlineExceeded(f"the body was not whole after {limits.timeout:g} s") from None
+    return bytes(received)
 
 
-async def read_images(request: Request, limit: int) -> EncodedImages:
+async def read_images(request: Request, limits: BodyLimits) -> EncodedImages:
     """One encoded image, or several in multipart, JSON or an array."""
     kind, options = _content_type(request)
     if kind.startswith("image/"):
-        return EncodedImages([await read(request, limit)])
+        body = await read(request, limits)
+        if kind not in IMAGE_TYPES and not imaging.is_readable(body):
+            raise _unsupported(kind, IMAGE_TYPES)
+        return EncodedImages([body])
     if kind == MULTIPART:
-        return EncodedImages(_parts(await read(request, limit), options.get("boundary", "")))
+        body = await read(request, limits)
+        return EncodedImages(await _parse(body, lambda: _parts(body, options.get("boundary", ""), limits.max_items)))
     if kind == JSON:
-        return images_of(parse_json(await read(request, limit)))
+        body = await read(request, limits)
+        return await _parse(body, lambda: images_of(parse_json(body, {"images"}), limits.max_items))
     if kind == NPY:
-        return EncodedImages(parse_npy(await read(request, limit)))
+        return EncodedImages(parse_npy(await read(request, limits)))
     raise _unsupported(kind, (*IMAGE_TYPES, MULTIPART, JSON, NPY))
 
 
-async def read_latents(request: Request, limit: int) -> Latents:
+async def read_latents(request: Request, limits: BodyLimits) -> Latents:
     """Latent vectors in JSON or an array."""
     kind, _ = _content_type(request)
     if kind == JSON:
-        return latents_of(parse_json(await read(request, limit)))
+        body = await read(request, limits)
+        return await _parse(body, lambda: latents_of(parse_json(body, {"latents"}), limits.max_items))
     if kind == NPY:
-        return as_latents(parse_npy(await read(request, limit)))
+        return as_latents(parse_npy(await read(request, limits)))
     raise _unsupported(kind, (JSON, NPY))
 
 
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """A JSON object; an empty body is an empty one."""
+async def read_options(request: Request, limits: BodyLimits, model: type[Options]) -> Options:
+    """A JSON object of options; an empty body is an empty one."""
     kind, _ = _content_type(request)
-    body = await read(request, limit)
-    if not body:
-        return {}
-    if kind != JSON:
+    body = await read(request, limits)
+    if body and kind != JSON:
         raise _unsupported(kind, (JSON,))
-    return parse_json(body)
+    return options_of(model, parse_json(body) if body else {})
 
 
-async def read_ends(request: Request, limit: int) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+async def read_ends(request: Request, limits: BodyLimits) -> tuple[EncodedImages | Latents, dict[str, Any]]:
     """What to interpolate between, images or latents, and the options that a JSON body holds beside them."""
     kind, _ = _content_type(request)
     if kind == JSON:
-        document = parse_json(await read(request, limit))
-        ends = latents_of(document) if "latents" in document else images_of(document)
-        return ends, {key: value for key, value in document.items() if key not in ("latents", "images")}
+        body = await read(request, limits)
+        return await _parse(body, lambda: _ends_of(parse_json(body), limits.max_items))
     if kind == NPY:
-        array = parse_npy(await read(request, limit))
+        array = parse_npy(await read(request, limits))
         return (as_latents(array) if array.dtype.kind == "f" else EncodedImages(array)), {}
-    return await read_images(request, limit), {}
+    return await read_images(request, limits), {}
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """Raises MalformedRequest where the body is not JSON, and InvalidParameter where it is no object."""
+def parse_json(body: bytes, known: Collection[str] | None = None) -> dict[str, Any]:
+    """Raises MalformedRequest where the body is not JSON, InvalidParameter where it is no object of `known` keys."""
     try:
         # NaN and infinity are read, so that the check of the latents can say which vector holds them.
         document = pydantic_core.from_json(body, allow_inf_nan=True)
@@ -98,6 +126,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise MalformedRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise InvalidParameter("the body must be a JSON object")
+    if known is not None and (unknown := document.keys() - known):
+        raise InvalidParameter(f"the body holds {min(unknown)[:50]!r}; known is {', '.join(sorted(known))} only")
     return document
 
 
@@ -108,24 +138,39 @@ def parse_npy(body: bytes) -> Array:
         version = np.lib.format.read_magic(stream)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(stream)
-    except ValueError as error:
-        raise MalformedRequest(f"the body is not an npy array: {error}") from None
-    if dtype.hasobject:
-        raise MalformedRequest("the array holds Python objects, which are never unpickled")
+    except Exception as error:  # the header is a Python literal: what is none raises many kinds
+        raise MalformedRequest(f"the body is not an npy array: {str(error)[:200]}") from None
+    if dtype.kind not in "biuf" or dtype.shape:
+        raise MalformedRequest(f"the array holds {str(dtype)[:50]}; only numbers are read, and nothing is unpickled")
     data = memoryview(body)[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(data) or not shape:
-        raise MalformedRequest(f"the header promises {dtype} {shape}, but {len(data)} bytes follow it")
+    whole = 0 < len(shape) <= 8 and all(type(size) is int and size >= 0 for size in shape)
+    if not whole or max(shape) >= 2**31 or math.prod(shape) * dtype.itemsize != len(data):
+        raise MalformedRequest(f"the header promises {dtype} {str(shape)[:100]}, but {len(data)} bytes follow it")
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def images_of(document: dict[str, Any]) -> EncodedImages:
+def images_of(document: dict[str, Any], most: int) -> EncodedImages:
     """The images of a JSON body."""
-    return EncodedImages(_convert(_list_of(document, "images"), _from_base64))
+    values = _list_of(document, "images", most)
+    return EncodedImages(each(len(values), lambda index: _from_base64(values[index])))
 
 
-def latents_of(document: dict[str, Any]) -> Latents:
+def latents_of(document: dict[str, Any], most: int) -> Latents:
     """The latents of a JSON body."""
-    return _convert(_list_of(document, "latents"), _vector)
+    values = _list_of(document, "latents", most)
+    return each(len(values), lambda index: _vector(values[index]))
+
+
+def _ends_of(document: dict[str, Any], most: int) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+    if {"latents", "images"} <= document.keys():
+        raise InvalidParameter("the body holds latents and images; send either")
+    ends = latents_of(document, most) if "latents" in document else images_of(document, most)
+    return ends, {key: value for key, value in document.items() if key not in ("latents", "images")}
+
+
+async def _parse(body: bytes, work: Callable[[], Result]) -> Result:
+    """Parse a small body at once, and a large one where it does not hold up other requests."""
+    return work() if len(body) < LARGE else await asyncio.to_thread(work)
 
 
 def as_latents(array: Array) -> Latents:
@@ -142,11 +187,11 @@ def _content_type(request: Request) -> tuple[str, dict[str, str]]:
 
 
 def _unsupported(kind: str, allowed: tuple[str, ...]) -> UnsupportedMediaType:
-    said = f"Content-Type {kind!r} is not read here" if kind else "Content-Type is missing"
+    said = f"Content-Type {kind[:50]!r} is not read here" if kind else "Content-Type is missing"
     return UnsupportedMediaType(f"{said}; send one of {', '.join(allowed)}")
 
 
-def _parts(body: bytes, boundary: str) -> list[bytes]:
+def _parts(body: bytes, boundary: str, most: int) -> list[bytes]:
     """The parts named `images`. Raises MalformedRequest where the body is damaged or holds other parts."""
     images: list[bytes] = []
     chunks: list[bytes] = []
@@ -155,34 +200,24 @@ def _parts(body: bytes, boundary: str) -> list[bytes]:
             for event in parser.parse(body):
                 if event is None:
                     images.append(b"".join(chunks))
+                    check_count(len(images), most)
                 elif isinstance(event, bytes | bytearray):
                     chunks.append(bytes(event))
                 elif event.name == "images":
                     chunks = []
                 else:
-                    raise MalformedRequest(f"part {event.name!r} is not known; name the file parts 'images'")
+                    raise MalformedRequest(f"part {event.name[:50]!r} is not known; name the file parts 'images'")
     except MultipartError as error:
         raise MalformedRequest(f"the body is not multipart/form-data: {error}") from None
     return images
 
 
-def _list_of(document: dict[str, Any], key: str) -> list[Any]:
+def _list_of(document: dict[str, Any], key: str, most: int) -> list[Any]:
     value = document.get(key)
     if not isinstance(value, list):
         raise InvalidParameter(f"the body must hold a list under {key!r}")
+    check_count(len(value), most)
     return value
-
-
-def _convert(values: list[Any], convert: Callable[[Any], Any]) -> list[Any]:
-    converted, errors = [], []
-    for index, value in enumerate(values):
-        try:
-            converted.append(convert(value))
-        except ItemError as error:
-            errors.append((index, error))
-    if errors:
-        raise InvalidItems(errors)
-    return converted
 
 
 def _from_base64(text: Any) -> bytes:
@@ -198,10 +233,13 @@ def _from_base64(text: Any) -> bytes:
 
 def _vector(numbers: Any) -> Array:
     try:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
-            return np.asarray(numbers, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidLatents("a latent must be a list of numbers") from None
+        vector = np.asarray(numbers)
+    except ValueError:  # nested to different depths
+        vector = np.asarray(None)
+    if vector.dtype.kind not in "iuf" or vector.ndim != 1:
+        raise InvalidLatents("a latent must be a list of numbers")
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        return vector.astype(np.float32)
 
 
 def options_of(model: type[Options], values: dict[str, Any]) -> Options:

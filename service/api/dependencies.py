@@ -1,11 +1,13 @@
 """What routes are handed: the application's state, the model that the path names, the request's clock."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from service.api.bodies import BodyLimits
 from service.api.security import ApiKeys
 from service.inference.executor import DeviceExecutor
 from service.operations import Operations, Timings
@@ -20,7 +22,7 @@ class Services:
     executor: DeviceExecutor
     operations: Operations
     api_keys: ApiKeys
-    max_body_bytes: int
+    body_limits: BodyLimits
 
 
 class State(TypedDict):
@@ -29,16 +31,17 @@ class State(TypedDict):
     services: Services
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     services: Services = request.state.services
     return services
 
 
-def get_timings(request: Request) -> Timings:
+async def get_timings(request: Request) -> Timings:
     timings: Timings = request.state.timings
     return timings
 
 
+Target = Callable[..., Awaitable[LoadedModel]]  # a dependency that finds the model
 ServicesDep = Annotated[Services, Depends(get_services)]
 TimingsDep = Annotated[Timings, Depends(get_timings)]
 
@@ -48,15 +51,15 @@ ModelPath = Annotated[str, Path(description="A model's name.", examples=["mnist-
 VersionPath = Annotated[str, Path(description="One of the model's versions.", examples=["1"])]
 
 
-def newest(model: ModelPath, services: ServicesDep) -> LoadedModel:
+async def newest(model: ModelPath, services: ServicesDep) -> LoadedModel:
     return services.registry.get(model)
 
 
-def exact(model: ModelPath, version: VersionPath, services: ServicesDep) -> LoadedModel:
+async def exact(model: ModelPath, version: VersionPath, services: ServicesDep) -> LoadedModel:
     return services.registry.get(model, version)
 
 
-def guard(
+async def guard(
     request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],

@@ -1,5 +1,6 @@
 """What goes wrong, as HTTP: one table of statuses and codes, one body (RFC 9457)."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,33 +39,34 @@ class PayloadTooLarge(ServiceError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Status:
     status: int
     code: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-TABLE: Mapping[type[ServiceError], Answer] = {
-    MalformedRequest: Answer(400, "malformed_request"),
-    Unauthorized: Answer(401, "unauthorized", headers={"WWW-Authenticate": "Bearer"}),
-    Forbidden: Answer(403, "forbidden"),
-    errors.ModelNotFound: Answer(404, "model_not_found"),
-    errors.VersionNotFound: Answer(404, "version_not_found"),
-    errors.OperationNotSupported: Answer(404, "operation_not_supported"),
-    NotAcceptable: Answer(406, "not_acceptable"),
-    PayloadTooLarge: Answer(413, "payload_too_large"),
-    errors.TooManyImages: Answer(413, "too_many_images"),
-    errors.ImageTooLarge: Answer(413, "image_too_large"),
-    UnsupportedMediaType: Answer(415, "unsupported_media_type"),
-    errors.UnsupportedFormat: Answer(415, "unsupported_media_type"),
-    errors.InvalidImage: Answer(422, "invalid_image"),
-    errors.InvalidLatents: Answer(422, "invalid_latents"),
-    errors.InvalidParameter: Answer(422, "invalid_parameter"),
-    errors.Overloaded: Answer(429, "overloaded", headers={"Retry-After": "1"}),
-    errors.ModelNotReady: Answer(503, "model_not_ready", headers={"Retry-After": "10"}),
-    errors.ShuttingDown: Answer(503, "shutting_down", headers={"Retry-After": "1"}),
-    errors.DeadlineExceeded: Answer(504, "deadline_exceeded"),
+TABLE: Mapping[type[ServiceError], Status] = {
+    MalformedRequest: Status(400, "malformed_request"),
+    Unauthorized: Status(401, "unauthorized", headers={"WWW-Authenticate": "Bearer"}),
+    Forbidden: Status(403, "forbidden"),
+    errors.ModelNotFound: Status(404, "model_not_found"),
+    errors.VersionNotFound: Status(404, "version_not_found"),
+    errors.OperationNotSupported: Status(404, "operation_not_supported"),
+    NotAcceptable: Status(406, "not_acceptable"),
+    PayloadTooLarge: Status(413, "payload_too_large"),
+    errors.TooManyImages: Status(413, "too_many_images"),
+    errors.ImageTooLarge: Status(413, "image_too_large"),
+    UnsupportedMediaType: Status(415, "unsupported_media_type"),
+    errors.UnsupportedFormat: Status(415, "unsupported_media_type"),
+    errors.InvalidImage: Status(422, "invalid_image"),
+    errors.InvalidLatents: Status(422, "invalid_latents"),
+    errors.InvalidParameter: Status(422, "invalid_parameter"),
+    errors.Overloaded: Status(429, "overloaded", headers={"Retry-After": "1"}),
+    errors.ModelNotReady: Status(503, "model_not_ready", headers={"Retry-After": "10"}),
+    errors.ShuttingDown: Status(503, "shutting_down", headers={"Retry-After": "1"}),
+    errors.DeadlineExceeded: Status(504, "deadline_exceeded"),
 }
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # those of RFC 9110; older Pythons have others
 CODES_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -79,7 +81,7 @@ def problem(
     """The one error body."""
     body: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": TITLES.get(status, HTTPStatus(status).phrase),
         "status": status,
         "detail": detail,
         "code": code,
@@ -104,8 +106,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
         items = [{"index": index, "code": TABLE[type(item)].code, "detail": str(item)} for index, item in error.errors]
         cause = error.errors[0][1]
     assert isinstance(cause, ServiceError)
-    answer = TABLE[type(cause)]
-    return problem(request.state.request_id, answer.status, answer.code, str(error), items, answer.headers)
+    said = TABLE[type(cause)]
+    return problem(request.state.request_id, said.status, said.code, str(error), items, said.headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -142,6 +144,11 @@ class InternalErrors:
             await self.app(scope, receive, watch)
         except ClientDisconnect:
             logger.info("the client left before its request %s was whole", scope["state"]["request_id"])
+        except asyncio.CancelledError:
+            if not started:  # the server ends, and this request took longer than it can wait
+                error = errors.ShuttingDown("the service shut down before the request was done")
+                await (await _service_error(Request(scope), error))(scope, receive, send)
+            raise
         except Exception:
             request_id = scope["state"]["request_id"]
             logger.exception("unforeseen error in request %s", request_id)

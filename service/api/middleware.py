@@ -69,7 +69,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.monotonic(), 500
+        began, status = time.monotonic(), 499  # where the client left before an answer began
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -88,3 +88,15 @@ class AccessLog:
                 "request_id": scope["state"]["request_id"],
             }
             access.info("%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s", fields, extra=fields)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET; the server leaves the body out (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self.app(scope, receive, send)

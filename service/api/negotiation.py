@@ -1,9 +1,8 @@
 """Which media type to answer with, from the Accept header (RFC 9110, section 12.5.1)."""
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Awaitable, Callable
 
-from fastapi import Header
+from fastapi import Request
 from multipart import parse_options_header
 
 from service.api.bodies import JSON, NPY
@@ -12,14 +11,15 @@ from service.api.errors import NotAcceptable
 PNG = "image/png"
 
 
-def accepts(*offered: str) -> Callable[..., str]:
+def accepts(*offered: str) -> Callable[[Request], Awaitable[str]]:
     """A dependency that gives the offered type that the client likes best; at a tie, the one offered first."""
 
-    def choose(accept: Annotated[str, Header(include_in_schema=False)] = "*/*") -> str:
+    async def choose(request: Request) -> str:
+        accept = ",".join(request.headers.getlist("accept")).strip() or "*/*"
         quality = {kind: _quality(kind, accept) for kind in offered}
         best = max(offered, key=lambda kind: quality[kind])
         if quality[best] <= 0:
-            raise NotAcceptable(f"Accept {accept!r} allows none of {', '.join(offered)}")
+            raise NotAcceptable(f"Accept {accept[:200]!r} allows none of {', '.join(offered)}")
         return best
 
     return choose
@@ -42,6 +42,7 @@ def _quality(kind: str, accept: str) -> float:
 
 def _weight(text: str) -> float:
     try:
-        return float(text)
+        weight = float(text)
     except ValueError:
         return 0.0
+    return weight if 0 <= weight <= 1 else 0.0

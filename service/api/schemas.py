@@ -19,15 +19,37 @@ EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 2
 OTHER_LATENT = [-number for number in EXAMPLE_LATENT]
 
 
-class SampleRequest(Record):
-    count: int = Field(1, ge=1, description="Images to draw.")
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same images.")
-    temperature: float = Field(1.0, ge=0, le=10, description="Scales the prior's standard deviations.")
+class NoOptions(Record):
+    """The query of an operation that has no options."""
+
+
+class EncodeOptions(Record):
+    variance: bool = Field(False, description="Give `log_variances` too (variational models).")
+    encoding: Literal["float", "base64"] = Field("float", description="How JSON holds vectors.")
+
+
+class SizeOptions(Record):
+    size: Literal["model", "original"] = Field("model", description="The model's own size, or each input's.")
+
+
+class ScoreOptions(Record):
+    false_positive_rate: float = Field(
+        0.01, gt=0, lt=1, description="The share of normal images that may be called anomalous."
+    )
+    heatmap: bool = Field(False, description="Show where the image is strange.")
 
 
 class InterpolationOptions(Record):
-    steps: int = Field(8, ge=2, description="Images on the path, both ends included.")
-    method: Literal["linear", "spherical"] = "linear"
+    steps: int = Field(8, ge=2, description="Images on the path, both ends included; a JSON body may say it too.")
+    method: Literal["linear", "spherical"] = Field("linear", description="The path; a JSON body may say it too.")
+
+
+class SampleRequest(Record):
+    model_config = ConfigDict(strict=True)
+
+    count: int = Field(1, ge=1, description="Images to draw.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same images.")
+    temperature: float = Field(1.0, ge=0, le=10, description="Scales the prior's standard deviations.")
 
 
 class Answer(BaseModel):
@@ -137,29 +159,38 @@ PROBLEM: dict[str, Any] = {
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "additionalProperties": False,
 }
-_PROBLEM = {"application/problem+json": {"schema": PROBLEM}}
 _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _VECTORS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
 
 
-def _json(properties: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    return {JSON: {"schema": {"type": "object", "properties": properties}, "example": example}}
+def _json(properties: dict[str, Any], example: dict[str, Any], *required: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return {JSON: {"schema": schema, "example": example}}
 
 
 _PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _MULTIPART = {MULTIPART: {"schema": {"type": "object", "properties": {"images": _PARTS}, "required": ["images"]}}}
 _IMAGES = {
-    **_json({"images": _STRINGS}, {"images": [EXAMPLE_IMAGE]}),
+    **_json({"images": _STRINGS}, {"images": [EXAMPLE_IMAGE]}, "images"),
     **_MULTIPART,
     **dict.fromkeys(IMAGE_TYPES, _BINARY),
     NPY: _BINARY,
 }
 
-IMAGES_BODY = {"requestBody": {"required": True, "content": _IMAGES}}
+_PASTE = """Pasted into a shell, with the address of the service and any image at hand:
+
+    curl ADDRESS/PATH -H 'Content-Type: image/png' --data-binary @image.png
+    curl ADDRESS/PATH -F images=@image.png -F images=@other.jpg
+    curl ADDRESS/PATH -H 'Content-Type: application/x-npy' --data-binary @images.npy
+
+where `images.npy` was written by `numpy.save` and holds uint8 (n, height, width[, channels]) at the model's size."""
+
+IMAGES_BODY = {"requestBody": {"required": True, "description": _PASTE, "content": _IMAGES}}
 LATENTS_BODY = {
     "requestBody": {
         "required": True,
-        "content": {**_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}), NPY: _BINARY},
+        "description": "Latent vectors; as npy float32 (n, latent_dim), written by `numpy.save`.",
+        "content": {**_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}, "latents"), NPY: _BINARY},
     }
 }
 SAMPLE_BODY = {
@@ -167,31 +198,24 @@ SAMPLE_BODY = {
         "content": _json(SampleRequest.model_json_schema()["properties"], {"count": 4, "seed": 7, "temperature": 1.0})
     }
 }
+_INTERPOLATE_PROPERTIES = {
+    "latents": _VECTORS,
+    "images": _STRINGS,
+    **InterpolationOptions.model_json_schema()["properties"],
+}
+_INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "method": "linear"}
 INTERPOLATE_BODY = {
     "requestBody": {
         "required": True,
-        "content": {
-            **_IMAGES,
-            **_json(
-                {
-                    "latents": _VECTORS,
-                    "images": _STRINGS,
-                    **InterpolationOptions.model_json_schema()["properties"],
-                },
-                {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "method": "linear"},
-            ),
-        },
+        "description": _PASTE,
+        "content": {**_IMAGES, **_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)},
     }
 }
 
 
 def gives(model: type[BaseModel], *others: str) -> dict[int | str, dict[str, Any]]:
-    """The answers of an operation: JSON, what else can be accepted, and the errors."""
-    return {200: {"model": model, "content": dict.fromkeys(others, _BINARY)}, **PROBLEMS}
+    """The answer of an operation: JSON, and what else can be accepted."""
+    return {200: {"model": model, "content": dict.fromkeys(others, _BINARY)}}
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    422: {"description": "A parameter, image or latent is at fault.", "content": _PROBLEM},
-    "default": {"description": "A problem (RFC 9457).", "content": _PROBLEM},
-}
 IMAGES_TOO = (NPY, PNG)

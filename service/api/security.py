@@ -2,8 +2,10 @@
 
 import hmac
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
-from service.errors import ServiceError
+from service.errors import InvalidParameter, ServiceError
+from service.manifest import Capability
 
 EVERYTHING = "*"
 
@@ -17,9 +19,14 @@ class Forbidden(ServiceError):
 
 
 class ApiKeys:
-    """The keys and their rights; without any key everything is open."""
+    """The keys and their rights; without any key everything is open. Raises InvalidParameter where one cannot be."""
 
     def __init__(self, rights: Mapping[str, Sequence[str]]) -> None:
+        for key, operations in rights.items():
+            if not key or not key.isascii() or not key.isprintable():
+                raise InvalidParameter("api_keys: a key must be printable ASCII")
+            if unknown := set(operations) - {EVERYTHING, *get_args(Capability)}:
+                raise InvalidParameter(f"api_keys: there is no operation {min(unknown)!r}")
         self._rights = {key.encode(): frozenset(operations) for key, operations in rights.items()}
 
     def check(self, key: str | None, operation: str | None) -> None:

@@ -42,7 +42,7 @@ class DeviceExecutor:
         if self._closed:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
         if self._images + images > self._max_images or self._bytes + size > self._max_bytes:
-            raise Overloaded(f"{self._images} images are in flight and no more fit; try again shortly")
+            raise Overloaded(f"{self._images} images of {self._bytes} bytes are in flight; try again shortly")
         self._images += images
         self._bytes += size
         try:
@@ -61,17 +61,20 @@ class DeviceExecutor:
 
         def timed() -> Ran[Result]:
             started = time.monotonic()
-            if started > deadline:
-                raise DeadlineExceeded(f"the request waited {started - submitted:.1f} s for its turn; its time is up")
             return Ran(job(), started - submitted, time.monotonic() - started)
 
         future = self._thread.submit(timed)
+        waiting = asyncio.wrap_future(future)
         try:
-            return await asyncio.wrap_future(future)
+            await asyncio.wait([waiting], timeout=max(0.0, deadline - submitted))
         except asyncio.CancelledError:
-            if self._closed and future.cancelled():
-                raise ShuttingDown("the service shut down before the request's turn came") from None
+            future.cancel()
             raise
+        if future.cancelled():
+            raise ShuttingDown("the service shut down before the request's turn came")
+        if not waiting.done() and future.cancel():  # which a job that has begun does not let happen
+            raise DeadlineExceeded(f"the request's turn did not come within {deadline - submitted:.1f} s")
+        return await waiting
 
     def drain(self) -> None:
         """Admit nothing more; what was admitted goes on."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from service.errors import BundleError, DeviceError
-from service.inference.providers import CUDA, DevicePolicy, Machine, Provider, candidates
+from service.inference.providers import CPU_PROVIDER, CUDA, DevicePolicy, Machine, Provider, candidates
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
@@ -54,12 +54,14 @@ class OnnxEngine:
             logger.warning("device policy auto: using the CPU: %s", machine.cuda_problem)
 
     def open(self, path: Path) -> Session:
-        for provider in self.candidates[:-1]:
-            try:
-                return OnnxSession(path, provider, self._threads)
-            except DeviceError as error:
-                logger.warning("device policy %s: %s", self._policy, error)
-        return OnnxSession(path, self.candidates[-1], self._threads)
+        try:
+            return OnnxSession(path, self.candidates[0], self._threads)
+        except DeviceError as error:
+            on_cpu = OnnxSession(path, CPU_PROVIDER, self._threads)  # raises BundleError where the graph is at fault
+            if CPU_PROVIDER not in self.candidates:
+                raise
+            logger.warning("device policy %s: %s", self._policy, error)
+            return on_cpu
 
 
 class OnnxSession:

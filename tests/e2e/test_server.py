@@ -130,8 +130,8 @@ def test_the_examples_of_the_openapi_document_work_when_pasted(server: Server) -
     for path, item in document["paths"].items():
         content = item.get("post", {}).get("requestBody", {}).get("content", {})
         if example := content.get("application/json", {}).get("example"):
-            model = "mnist-denoising" if path.endswith("denoise") else "mnist-vae"
-            url = server.url + path.format(model=model, version="1")
+            parameters = {given["name"]: given.get("example") for given in item["post"]["parameters"]}
+            url = server.url + path.format(**parameters)
             answer = requests.post(url, json=example, timeout=60)
             assert answer.status_code == 200, (path, answer.text)
             tried += 1

@@ -101,7 +101,7 @@ def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
         imaging.decode(data, GREY, ANY)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
 def test_a_truncated_image_is_refused(kind: str) -> None:
     data = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), kind)
     with pytest.raises(InvalidImage):
@@ -109,7 +109,7 @@ def test_a_truncated_image_is_refused(kind: str) -> None:
 
 
 def test_a_format_that_is_not_read_is_named() -> None:
-    with pytest.raises(UnsupportedFormat, match="PPM images are not read"):
+    with pytest.raises(UnsupportedFormat, match="PNM images are not read"):
         imaging.decode(encoded(gradient(), "PPM"), GREY, ANY)
 
 
@@ -163,3 +163,26 @@ def test_tiles_stand_row_by_row_and_the_rest_is_black(count: int, shape: tuple[i
     columns = shape[1] // 6
     cells = [grid[4 * (i // columns), 6 * (i % columns), 0] for i in range(shape[0] // 4 * columns)]
     assert cells == [*range(1, count + 1), *[0] * (len(cells) - count)]
+
+
+def test_a_png_without_its_end_is_refused() -> None:
+    with pytest.raises(InvalidImage, match="truncated"):
+        imaging.decode(encoded(gradient())[:-12], GREY, ANY)
+
+
+def test_exif_data_that_cannot_be_read_turn_nothing() -> None:
+    decoded = imaging.decode(encoded(gradient(), exif=b"garbage"), GREY, ANY)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], np.asarray(gradient()))
+
+
+def test_the_transparent_level_of_sixteen_bit_grey_is_white() -> None:
+    wide = np.array([0, 257, 514, 771, 1028, 1285], dtype=np.uint16).reshape(1, 6)
+    data = encoded(Image.fromarray(wide), transparency=771)
+    assert imaging.decode(data, GREY.model_copy(update={"height": 1}), ANY).pixels.ravel().tolist() == [
+        0,
+        1,
+        2,
+        255,
+        4,
+        5,
+    ]

@@ -74,11 +74,24 @@ def test_jobs_run_one_at_a_time_and_in_order() -> None:
     assert order == list(range(20))
 
 
-def test_work_that_is_too_late_is_dropped_before_it_runs() -> None:
+def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs() -> None:
     executor = DeviceExecutor(10, 10)
+    running, finish = threading.Event(), threading.Event()
     ran: list[str] = []
-    with pytest.raises(DeadlineExceeded, match="its time is up"):
-        asyncio.run(executor.run(lambda: ran.append("ran"), deadline=time.monotonic() - 1))
+
+    def long_job() -> bool:
+        running.set()
+        return finish.wait(60)
+
+    async def wait_behind_it() -> bool:
+        first = asyncio.create_task(executor.run(long_job, time.monotonic() + 60))
+        await asyncio.to_thread(running.wait, 60)
+        with pytest.raises(DeadlineExceeded, match="turn did not come"):
+            await executor.run(lambda: ran.append("ran"), deadline=time.monotonic())
+        finish.set()
+        return (await first).result
+
+    assert asyncio.run(wait_behind_it())
     executor.close()
     assert ran == []
 
@@ -99,7 +112,11 @@ def test_a_job_that_fails_does_not_end_the_executor() -> None:
 @pytest.mark.parametrize(("images", "size"), [(6, 1), (1, 60)])
 def test_what_does_not_fit_is_refused_at_once_and_fits_again_later(images: int, size: int) -> None:
     executor = DeviceExecutor(max_images=10, max_bytes=100)
-    with executor.admit(5, 50), pytest.raises(Overloaded, match="5 images are in flight"), executor.admit(images, size):
+    with (
+        executor.admit(5, 50),
+        pytest.raises(Overloaded, match="5 images of 50 bytes are in flight"),
+        executor.admit(images, size),
+    ):
         pass
     with executor.admit(images, size):
         pass

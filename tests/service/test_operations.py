@@ -127,7 +127,7 @@ def test_a_path_between_images_is_one_between_their_latents(operations: Operatio
     of_images = asyncio.run(operations.interpolate(tiny, given, 5, "linear", Timings()))
     of_latents = asyncio.run(operations.interpolate(tiny, latents, 5, "linear", Timings()))
     np.testing.assert_array_equal(of_images.images, of_latents.images)
-    with pytest.raises(InvalidParameter, match="between 2 images, not 3"):
+    with pytest.raises(InvalidParameter, match="between 2 images or latents, not 3"):
         asyncio.run(operations.interpolate(tiny, EncodedImages(pixels(3)), 5, "linear", Timings()))
 
 

@@ -3,11 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
+from service.errors import BundleError, DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
+from service.inference import session
+from service.inference.providers import CUDA, Machine
 from service.inference.session import OnnxEngine, Session
+from service.latents import GaussianMixture
 from service.registry import ModelRegistry
 from service.repository import ModelRepository
-from tests.bundles import rewrite_manifest, write_bundle
+from tests.bundles import SPEC, rewrite_manifest, write_bundle
 
 
 def load(models: Path) -> ModelRegistry:
@@ -68,7 +71,7 @@ def test_golden_vectors_that_are_missing_or_no_archive_leave_the_bundle_out(tmp_
     for directory in (few, none):
         rewrite_manifest(directory)
     failures = load(tmp_path).failures()
-    assert "lacks latents of the encoder" in failures["few/1"]
+    assert "lack latents of the encoder" in failures["few/1"]
     assert "holds no golden vectors" in failures["none/1"]
 
 
@@ -106,3 +109,34 @@ def test_only_what_was_asked_for_is_computed(tmp_path: Path) -> None:
     found = model.run(["encoder", "decoder", "scorer"], {"images": images}, ["scores"])
     assert list(found) == ["scores"]
     assert found["scores"].shape == (5,)
+
+
+def test_a_bundle_that_contradicts_its_manifest_is_left_out(tmp_path: Path) -> None:
+    rewrite_manifest(write_bundle(tmp_path, "size"), input=SPEC.model_copy(update={"width": 5}))
+    rewrite_manifest(write_bundle(tmp_path, "length"), latent_dim=7)
+    rewrite_manifest(write_bundle(tmp_path, "graphs"), graphs={"encoder": "decoder.onnx"}, capabilities=("encode",))
+    prior = write_bundle(tmp_path, "prior", mixture=True)
+    GaussianMixture(np.ones(1), np.zeros((1, 3), np.float32), np.zeros((1, 3, 3), np.float32)).save(prior / "prior.npz")
+    rewrite_manifest(prior)
+    cut = write_bundle(tmp_path, "cut", mixture=True)
+    for name in ("golden.npz", "prior.npz"):
+        (cut / name).write_bytes((cut / name).read_bytes()[:-30])
+    rewrite_manifest(cut)
+    failures = load(tmp_path).failures()
+    assert "holds images of shape (4, 6, 1); the manifest says (4, 5, 1)" in failures["size/1"]
+    assert "holds latents of shape (8,); the manifest says (7,)" in failures["length/1"]
+    assert "the encoder takes latents and gives reconstructions, intensities" in failures["graphs/1"]
+    assert "prior.npz has 3 dimensions, not 8" in failures["prior/1"]
+    assert "golden.npz holds no golden vectors" in failures["cut/1"]
+
+
+def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph at all")
+    monkeypatch.setattr(session, "inspect_machine", lambda: Machine(frozenset({CUDA})))
+    with (
+        pytest.warns(UserWarning, match="not in available provider"),
+        pytest.raises(BundleError, match="cannot be loaded"),
+    ):
+        OnnxEngine("cuda").open(tmp_path / "bad.onnx")

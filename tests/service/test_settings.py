@@ -29,6 +29,8 @@ def test_the_environment_sets_and_the_command_line_overrides(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
+        ("AE_API_KEYS", "no json", "api_keys"),
+        ("AE_API_KEYS", '{"SECRET": "x"}', "setting api_keys: Input should be a valid"),
         ("AE_PORT", "http", "setting port: Input should be a valid integer"),
         ("AE_DEVICE", "tpu", "setting device: Input should be 'cuda', 'auto' or 'cpu'"),
         ("AE_MAX_IMAGES", "100000", "max_queued_images must be at least max_images"),
@@ -40,7 +42,9 @@ def test_a_wrong_setting_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert cli.main(["check"]) == 1
-    assert complaint in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert "SECRET" not in told
 
 
 def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:

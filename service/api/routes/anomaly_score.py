@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
@@ -8,12 +7,12 @@ from starlette.responses import Response
 
 from service.api import answers, bodies, schemas
 from service.api.bodies import NPY
-from service.api.dependencies import ServicesDep, TimingsDep
+from service.api.dependencies import ServicesDep, Target, TimingsDep
 from service.api.negotiation import json_or_npy
 from service.registry import LoadedModel
 
 
-def router(target: Callable[..., LoadedModel]) -> APIRouter:
+def router(target: Target) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/anomaly-score", openapi_extra=schemas.IMAGES_BODY, responses=schemas.gives(schemas.ScoreAnswer, NPY))
@@ -23,15 +22,12 @@ def router(target: Callable[..., LoadedModel]) -> APIRouter:
         kind: Annotated[str, Depends(json_or_npy)],
         services: ServicesDep,
         timings: TimingsDep,
-        false_positive_rate: Annotated[
-            float, Query(gt=0, lt=1, description="The share of normal images that may be called anomalous.")
-        ] = 0.01,
-        heatmap: Annotated[bool, Query(description="Show where the image is strange.")] = False,
+        options: Annotated[schemas.ScoreOptions, Query()],
     ) -> Response:
         """Score how strange images are, with p-values against normal images."""
-        given = await bodies.read_images(request, services.max_body_bytes)
-        localise = heatmap and kind != NPY
-        scored = await services.operations.score(model, given, timings, false_positive_rate, localise)
+        given = await bodies.read_images(request, services.body_limits)
+        rate, localise = options.false_positive_rate, options.heatmap and kind != NPY
+        scored = await services.operations.score(model, given, timings, rate, localise)
 
         def make() -> Response:
             if kind == NPY:
@@ -40,7 +36,7 @@ def router(target: Callable[..., LoadedModel]) -> APIRouter:
             for result, found in zip(results, scored.localised or [], strict=False):
                 result |= answers.localised(found)
             method = model.manifest.calibration.method if model.manifest.calibration else None
-            return answers.as_json(model, results=results, false_positive_rate=false_positive_rate, method=method)
+            return answers.as_json(model, results=results, false_positive_rate=rate, method=method)
 
         return await answers.render(timings, make)
 

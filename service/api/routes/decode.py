@@ -1,16 +1,15 @@
-from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.api import answers, bodies, schemas
-from service.api.dependencies import ServicesDep, TimingsDep
+from service.api.dependencies import ServicesDep, Target, TimingsDep
 from service.api.negotiation import json_npy_or_png
 from service.registry import LoadedModel
 
 
-def router(target: Callable[..., LoadedModel]) -> APIRouter:
+def router(target: Target) -> APIRouter:
     routes = APIRouter()
 
     @routes.post(
@@ -24,9 +23,10 @@ def router(target: Callable[..., LoadedModel]) -> APIRouter:
         kind: Annotated[str, Depends(json_npy_or_png)],
         services: ServicesDep,
         timings: TimingsDep,
+        _: Annotated[schemas.NoOptions, Query()],
     ) -> Response:
         """Make images of latent vectors."""
-        latents = await bodies.read_latents(request, services.max_body_bytes)
+        latents = await bodies.read_latents(request, services.body_limits)
         images = await services.operations.decode(model, latents, timings)
         return await answers.render(timings, lambda: answers.images(kind, model, list(images)))
 

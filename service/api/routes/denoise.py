@@ -1,16 +1,15 @@
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.api import answers, bodies, schemas
-from service.api.dependencies import ServicesDep, TimingsDep
+from service.api.dependencies import ServicesDep, Target, TimingsDep
 from service.api.negotiation import json_npy_or_png
 from service.registry import LoadedModel
 
 
-def router(target: Callable[..., LoadedModel]) -> APIRouter:
+def router(target: Target) -> APIRouter:
     routes = APIRouter()
 
     @routes.post(
@@ -24,16 +23,15 @@ def router(target: Callable[..., LoadedModel]) -> APIRouter:
         kind: Annotated[str, Depends(json_npy_or_png)],
         services: ServicesDep,
         timings: TimingsDep,
-        size: Annotated[answers.Size, Query(description="The model's own size, or each input's.")] = "model",
+        options: Annotated[schemas.SizeOptions, Query()],
     ) -> Response:
         """Remove the noise that the model was trained on."""
-        given = await bodies.read_images(request, services.max_body_bytes)
-        found = await services.operations.denoise(model, given, timings)
-        if size == "original":
-            services.operations.check_output(found.original_sizes)
+        given = await bodies.read_images(request, services.body_limits)
+        original = options.size == "original"
+        found = await services.operations.denoise(model, given, timings, original)
 
         def make() -> Response:
-            images = answers.at_size(size, found.images, found.original_sizes, model.manifest.input)
+            images = answers.at_size(original, found.images, found.original_sizes, model.manifest.input)
             return answers.images(kind, model, images)
 
         return await answers.render(timings, make)

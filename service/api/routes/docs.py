@@ -27,6 +27,6 @@ def router() -> APIRouter:
 
     @routes.get("/")
     async def root(request: Request) -> RedirectResponse:
-        return RedirectResponse(request.url_for("docs"))
+        return RedirectResponse(request.url_for("docs").path)
 
     return routes

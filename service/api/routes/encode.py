@@ -1,17 +1,16 @@
-from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.api import answers, bodies, schemas
 from service.api.bodies import NPY
-from service.api.dependencies import ServicesDep, TimingsDep
+from service.api.dependencies import ServicesDep, Target, TimingsDep
 from service.api.negotiation import json_or_npy
 from service.registry import LoadedModel
 
 
-def router(target: Callable[..., LoadedModel]) -> APIRouter:
+def router(target: Target) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/encode", openapi_extra=schemas.IMAGES_BODY, responses=schemas.gives(schemas.EncodeAnswer, NPY))
@@ -21,19 +20,18 @@ def router(target: Callable[..., LoadedModel]) -> APIRouter:
         kind: Annotated[str, Depends(json_or_npy)],
         services: ServicesDep,
         timings: TimingsDep,
-        variance: Annotated[bool, Query(description="Give `log_variances` too (variational models).")] = False,
-        encoding: Annotated[Literal["float", "base64"], Query(description="How JSON holds vectors.")] = "float",
+        options: Annotated[schemas.EncodeOptions, Query()],
     ) -> Response:
         """Embed images: their latent vectors."""
-        given = await bodies.read_images(request, services.max_body_bytes)
-        encoded = await services.operations.encode(model, given, timings, variance)
+        given = await bodies.read_images(request, services.body_limits)
+        encoded = await services.operations.encode(model, given, timings, options.variance)
 
         def make() -> Response:
             if kind == NPY:
                 return answers.as_npy(encoded.latents)
             fields = {"latents": encoded.latents, "log_variances": encoded.log_variances}
             present = {name: vectors for name, vectors in fields.items() if vectors is not None}
-            if encoding == "base64":
+            if options.encoding == "base64":
                 text = {name: [answers.base64_floats(row) for row in rows] for name, rows in present.items()}
                 return answers.as_json(model, **text)
             return answers.as_json(model, **present)

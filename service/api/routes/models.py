@@ -1,11 +1,10 @@
-from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends
 
 from service.api import schemas
-from service.api.dependencies import ServicesDep
+from service.api.dependencies import ServicesDep, Target
 from service.manifest import Calibration
 from service.registry import LoadedModel, ModelRegistry
 
@@ -13,7 +12,7 @@ from service.registry import LoadedModel, ModelRegistry
 def listing() -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/v1/models", responses=schemas.PROBLEMS)
+    @routes.get("/v1/models")
     async def list_models(services: ServicesDep) -> schemas.Cards:
         """The card of the newest version of each model."""
         return schemas.Cards(models=[card(model, services.registry) for model in services.registry.newest()])
@@ -21,10 +20,10 @@ def listing() -> APIRouter:
     return routes
 
 
-def router(target: Callable[..., LoadedModel]) -> APIRouter:
+def router(target: Target) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("", responses=schemas.PROBLEMS)
+    @routes.get("")
     async def show_model(model: Annotated[LoadedModel, Depends(target)], services: ServicesDep) -> schemas.Card:
         """A model's card."""
         return card(model, services.registry)

@@ -1,13 +1,13 @@
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from service.api.dependencies import Target
 from service.errors import OperationNotSupported
 from service.registry import LoadedModel
 
 
-def router(target: Callable[..., LoadedModel]) -> APIRouter:
+def router(target: Target) -> APIRouter:
     """The last of a model's routes: operations that no model here has."""
     routes = APIRouter(include_in_schema=False)
 

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from service.api.dependencies import Services
 from service.app import build_services, create_app
+from service.errors import InvalidParameter
 from service.settings import Settings
 from tests.bundles import LATENT_DIM
 
@@ -48,6 +49,13 @@ def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n%s\r\n--b--\r\n'
 BOMB = npy(np.zeros((1, 4, 6), np.uint8)).replace(b"(1, 4, 6)", b"(9, 9, 9)")
+
+
+UNSUPPORTED = "unsupported_media_type"
+FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
+    b",".join([b"3e38"] * 8),
+    b",".join([b"-3e38"] * 7 + [b"1e30"]),
+)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +120,24 @@ BOMB = npy(np.zeros((1, 4, 6), np.uint8)).replace(b"(1, 4, 6)", b"(9, 9, 9)")
         ("sample", b'{"temperature": -1}', JSON, 422, "invalid_parameter"),
         ("sample", b'{"temperature": NaN}', JSON, 422, "invalid_parameter"),
         ("sample", b'{"cuont": 1}', JSON, 422, "invalid_parameter"),
+        ("sample", b'{"count": "3"}', JSON, 422, "invalid_parameter"),
+        ("sample?count=3", b"", JSON, 422, "invalid_parameter"),
+        ("encode?variances=true", png(), PNG, 422, "invalid_parameter"),
+        ("anomaly-score", b'{"images": [], "heatmap": true}', JSON, 422, "invalid_parameter"),
+        ("encode", b'{"images": [1,1,1,1,1,1,1,1,1]}', JSON, 413, "too_many_images"),
+        ("decode", b'{"latents": [[],[],[],[],[],[],[],[],[]]}', JSON, 413, "too_many_images"),
+        ("decode", b'{"latents": [["1","1","1","1","1","1","1","1"]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [[true,true,true,true,true,true,true,true]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [[1,[2],3,4,5,6,7,8]]}', JSON, 422, "invalid_latents"),
+        ("decode", b'{"latents": [null]}', JSON, 422, "invalid_latents"),
+        ("interpolate", b'{"latents": [], "images": []}', JSON, 422, "invalid_parameter"),
+        ("interpolate", FAR_APART, JSON, 422, "invalid_parameter"),
+        ("encode", png(), PNG | {"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
+        ("encode", b"<svg xmlns='http://www.w3.org/2000/svg'/>", {"Content-Type": "image/svg+xml"}, 415, UNSUPPORTED),
+        ("encode", b"<svg xmlns='http://www.w3.org/2000/svg'/>", PNG, 415, UNSUPPORTED),
+        ("encode", b"garbage", {"Content-Type": "image/heic"}, 415, UNSUPPORTED),
+        ("encode", b"\0\0\0\x18ftypheic" + bytes(20), PNG, 415, UNSUPPORTED),
+        ("encode", png()[:-12], PNG, 422, "invalid_image"),
         ("interpolate?steps=1", npy(np.zeros((2, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
         ("interpolate", npy(np.zeros((3, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
         ("interpolate", png(), PNG, 422, "invalid_parameter"),
@@ -254,3 +280,70 @@ def test_small_files_cannot_become_a_huge_answer(models: Any, path: str) -> None
         assert client.post(f"{TINY}/{path}", files=files * 2).status_code == 200
         answer = client.post(f"{TINY}/{path}", files=files * 3)
     assert "would hold 10800 pixels" in check_problem(answer, 413, "image_too_large")["detail"]
+
+
+def npy_header(text: str, data: bytes = b"") -> bytes:
+    header = text.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4, 6)}", bytes(24)),
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 4, 6)}", bytes(24)),
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 4, 6, 100000000000000000000)}"),
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * 70 + ")}", b"1"),
+        npy_header("{'descr': '|V0', 'fortran_order': False, 'shape': (1, 4, 6)}"),
+        npy_header("{'descr': '<U0', 'fortran_order': False, 'shape': (1, 4, 6)}"),
+        npy_header("{'descr': ('|u1', (4, 6)), 'fortran_order': False, 'shape': (1,)}", bytes(24)),
+        npy_header("{'descr': '|u1', 1: False, 'shape': (1,)}"),
+        npy_header("(((("),
+        npy_header("'''"),
+        npy_header("-" * 9000 + "1"),
+    ],
+)
+def test_hostile_npy_headers_are_malformed(client: TestClient, content: bytes) -> None:
+    check_problem(client.post(f"{TINY}/encode", content=content, headers=NPY), 400, "malformed_request")
+
+
+def test_a_client_that_leaves_is_no_defect(models: Any, caplog: pytest.LogCaptureFixture) -> None:
+    import asyncio
+
+    client, _ = application(models)
+
+    async def leave() -> list[Any]:
+        messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        path = f"{TINY}/encode"
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope |= {"headers": [(b"content-type", b"image/png")], "state": {"services": _}, "http_version": "1.1"}
+        await client.app(scope, receive, send)
+        return sent
+
+    with caplog.at_level("INFO"):
+        assert asyncio.run(leave()) == []
+    assert "the client left before its request" in caplog.text
+    assert " 499 " in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"": ("*",)}, "printable ASCII"),
+        ({"kéy": ("*",)}, "printable ASCII"),
+        ({"k": ("encod",)}, "no operation 'encod'"),
+    ],
+)
+def test_keys_that_can_never_work_are_refused_at_the_start(models: Any, keys: Any, complaint: str) -> None:
+    with pytest.raises(InvalidParameter, match=complaint) as caught:
+        application(models, api_keys=keys)
+    assert "kéy" not in str(caught.value)

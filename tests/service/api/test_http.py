@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 
 from service.api import schemas
 from service.api.errors import CODES_OF_STATUS, TABLE
-from service.api.negotiation import accepts
 from service.app import build_services, create_app
 from service.errors import InvalidItems, ItemError, ServiceError
 from service.settings import Settings
@@ -69,8 +68,29 @@ def test_the_log_has_one_line_a_request(client: TestClient, caplog: pytest.LogCa
         ("IMAGE/PNG", "image/png"),
     ],
 )
-def test_accept_picks_the_answer(accept: str, expected: str) -> None:
-    assert accepts("application/json", "application/x-npy", "image/png")(accept or "*/*") == expected
+def test_accept_picks_the_answer(client: TestClient, accept: str, expected: str) -> None:
+    answer = client.post(f"{TINY}/sample", headers={"Accept": accept})
+    assert answer.headers["content-type"] == expected
+
+
+def test_several_accept_lines_count_as_one(client: TestClient) -> None:
+    answer = client.post(f"{TINY}/sample", headers=[("Accept", "text/html"), ("Accept", "image/png")])
+    assert answer.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", TINY, "/docs", "/openapi.json"])
+def test_head_is_answered_as_get_without_body(client: TestClient, path: str) -> None:
+    answer = client.head(path)
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"]
+
+
+def test_the_seed_is_told_whatever_the_answers_type(client: TestClient) -> None:
+    picture = client.post(f"{TINY}/sample", headers={"Accept": "image/png"})
+    again = client.post(
+        f"{TINY}/sample", json={"seed": int(picture.headers["x-seed"])}, headers={"Accept": "image/png"}
+    )
+    assert again.content == picture.content
 
 
 def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
@@ -83,7 +103,7 @@ def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_the_root_leads_to_the_docs(client: TestClient) -> None:
-    assert client.get("/").url.path == "/docs"
+    assert client.get("/", headers={"Host": "elsewhere.test"}, follow_redirects=False).headers["location"] == "/docs"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +138,13 @@ def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
         ("interpolate", {"images": image["images"] * 2}, schemas.InterpolateAnswer),
     ):
         model.model_validate_json(client.post(f"{TINY}/{path}", json=body).content)
+
+
+def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
+    for said in TABLE.values():
+        assert f"`{said.code}`" in responses[str(said.status)]["description"]
+    assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}
 
 
 def test_every_domain_error_has_a_status() -> None:
