@@ -1,1 +1,6 @@
 """Running graphs: on which device, in which session, and in which order."""
+
+import os
+
+# The official builds of ONNX Runtime report to Microsoft unless told otherwise before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,7 @@
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +18,14 @@ from tests.bundles import write_bundle
 GPU = Machine(frozenset({CUDA, "CPUExecutionProvider"}))
 NO_DRIVER = Machine(frozenset({CUDA, "CPUExecutionProvider"}), "no NVIDIA driver answers")
 CPU_BUILD = Machine(frozenset({"CPUExecutionProvider"}))
+
+
+@pytest.mark.parametrize("package", ["service.inference.session", "training.graphs"])
+def test_onnx_runtime_is_told_to_report_to_nobody(package: str) -> None:
+    program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
 
 
 @pytest.mark.parametrize(
