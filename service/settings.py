@@ -28,8 +28,12 @@ class Settings(BaseSettings):
     max_output_pixels: PositiveInt = Field(128_000_000, description="Pixels at original size in one answer, in all.")
     max_batch_size: PositiveInt = Field(64, description="Images that one run of a graph takes at the most.")
     max_queued_images: PositiveInt = Field(1024, description="Images in flight from which on a request gets 429.")
-    max_queued_bytes: PositiveInt = Field(256 * 2**20, description="Image bytes in flight from which on a request gets 429.")
-    request_timeout: PositiveFloat = Field(30.0, description="Seconds after which a request that is not run yet gets 504.")
+    max_queued_bytes: PositiveInt = Field(
+        256 * 2**20, description="Image bytes in flight from which on a request gets 429."
+    )
+    request_timeout: PositiveFloat = Field(
+        30.0, description="Seconds after which a request that is not run yet gets 504."
+    )
     shutdown_timeout: PositiveInt = Field(20, description="Seconds that running requests get after SIGTERM.")
     log_format: Literal["text", "json"] = Field("text", description="The form of log lines on standard error.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")

@@ -1,50 +1,14 @@
 """Every row of the error table, and the one shape of the body."""
 
-import io
 import logging
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
-from service.api.dependencies import Services
-from service.app import build_services, create_app
-from service.errors import InvalidParameter
-from service.settings import Settings
 from tests.bundles import LATENT_DIM
-
-TINY = "/v1/models/tiny"
-PNG = {"Content-Type": "image/png"}
-NPY = {"Content-Type": "application/x-npy"}
-JSON = {"Content-Type": "application/json"}
-
-
-def png(size: tuple[int, int] = (6, 4), kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", size).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=True)
-    return buffer.getvalue()
-
-
-def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    document: dict[str, Any] = answer.json()
-    assert (answer.status_code, document["code"]) == (status, code), document
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
-    assert document["status"] == status
-    assert document["request_id"] == answer.headers["x-request-id"]
-    assert document["detail"]
-    for item in document.get("errors", []):
-        assert set(item) == {"index", "code", "detail"}
-    return document
-
+from tests.service.api.helpers import JSON, NPY, PNG, TINY, application, check_problem, npy, png
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n%s\r\n--b--\r\n'
@@ -197,11 +161,6 @@ def test_the_body_is_counted_and_not_trusted(client: TestClient) -> None:
     check_problem(answer, 413, "payload_too_large")
 
 
-def application(models: Any, **settings: Any) -> tuple[TestClient, Services]:
-    services = build_services(Settings(models=models, device="cpu", **settings))
-    return TestClient(create_app(services), raise_server_exceptions=False), services
-
-
 def test_a_full_queue_answers_429_at_once(models: Any) -> None:
     client, services = application(models, max_images=2, max_queued_images=2)
     with client, services.executor.admit(2, 0):
@@ -249,101 +208,3 @@ def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:
     before = client.post(f"{TINY}/encode", content=png(), headers=PNG).json()
     client.post(f"{TINY}/encode", content=b"garbage", headers=PNG)
     assert client.post(f"{TINY}/encode", content=png(), headers=PNG).json() == before
-
-
-def test_keys_open_what_they_were_given(models: Any) -> None:
-    client, _ = application(models, api_keys={"all": ("*",), "some": ("encode",), "none": ()})
-    body = {"content": png(), "headers": PNG}
-
-    def ask(operation: str, key: str | None) -> Any:
-        headers = PNG | ({"Authorization": f"Bearer {key}"} if key else {})
-        return client.post(f"{TINY}/{operation}", content=png(), headers=headers)
-
-    with client:
-        for answer in (client.post(f"{TINY}/encode", **body), client.get("/v1/models"), ask("encode", "al")):
-            check_problem(answer, 401, "unauthorized")
-            assert answer.headers["www-authenticate"] == "Bearer"
-        assert ask("encode", "all").status_code == ask("reconstruct", "all").status_code == 200
-        assert ask("encode", "some").status_code == 200
-        assert "it opens: encode" in check_problem(ask("reconstruct", "some"), 403, "forbidden")["detail"]
-        check_problem(ask("encode", "none"), 403, "forbidden")
-        assert client.get("/v1/models", headers={"Authorization": "Bearer none"}).status_code == 200
-        for open_path in ("/livez", "/readyz", "/docs", "/openapi.json"):
-            assert client.get(open_path).status_code == 200
-
-
-@pytest.mark.parametrize("path", ["reconstruct?size=original", "denoise?size=original", "anomaly-score?heatmap=true"])
-def test_small_files_cannot_become_a_huge_answer(models: Any, path: str) -> None:
-    client, _ = application(models, max_output_pixels=10_000)
-    files = [("images", ("a.png", png((60, 60))))]
-    with client:
-        assert client.post(f"{TINY}/{path}", files=files * 2).status_code == 200
-        answer = client.post(f"{TINY}/{path}", files=files * 3)
-    assert "would hold 10800 pixels" in check_problem(answer, 413, "image_too_large")["detail"]
-
-
-def npy_header(text: str, data: bytes = b"") -> bytes:
-    header = text.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4, 6)}", bytes(24)),
-        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 4, 6)}", bytes(24)),
-        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 4, 6, 100000000000000000000)}"),
-        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * 70 + ")}", b"1"),
-        npy_header("{'descr': '|V0', 'fortran_order': False, 'shape': (1, 4, 6)}"),
-        npy_header("{'descr': '<U0', 'fortran_order': False, 'shape': (1, 4, 6)}"),
-        npy_header("{'descr': ('|u1', (4, 6)), 'fortran_order': False, 'shape': (1,)}", bytes(24)),
-        npy_header("{'descr': '|u1', 1: False, 'shape': (1,)}"),
-        npy_header("(((("),
-        npy_header("'''"),
-        npy_header("-" * 9000 + "1"),
-    ],
-)
-def test_hostile_npy_headers_are_malformed(client: TestClient, content: bytes) -> None:
-    check_problem(client.post(f"{TINY}/encode", content=content, headers=NPY), 400, "malformed_request")
-
-
-def test_a_client_that_leaves_is_no_defect(models: Any, caplog: pytest.LogCaptureFixture) -> None:
-    import asyncio
-
-    client, _ = application(models)
-
-    async def leave() -> list[Any]:
-        messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return next(messages)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        path = f"{TINY}/encode"
-        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-        scope |= {"headers": [(b"content-type", b"image/png")], "state": {"services": _}, "http_version": "1.1"}
-        await client.app(scope, receive, send)
-        return sent
-
-    with caplog.at_level("INFO"):
-        assert asyncio.run(leave()) == []
-    assert "the client left before its request" in caplog.text
-    assert " 499 " in caplog.text
-    assert "Traceback" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("keys", "complaint"),
-    [
-        ({"": ("*",)}, "printable ASCII"),
-        ({"kéy": ("*",)}, "printable ASCII"),
-        ({"k": ("encod",)}, "no operation 'encod'"),
-    ],
-)
-def test_keys_that_can_never_work_are_refused_at_the_start(models: Any, keys: Any, complaint: str) -> None:
-    with pytest.raises(InvalidParameter, match=complaint) as caught:
-        application(models, api_keys=keys)
-    assert "kéy" not in str(caught.value)

@@ -1,0 +1,134 @@
+"""What the use cases take and give, and how a request is measured and bounded."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from service.anomaly import Region, Verdict
+from service.errors import InvalidItems, ItemError, TooManyImages
+from service.imaging import Pixels
+from service.inference.session import Array
+
+Floats = npt.NDArray[np.float32]
+Latents = Sequence[Array] | Array  # float32, to be checked: (n, latent_dim)
+Result = TypeVar("Result")
+
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold, what is run at once, and how long a request may wait, in seconds."""
+
+    max_images: int
+    max_image_pixels: int
+    max_output_pixels: int
+    max_batch_size: int
+    request_timeout: float
+
+
+@dataclass
+class Timings:
+    """When a request began, and the seconds that its parts took."""
+
+    started: float = field(default_factory=time.monotonic)
+    decode: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    encode: float = 0.0
+
+    @contextmanager
+    def measure(self, part: Literal["decode", "encode"]) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images as a request brings them: encoded, or one array at the model's size."""
+
+    images: Sequence[bytes] | Array
+
+    @property
+    def size(self) -> int:
+        return self.images.nbytes if isinstance(self.images, np.ndarray) else sum(map(len, self.images))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images at the model's size, uint8 (n, height, width, channels), and the size that each came in."""
+
+    pixels: Pixels
+    original_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents (n, latent_dim); of a variational model the means, and the logarithms of the variances if asked for."""
+
+    latents: Floats
+    log_variances: Floats | None
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """Images as the model gives them back, and the mean squared error of each, (n,), on the 0..1 scale."""
+
+    images: Pixels
+    errors: Floats
+    original_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Denoised:
+    images: Pixels
+    original_sizes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images decoded from latents that were drawn, or lie on a path."""
+
+    images: Pixels
+    latents: Floats
+
+
+@dataclass(frozen=True)
+class Localised:
+    """Where an image is strange: brightness uint8 (height, width) and boxes, both at the input's own size."""
+
+    heatmap: Pixels
+    regions: list[Region]
+
+
+@dataclass(frozen=True)
+class Scored:
+    verdicts: list[Verdict]
+    localised: list[Localised] | None
+
+
+def check_count(count: int, most: int) -> None:
+    """Raise TooManyImages where a request holds or asks for more than it may."""
+    if count > most:
+        raise TooManyImages(f"{count} images or latents are too many for one request; {most} are allowed")
+
+
+def each(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """Do the work for every item, so that a request learns of all its faults at once. Raises InvalidItems."""
+    results, errors = [], []
+    for index in range(count):
+        try:
+            results.append(work(index))
+        except ItemError as error:
+            errors.append((index, error))
+    if errors:
+        raise InvalidItems(errors)
+    return results

@@ -1,0 +1,47 @@
+"""What the tests of the HTTP side share."""
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.testclient import TestClient
+
+from service.api.dependencies import Services
+from service.app import build_services, create_app
+from service.settings import Settings
+
+TINY = "/v1/models/tiny"
+PNG = {"Content-Type": "image/png"}
+NPY = {"Content-Type": "application/x-npy"}
+JSON = {"Content-Type": "application/json"}
+
+
+def png(size: tuple[int, int] = (6, 4), kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", size).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    document: dict[str, Any] = answer.json()
+    assert (answer.status_code, document["code"]) == (status, code), document
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
+    assert document["status"] == status
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert document["detail"]
+    for item in document.get("errors", []):
+        assert set(item) == {"index", "code", "detail"}
+    return document
+
+
+def application(models: Any, **settings: Any) -> tuple[TestClient, Services]:
+    services = build_services(Settings(models=models, device="cpu", **settings))
+    return TestClient(create_app(services), raise_server_exceptions=False), services
