@@ -35,6 +35,7 @@ class ConformalScores:
     """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
 
     def __init__(self, calibration: Calibration) -> None:
+        self.method = calibration.method
         self._scores = np.asarray(calibration.scores, dtype=np.float32)
 
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:

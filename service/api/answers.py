@@ -1,9 +1,8 @@
 """Answers: arrays to JSON, npy or PNG, as was negotiated."""
 
-import asyncio
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +17,7 @@ from service.errors import InvalidParameter
 from service.imaging import Pixels
 from service.inference.session import Array
 from service.manifest import InputSpec
-from service.operations import Localised, Timings
+from service.operations import Localised
 from service.registry import LoadedModel
 
 
@@ -32,12 +31,6 @@ def as_npy(array: Array) -> Response:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return Response(buffer.getvalue(), media_type=NPY)
-
-
-async def render(timings: Timings, make: Callable[[], Response]) -> Response:
-    """Make an answer off the event loop, and count the time as encoding."""
-    with timings.measure("encode"):
-        return await asyncio.to_thread(make)
 
 
 def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: Any) -> Response:

@@ -1,32 +1,25 @@
 """Which media type to answer with, from the Accept header (RFC 9110, section 12.5.1)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
-from fastapi import Request
 from multipart import parse_options_header
 
 from service.api.bodies import JSON, NPY
 from service.api.errors import NotAcceptable
 
 PNG = "image/png"
+VECTORS = (JSON, NPY)
+PICTURES = (JSON, NPY, PNG)
 
 
-def accepts(*offered: str) -> Callable[[Request], Awaitable[str]]:
-    """A dependency that gives the offered type that the client likes best; at a tie, the one offered first."""
-
-    async def choose(request: Request) -> str:
-        accept = ",".join(request.headers.getlist("accept")).strip() or "*/*"
-        quality = {kind: _quality(kind, accept) for kind in offered}
-        best = max(offered, key=lambda kind: quality[kind])
-        if quality[best] <= 0:
-            raise NotAcceptable(f"Accept {accept[:200]!r} allows none of {', '.join(offered)}")
-        return best
-
-    return choose
-
-
-json_or_npy = accepts(JSON, NPY)
-json_npy_or_png = accepts(JSON, NPY, PNG)
+def choose(accept: str, offered: Sequence[str]) -> str:
+    """The offered type that the client likes best; at a tie, the one offered first. Raises NotAcceptable."""
+    accept = accept.strip() or "*/*"
+    quality = {kind: _quality(kind, accept) for kind in offered}
+    best = max(offered, key=lambda kind: quality[kind])
+    if quality[best] <= 0:
+        raise NotAcceptable(f"Accept {accept[:200]!r} allows none of {', '.join(offered)}")
+    return best
 
 
 def _quality(kind: str, accept: str) -> float:

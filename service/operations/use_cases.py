@@ -105,12 +105,13 @@ class Operations:
         outputs = ["scores", "error_maps"] if localise else ["scores"]
         images, found = await self._chain(model, "anomaly-score", given, outputs, timings, original_size=localise)
         assert model.conformal is not None  # the manifest promises a calibration with the capability
+        method = model.conformal.method
         verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
         if not localise:
-            return Scored(verdicts, None)
+            return Scored(verdicts, method, None)
         with timings.measure("encode"):
             located = await asyncio.to_thread(_localise, model, found["error_maps"], images.original_sizes)
-        return Scored(verdicts, located)
+        return Scored(verdicts, method, located)
 
     async def interpolate(
         self,

@@ -111,7 +111,10 @@ class Localised:
 
 @dataclass(frozen=True)
 class Scored:
+    """Verdicts, what the score is, and where each image is strange if that was asked for."""
+
     verdicts: list[Verdict]
+    method: str
     localised: list[Localised] | None
 
 

@@ -1,12 +1,11 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from service.api import answers, bodies, schemas
-from service.api.dependencies import ServicesDep, Target, TimingsDep
-from service.api.negotiation import json_npy_or_png
-from service.registry import LoadedModel
+from service.api.dependencies import Call, Target, calls
+from service.api.negotiation import PICTURES
 
 
 def router(target: Target) -> APIRouter:
@@ -18,16 +17,11 @@ def router(target: Target) -> APIRouter:
         responses=schemas.gives(schemas.ImagesAnswer, *schemas.IMAGES_TOO),
     )
     async def decode(
-        request: Request,
-        model: Annotated[LoadedModel, Depends(target)],
-        kind: Annotated[str, Depends(json_npy_or_png)],
-        services: ServicesDep,
-        timings: TimingsDep,
-        _: Annotated[schemas.NoOptions, Query()],
+        call: Annotated[Call, Depends(calls(target, PICTURES))], _: Annotated[schemas.NoOptions, Query()]
     ) -> Response:
         """Make images of latent vectors."""
-        latents = await bodies.read_latents(request, services.body_limits)
-        images = await services.operations.decode(model, latents, timings)
-        return await answers.render(timings, lambda: answers.images(kind, model, list(images)))
+        latents = await bodies.read_latents(call.request, call.services.body_limits)
+        images = await call.services.operations.decode(call.model, latents, call.timings)
+        return await call.render(lambda: answers.images(call.kind, call.model, list(images)))
 
     return routes

@@ -1,12 +1,11 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from service.api import answers, bodies, schemas
-from service.api.dependencies import ServicesDep, Target, TimingsDep
-from service.api.negotiation import json_npy_or_png
-from service.registry import LoadedModel
+from service.api import answers, schemas
+from service.api.dependencies import Call, Target, calls
+from service.api.negotiation import PICTURES
 
 
 def router(target: Target) -> APIRouter:
@@ -18,22 +17,16 @@ def router(target: Target) -> APIRouter:
         responses=schemas.gives(schemas.ReconstructAnswer, *schemas.IMAGES_TOO),
     )
     async def reconstruct(
-        request: Request,
-        model: Annotated[LoadedModel, Depends(target)],
-        kind: Annotated[str, Depends(json_npy_or_png)],
-        services: ServicesDep,
-        timings: TimingsDep,
-        options: Annotated[schemas.SizeOptions, Query()],
+        call: Annotated[Call, Depends(calls(target, PICTURES))], options: Annotated[schemas.SizeOptions, Query()]
     ) -> Response:
         """Encode and decode images, and say how much was lost."""
-        given = await bodies.read_images(request, services.body_limits)
-        original = options.size == "original"
-        found = await services.operations.reconstruct(model, given, timings, original)
+        given, original = await call.read_images(), options.size == "original"
+        found = await call.services.operations.reconstruct(call.model, given, call.timings, original)
 
         def make() -> Response:
-            images = answers.at_size(original, found.images, found.original_sizes, model.manifest.input)
-            return answers.images(kind, model, images, errors=found.errors)
+            images = answers.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
+            return answers.images(call.kind, call.model, images, errors=found.errors)
 
-        return await answers.render(timings, make)
+        return await call.render(make)
 
     return routes
