@@ -66,7 +66,7 @@ def overview(models: Path, directory: Path | None, output: Path) -> None:
         "spoilt by hand": odd,
         "heatmap (VAE)": vae.heatmaps(odd),
     }
-    figure = Figure(figsize=(12, 0.62 * len(rows)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 0.83 * len(rows)), dpi=120, layout="constrained")
     for axes, (title, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
         axes.imshow(_strip(images), cmap="inferno" if "heatmap" in title else "gray", vmin=0, vmax=255)
         axes.set_axis_off()

@@ -196,5 +196,5 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         done = run("serve", "--models", "models", "--device", "cpu", "--port", str(taken.getsockname()[1]))
-    assert done.returncode == 1
+    assert done.returncode != 0
     assert "address already in use" in done.stderr
