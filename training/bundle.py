@@ -1,4 +1,4 @@
-"""Writing a bundle: every file in a hidden directory first, then one rename."""
+"""Writing a bundle, every file in a hidden directory first and then one rename; and reading it again."""
 
 import errno
 import importlib.metadata
@@ -14,9 +14,11 @@ import numpy as np
 import onnxruntime
 
 from service import imaging
-from service.manifest import MANIFEST, InputSpec, ModelManifest, sha256_of
+from service.latents import GaussianMixture, NormalPrior
+from service.manifest import MANIFEST, InputSpec, MixturePrior, ModelManifest, sha256_of
 from training.calibration import SCORE
 from training.data import Images
+from training.errors import DataError
 from training.graphs import Graphs
 
 GOLDEN = "golden.npz"
@@ -51,6 +53,24 @@ def publish(directory: Path, finish: Callable[[int], None]) -> Path:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise  # else another run has just published this number
+
+
+class Published:
+    """The newest published version of a model. Raises DataError where there is none."""
+
+    def __init__(self, models: Path, name: str) -> None:
+        versions = [path for path in (models / name).glob("*") if path.name.isdecimal()]
+        if not versions:
+            raise DataError(f"there is no bundle of {name} in {models}; train it first")
+        directory = max(versions, key=lambda path: int(path.name))
+        self.manifest = ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
+        self.graphs = Graphs(directory, self.manifest.graphs)
+        prior = self.manifest.prior
+        self.prior = (
+            GaussianMixture.load(directory / prior.file)
+            if isinstance(prior, MixturePrior)
+            else NormalPrior(self.manifest.latent_dim)
+        )
 
 
 def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -> None:

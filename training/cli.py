@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's entry")
     train.set_defaults(run=_train)
 
+    evaluate = commands.add_parser("evaluate", help="measure a published model again on its test images")
+    evaluate.add_argument("model", help="the model's name")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    evaluate.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    evaluate.set_defaults(run=_evaluate)
+
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)
 
@@ -53,6 +59,15 @@ def _train(options: argparse.Namespace) -> int:
     resolved = recipe.load(options.recipe, options.set, options.name)
     published = pipeline.run(resolved, options.data, options.models, options.runs, lambda text: print(text, flush=True))
     print(f"published {published}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from training import pipeline
+
+    figures = pipeline.evaluate(options.model, options.data, options.models, lambda text: print(text, flush=True))
+    for name, value in figures.items():
+        print(f"{name:32} {value:.6g}")
     return 0
 
 

@@ -95,6 +95,19 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
     return published
 
 
+def evaluate(name: str, directory: Path | None, models: Path, tell: Tell) -> dict[str, float]:
+    """Measure the newest published version of a model again, on the test images of its own recipe.
+
+    Raises TrainingError where there is no such model, or its data cannot be had.
+    """
+    published = bundle.Published(models, name)
+    manifest = published.manifest
+    assert manifest.calibration is not None  # every recipe calibrates
+    recipe = Recipe.model_validate(manifest.provenance.recipe)
+    images = _load(recipe, directory, tell)
+    return _evaluate(published.graphs, manifest.calibration, images, recipe, manifest.latent_dim)
+
+
 def _check_network(recipe: Recipe) -> None:
     try:
         build(recipe.architecture, recipe.input)

@@ -6,35 +6,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from service.anomaly import heat
-from service.latents import GaussianMixture, NormalPrior
-from service.manifest import MANIFEST, MixturePrior, ModelManifest
-from training import data
+from training import bundle, data
 from training.calibration import RECONSTRUCT, SCORE
 from training.data import Images
-from training.errors import DataError
 from training.evaluation import add_noise
-from training.graphs import Graphs
 
 COLUMNS = 16
 SAMPLE_SEED = 7
 
 
-class Bundle:
-    """The newest published version of a model."""
-
-    def __init__(self, models: Path, name: str) -> None:
-        versions = [path for path in (models / name).glob("*") if path.name.isdecimal()]
-        if not versions:
-            raise DataError(f"there is no bundle of {name} in {models}; train it first")
-        directory = max(versions, key=lambda path: int(path.name))
-        self.manifest = ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
-        self.graphs = Graphs(directory, self.manifest.graphs)
-        prior = self.manifest.prior
-        self.prior = (
-            GaussianMixture.load(directory / prior.file)
-            if isinstance(prior, MixturePrior)
-            else NormalPrior(self.manifest.latent_dim)
-        )
+class Bundle(bundle.Published):
+    """A published model, and what it makes of images."""
 
     def reconstruct(self, images: Images) -> Images:
         return self.graphs.chain(RECONSTRUCT, images=images)["reconstructions"].astype(np.uint8)

@@ -62,7 +62,7 @@ def test_the_python_examples_print_what_they_say(server: Server, workplace: Path
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     for command in COMMANDS:
         words = command.split("#")[0].split()
         if words[0] == "make":
@@ -80,6 +80,8 @@ def _small(words: list[str], directory: Path) -> list[str]:
         overrides = [word for entry in SMALL for word in ("--set", entry)]
         command += ["--data", str(DATA), "--models", str(directory / "models"), "--runs", str(directory / "runs")]
         command += overrides
+    if "evaluate" in words:
+        command += ["--data", str(DATA), "--models", str(directory / "models")]
     return command
 
 

@@ -72,6 +72,15 @@ def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifes
         assert f"| {name} | {value:.6g} |" in card
 
 
+def test_a_published_model_can_be_measured_again(
+    published: Path, manifest: ModelManifest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = pipeline.evaluate(manifest.name, DATA, published.parent.parent, lambda _: None)
+    assert again == pytest.approx(manifest.metrics)
+    assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
+    assert "there is no bundle of nothing" in capsys.readouterr().err
+
+
 def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) -> None:
     for path in published.glob("*.onnx"):
         content = path.read_bytes()
