@@ -48,12 +48,13 @@ clean:  ## Remove the environment and all caches
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
 	@rm -f $(VENV)/.serve-* $(VENV)/.test-* $(VENV)/.check-*
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "venv is missing: apt-get install python3-venv"; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	else $(PYTHON) -m venv --without-pip $(VENV) && tools/get-pip $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 
 # The two builds of ONNX Runtime fill the same directory: one must go before the other comes.
 $(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what '$*' needs for $(DEVICE) ..."
 	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
 	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[$($(shell echo $* | tr a-z A-Z)_EXTRAS)]'
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable '.[$($(shell echo $* | tr a-z A-Z)_EXTRAS)]'
 	@touch $@
