@@ -44,8 +44,8 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 _bearer = HTTPBearer(auto_error=False, description="Needed only where the service was started with API keys.")
 
-ModelPath = Annotated[str, Path(description="A model's name.", examples=["mnist-vae"])]
-VersionPath = Annotated[str, Path(description="One of the model's versions.", examples=["1"])]
+ModelPath = Annotated[str, Path(description="A model's name.")]
+VersionPath = Annotated[str, Path(description="One of the model's versions.")]
 
 
 async def newest(model: ModelPath, services: ServicesDep) -> LoadedModel:
