@@ -12,6 +12,7 @@ from service.api.dependencies import Services, State, exact, guard, newest
 from service.api.middleware import AccessLog, HeadAsGet, RequestId, ServerTiming
 from service.api.routes import (
     anomaly_score,
+    classify,
     decode,
     denoise,
     docs,
@@ -85,7 +86,8 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(models.listing(), tags=["models"], dependencies=guarded)
     for prefix, target in (("/v1/models/{model}/versions/{version}", exact), ("/v1/models/{model}", newest)):
         app.include_router(models.router(target), prefix=prefix, tags=["models"], dependencies=guarded)
-        for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, unsupported):
+        operations = encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, classify, unsupported
+        for module in operations:
             app.include_router(module.router(target), prefix=prefix, tags=["operations"], dependencies=guarded)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     app.include_router(docs.router())

@@ -6,14 +6,16 @@ Its graphs, all with a free batch dimension:
 | graph | takes | gives |
 | --- | --- | --- |
 | `encoder` | `images` | `latents`, and for a variational model `log_variances` |
-| `decoder` | `latents` | `reconstructions`, `intensities` |
+| `decoder` | `latents` | `reconstructions`, `intensities`, and for a model with a likelihood `logits` |
 | `scorer` | `images`, `intensities` | `errors`, `scores`, `error_maps` |
+| `classifier` | `latents` | `probabilities` |
 
 `images` and `reconstructions` are uint8 (batch, height, width, channels), 0..255; `intensities` are reconstructions
-before rounding, float32 in 0..1. `latents` and `log_variances` are float32 (batch, latent_dim). `errors` and `scores`
-are float32 (batch,): the mean squared error of the reconstruction on the 0..1 scale, and the anomaly score (higher is
-stranger). `error_maps` is float32 (batch, height, width): what each pixel adds to the score. No weight stands in two
-graphs: an operation chains those that it needs.
+before rounding, float32 in 0..1, and `logits` the parameters of their likelihood. `latents` and `log_variances` are
+float32 (batch, latent_dim). `errors` and `scores` are float32 (batch,): the mean squared error of the reconstruction
+on the 0..1 scale, and the anomaly score (higher is stranger). `error_maps` is float32 (batch, height, width): what
+each pixel adds to the score. `probabilities` are float32 (batch, classes), in the order of the manifest's `classes`,
+and sum to 1. No weight stands in two graphs: an operation chains those that it needs.
 """
 
 import hashlib
@@ -26,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 
 MANIFEST = "manifest.json"
 
-Capability = Literal["encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate"]
-GraphName = Literal["encoder", "decoder", "scorer"]
+Capability = Literal["encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify"]
+GraphName = Literal["encoder", "decoder", "scorer", "classifier"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -40,17 +42,20 @@ GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "sample": frozenset({"decoder"}),
     "anomaly-score": frozenset({"encoder", "decoder", "scorer"}),
     "interpolate": frozenset({"encoder", "decoder"}),
+    "classify": frozenset({"encoder", "classifier"}),
 }
 
 INPUTS: Mapping[GraphName, frozenset[str]] = {
     "encoder": frozenset({"images"}),
     "decoder": frozenset({"latents"}),
     "scorer": frozenset({"images", "intensities"}),
+    "classifier": frozenset({"latents"}),
 }
 OUTPUTS: Mapping[GraphName, frozenset[str]] = {
     "encoder": frozenset({"latents"}),
     "decoder": frozenset({"reconstructions", "intensities"}),
     "scorer": frozenset({"errors", "scores", "error_maps"}),
+    "classifier": frozenset({"probabilities"}),
 }
 
 
@@ -141,6 +146,8 @@ class Provenance(Record):
     git_revision: str | None = None
     libraries: dict[str, str]
     parity: dict[str, float] = Field(description="Largest difference between ONNX Runtime and torch, by output.")
+    device: str | None = Field(None, description="What it was trained on.")
+    minutes: float | None = Field(None, description="How long the training took.")
 
 
 class ModelManifest(Record):
@@ -158,6 +165,7 @@ class ModelManifest(Record):
     golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
     prior: LatentPrior | None = None
     calibration: Calibration | None = None
+    classes: tuple[str, ...] = Field((), description="The names of the classes that `classify` tells apart.")
     metrics: dict[str, float]
     training_data: TrainingData
     provenance: Provenance
@@ -172,6 +180,8 @@ class ModelManifest(Record):
             raise ValueError("sample needs a prior")
         if "anomaly-score" in self.capabilities and self.calibration is None:
             raise ValueError("anomaly-score needs a calibration")
+        if "classify" in self.capabilities and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+            raise ValueError("classify needs at least two classes, each with a name of its own")
         needed = {*self.graphs.values(), self.golden}
         if isinstance(self.prior, MixturePrior):
             needed.add(self.prior.file)

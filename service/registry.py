@@ -82,7 +82,12 @@ def _golden(path: Path, manifest: ModelManifest) -> Tensors:
             golden = {name: arrays[name] for name in arrays.files}
     except Exception as error:  # numpy raises nearly anything on a damaged archive
         raise BundleError(f"{path.name} holds no golden vectors: {error}") from error
-    for name, shape in (("images", manifest.input.shape), ("latents", (manifest.latent_dim,))):
+    shapes = {
+        "images": manifest.input.shape,
+        "latents": (manifest.latent_dim,),
+        "probabilities": (len(manifest.classes),),
+    }
+    for name, shape in shapes.items():
         if name in golden and golden[name].shape[1:] != shape:
             raise BundleError(f"{path.name} holds {name} of shape {golden[name].shape[1:]}; the manifest says {shape}")
     return golden

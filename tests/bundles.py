@@ -1,6 +1,7 @@
 """Bundles for the tests, whose graphs are made by hand: no torch, no training.
 
-The code is the image's first values on the 0..1 scale; the decoder puts them back and leaves the rest black.
+The code is the image's first values on the 0..1 scale; the decoder puts them back and leaves the rest black, and the
+classifier takes the first three for logits.
 """
 
 from datetime import UTC, datetime
@@ -17,8 +18,14 @@ from service.manifest import MANIFEST, InputSpec, ModelManifest, sha256_of
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8
-FILES = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "scorer": "scorer.onnx"}
-ALL = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate")
+CLASSES = ("black", "grey", "white")
+FILES = {
+    "encoder": "encoder.onnx",
+    "decoder": "decoder.onnx",
+    "scorer": "scorer.onnx",
+    "classifier": "classifier.onnx",
+}
+ALL = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify")
 
 
 def write_bundle(
@@ -40,6 +47,7 @@ def write_bundle(
     _save(directory / FILES["encoder"], *_encoder(spec, size, latent_dim, variational))
     _save(directory / FILES["decoder"], *_decoder(spec, size, latent_dim))
     _save(directory / FILES["scorer"], *_scorer(spec))
+    _save(directory / FILES["classifier"], *_classifier(latent_dim))
     images = np.random.default_rng(0).integers(0, 256, (3, *spec.shape), dtype=np.uint8)
     golden: dict[str, Any] = {"images": images}
     for file in FILES.values():
@@ -69,6 +77,7 @@ def write_bundle(
             "scores": [float(np.float32(rank / 1000)) for rank in range(1, calibration_size + 1)],
             "error_map": {"low": 0.01, "high": 0.2},
         },
+        "classes": CLASSES,
         "metrics": {"mse": 0.25},
         "training_data": {"name": "none", "source": "tests", "licence": "none", "images": {}, "sha256": {}},
         "provenance": {"created": datetime(2026, 1, 1, tzinfo=UTC), "recipe": {}, "libraries": {}, "parity": {}},
@@ -148,6 +157,16 @@ def _scorer(spec: InputSpec) -> tuple[Any, ...]:
         _value("error_maps", TensorProto.FLOAT, spec.height, spec.width),
     ]
     return nodes, inputs, outputs, constants
+
+
+def _classifier(latent_dim: int) -> tuple[Any, ...]:
+    nodes = [
+        helper.make_node("MatMul", ["latents", "first"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = [_constant("first", np.eye(latent_dim, len(CLASSES), dtype=np.float32))]
+    outputs = [_value("probabilities", TensorProto.FLOAT, len(CLASSES))]
+    return nodes, [_value("latents", TensorProto.FLOAT, latent_dim)], outputs, constants
 
 
 def _to_unit(source: str, target: str) -> list[onnx.NodeProto]:

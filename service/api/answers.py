@@ -17,7 +17,7 @@ from service.errors import InvalidParameter
 from service.imaging import Pixels
 from service.inference.session import Array
 from service.manifest import InputSpec
-from service.operations import Localised
+from service.operations import Classified, Localised
 from service.registry import LoadedModel
 
 
@@ -61,6 +61,16 @@ def base64_png(pixels: Pixels) -> str:
 def base64_floats(vector: Array) -> str:
     """Little-endian float32."""
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+
+
+def classified(found: Classified) -> list[dict[str, Any]]:
+    """For each image its likeliest class, and the probability of every one."""
+    rows = [dict(zip(found.classes, row.tolist(), strict=True)) for row in found.probabilities]
+    labels = [max(row, key=row.__getitem__) for row in rows]
+    return [
+        {"label": label, "probability": row[label], "probabilities": row}
+        for label, row in zip(labels, rows, strict=True)
+    ]
 
 
 def localised(found: Localised) -> dict[str, Any]:

@@ -16,7 +16,10 @@ _HEADERS = {
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 _OF_LOOKING_UP = {401, 404, 503}  # what a GET can meet
-_MODEL_OF = {"denoise": "mnist-denoising"}  # where the example is another than that of all
+_MODEL_OF = {
+    "denoise": "mnist-denoising",
+    "classify": "mnist-classifier",
+}  # where the example is another than that of all
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -107,6 +107,18 @@ class ScoreAnswer(Answer):
     method: str
 
 
+class Class(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(description="The likeliest class.")
+    probability: float
+    probabilities: dict[str, float] = Field(description="Of every class; they add up to 1.")
+
+
+class ClassifyAnswer(Answer):
+    results: list[Class]
+
+
 class CalibrationCard(BaseModel):
     method: str
     images: int = Field(description="Normal images that the score was calibrated on.")
@@ -124,6 +136,7 @@ class Card(BaseModel):
     latent_dim: int
     metrics: dict[str, float]
     calibration: CalibrationCard | None
+    classes: list[str] = Field(description="That `classify` tells apart.")
     training_data: TrainingData
     sha256: dict[str, str]
     execution_provider: str

@@ -3,6 +3,7 @@
 from service.operations.use_cases import Operations
 from service.operations.values import (
     MAX_SEED,
+    Classified,
     EncodedImages,
     Latents,
     Limits,
@@ -14,6 +15,7 @@ from service.operations.values import (
 
 __all__ = [
     "MAX_SEED",
+    "Classified",
     "EncodedImages",
     "Latents",
     "Limits",

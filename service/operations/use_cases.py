@@ -28,6 +28,7 @@ from service.latents import interpolate
 from service.manifest import GRAPHS_OF, Capability, GraphName
 from service.operations.values import (
     MAX_SEED,
+    Classified,
     Denoised,
     Drawn,
     Encoded,
@@ -45,7 +46,7 @@ from service.operations.values import (
 )
 from service.registry import LoadedModel
 
-CHAIN: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
+CHAIN: tuple[GraphName, ...] = ("encoder", "decoder", "scorer", "classifier")
 
 
 class Operations:
@@ -86,6 +87,11 @@ class Operations:
         """Encode and decode noisy images. `original_size` as in `reconstruct`."""
         images, found = await self._chain(model, "denoise", given, ["reconstructions"], timings, original_size)
         return Denoised(found["reconstructions"], images.original_sizes)
+
+    async def classify(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Classified:
+        """The probability of each class that the model tells apart."""
+        _, found = await self._chain(model, "classify", given, ["probabilities"], timings)
+        return Classified(found["probabilities"], model.manifest.classes)
 
     async def sample(
         self, model: LoadedModel, count: int, seed: int | None, temperature: float, timings: Timings

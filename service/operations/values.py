@@ -94,6 +94,14 @@ class Denoised:
 
 
 @dataclass(frozen=True)
+class Classified:
+    """Probabilities (n, classes), float32, in the order of the names."""
+
+    probabilities: Floats
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Drawn:
     """Images decoded from latents that were drawn, or lie on a path."""
 

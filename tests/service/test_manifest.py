@@ -19,6 +19,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
         ({"graphs": {"encoder": "encoder.onnx"}}, "needs the graph"),
         ({"prior": None}, "sample needs a prior"),
         ({"calibration": None}, "anomaly-score needs a calibration"),
+        ({"classes": ()}, "classify needs at least two classes"),
+        ({"classes": ("same", "same")}, "each with a name of its own"),
         ({"files": {}}, "files lacks the digest of"),
         ({"capabilities": ()}, "at least 1 item"),
         ({"capabilities": ("fly",)}, "Input should be 'encode'"),

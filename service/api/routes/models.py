@@ -44,6 +44,7 @@ def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
         latent_dim=manifest.latent_dim,
         metrics=manifest.metrics,
         calibration=_summary(manifest.calibration) if manifest.calibration else None,
+        classes=list(manifest.classes),
         training_data=manifest.training_data,
         sha256=dict(manifest.files),
         execution_provider=model.provider,

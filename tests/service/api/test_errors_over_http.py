@@ -105,7 +105,7 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("interpolate?steps=1", npy(np.zeros((2, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
         ("interpolate", npy(np.zeros((3, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
         ("interpolate", png(), PNG, 422, "invalid_parameter"),
-        ("classify", png(), PNG, 404, "operation_not_supported"),
+        ("upscale", png(), PNG, 404, "operation_not_supported"),
         ("versions/3/encode", png(), PNG, 404, "version_not_found"),
         ("versions/x/encode", png(), PNG, 404, "version_not_found"),
     ],

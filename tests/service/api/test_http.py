@@ -113,7 +113,7 @@ def document(client: TestClient) -> dict[str, Any]:
 
 
 def test_every_operation_is_in_the_openapi_document_with_and_without_version(document: dict[str, Any]) -> None:
-    operations = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate")
+    operations = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify")
     for prefix in ("/v1/models/{model}", "/v1/models/{model}/versions/{version}"):
         assert {f"{prefix}/{operation}" for operation in operations} | {prefix} <= set(document["paths"])
     assert {"/livez", "/readyz", "/v1/models"} <= set(document["paths"])
@@ -136,6 +136,7 @@ def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
         ("sample", {"count": 2}, schemas.SampleAnswer),
         ("decode", {"latents": [[0] * 8]}, schemas.ImagesAnswer),
         ("interpolate", {"images": image["images"] * 2}, schemas.InterpolateAnswer),
+        ("classify", image, schemas.ClassifyAnswer),
     ):
         model.model_validate_json(client.post(f"{TINY}/{path}", json=body).content)
 

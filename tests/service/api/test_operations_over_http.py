@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.bundles import LATENT_DIM
+from tests.bundles import CLASSES, LATENT_DIM
 
 TINY = "/v1/models/tiny"
+NPY_BOTH_WAYS = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
 PIXELS = np.random.default_rng(2).integers(0, 256, (2, 4, 6), dtype=np.uint8)
 
 
@@ -227,6 +228,27 @@ def test_interpolate_between_latents(client: TestClient) -> None:
     assert len(client.post(f"{TINY}/interpolate?method=spherical", **body).json()["images"]) == 8
 
 
+@pytest.mark.parametrize("body", bodies(PIXELS))
+def test_classify_reads_every_body_type(client: TestClient, body: str) -> None:
+    answer = client.post(f"{TINY}/classify", **bodies(PIXELS)[body])
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    count = 1 if body in ("image", "wrong subtype") else 2
+    logits = np.exp(expected_latents(PIXELS[:count])[:, :3])
+    expected = logits / logits.sum(axis=1, keepdims=True)
+    assert len(results) == count
+    for result, row in zip(results, expected, strict=True):
+        assert list(result["probabilities"]) == list(CLASSES)
+        np.testing.assert_allclose(list(result["probabilities"].values()), row, rtol=1e-5)
+        assert result["label"] == CLASSES[row.argmax()]
+        assert result["probability"] == result["probabilities"][result["label"]]
+
+
+def test_probabilities_as_npy(client: TestClient) -> None:
+    answer = client.post(f"{TINY}/classify", **bodies(PIXELS)["npy"] | {"headers": NPY_BOTH_WAYS})
+    np.testing.assert_allclose(array_of(answer).sum(axis=1), [1, 1], rtol=1e-6)
+
+
 def test_a_version_can_be_named(client: TestClient) -> None:
     for version in (1, 2):
         answer = client.post(f"{TINY}/versions/{version}/encode", **bodies(PIXELS)["image"]).json()
@@ -242,7 +264,7 @@ def test_the_card_tells_all_about_a_model(client: TestClient) -> None:
     assert client.get(f"{TINY}/versions/1").json()["version"] == 1
     fields = (
         "name version versions description architecture capabilities input latent_dim metrics calibration "
-        "training_data sha256 execution_provider"
+        "classes training_data sha256 execution_provider"
     )
     assert set(card) == set(fields.split())
 
