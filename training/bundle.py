@@ -2,6 +2,7 @@
 
 import errno
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,7 +18,6 @@ import onnxruntime
 from service import imaging
 from service.latents import GaussianMixture, NormalPrior
 from service.manifest import MANIFEST, InputSpec, MixturePrior, ModelManifest, sha256_of
-from training.calibration import SCORE
 from training.data import Images
 from training.errors import DataError
 from training.graphs import Graphs
@@ -24,6 +25,8 @@ from training.graphs import Graphs
 GOLDEN = "golden.npz"
 PRIOR = "prior.npz"
 CARD = "README.md"
+HISTORY = "history.json"
+REPORT = "report"
 LIBRARIES = ("torch", "onnx", "onnxscript", "numpy", "scikit-learn")
 
 
@@ -56,13 +59,10 @@ def publish(directory: Path, finish: Callable[[int], None]) -> Path:
 
 
 class Published:
-    """The newest published version of a model. Raises DataError where there is none."""
+    """The bundle in a directory: its manifest, its graphs, and its prior where it has one."""
 
-    def __init__(self, models: Path, name: str) -> None:
-        versions = [path for path in (models / name).glob("*") if path.name.isdecimal()]
-        if not versions:
-            raise DataError(f"there is no bundle of {name} in {models}; train it first")
-        directory = max(versions, key=lambda path: int(path.name))
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.manifest = ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
         self.graphs = Graphs(directory, self.manifest.graphs)
         prior = self.manifest.prior
@@ -72,17 +72,31 @@ class Published:
             else NormalPrior(self.manifest.latent_dim)
         )
 
+    def history(self) -> list[dict[str, Any]]:
+        """What was tracked while training: a row for each epoch."""
+        rows: list[dict[str, Any]] = json.loads((self.directory / HISTORY).read_text(encoding="utf-8"))
+        return rows
+
+
+def newest(models: Path, name: str) -> Published:
+    """The newest published version of a model. Raises DataError where there is none."""
+    versions = [path for path in (models / name).glob("*") if path.name.isdecimal()]
+    if not versions:
+        raise DataError(f"there is no bundle of {name} in {models}; train it first")
+    return Published(max(versions, key=lambda path: int(path.name)))
+
 
 def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -> None:
     """Store what the graphs make of a few images, one of them resized: every tensor of the chain by its name."""
     images = samples[:4].copy()
     images[-1] = imaging.fit(imaging.resize(images[-1], (spec.height * 2, spec.width * 2), spec), spec)
-    np.savez_compressed(path, allow_pickle=False, **graphs.chain(SCORE, images=images))
+    np.savez_compressed(path, allow_pickle=False, **graphs.chain(graphs.names, images=images))
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of each file but the manifest."""
-    return {path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
+    """SHA-256 of each file but the manifest, and but the report, which can be drawn again."""
+    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
+    return {path.name: sha256_of(path) for path in files}
 
 
 def write_manifest(manifest: ModelManifest, directory: Path) -> None:
@@ -96,10 +110,10 @@ def write_manifest(manifest: ModelManifest, directory: Path) -> None:
 
 def card(manifest: ModelManifest) -> str:
     """The model card, in Markdown."""
-    data, calibration = manifest.training_data, manifest.calibration
+    data, calibration, made = manifest.training_data, manifest.calibration, manifest.provenance
     assert calibration is not None  # every recipe calibrates
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
-    parity = "\n".join(f"| {name} | {value:.2g} |" for name, value in manifest.provenance.parity.items())
+    parity = "\n".join(f"| {name} | {value:.2g} |" for name, value in made.parity.items())
     images = ", ".join(f"{count:,} {name}" for name, count in data.images.items())
     return f"""# {manifest.name}, version {manifest.version}
 
@@ -110,7 +124,12 @@ def card(manifest: ModelManifest) -> str:
 - Capabilities: {", ".join(manifest.capabilities)}
 - Anomaly score: {calibration.method}, calibrated on {len(calibration.scores):,} held-out training images
 - Data: {data.name}; {images}; {data.source}; licence: {data.licence}
-- Made {manifest.provenance.created:%Y-%m-%d} from git revision {manifest.provenance.git_revision or "unknown"}
+- Made {made.created:%Y-%m-%d} from git revision {made.git_revision or "unknown"}
+- Trained in {made.minutes} minutes on {made.device}
+
+[The report]({REPORT}/index.html) shows it in pictures.
+
+![What the model does]({REPORT}/reconstructions.png)
 
 ## Test figures, through the exported graphs
 

@@ -1,49 +1,98 @@
 """The state of an unfinished run, so that a killed one goes on where its last epoch ended."""
 
-from contextlib import suppress
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
+import safetensors.torch
+from torch import Tensor
 
 from training.errors import CheckpointError
 
+Name = Literal["last", "best"]
+State = dict[str, Any]
+
+_TENSOR = "$tensor"
+
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """The state after the last whole epoch of the run with this fingerprint, in a file of its own."""
+class Checkpoints:
+    """The checkpoints `last` and `best` of the run with this fingerprint, in a directory of its own.
 
-    directory: Path
+    Each is a JSON file, which names the safetensors file that holds its tensors.
+    """
+
+    runs: Path
     fingerprint: str
 
     @property
-    def path(self) -> Path:
-        return self.directory / f"{self.fingerprint[:12]}.pt"
+    def directory(self) -> Path:
+        return self.runs / self.fingerprint[:12]
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the file in one step: a kill leaves the old one or the new one."""
-        partial = self.path.with_suffix(".partial")
+    def save(self, name: Name, state: State) -> None:
+        """Replace a checkpoint: a kill leaves the old one or the new one. `state` is a tree of dicts and lists."""
+        tensors: dict[str, Tensor] = {}
+        tree = _take_tensors(state, "", tensors)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            torch.save({"fingerprint": self.fingerprint, **state}, partial)
-            partial.replace(self.path)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError where the disk is full
-            with suppress(OSError):
-                partial.unlink()
-            raise CheckpointError(f"{self.path} cannot be written: {error}") from error
+            file = self._free_file(name)
+            safetensors.torch.save_file(tensors, file)
+            record = json.dumps({"fingerprint": self.fingerprint, "tensors": file.name, "state": tree}, indent=1)
+            partial = self.directory / f"{name}.partial"
+            partial.write_text(record, encoding="utf-8")
+            partial.replace(self._record(name))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"a checkpoint cannot be written to {self.directory}: {error}") from error
 
-    def load(self) -> dict[str, Any] | None:
-        """The saved state; None where there is none. Raises CheckpointError where the file is damaged."""
-        if not self.path.is_file():
+    def load(self, name: Name) -> State | None:
+        """The saved state, on the CPU; None where there is none. Raises CheckpointError where it is damaged."""
+        path = self._record(name)
+        if not path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            if state["fingerprint"] != self.fingerprint:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["fingerprint"] != self.fingerprint:
                 raise ValueError("it is of another run")
-        except Exception as error:  # unpickling what is no checkpoint raises nearly anything
-            raise CheckpointError(f"{self.path} is damaged: {error!r}; delete it to start afresh") from error
+            tensors = safetensors.torch.load_file(self.directory / record["tensors"])
+            state: State = _put_tensors(record["state"], tensors)
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} is damaged: {error!r}; delete {path.parent} to start afresh") from error
         return state
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Remove the checkpoints and what was tracked beside them."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _record(self, name: Name) -> Path:
+        return self.directory / f"{name}.json"
+
+    def _free_file(self, name: Name) -> Path:
+        """One of two files: that which the present checkpoint does not need."""
+        taken = f'"{name}-a.safetensors"'
+        record = self._record(name)
+        used = record.is_file() and taken in record.read_text(encoding="utf-8")
+        return self.directory / f"{name}-{'b' if used else 'a'}.safetensors"
+
+
+def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().contiguous()
+        return {_TENSOR: path}
+    if isinstance(value, dict):
+        return {str(key): _take_tensors(entry, f"{path}/{key}", tensors) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_take_tensors(entry, f"{path}/{index}", tensors) for index, entry in enumerate(value)]
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        # JSON's keys are strings; those of an optimiser's state are the numbers of its parameters.
+        return {int(key) if key.isdecimal() else key: _put_tensors(entry, tensors) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_put_tensors(entry, tensors) for entry in value]
+    return value

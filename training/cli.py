@@ -36,11 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's entry")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure a published model again on its test images")
-    evaluate.add_argument("model", help="the model's name")
-    evaluate.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
-    evaluate.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    evaluate.set_defaults(run=_evaluate)
+    for name, run, words in (
+        ("evaluate", _evaluate, "measure a published model again on its test images"),
+        ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("model", help="the model's name")
+        command.add_argument(
+            "--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded"
+        )
+        command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+        command.set_defaults(run=run)
+    command.add_argument("--output", type=Path, metavar="DIR", help="where to write it, if not into the bundle")
 
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)
@@ -57,18 +64,30 @@ def _train(options: argparse.Namespace) -> int:
     from training import pipeline, recipe  # torch takes seconds to import, and --help must not wait for it
 
     resolved = recipe.load(options.recipe, options.set, options.name)
-    published = pipeline.run(resolved, options.data, options.models, options.runs, lambda text: print(text, flush=True))
-    print(f"published {published}")
+    published = pipeline.run(resolved, options.data, options.models, options.runs, _tell)
+    if published:  # else this is one of several processes, and another one publishes
+        print(f"published {published}")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from training import pipeline
 
-    figures = pipeline.evaluate(options.model, options.data, options.models, lambda text: print(text, flush=True))
+    figures = pipeline.evaluate_published(options.model, options.data, options.models, _tell)
     for name, value in figures.items():
         print(f"{name:32} {value:.6g}")
     return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from training import pipeline
+
+    print(f"wrote {pipeline.write_report(options.model, options.data, options.models, options.output, _tell)}")
+    return 0
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
 
 
 def _recipes(_: argparse.Namespace) -> int:

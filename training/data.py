@@ -1,30 +1,41 @@
-"""MNIST and Fashion-MNIST from the original IDX files: downloaded with checksums, or from a directory."""
+"""What is trained on: MNIST and Fashion-MNIST, downloaded with checksums or from a directory; or a folder of images."""
 
 import gzip
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pooch
+import torch
+from torch import Tensor
 
 from service.manifest import InputSpec, sha256_of
+from training import folder
 from training.errors import DataError
+from training.recipe import DataConfig
 
 Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+Tell = Callable[[str], None]
+
+PARTS = ("train", "t10k")
 
 _UBYTE = 0x08
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from, and the SHA-256 of each of its files."""
+    """Where a data set comes from, what its classes are called, and the SHA-256 of each of its files."""
 
     title: str
     url: str
     licence: str
+    classes: tuple[str, ...]
     sha256: dict[str, str]
 
 
@@ -33,6 +44,7 @@ SOURCES = {
         title="MNIST (LeCun, Cortes and Burges)",
         url="https://ossci-datasets.s3.amazonaws.com/mnist/",
         licence="CC BY-SA 3.0, as stated by redistributors",
+        classes=tuple("0123456789"),
         sha256={
             "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -44,6 +56,18 @@ SOURCES = {
         title="Fashion-MNIST (Xiao, Rasul and Vollgraf 2017)",
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         licence="MIT, Copyright (c) 2017 Zalando SE",
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
         sha256={
             "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -56,28 +80,122 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (n, height, width, 1), 0 to 255, and the digests of the files that they came from."""
+    """Images uint8 (n, height, width, channels), 0 to 255, and the index of each one's class where it is known."""
 
     images: Images
+    labels: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "Split":
+        return Split(self.images[indices], None if self.labels is None else self.labels[indices])
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        labels = None if self.labels is None else torch.from_numpy(self.labels).to(device)
+        return torch.from_numpy(self.images).to(device), labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All images to train on and to test on, the names of their classes, and the digests of the files."""
+
+    training: Split
+    test: Split
+    classes: tuple[str, ...]
     sha256: dict[str, str]
 
 
-def load(dataset: str, part: str, directory: Path | None) -> Split:
-    """The images of a part, `train` or `t10k`.
+@dataclass(frozen=True)
+class Parts:
+    """The training images: those that the weights are fitted to, and those held out to watch and to calibrate."""
 
-    `directory` holds the IDX files, or a folder of the data set's name that does; None downloads them to the user's
-    cache. Raises DataError where a file is missing or damaged.
-    """
-    file = f"{part}-images-idx3-ubyte.gz"
-    path = _download(dataset, file) if directory is None else _find(dataset, file, directory)
-    return Split(read_idx(path)[..., None], {path.name: sha256_of(path)})
+    training: Split
+    validation: Split
+    calibration: Split
+
+
+@dataclass(frozen=True)
+class Given:
+    """All images of a run; `outliers` are those that the anomaly score is tested against."""
+
+    dataset: Dataset
+    parts: Parts
+    outliers: Split | None
+
+
+def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+    """The images of a recipe. Raises DataError where a file is missing, damaged, or not of the recipe's size."""
+    if config.dataset == "folder":
+        return _load_folder(config, spec, seed, directory, tell)
+    (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
+    for part in (training, test):
+        check_fits(part.images, spec)
+    classes = SOURCES[config.dataset].classes if training.labels is not None else ()
+    return Dataset(training, test, classes, digests[0] | digests[1])
+
+
+def load_training(dataset: str, directory: Path | None) -> Split:
+    """All training images of MNIST or Fashion-MNIST."""
+    return _load_idx(dataset, "train", directory)[0]
+
+
+def load_test(dataset: str, directory: Path | None) -> Split:
+    """The test split of MNIST or Fashion-MNIST."""
+    return _load_idx(dataset, "t10k", directory)[0]
 
 
 def load_outliers(dataset: str, directory: Path | None) -> Split | None:
-    """The test images of another data set; None where `directory` has no folder of that name."""
+    """The test split of another data set; None where `directory` has no folder of that name."""
     if directory is None or (directory / dataset).is_dir():
-        return load(dataset, "t10k", directory)
+        return load_test(dataset, directory)
     return None
+
+
+def split(images: Split, config: DataConfig, seed: int) -> Parts:
+    """Part the training images by chance. Raises DataError where none are left to train on."""
+    held_out = config.calibration + config.validation
+    if len(images) <= held_out:
+        raise DataError(
+            f"{len(images)} images are too few: {held_out} are held out (data.calibration, data.validation)"
+        )
+    order = np.random.default_rng(seed).permutation(len(images))
+    calibration, validation, training = np.split(order, [config.calibration, held_out])
+    return Parts(images.take(training), images.take(validation), images.take(calibration))
+
+
+def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+    if directory is None or not directory.is_dir():
+        raise DataError("data.dataset is folder: --data names the directory of the images")
+    found = folder.read(directory, spec, config.unfit, tell)
+    if len(found.images) <= config.test:
+        raise DataError(f"{len(found.images)} images are too few: {config.test} are held out (data.test)")
+    every = Split(found.images, found.labels)
+    test, training = np.split(np.random.default_rng(seed).permutation(len(every)), [config.test])
+    return Dataset(every.take(training), every.take(test), found.classes, {directory.name: found.sha256})
+
+
+def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:
+    """`directory` holds the IDX files, or a folder of the data set's name that does; None downloads them."""
+    digests: dict[str, str] = {}
+
+    def read(kind: str) -> npt.NDArray[np.uint8] | None:
+        file = f"{part}-{kind}-ubyte.gz"
+        path = _download(dataset, file) if directory is None else _find(dataset, file, directory)
+        if path is None:
+            return None
+        digests[path.name] = sha256_of(path)
+        return read_idx(path)
+
+    images, labels = read("images-idx3"), read("labels-idx1")
+    if images is None:
+        folder = "" if directory is None else f" in {_home(dataset, directory)}"
+        raise DataError(
+            f"there is no {part}-images-idx3-ubyte.gz{folder}; --data names the directory of the IDX files of {dataset}"
+        )
+    if labels is not None and len(labels) != len(images):
+        raise DataError(f"{dataset} {part}: {len(images)} images, but {len(labels)} labels")
+    return Split(images[..., None], None if labels is None else labels.astype(np.int64)), digests
 
 
 def check_fits(images: Images, spec: InputSpec) -> None:
@@ -110,12 +228,13 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()  # torch wants it writable
 
 
-def _find(dataset: str, file: str, directory: Path) -> Path:
-    folder = directory / dataset if (directory / dataset).is_dir() else directory
-    for path in (folder / file, folder / file.removesuffix(".gz")):
-        if path.is_file():
-            return path
-    raise DataError(f"there is no {file} in {folder}; --data names the directory of the IDX files of {dataset}")
+def _home(dataset: str, directory: Path) -> Path:
+    return directory / dataset if (directory / dataset).is_dir() else directory
+
+
+def _find(dataset: str, file: str, directory: Path) -> Path | None:
+    home = _home(dataset, directory)
+    return next((path for path in (home / file, home / file.removesuffix(".gz")) if path.is_file()), None)
 
 
 def _download(dataset: str, file: str) -> Path:

@@ -23,3 +23,7 @@ class ParityError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint that cannot be read or written."""
+
+
+class CollapsedError(TrainingError):
+    """The network gives the same answer to every image."""

@@ -8,22 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 from torch.export import Dim
 
 from service import imaging
 from service.manifest import GraphName, InputSpec
 from training.architectures import Autoencoder
+from training.chance import to_float
 from training.data import Images
 from training.errors import ParityError
 from training.graphs import Arrays, Graphs
-from training.loop import to_float
 
-FILES: dict[GraphName, str] = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "scorer": "scorer.onnx"}
+SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
 PARITY_BATCHES = (1, 2, 7, 64)
 FLOAT_TOLERANCE = 1e-5
-UINT8_TOLERANCE = 1
+OTHER_TOLERANCES = {"reconstructions": 1.0, "logits": 1e-4}  # one step of an uint8; numbers of 10 and more
 
 
 class EncoderGraph(nn.Module):
@@ -39,15 +41,29 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latents to uint8 images, and to the intensities in 0..1 that these were rounded from."""
+    """Latents to uint8 images, to the intensities in 0..1 that these were rounded from, and if asked to the logits."""
+
+    def __init__(self, model: Autoencoder, likelihood: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.likelihood = likelihood
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
+        raw = self.model.decode_raw(latents).permute(0, 2, 3, 1)
+        intensities = self.model.output(raw)
+        images = (intensities * 255).round().clamp(0, 255).to(torch.uint8)
+        return (images, intensities, raw) if self.likelihood else (images, intensities)
+
+
+class ClassifierGraph(nn.Module):
+    """Latents to the probabilities of the classes."""
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        intensities = self.model.decode(latents).permute(0, 2, 3, 1)
-        return (intensities * 255).round().clamp(0, 255).to(torch.uint8), intensities
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.model.classify(latents)
 
 
 class ScorerGraph(nn.Module):
@@ -68,29 +84,50 @@ class _Graph:
     outputs: list[str]
 
 
-def export(model: Autoencoder, spec: InputSpec, samples: Images, directory: Path) -> dict[str, float]:
-    """Write the graphs to `directory`; gives the largest difference from torch of each output.
+@dataclass(frozen=True)
+class Exported:
+    """The file of each graph, in the order in which they can be chained, and the largest difference from torch."""
 
-    `samples` are real images, uint8 (at least 64, height, width, channels). Raises ParityError where ONNX Runtime
-    differs from torch by more than 1e-5, or one step of an uint8.
+    files: dict[GraphName, str]
+    parity: dict[str, float]
+
+
+def export(model: Autoencoder, spec: InputSpec, samples: Images, directory: Path, likelihood: bool = False) -> Exported:
+    """Write the graphs to `directory`; with `likelihood` the decoder gives its logits too.
+
+    The model's weights are rounded to float16, in which they are stored; everything is computed in float32.
+    `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
+    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4), or one step of an uint8.
     """
-    images = torch.from_numpy(samples[:2])
-    encoder = EncoderGraph(model)
-    encoded = ["latents", "log_variances"][: len(encoder(images))]
-    graphs: dict[GraphName, _Graph] = {
-        "encoder": _Graph(encoder, {"images": images}, encoded),
-        "decoder": _Graph(
-            DecoderGraph(model), {"latents": torch.zeros(2, model.latent_dim)}, ["reconstructions", "intensities"]
-        ),
-        "scorer": _Graph(
-            ScorerGraph(),
-            {"images": images, "intensities": torch.zeros(2, *spec.shape)},
-            ["errors", "scores", "error_maps"],
-        ),
-    }
+    _round_to_half(model)
+    graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood)
+    files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
-        _write(graph, directory / FILES[name])
-    return _parity(graphs, Graphs(directory, FILES), _with_resized(samples[: max(PARITY_BATCHES)], spec))
+        _write(graph, directory / files[name])
+    compared = _with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
+    return Exported(files, _parity(graphs, Graphs(directory, files), compared))
+
+
+def _graphs(model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool) -> dict[GraphName, _Graph]:
+    latents = {"latents": torch.zeros(2, model.latent_dim)}
+    encoded = ["latents", "log_variances"] if model.variational else ["latents"]
+    decoded = ["reconstructions", "intensities", *(["logits"] if likelihood else [])]
+    scored = {"images": images, "intensities": torch.zeros(2, *spec.shape)}
+    graphs: dict[GraphName, _Graph] = {
+        "encoder": _Graph(EncoderGraph(model), {"images": images}, encoded),
+        "decoder": _Graph(DecoderGraph(model, likelihood), latents, decoded),
+        "scorer": _Graph(ScorerGraph(), scored, ["errors", "scores", "error_maps"]),
+    }
+    if model.head is not None:
+        graphs["classifier"] = _Graph(ClassifierGraph(model), latents, ["probabilities"])
+    return graphs
+
+
+def _round_to_half(model: Autoencoder) -> None:
+    """Round the weights to float16, as the bundle stores them: what is compared and measured is what is served."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
 
 
 def _write(graph: _Graph, path: Path) -> None:
@@ -111,8 +148,23 @@ def _write(graph: _Graph, path: Path) -> None:
     assert program is not None  # the dynamo exporter always gives a program
     model = program.model_proto
     _strip(model)
+    _store_in_half(model.graph)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def _store_in_half(graph: onnx.GraphProto) -> None:
+    """Store weights as float16 and cast them back, which ONNX Runtime does once, when it loads the graph."""
+    casts = []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= SMALLEST_IN_HALF:
+            name, half = tensor.name, f"{tensor.name}.half"
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), half))
+            casts.append(onnx.helper.make_node("Cast", [half], [name], name=f"{name}.float", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -145,7 +197,7 @@ def _parity(graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images
             difference = np.abs(found[name].astype(np.float64) - expected[name].astype(np.float64)).max()
             largest[name] = float(np.maximum(largest[name], difference))  # which keeps NaN, as max does not
     for name, difference in largest.items():
-        tolerance = UINT8_TOLERANCE if name == "reconstructions" else FLOAT_TOLERANCE
+        tolerance = OTHER_TOLERANCES.get(name, FLOAT_TOLERANCE)
         if not difference <= tolerance:
             raise ParityError(f"{name} differs from torch by {difference:.3g}; at most {tolerance} is allowed")
     return largest
@@ -154,4 +206,5 @@ def _parity(graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images
 @torch.no_grad()
 def _run_torch(graph: _Graph, arrays: Arrays) -> Arrays:
     results = graph.module(*(torch.from_numpy(arrays[name]) for name in graph.arguments))
+    results = results if isinstance(results, tuple) else (results,)
     return {name: result.numpy() for name, result in zip(graph.outputs, results, strict=True)}

@@ -24,6 +24,10 @@ class Graphs:
             for name, file in files.items()
         }
 
+    @property
+    def names(self) -> tuple[GraphName, ...]:
+        return tuple(self._sessions)
+
     def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Arrays:
         """Run the named graphs in turn; gives the tensors with all that the graphs made of them."""
         arrays: Arrays = dict(tensors)

@@ -1,185 +1,260 @@
-"""The training loop: AdamW, a one-cycle schedule, averaged weights, a checkpoint after every epoch."""
+"""The training loop: stages one after the other, averaged weights, a checkpoint after every epoch."""
 
-import math
+import copy
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from training.architectures import Autoencoder, build
-from training.checkpoint import Checkpoint
-from training.data import Images
-from training.errors import CheckpointError, DataError, DivergedError, RecipeError
-from training.losses import training_loss
-from training.recipe import Recipe
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
-Tell = Callable[[str], None]
+from training import guards
+from training.checkpoint import Checkpoints, State
+from training.data import Split, Tell
+from training.distributed import Process
+from training.errors import CheckpointError, DataError, RecipeError
+from training.objectives import Batch, Measured, Objective
+from training.optimisers import OptimiserConfig, ScheduleConfig, build_optimiser, build_schedule
+from training.recipe import TrainingConfig
+from training.tracking import Row, Tracker
 
 CHECK_EVERY = 50  # steps between looks at the loss
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The training images, split by the recipe's seed; each uint8 (n, height, width, channels)."""
+class Stage:
+    """One objective, minimised on one set of images."""
 
-    training: Images
-    validation: Images
-    calibration: Images
-
-
-def split(images: Images, recipe: Recipe) -> Parts:
-    """Raises DataError where too few images are left to train on."""
-    held_out = recipe.data.calibration + recipe.data.validation
-    if len(images) < held_out + recipe.optimiser.batch_size:
-        raise DataError(
-            f"{len(images)} images are too few: {held_out} are held out (data.calibration, data.validation) "
-            f"and a batch takes {recipe.optimiser.batch_size}"
-        )
-    order = np.random.default_rng(recipe.seed).permutation(len(images))
-    calibration, validation, training = np.split(order, [recipe.data.calibration, held_out])
-    return Parts(images[training], images[validation], images[calibration])
+    name: str
+    objective: Objective
+    training: TrainingConfig
+    optimiser: OptimiserConfig
+    schedule: ScheduleConfig
+    images: Split
+    validation: Split
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (n, height, width, channels) to float (n, channels, height, width) in 0..1."""
-    return images.permute(0, 3, 1, 2).float() / 255
+def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, tell: Tell) -> list[Row]:
+    """Run the stages from the start or from the last checkpoint; gives the history, a row for each epoch.
 
-
-def corrupt(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise and clip to 0..1."""
-    if sigma == 0:
-        return images
-    noise = torch.randn(images.shape, generator=generator, device=generator.device)
-    return (images + sigma * noise).clamp(0, 1)
-
-
-def train(recipe: Recipe, parts: Parts, checkpoint: Checkpoint, device: torch.device, tell: Tell) -> Autoencoder:
-    """Train from the start or from the checkpoint; gives the averaged network on the CPU, in evaluation mode.
-
-    The same recipe, data and machine give the same weights, with or without an interruption between epochs.
-    `tell` hears of a run that goes on. Raises DivergedError where the loss is no longer a number, RecipeError where
-    there are too few steps, and CheckpointError.
+    The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged weights. The same
+    stages, seed and machine give the same weights, with or without an interruption between epochs; several processes
+    give those of one but for rounding. `tell` hears of a run that goes on. Raises DivergedError, CollapsedError,
+    DataError (images outside 0..1, or too few), RecipeError (too few steps, a batch that the processes cannot share)
+    and CheckpointError.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True)
-    torch.manual_seed(recipe.seed)
-    run = _Run(recipe, parts, device)
-    if state := checkpoint.load():
-        try:
-            run.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{checkpoint.path} is of other code: {error}; delete it to start afresh") from error
-        tell(f"going on after epoch {run.epoch}")
-    steps = run.steps_per_epoch * recipe.optimiser.epochs
-    bar: tqdm[NoReturn]
-    with tqdm(total=steps, initial=run.epoch * run.steps_per_epoch, desc=recipe.name, unit="step") as bar:
-        while run.epoch < recipe.optimiser.epochs:
-            run.train_epoch(bar)
-            checkpoint.save(run.state_dict())
-    return run.network.cpu().eval()
+    generator = torch.Generator(process.device).manual_seed(seed)
+    state = checkpoints.load("last")
+    history: list[Row] = state["history"] if state else []
+    tracker = Tracker(checkpoints.directory, history) if process.first else None
+    if state:
+        tell(f"going on after epoch {state['run']['epoch']} of {stages[state['stage']].name}")
+    for index in range(state["stage"] if state else 0, len(stages)):
+        run = Run(stages[index], index, generator, process, seed)
+        if state:
+            _restore(run, generator, state, checkpoints)
+            state = None
+        run.fit(history, tracker, checkpoints)
+    if tracker:
+        tracker.close()
+    stages[-1].objective.cpu().eval()
+    return history
 
 
-def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+def _random_states(generator: torch.Generator) -> State:
+    return {"generator": generator.get_state(), "torch": torch.get_rng_state()}
+
+
+def _restore(run: "Run", generator: torch.Generator, state: State, checkpoints: Checkpoints) -> None:
+    try:
+        run.load_state_dict(state["run"])
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        where = checkpoints.directory
+        raise CheckpointError(f"{where} is of other code: {error}; delete it to start afresh") from error
+
+
+class _MovingAverage:
     """An exponential moving average of all weights that forgets its first, untrained steps faster."""
 
-    def update(averages: Tensors, currents: Tensors, steps: Tensor | int) -> None:
-        count = int(steps)
-        average = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))  # type: ignore[no-untyped-call]
-        average(averages, currents, steps)
-
-    return update
-
-
-class _Run:
-    """Everything that changes while training."""
-
-    def __init__(self, recipe: Recipe, parts: Parts, device: torch.device) -> None:
-        options = recipe.optimiser
-        self.recipe = recipe
-        self.epoch = 0
-        self.steps_per_epoch = len(parts.training) // options.batch_size
-        # Small data sets are kept whole on the device as uint8: no loader, no copies while training.
-        self.images = torch.from_numpy(parts.training).to(device)
-        self.validation = to_float(torch.from_numpy(parts.validation).to(device))
-        self.model = build(recipe.architecture, recipe.input).to(device)
-        self.averaged = AveragedModel(self.model, multi_avg_fn=_moving_average(options.ema))
-        self.optimiser = AdamW(self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-        total = self.steps_per_epoch * options.epochs
-        if total < 3:
-            raise RecipeError(f"the run would have {total} steps; train for more epochs or take a smaller batch_size")
-        # torch divides by zero where the rate rises for one step only, or falls for none.
-        rising = min(max(options.warm_up, 2 / total), 1 - 1 / total)
-        self.schedule = OneCycleLR(self.optimiser, options.learning_rate, total_steps=total, pct_start=rising)
-        self.generator = torch.Generator(device).manual_seed(recipe.seed)
-
-    @property
-    def network(self) -> Autoencoder:
-        """The averaged network."""
-        return cast(Autoencoder, self.averaged.module)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "epoch": self.epoch,
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch = int(state["epoch"])
-        for name in ("model", "averaged", "optimiser", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-
-    def train_epoch(self, bar: "tqdm[NoReturn]") -> None:
-        self.epoch += 1
-        self.model.train()
-        size = self.recipe.optimiser.batch_size
-        order = torch.randperm(len(self.images), generator=self.generator, device=self.generator.device)
-        for step in range(self.steps_per_epoch):
-            loss = self._step(to_float(self.images[order[step * size : (step + 1) * size]]))
-            if step % CHECK_EVERY == 0 or step == self.steps_per_epoch - 1:
-                self._check(loss.item())
-                bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", refresh=False)
-            bar.update()
-        error = self._validate()
-        self._check(error)
-        bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", validation_mse=f"{error:.5f}")
-
-    def _step(self, clean: Tensor) -> Tensor:
-        options = self.recipe.optimiser
-        corrupted = corrupt(clean, self.recipe.corruption.sigma, self.generator)
-        loss = training_loss(self.model, corrupted, clean, self.recipe.loss, self.generator, options.bfloat16)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(self.model.parameters(), options.clip_norm)
-        self.optimiser.step()
-        self.schedule.step()
-        self.averaged.update_parameters(self.model)
-        return loss.detach()
-
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} in epoch {self.epoch}; lower optimiser.learning_rate")
+    def __init__(self, objective: Objective, decay: float) -> None:
+        self.objective = copy.deepcopy(objective).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+        self._pairs = list(self.objective.parameters()), list(objective.parameters())
 
     @torch.no_grad()
-    def _validate(self) -> float:
-        """Mean squared error of the averaged network, with a corruption that is the same at every epoch."""
-        self.averaged.eval()
-        generator = torch.Generator(self.generator.device).manual_seed(self.recipe.seed)
-        corrupted = corrupt(self.validation, self.recipe.corruption.sigma, generator)
-        restored = self.network.decode(self.network.encode(corrupted).mean)
-        return float((restored - self.validation).square().mean())
+    def update(self) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        averages, currents = self._pairs
+        get_ema_multi_avg_fn(decay)(averages, currents, self.steps)  # type: ignore[no-untyped-call]
+
+
+class Run:
+    """Everything that changes in a stage."""
+
+    def __init__(self, stage: Stage, index: int, generator: torch.Generator, process: Process, seed: int) -> None:
+        options = stage.training
+        self.stage, self.index, self.generator, self.process, self.seed = stage, index, generator, process, seed
+        self.epoch = 0
+        self.collapsed = 0  # epochs without a break
+        self.best = (0, float("inf"))  # the epoch with the lowest validation loss, and this loss
+        if options.batch_size % process.count:
+            raise RecipeError(f"training.batch_size {options.batch_size} cannot be shared by {process.count} processes")
+        self.steps_per_epoch = len(stage.images) // options.batch_size
+        if self.steps_per_epoch == 0:
+            raise DataError(f"{len(stage.images)} images are too few to train on: a batch takes {options.batch_size}")
+        # Small data sets are kept whole on the device as uint8: no loader, no copies while training.
+        self.images, self.labels = stage.images.tensors(process.device)
+        self.validation = Batch(*stage.validation.tensors(process.device))
+        self.objective = stage.objective.to(process.device).train()
+        self.objective.requires_grad_(False)
+        for part in self.objective.trained:
+            part.requires_grad_(True)
+        self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        self.averaged = _MovingAverage(self.objective, options.ema)
+        self.shared = process.wrap(self.objective)
+        self.optimiser = build_optimiser(stage.optimiser, self.parameters)
+        self.schedule = build_schedule(stage.schedule, self.optimiser, self.steps_per_epoch * options.epochs)
+
+    def state_dict(self) -> State:
+        return {
+            "epoch": self.epoch,
+            "best": list(self.best),
+            "collapsed": self.collapsed,
+            "network": self.objective.state_dict(),
+            "averaged": self.averaged.objective.state_dict(),
+            "averaged_steps": self.averaged.steps,
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.objective.load_state_dict(state["network"])
+        self.averaged.objective.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.averaged.steps = state["epoch"], state["averaged_steps"]
+        self.best = (state["best"][0], state["best"][1])
+        self.collapsed = state["collapsed"]
+
+    def fit(self, history: list[Row], tracker: Tracker | None, checkpoints: Checkpoints) -> None:
+        """Train the epochs that are left, then give the objective its averaged, or its best, weights."""
+        options, steps = self.stage.training, self.steps_per_epoch
+        bar: tqdm[NoReturn]
+        with tqdm(
+            total=steps * options.epochs,
+            initial=self.epoch * steps,
+            desc=self.stage.name,
+            unit="step",
+            disable=not self.process.first,
+        ) as bar:
+            while self.epoch < options.epochs and not self._patience_is_over():
+                row = self._train_epoch(bar)
+                better = row["validation_loss"] < self.best[1]
+                if better:
+                    self.best = (self.epoch, row["validation_loss"])
+                if tracker:
+                    tracker.log(row)
+                    if better:
+                        checkpoints.save("best", {"row": row, "network": self.averaged.objective.state_dict()})
+                    whole = {"stage": self.index, "run": self.state_dict(), "history": history}
+                    checkpoints.save("last", whole | _random_states(self.generator))
+        self.objective.load_state_dict(self._outcome(checkpoints))
+
+    def _patience_is_over(self) -> bool:
+        patience = self.stage.training.patience
+        return patience is not None and self.epoch - self.best[0] >= patience
+
+    def _outcome(self, checkpoints: Checkpoints) -> dict[str, Any]:
+        if self.stage.training.patience is None:
+            return self.averaged.objective.state_dict()
+        best = checkpoints.load("best")
+        assert best is not None  # the first epoch was better than none
+        network: dict[str, Any] = best["network"]
+        return network
+
+    def _train_epoch(self, bar: "tqdm[NoReturn]") -> Row:
+        self.epoch += 1
+        started, rate = time.monotonic(), self.schedule.get_last_lr()[0]
+        for step, loss in enumerate(self.steps()):
+            if step % CHECK_EVERY == 0 or step == self.steps_per_epoch - 1:
+                guards.check_finite(loss.item(), self.epoch)
+                bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", refresh=False)
+            bar.update()
+        trained = time.monotonic() - started
+        validation = self._validate()
+        bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", validation=f"{validation['validation_loss']:.5f}")
+        return {
+            "stage": self.stage.name,
+            "epoch": self.epoch,
+            "loss": loss.item(),
+            "learning_rate": rate,
+            "images_per_second": round(self.steps_per_epoch * self.stage.training.batch_size / trained, 1),
+            "seconds": round(time.monotonic() - started, 3),
+            **validation,
+        }
+
+    def steps(self) -> Iterator[Tensor]:
+        """Train one epoch; gives the loss after each step."""
+        size = self.stage.training.batch_size
+        order = torch.randperm(len(self.images), generator=self.generator, device=self.process.device)
+        for step in range(self.steps_per_epoch):
+            yield self._step(order[step * size : (step + 1) * size], check=step == 0)
+
+    def _step(self, indices: Tensor, check: bool) -> Tensor:
+        labels = None if self.labels is None else self.labels.index_select(0, indices)
+        inputs = self.objective.draw(Batch(self.images.index_select(0, indices), labels), self.generator)
+        if check and inputs[0].ndim == self.images.ndim:  # else they are the activations of a layer
+            guards.check_range(inputs[0], "the network's input")
+        loss: Tensor = self.shared(*(self.process.share(given) for given in inputs))
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.stage.training.clip_norm is not None:
+            self._clip(self.stage.training.clip_norm)
+        self.optimiser.step()
+        self.schedule.step()
+        self.averaged.update()
+        return loss.detach()
+
+    def _clip(self, most: float) -> None:
+        norm = get_total_norm(parameter.grad for parameter in self.parameters if parameter.grad is not None)
+        # To look at the norm spares a CPU the multiplication, but would make a GPU wait.
+        if norm.device.type != "cpu" or norm > most:
+            clip_grads_with_norm_(self.parameters, most, norm)
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Figures of the averaged network, with a chance that is the same at every epoch."""
+        objective = self.averaged.objective
+        generator = torch.Generator(self.process.device).manual_seed(self.seed)
+        measured = _measure(objective, objective.draw(self.validation, generator), self.stage.training.batch_size)
+        guards.check_finite(measured.figures["loss"], self.epoch)
+        dead = guards.dead_units(measured.latents, objective.network.variational)
+        collapse = guards.collapse(dead, measured.latents, measured.outputs)
+        self.collapsed = self.collapsed + 1 if collapse else 0
+        guards.check_collapse(collapse, self.collapsed, self.epoch)
+        return {"dead_latents": dead} | {f"validation_{name}": value for name, value in measured.figures.items()}
+
+
+def _measure(objective: Objective, inputs: tuple[Tensor, ...], size: int) -> Measured:
+    """A batch at a time, for images may be large."""
+    parts = [objective.measure(*part) for part in zip(*(torch.split(given, size) for given in inputs), strict=True)]
+    counts = [len(part.latents) / len(inputs[0]) for part in parts]
+    return Measured(
+        {
+            name: sum(share * part.figures[name] for share, part in zip(counts, parts, strict=True))
+            for name in parts[0].figures
+        },
+        torch.cat([part.latents for part in parts]),
+        torch.cat([part.outputs for part in parts]),
+    )

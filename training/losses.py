@@ -1,18 +1,31 @@
-"""What training minimises: reconstruction, and for a variational model the negative evidence lower bound."""
+"""What training minimises: how far a reconstruction is from its image, and how far a posterior is from the prior."""
 
+import math
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
+from torch.distributions import ContinuousBernoulli
 from torch.nn import functional
 
 from training.architectures.base import Autoencoder, Config, Posterior
 
+SSIM_WINDOW = 7
+LIKELIHOODS = {"bce": "sigmoid", "continuous-bernoulli": "continuous-bernoulli"}  # and the outputs that they need
+
 
 class LossConfig(Config):
-    reconstruction: Literal["mse", "bce"] = "mse"  # squared error, or cross-entropy of a Bernoulli pixel
+    """How reconstructions are compared with images.
+
+    `mse`: mean squared error. `psnr`: its logarithm for each image, so that the mean PSNR is what is optimised. `ssim`:
+    1 - SSIM (Wang et al. 2004). `bce`: negative logarithm of a Bernoulli likelihood. `continuous-bernoulli`: of the
+    continuous Bernoulli's, for grey levels (Loaiza-Ganem and Cunningham 2019).
+    """
+
+    kind: Literal["mse", "psnr", "ssim", "bce", "continuous-bernoulli"] = "mse"
     beta: NonNegativeFloat = 1.0  # weight of the KL divergence (Higgins et al. 2017); 1 is the evidence lower bound
+    samples: PositiveInt = 1  # of the posterior for each image; more than one is the bound of Burda et al. 2016
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
@@ -23,27 +36,55 @@ def kl_divergence(posterior: Posterior) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
 
-def training_loss(
-    model: Autoencoder,
-    corrupted: Tensor,
-    clean: Tensor,
-    config: LossConfig,
-    generator: torch.Generator,
-    bfloat16: bool = False,
-) -> Tensor:
-    """Mean over the batch of reconstruction plus beta times KL divergence, both per pixel: a scalar.
+def ssim(images: Tensor, references: Tensor) -> Tensor:
+    """Structural similarity (n,) of images (n, channels, height, width) in 0..1, with a 7x7 uniform window.
 
-    `bfloat16` runs the networks, but not the loss, in mixed precision.
+    Wang et al. 2004, equation 13, with the unbiased variances of scikit-image.
     """
-    with torch.autocast(clean.device.type, torch.bfloat16, enabled=bfloat16):
-        encoded = model.encode(corrupted)
-    # Divergence and reconstruction are differences of nearly equal numbers: bfloat16 would lose them.
-    log_variance = None if encoded.log_variance is None else encoded.log_variance.float()
-    posterior = Posterior(encoded.mean.float(), log_variance)
-    with torch.autocast(clean.device.type, torch.bfloat16, enabled=bfloat16):
-        raw = model.decode_raw(posterior.sample(generator)).float()
-    if config.reconstruction == "bce":
-        reconstruction = functional.binary_cross_entropy_with_logits(raw, clean)
-    else:
-        reconstruction = functional.mse_loss(model.output(raw), clean)
-    return reconstruction + config.beta * kl_divergence(posterior).mean() / clean[0].numel()
+
+    def mean(values: Tensor) -> Tensor:
+        return functional.avg_pool2d(values, SSIM_WINDOW, stride=1)
+
+    unbiased = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
+    a, b = mean(images), mean(references)
+    variances = unbiased * (mean(images.square()) - a.square() + mean(references.square()) - b.square())
+    covariance = unbiased * (mean(images * references) - a * b)
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * a * b + c1) * (2 * covariance + c2) / ((a.square() + b.square() + c1) * (variances + c2))
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def log_likelihood(raw: Tensor, images: Tensor, config: LossConfig) -> Tensor:
+    """Logarithm of the likelihood of each pixel given the logits `raw`, in nats; `images` may be broadcast."""
+    if config.kind == "bce":
+        return -functional.binary_cross_entropy_with_logits(raw, images.expand_as(raw), reduction="none")
+    log_prob: Tensor = ContinuousBernoulli(logits=raw, validate_args=False).log_prob(images)  # type: ignore[no-untyped-call]
+    return log_prob
+
+
+def reconstruction_loss(model: Autoencoder, raw: Tensor, images: Tensor, config: LossConfig) -> Tensor:
+    """(batch,): for a likelihood nats a pixel, else what `config.kind` says."""
+    if config.kind in LIKELIHOODS:
+        return -log_likelihood(raw, images, config).mean(dim=(1, 2, 3))
+    restored: Tensor = model.output(raw)
+    if config.kind == "ssim":
+        return 1 - ssim(restored, images)
+    errors = (restored - images).square().mean(dim=(1, 2, 3))
+    return (errors + 1e-5).log() if config.kind == "psnr" else errors
+
+
+def importance_weighted_loss(
+    raw: Tensor, images: Tensor, posterior: Posterior, noise: Tensor, config: LossConfig
+) -> Tensor:
+    """Negative importance-weighted bound in nats a pixel, (batch,) (Burda et al. 2016, equation 8).
+
+    `raw` is (samples, batch, channels, height, width); `noise`, with which the latents were drawn, is (samples, batch,
+    latent_dim).
+    """
+    assert posterior.log_variance is not None
+    latents = posterior.sample(noise)
+    log_prior = -0.5 * latents.square().sum(dim=2)
+    log_posterior = -0.5 * (noise.square() + posterior.log_variance).sum(dim=2)  # the constants cancel
+    weights = log_likelihood(raw, images, config).sum(dim=(2, 3, 4)) + log_prior - log_posterior
+    bound = weights.logsumexp(dim=0) - math.log(len(noise))
+    return -bound / images[0].numel()

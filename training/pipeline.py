@@ -1,6 +1,7 @@
 """From a recipe to a published bundle."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,163 +17,213 @@ from service.manifest import (
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, evaluation, export, loop
-from training.architectures import build
-from training.checkpoint import Checkpoint
-from training.data import Images
+from training import bundle, calibration, data, distributed, evaluation, export, loop, report
+from training.architectures import Autoencoder, build
+from training.checkpoint import Checkpoints
+from training.data import Given, Parts, Split, Tell
 from training.errors import DataError, RecipeError
 from training.graphs import Graphs
-from training.loop import Parts, Tell
+from training.losses import LIKELIHOODS
 from training.recipe import Recipe
+from training.stages import stages
 
 
-@dataclass(frozen=True)
-class _Data:
-    """All images of a run, and the digests of their files."""
+def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: Tell) -> Path | None:
+    """Train, calibrate, export, check, evaluate, draw the report and publish; gives the bundle's directory.
 
-    parts: Parts
-    test: Images
-    outliers: Images | None
-    sha256: dict[str, str]
-
-
-def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: Tell) -> Path:
-    """Train, calibrate, export, check, evaluate and publish; gives the bundle's directory.
-
-    `directory` is where the data are (None: download them); `runs` keeps the checkpoint of an unfinished run.
+    `directory` is where the data are (None: download them); `runs` keeps the checkpoints of an unfinished run. Of
+    several processes that `torchrun` started all train, and the first does the rest; the others get None.
     Raises TrainingError or OSError; then nothing is published.
     """
-    revision = bundle.git_revision()
-    _check_network(recipe)
-    images = _load(recipe, directory, tell)
-    for place in (models, runs):
-        place.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before the training, not after it
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fingerprint = recipe.fingerprint(sorted(images.sha256.items()), device.type, torch.__version__)
-    checkpoint = Checkpoint(runs / recipe.name, fingerprint)
-    tell(f"training {recipe.name} on {len(images.parts.training)} images, {device}")
-    model = loop.train(recipe, images.parts, checkpoint, device, tell)
-
+    with distributed.process() as process:
+        tell = tell if process.first else _silence
+        revision = bundle.git_revision()
+        _build(recipe, ())  # what does not fit is told before the data are read
+        given = load(recipe, directory, tell)
+        network = _build(recipe, given.dataset.classes)
+        for place in (models, runs):
+            place.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before the training, not after it
+        digests = sorted(given.dataset.sha256.items())
+        fingerprint = recipe.fingerprint(digests, process.device.type, torch.__version__)
+        checkpoints = Checkpoints(runs / recipe.name, fingerprint)
+        on = f"{process.device.type}, {process.count} processes" if process.count > 1 else process.device.type
+        tell(f"training {recipe.name} on {len(given.parts.training)} images, {on}")
+        planned = stages(recipe, network, given.parts)
+        history = loop.train(planned, recipe.seed, checkpoints, process, tell)
+        minutes = sum(row["seconds"] for row in history) / 60
+    if not process.first:
+        return None
     with bundle.staging(models, recipe.name) as staging:
         tell("exporting, and comparing ONNX Runtime with torch")
-        parity = export.export(model, recipe.input, images.test, staging)
-        graphs = Graphs(staging, export.FILES)
+        likelihood = network.variational and recipe.loss.kind in LIKELIHOODS
+        exported = export.export(network, recipe.input, given.dataset.test.images, staging, likelihood)
+        graphs = Graphs(staging, exported.files)
         tell("calibrating")
-        calibrated = calibration.calibrate(graphs, images.parts.calibration)
-        prior = _prior(graphs, images.parts, recipe, staging)
-        bundle.write_golden(graphs, images.test, recipe.input, staging / bundle.GOLDEN)
+        calibrated = calibration.calibrate(graphs, given.parts.calibration.images)
+        prior = _prior(graphs, given.parts, recipe, staging)
+        bundle.write_golden(graphs, given.dataset.test.images, recipe.input, staging / bundle.GOLDEN)
+        (staging / bundle.HISTORY).write_text(json.dumps(history) + "\n", encoding="utf-8")
         tell("evaluating on the test images")
-        metrics = _evaluate(graphs, calibrated, images, recipe, model.latent_dim)
+        metrics = evaluate(graphs, calibrated, given, recipe, network.latent_dim)
 
         def finish(version: int) -> None:
             manifest = ModelManifest(
                 name=recipe.name,
                 version=version,
                 description=recipe.description,
-                architecture=model.describe(),
+                architecture=network.describe(),
                 capabilities=_capabilities(recipe),
                 input=recipe.input,
-                latent_dim=model.latent_dim,
-                graphs=export.FILES,
+                latent_dim=network.latent_dim,
+                graphs=exported.files,
                 golden=bundle.GOLDEN,
                 prior=prior,
                 calibration=calibrated,
+                classes=given.dataset.classes if recipe.classifier else (),
                 metrics=metrics,
-                training_data=_training_data(recipe, images),
+                training_data=_training_data(recipe, given),
                 provenance=Provenance(
                     created=datetime.now(UTC).replace(microsecond=0),
                     recipe=recipe.model_dump(mode="json"),
                     git_revision=revision,
                     libraries=bundle.library_versions(),
-                    parity=parity,
+                    parity=exported.parity,
+                    device=_device_name(process.device),
+                    minutes=round(minutes, 1),
                 ),
                 files=bundle.digests(staging),
             )
             bundle.write_manifest(manifest, staging)
+            tell("drawing the report")
+            report.write(bundle.Published(staging), given, staging / bundle.REPORT)
 
         published = bundle.publish(staging, finish)
-    checkpoint.remove()
+    checkpoints.remove()
     return published
 
 
-def evaluate(name: str, directory: Path | None, models: Path, tell: Tell) -> dict[str, float]:
+def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
+    """All images of a recipe. Raises DataError or RecipeError where they do not suit it."""
+    dataset = data.load(recipe.data, recipe.input, recipe.seed, directory, tell)
+    outliers = data.load_outliers(recipe.data.outliers, directory) if recipe.data.outliers else None
+    if recipe.data.outliers and outliers is None:
+        tell(f"there is no folder {recipe.data.outliers} in {directory}: the AUROC against it is left out")
+    if outliers is not None:
+        data.check_fits(outliers.images, recipe.input)
+    if recipe.classifier and not dataset.classes:
+        raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
+    parts = data.split(dataset.training, recipe.data, recipe.seed)
+    if len(parts.training) < recipe.mixture_components:
+        raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
+    return Given(dataset, parts, outliers)
+
+
+def evaluate(
+    graphs: Graphs, calibrated: Calibration, given: Given, recipe: Recipe, latent_dim: int
+) -> dict[str, float]:
+    """The figures of a bundle on the test images."""
+    training, test = given.parts.training, given.dataset.test
+    scored = evaluation.score(graphs, test.images)
+    figures = {"mse": float(scored.errors.mean())}
+    pca = None
+    if latent_dim < min(test.images[0].size, len(training)):
+        pca = evaluation.PrincipalComponents(training.images, latent_dim, recipe.seed)
+        figures["pca_mse"] = pca.error(test.images)
+    if recipe.corruption.sigma:
+        figures |= evaluation.denoising(graphs, test.images, recipe.corruption.sigma)
+        figures |= pca.denoising(test.images, recipe.corruption.sigma) if pca else {}
+    if recipe.architecture.variational and recipe.loss.kind in LIKELIHOODS:
+        figures |= _likelihoods(graphs, test, recipe)
+    if recipe.classifier:
+        confusion = evaluation.confusion(graphs, test, len(given.dataset.classes))
+        figures["accuracy"] = float(confusion.trace() / confusion.sum())
+        if pca and training.labels is not None:
+            figures["pca_accuracy"] = pca.accuracy(training.images, training.labels, test)
+    figures |= evaluation.false_positive_rates(calibrated, scored.scores)
+    if given.outliers is not None:
+        strange = evaluation.score(graphs, given.outliers.images).scores
+        figures[f"auroc_against_{recipe.data.outliers}"] = evaluation.auroc(scored.scores, strange)
+    return figures
+
+
+def evaluate_published(name: str, directory: Path | None, models: Path, tell: Tell) -> dict[str, float]:
     """Measure the newest published version of a model again, on the test images of its own recipe.
 
     Raises TrainingError where there is no such model, or its data cannot be had.
     """
-    published = bundle.Published(models, name)
-    manifest = published.manifest
-    assert manifest.calibration is not None  # every recipe calibrates
-    recipe = Recipe.model_validate(manifest.provenance.recipe)
-    images = _load(recipe, directory, tell)
-    return _evaluate(published.graphs, manifest.calibration, images, recipe, manifest.latent_dim)
+    published, recipe, given = _published(name, directory, models, tell)
+    assert published.manifest.calibration is not None  # every recipe calibrates
+    return evaluate(published.graphs, published.manifest.calibration, given, recipe, published.manifest.latent_dim)
 
 
-def _check_network(recipe: Recipe) -> None:
+def write_report(name: str, directory: Path | None, models: Path, output: Path | None, tell: Tell) -> Path:
+    """Draw the report of a model's newest published version again, into the bundle or to `output`; gives the page."""
+    published, _, given = _published(name, directory, models, tell)
+    return report.write(published, given, output or published.directory / bundle.REPORT)
+
+
+def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Recipe, Given]:
+    published = bundle.newest(models, name)
+    recipe = Recipe.model_validate(published.manifest.provenance.recipe)
+    return published, recipe, load(recipe, directory, tell)
+
+
+def _silence(_: str) -> None:
+    pass
+
+
+def _build(recipe: Recipe, classes: Sequence[str]) -> Autoencoder:
+    torch.manual_seed(recipe.seed)
     try:
-        build(recipe.architecture, recipe.input)
+        return build(recipe.architecture, recipe.input, len(classes) if recipe.classifier else 0)
     except ValueError as error:
         raise RecipeError(f"architecture: {error}") from error
 
 
-def _load(recipe: Recipe, directory: Path | None, tell: Tell) -> _Data:
-    dataset, outliers = recipe.data.dataset, recipe.data.outliers
-    train, test = (data.load(dataset, part, directory) for part in ("train", "t10k"))
-    strange = data.load_outliers(outliers, directory) if outliers else None
-    if outliers and strange is None:
-        tell(f"there is no folder {outliers} in {directory}: the AUROC against it is left out")
-    for split in (train, test, *([strange] if strange else [])):
-        data.check_fits(split.images, recipe.input)
-    if len(test.images) < max(export.PARITY_BATCHES):
-        raise DataError(f"{len(test.images)} test images are too few: {max(export.PARITY_BATCHES)} are needed")
-    parts = loop.split(train.images, recipe)
-    if len(parts.training) < recipe.mixture_components:
-        raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
-    return _Data(parts, test.images, strange.images if strange else None, train.sha256 | test.sha256)
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _training_data(recipe: Recipe, images: _Data) -> TrainingData:
-    source = data.SOURCES[recipe.data.dataset]
-    published = all(source.sha256.get(name) == digest for name, digest in images.sha256.items())
+def _training_data(recipe: Recipe, given: Given) -> TrainingData:
+    source = data.SOURCES.get(recipe.data.dataset)
+    digests = given.dataset.sha256
+    published = source is not None and all(source.sha256.get(name) == digest for name, digest in digests.items())
+    title = f"not the published files of {source.title}" if source else f"a folder, {', '.join(digests)}"
     return TrainingData(
-        name=source.title if published else f"not the published files of {source.title}",
-        source=source.url if published else "unknown",
-        licence=source.licence if published else "unknown",
+        name=source.title if source and published else title,
+        source=source.url if source and published else "unknown",
+        licence=source.licence if source and published else "unknown",
         images={
-            "training": len(images.parts.training),
-            "validation": len(images.parts.validation),
-            "calibration": len(images.parts.calibration),
-            "test": len(images.test),
+            "training": len(given.parts.training),
+            "validation": len(given.parts.validation),
+            "calibration": len(given.parts.calibration),
+            "test": len(given.dataset.test),
         },
-        sha256=images.sha256,
+        sha256=digests,
     )
 
 
 def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
     denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
-    return ("encode", "decode", "reconstruct", *denoise, "sample", "anomaly-score", "interpolate")
+    classify: tuple[Capability, ...] = ("classify",) if recipe.classifier else ()
+    return ("encode", "decode", "reconstruct", *denoise, "sample", "anomaly-score", "interpolate", *classify)
 
 
 def _prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> LatentPrior:
-    if recipe.architecture.kind == "variational":
+    if recipe.architecture.variational:
         return StandardNormal()
-    images = parts.training[: calibration.MIXTURE_IMAGES]
+    images = parts.training.images[: calibration.MIXTURE_IMAGES]
     latents = graphs.chain_in_batches(["encoder"], ["latents"], images=images)["latents"]
     calibration.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / bundle.PRIOR)
     return MixturePrior(file=bundle.PRIOR)
 
 
-def _evaluate(
-    graphs: Graphs, calibrated: Calibration, images: _Data, recipe: Recipe, latent_dim: int
-) -> dict[str, float]:
-    scored = evaluation.score(graphs, images.test)
-    figures = {"mse": float(scored.errors.mean())}
-    if latent_dim < min(images.test[0].size, len(images.parts.training)):
-        figures["pca_mse"] = evaluation.pca_error(images.parts.training, images.test, latent_dim, recipe.seed)
-    if recipe.corruption.sigma:
-        figures |= evaluation.denoising(graphs, images.test, recipe.corruption.sigma)
-    figures |= evaluation.false_positive_rates(calibrated, scored.scores)
-    if images.outliers is not None:
-        strange = evaluation.score(graphs, images.outliers).scores
-        figures[f"auroc_against_{recipe.data.outliers}"] = evaluation.auroc(scored.scores, strange)
+def _likelihoods(graphs: Graphs, test: Split, recipe: Recipe) -> dict[str, float]:
+    images = evaluation.binarise(test.images) if recipe.data.binarise else test.images
+    figures = {"elbo": evaluation.elbo(graphs, images, recipe.loss)}
+    if samples := recipe.evaluation.importance_samples:
+        first = images[: recipe.evaluation.images]
+        figures["nll"] = evaluation.negative_log_likelihood(graphs, first, recipe.loss, samples)
     return figures

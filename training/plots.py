@@ -1,60 +1,191 @@
-"""Pictures of what the models do."""
+"""Pictures of what a model does: each function draws one."""
 
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
+from PIL import Image
+from scipy.stats import norm
+from sklearn.decomposition import PCA
 
-from service.anomaly import heat
+from service.anomaly import ConformalScores, heat
+from service.latents import interpolate
+from service.manifest import Calibration
 from training import bundle, data
+from training.bundle import Published
 from training.calibration import RECONSTRUCT, SCORE
-from training.data import Images
+from training.data import Images, Labels
 from training.evaluation import add_noise
 
+Floats = npt.NDArray[np.floating[Any]]
+
 COLUMNS = 16
+DPI = 100
+COLOURS = 96
 SAMPLE_SEED = 7
+SCATTERED = 3000  # points of a scatter plot; more hide each other
 
 
-class Bundle(bundle.Published):
-    """A published model, and what it makes of images."""
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG of few colours, for bundles carry it."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MEDIANCUT).save(path, optimize=True)
 
-    def reconstruct(self, images: Images) -> Images:
-        return self.graphs.chain(RECONSTRUCT, images=images)["reconstructions"].astype(np.uint8)
 
-    def heatmaps(self, images: Images) -> Images:
-        calibration = self.manifest.calibration
-        assert calibration is not None  # every recipe calibrates
-        maps = self.graphs.chain(SCORE, images=images)["error_maps"].astype(np.float32)
-        return np.stack([heat(error_map, calibration.error_map) for error_map in maps])[..., None]
+def reconstruct(model: Published, images: Images) -> Images:
+    return model.graphs.chain(RECONSTRUCT, images=images)["reconstructions"].astype(np.uint8)
 
-    def sample(self, count: int) -> Images:
-        latents = self.prior.draw(count, SAMPLE_SEED, temperature=1.0)
-        return self.graphs.chain(["decoder"], latents=latents)["reconstructions"].astype(np.uint8)
+
+def decode(model: Published, latents: Floats) -> Images:
+    return model.graphs.chain(["decoder"], latents=latents.astype(np.float32))["reconstructions"].astype(np.uint8)
+
+
+def heatmaps(model: Published, images: Images) -> Images:
+    calibration = model.manifest.calibration
+    assert calibration is not None  # every recipe calibrates
+    maps = model.graphs.chain(SCORE, images=images)["error_maps"].astype(np.float32)
+    return np.stack([heat(error_map, calibration.error_map) for error_map in maps])[..., None]
 
 
 def overview(models: Path, directory: Path | None, output: Path) -> None:
     """Draw originals, reconstructions, denoised digits, samples, and an outlier's heatmap, as one PNG."""
-    test = data.load("mnist", "t10k", directory).images
-    digits = test[:COLUMNS]
-    undercomplete, denoising, vae = (Bundle(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae"))
+    digits = data.load_test("mnist", directory).images[:COLUMNS]
+    undercomplete, denoising, vae = (
+        bundle.newest(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae")
+    )
     noisy = add_noise(digits, sigma=0.5)
     odd = _spoil(digits)
-    rows = {
-        "originals": digits,
-        "reconstructed (784-256-784)": undercomplete.reconstruct(digits),
-        "noisy": noisy,
-        "denoised": denoising.reconstruct(noisy),
-        "sampled (VAE)": vae.sample(COLUMNS),
-        "spoilt by hand": odd,
-        "heatmap (VAE)": vae.heatmaps(odd),
-    }
-    figure = Figure(figsize=(10, 0.83 * len(rows)), dpi=120, layout="constrained")
-    for axes, (title, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
-        axes.imshow(_strip(images), cmap="inferno" if "heatmap" in title else "gray", vmin=0, vmax=255)
-        axes.set_axis_off()
-        axes.set_title(title, loc="left", fontsize=9, pad=2)
+    figure = rows(
+        {
+            "originals": digits,
+            "reconstructed (784-256-784)": reconstruct(undercomplete, digits),
+            "noisy": noisy,
+            "denoised": reconstruct(denoising, noisy),
+            "sampled (VAE)": decode(vae, vae.prior.draw(COLUMNS, SAMPLE_SEED, temperature=1.0)),
+            "spoilt by hand": odd,
+            "heatmap (VAE)": heatmaps(vae, odd),
+        }
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output)
+    save(figure, output)
+
+
+def rows(images: Mapping[str, Images]) -> Figure:
+    """Rows of images, each with its title."""
+    figure = Figure(figsize=(10, 0.83 * len(images)), dpi=DPI, layout="constrained")
+    for axes, (title, row) in zip(np.ravel(figure.subplots(len(images), 1)), images.items(), strict=True):
+        _show(axes, _strip(row), heat="heatmap" in title)
+        axes.set_title(title, loc="left", fontsize=9, pad=2)
+    return figure
+
+
+def grid(images: Images, columns: int) -> Figure:
+    """Images row by row, `columns` in each."""
+    picture = np.concatenate([_strip(images[start : start + columns]) for start in range(0, len(images), columns)])
+    figure = Figure(figsize=(8, 8 * picture.shape[0] / picture.shape[1]), dpi=DPI, layout="constrained")
+    _show(figure.subplots(), picture)
+    return figure
+
+
+def losses(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """The loss of each stage over its epochs, of the last training batch and of the validation images."""
+    stages = list(dict.fromkeys(row["stage"] for row in history))
+    figure = Figure(figsize=(max(5, 3.2 * len(stages)), 3.2), dpi=DPI, layout="constrained")
+    for axes, stage in zip(np.ravel(figure.subplots(1, len(stages))), stages, strict=True):
+        of_stage = [row for row in history if row["stage"] == stage]
+        epochs = [row["epoch"] for row in of_stage]
+        for name, label in (("loss", "training"), ("validation_loss", "validation")):
+            axes.plot(epochs, [row[name] for row in of_stage], label=label)
+        if all(row[name] > 0 for row in of_stage for name in ("loss", "validation_loss")):
+            axes.set_yscale("log")
+        axes.set(title=stage, xlabel="epoch")
+        axes.legend()
+    return figure
+
+
+def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str]) -> Figure:
+    """Latents (n, latent_dim) coloured by class; of more than three dimensions their two principal components."""
+    latents = latents[:SCATTERED]
+    figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
+    projected = latents.shape[1] > 3
+    points = PCA(2).fit_transform(latents) if projected else latents
+    axes = figure.add_subplot(projection="3d" if points.shape[1] == 3 else None)
+    columns = points.T if points.shape[1] > 1 else np.stack([points[:, 0], np.zeros(len(points))])
+    style: dict[str, Any] = {"s": 4, "alpha": 0.7}
+    if labels is None:
+        axes.scatter(*columns, **style)
+    for label, name in enumerate(classes if labels is not None else ()):
+        chosen = labels[:SCATTERED] == label  # type: ignore[index]
+        axes.scatter(*columns[:, chosen], label=name, color=f"C{label % 10}", **style)
+    if labels is not None:
+        axes.legend(markerscale=3, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+    name = "principal component" if projected else "latent dimension"
+    axes.set(xlabel=f"first {name}", ylabel=f"second {name}")
+    return figure
+
+
+def latent_grid(model: Published, latents: Floats, steps: int = 18) -> Figure:
+    """What a two-dimensional latent space decodes to, at evenly spaced quantiles of a normal fitted to `latents`."""
+    quantiles = norm.ppf(np.linspace(0.03, 0.97, steps))
+    x, y = (latents[:, axis].mean() + latents[:, axis].std() * quantiles for axis in (0, 1))
+    points = np.array([[a, b] for b in y[::-1] for a in x])
+    return grid(decode(model, points), steps)
+
+
+def interpolations(model: Published, images: Images, pairs: int = 4) -> Figure:
+    """Paths between the latents of successive images."""
+    pairs = min(pairs, len(images) // 2)
+    latents = model.graphs.chain(["encoder"], images=images[: 2 * pairs])["latents"]
+    paths = [interpolate(latents[2 * pair], latents[2 * pair + 1], COLUMNS, "linear") for pair in range(pairs)]
+    return grid(np.concatenate([decode(model, path) for path in paths]), COLUMNS)
+
+
+def error_histogram(
+    normal: Floats, outliers: Floats | None, name: str | None, calibration: Calibration, rates: Sequence[float]
+) -> Figure:
+    """Anomaly scores of test images and of outliers, and the calibrated thresholds at some false positive rates."""
+    figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    drawn = [normal] if outliers is None else [normal, outliers]
+    positive = np.maximum(np.concatenate(drawn), 1e-9)
+    bins = np.geomspace(positive.min(), positive.max(), 80).tolist()
+    axes.hist(normal, bins, alpha=0.7, density=True, label="test images")
+    if outliers is not None:
+        axes.hist(outliers, bins, alpha=0.7, density=True, label=f"{name} (not seen in training)")
+    conformal = ConformalScores(calibration)
+    for rate, style in zip(rates, ("--", ":"), strict=False):
+        (verdict,) = conformal.verdicts(normal[:1].astype(np.float32), rate)
+        if verdict.threshold is not None:
+            axes.axvline(verdict.threshold, color="black", linestyle=style, label=f"threshold at {rate}")
+    axes.set(xscale="log", yscale="log", xlabel="anomaly score", ylabel="density")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """Images of each class (row) that were given each class (column); the colour shows the errors alone."""
+    figure = Figure(figsize=(6, 5.4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    errors = matrix - np.diag(np.diag(matrix))
+    axes.imshow(errors, cmap="Oranges")
+    for (row, column), count in np.ndenumerate(matrix):
+        axes.text(column, row, str(count) if count else "", ha="center", va="center", fontsize=7)
+    places = range(len(classes))
+    axes.set_xticks(places, classes, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(places, classes, fontsize=8)
+    axes.set(xlabel="answer", ylabel="truth")
+    return figure
+
+
+def _show(axes: Any, picture: Images, heat: bool = False) -> None:
+    colours = {"cmap": "inferno" if heat else "gray", "vmin": 0, "vmax": 255} if picture.ndim == 2 else {}
+    axes.imshow(picture, interpolation="nearest", **colours)
+    axes.set_axis_off()
 
 
 def _spoil(images: Images) -> Images:
@@ -65,4 +196,6 @@ def _spoil(images: Images) -> Images:
 
 
 def _strip(images: Images) -> Images:
-    return np.concatenate(list(np.pad(images[..., 0], ((0, 0), (1, 1), (1, 1)))), axis=1)
+    """Images side by side: grey (h, w) or RGB (h, w, 3)."""
+    strip = np.concatenate(list(np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))), axis=1)
+    return strip[..., 0] if strip.shape[2] == 1 else strip

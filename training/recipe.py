@@ -7,41 +7,70 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from service.manifest import InputSpec, ModelName
 from training.architectures import ArchitectureConfig
 from training.architectures.base import Config
+from training.chance import AugmentationConfig, CorruptionConfig
 from training.errors import RecipeError
-from training.losses import LossConfig
+from training.losses import LIKELIHOODS, LossConfig
+from training.optimisers import OptimiserConfig, ScheduleConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
 class DataConfig(Config):
-    dataset: Literal["mnist", "fashion-mnist"]
+    dataset: Literal["mnist", "fashion-mnist", "folder"]
     calibration: PositiveInt = 5000  # training images held out for the calibration scores
     validation: PositiveInt = 1000  # training images held out to watch the training
+    test: int = Field(1000, ge=2)  # images of a folder held out for the figures; the others have a test split
     outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
+    binarise: bool = False  # dynamic binarisation, of what the network sees and of what it is asked for
+    unfit: Literal["stop", "skip", "convert"] = "stop"  # at files of a folder that are unreadable or of another mode
 
 
-class CorruptionConfig(Config):
-    """Gaussian noise on the 0..1 scale, then a clip to 0..1 (denoising: Vincent et al. 2008)."""
-
-    sigma: NonNegativeFloat = 0.0
-
-
-class OptimiserConfig(Config):
-    """AdamW with a one-cycle schedule (Smith and Topin 2018)."""
-
+class TrainingConfig(Config):
     epochs: PositiveInt
+    batch_size: PositiveInt = 128  # over all processes together
+    clip_norm: PositiveFloat | None = 1.0  # of the gradient
+    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported; 0: none
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 for the networks, never for the loss
+    patience: PositiveInt | None = None  # epochs without a better validation loss, after which the best is taken
+
+
+class PretrainingConfig(Config):
+    """Greedy layer-wise pre-training of a dense network, before all layers are trained together."""
+
+    epochs: PositiveInt  # for each layer
     batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat  # the highest of the cycle
-    weight_decay: NonNegativeFloat = 0.0
-    warm_up: float = Field(0.1, gt=0, lt=1)  # the share of all steps on which the rate rises
-    clip_norm: PositiveFloat = 1.0  # of the gradient
-    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported
-    bfloat16: bool = False  # mixed precision in training
+    learning_rate: PositiveFloat
+
+
+class ClassifierConfig(Config):
+    """A softmax layer on the latents, trained with the network after the autoencoder was (`pretrained`) or at once."""
+
+    training: TrainingConfig
+    optimiser: OptimiserConfig
+    pretrained: bool = True
+    labels: PositiveInt | None = None  # how many training images keep theirs, as many of each class; without it all
+    reconstruction: NonNegativeFloat = 1.0  # weight of the reconstruction beside the cross-entropy
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class EvaluationConfig(Config):
+    """How the likelihood of a variational model is estimated, if at all: it takes minutes."""
+
+    importance_samples: NonNegativeInt = 0  # of the posterior for each image; 0: not at all
+    images: PositiveInt = 1000  # the first of the test images
 
 
 class Recipe(Config):
@@ -50,16 +79,34 @@ class Recipe(Config):
     seed: int = Field(0, ge=0, lt=2**32)
     input: InputSpec
     data: DataConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
     corruption: CorruptionConfig = CorruptionConfig()
     architecture: ArchitectureConfig
     loss: LossConfig = LossConfig()
+    training: TrainingConfig
     optimiser: OptimiserConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    pretraining: PretrainingConfig | None = None
+    classifier: ClassifierConfig | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
     mixture_components: PositiveInt = 10  # of the prior fitted to the latents, where the model has none
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.loss.reconstruction == "bce" and getattr(self.architecture, "output", "sigmoid") != "sigmoid":
-            raise ValueError("loss.reconstruction bce needs architecture.output sigmoid")
+        needed = LIKELIHOODS.get(self.loss.kind)
+        if needed and self.architecture.output != needed:
+            raise ValueError(f"loss.kind {self.loss.kind} needs architecture.output {needed}")
+        if self.architecture.output == "continuous-bernoulli" and needed != "continuous-bernoulli":
+            raise ValueError("architecture.output continuous-bernoulli needs loss.kind continuous-bernoulli")
+        variational = self.architecture.variational
+        if self.loss.samples > 1 and not (needed and variational):
+            raise ValueError("loss.samples above 1 needs a variational architecture and a likelihood")
+        if self.loss.samples > 1 and self.loss.beta != 1:
+            raise ValueError("loss.samples above 1 is a bound on the likelihood only where loss.beta is 1")
+        if self.pretraining and self.architecture.kind != "dense":
+            raise ValueError("pretraining is layer by layer, which needs a dense architecture")
+        if self.classifier and variational:
+            raise ValueError("classifier needs an architecture that is not variational")
         if self.data.outliers == self.data.dataset:
             raise ValueError("data.outliers must be another data set than data.dataset")
         return self
@@ -71,7 +118,7 @@ class Recipe(Config):
 
 def available() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> Recipe:
@@ -131,7 +178,7 @@ def _entries(parents: Sequence[int | str]) -> list[str]:
     """The names that may stand below `parents`, which name a table, and behind it perhaps a union's member."""
     names: set[str] = set(Recipe.model_fields)
     for config in _configs(Config):
-        if parents and config.__name__.lower() == f"{parents[-1]}config".replace("_", ""):
+        if parents and config.__name__.lower() == f"{parents[-1]}config".translate(str.maketrans("", "", "_-")):
             names = set(config.model_fields)
     return sorted(names)
 

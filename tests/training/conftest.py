@@ -1,19 +1,48 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests.conftest import DATA
-from training import recipe
+from training import data, loop, recipe
+from training.architectures import Autoencoder, build
+from training.checkpoint import Checkpoints
+from training.data import Split
+from training.distributed import Process
 from training.recipe import Recipe
+from training.stages import stages
+from training.tracking import Row
+
+CPU = Process(torch.device("cpu"))
 
 
 @pytest.fixture
-def data() -> Path:
-    """A few hundred real images, in folders as `--data` takes them."""
-    return DATA
+def images() -> Split:
+    return data.load_training("mnist", DATA)
 
 
 def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
     """A shipped recipe, made small enough for a test."""
-    small = ("data.calibration=50", "data.validation=20", "optimiser.epochs=2", "optimiser.batch_size=32")
-    return recipe.load(name, [*small, "mixture_components=2", *overrides])
+    small = ["data.calibration=50", "data.validation=20", "training.epochs=2", "training.batch_size=32"]
+    if recipe.load(name).architecture.kind == "convolutional":
+        small += ["architecture.widths=[4, 8]", "architecture.blocks=1"]
+    if recipe.load(name).architecture.kind == "residual-dense":
+        small += ["architecture.width=16", "architecture.blocks=1"]
+    if recipe.load(name).classifier:
+        small += ["classifier.training.epochs=2", "classifier.training.batch_size=32"]
+    return recipe.load(name, [*small, "evaluation.importance_samples=0", "mixture_components=2", *overrides])
+
+
+def train(recipe: Recipe, images: Split, runs: Path, process: Process = CPU) -> tuple[Autoencoder, list[Row]]:
+    """Train as the pipeline does; gives the network and the history."""
+    torch.manual_seed(recipe.seed)
+    network = build(recipe.architecture, recipe.input, 10 if recipe.classifier else 0)
+    planned = stages(recipe, network, data.split(images, recipe.data, recipe.seed))
+    history = loop.train(planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, lambda _: None)
+    return network, history
+
+
+def assert_equal(a: Autoencoder, b: Autoencoder) -> None:
+    for name, tensor in a.state_dict().items():
+        np.testing.assert_array_equal(tensor, b.state_dict()[name], err_msg=name)

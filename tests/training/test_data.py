@@ -1,5 +1,6 @@
 import functools
 import gzip
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +12,14 @@ import pytest
 from service.manifest import InputSpec, sha256_of
 from tests.conftest import DATA
 from tests.idx import write_idx
+from tests.training.conftest import tiny
 from training import data
 from training.errors import DataError
+
+
+def load(directory: Path) -> data.Dataset:
+    recipe = tiny()
+    return data.load(recipe.data, recipe.input, recipe.seed, directory, lambda _: None)
 
 
 def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
@@ -53,14 +60,33 @@ def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: object) -> None:
 
 def test_the_directory_holds_the_files_or_a_folder_of_the_data_set() -> None:
     for directory in (DATA, DATA / "mnist"):
-        split = data.load("mnist", "t10k", directory)
-        assert split.images.shape == (128, 28, 28, 1)
-        assert list(split.sha256) == ["t10k-images-idx3-ubyte.gz"]
+        dataset = load(directory)
+        assert dataset.test.images.shape == (128, 28, 28, 1)
+        assert len(dataset.training) == 256
+        assert dataset.classes == tuple("0123456789")
+        assert dataset.test.labels is not None
+        assert dataset.test.labels[:4].tolist() == [7, 2, 1, 0]
+        assert {name.split("-")[1] for name in dataset.sha256} == {"images", "labels"}
+
+
+def test_images_can_come_without_labels(tmp_path: Path) -> None:
+    for part in ("train", "t10k"):
+        shutil.copy(DATA / "mnist" / f"{part}-images-idx3-ubyte.gz", tmp_path)
+    dataset = load(tmp_path)
+    assert dataset.training.labels is None
+    assert dataset.classes == ()
+
+
+def test_labels_of_another_number_than_the_images_are_refused(tmp_path: Path) -> None:
+    shutil.copy(DATA / "mnist" / "t10k-images-idx3-ubyte.gz", tmp_path)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(7, np.uint8))
+    with pytest.raises(DataError, match="mnist t10k: 128 images, but 7 labels"):
+        data.load_test("mnist", tmp_path)
 
 
 def test_a_missing_file_is_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no train-images-idx3-ubyte\.gz in .*--data names"):
-        data.load("mnist", "train", tmp_path)
+        data.load_training("mnist", tmp_path)
 
 
 def test_outliers_come_from_a_folder_of_their_own() -> None:
@@ -91,7 +117,7 @@ def server() -> Iterator[str]:
 def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> data.Source:
     monkeypatch.setattr(data.pooch, "os_cache", lambda name: tmp_path / name)
     digests = {path.name: sha256_of(path) for path in (DATA / "mnist").iterdir()}
-    mirrored = data.Source("MNIST", server, "any", digests)
+    mirrored = data.Source("MNIST", server, "any", tuple("0123456789"), digests)
     monkeypatch.setitem(data.SOURCES, "mnist", mirrored)
     return mirrored
 
@@ -99,15 +125,15 @@ def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> data
 @pytest.mark.usefixtures("source")
 def test_without_a_directory_the_files_are_downloaded_once(tmp_path: Path) -> None:
     for _ in range(2):
-        assert len(data.load("mnist", "t10k", None).images) == 128
-    (cached,) = (tmp_path / "autoencoder-service" / "mnist").iterdir()
-    assert cached.name == "t10k-images-idx3-ubyte.gz"
+        assert len(data.load_test("mnist", None)) == 128
+    cached = sorted(path.name for path in (tmp_path / "autoencoder-service" / "mnist").iterdir())
+    assert cached == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
 
 
 def test_a_download_with_another_checksum_is_refused(source: data.Source) -> None:
     source.sha256["t10k-images-idx3-ubyte.gz"] = "0" * 64
     with pytest.raises(DataError, match="pass --data DIR"):
-        data.load("mnist", "t10k", None)
+        data.load_test("mnist", None)
 
 
 def test_a_download_that_fails_says_what_to_do(source: data.Source) -> None:

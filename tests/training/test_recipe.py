@@ -8,11 +8,13 @@ from training.errors import RecipeError
 
 @pytest.mark.parametrize("name", recipe.available())
 def test_every_recipe_that_comes_with_the_package_is_valid(name: str) -> None:
-    assert recipe.load(name).name == name
+    assert recipe.load(name).name == name.replace("classics/", "classic-")
 
 
-def test_the_three_recipes_are_there() -> None:
-    assert {"mnist-undercomplete", "mnist-denoising", "mnist-vae"} <= set(recipe.available())
+def test_the_promised_recipes_are_there() -> None:
+    digits = ("undercomplete", "stacked", "stacked-sigmoid", "denoising", "latent2", "vae", "classifier")
+    promised = {f"mnist-{name}" for name in digits} | {"fashion-latent3", "fashion-vae", "mnist-classifier-conv"}
+    assert promised <= set(recipe.available())
 
 
 def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
@@ -23,9 +25,9 @@ def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
 
 def test_entries_can_be_overridden() -> None:
     changed = recipe.load(
-        "mnist-vae", ["optimiser.epochs=3", "loss.beta=0.5", "architecture.widths=[8, 16]", "description=mine"], "other"
+        "mnist-vae", ["training.epochs=3", "loss.beta=0.5", "architecture.widths=[8, 16]", "description=mine"], "other"
     )
-    assert (changed.optimiser.epochs, changed.loss.beta, changed.name) == (3, 0.5, "other")
+    assert (changed.training.epochs, changed.loss.beta, changed.name) == (3, 0.5, "other")
     assert changed.architecture.widths == (8, 16)
     assert changed.description == "mine"
 
@@ -34,19 +36,42 @@ def test_entries_can_be_overridden() -> None:
     ("name", "overrides", "complaint"),
     [
         ("mnist-vea", [], "no recipe 'mnist-vea'; did you mean 'mnist-vae'"),
-        ("mnist-vae", ["optimiser.epoch=3"], "optimiser.epoch: there is no such entry; did you mean 'epochs'"),
+        ("mnist-vae", ["training.epoch=3"], "training.epoch: there is no such entry; did you mean 'epochs'"),
         ("mnist-vae", ["sed=3"], "sed: there is no such entry; did you mean 'seed'"),
         ("mnist-vae", ["architecture.latent_dims=3"], "did you mean 'latent_dim'"),
-        ("mnist-vae", ["optimiser.epochs=0"], "optimiser.epochs: Input should be greater than 0"),
+        ("mnist-vae", ["training.epochs=0"], "training.epochs: Input should be greater than 0"),
         ("mnist-vae", ["architecture.kind=cubist"], "architecture: "),
         ("mnist-vae", ["epochs"], "--set takes key=value"),
         ("mnist-vae", ["seed.x=1"], "seed is a value, not a table"),
         ("mnist-vae", ["input.channels=2"], "input.channels"),
-        ("mnist-vae", ["architecture.widths=[]"], "architecture.variational.widths: Tuple should have at least 1 item"),
+        (
+            "mnist-vae",
+            ["architecture.widths=[]"],
+            "architecture.convolutional.widths: Tuple should have at least 1 item",
+        ),
         ("mnist-vae", ["loss.beta=nan"], "loss.beta: Input should be"),
-        ("mnist-vae", ["optimiser.warm_up=1.0"], "optimiser.warm_up: Input should be less than 1"),
+        ("mnist-vae", ["schedule.warm_up=1.0"], "schedule.warm_up: Input should be less than 1"),
         ("mnist-vae", ["data.outliers=mnist"], "must be another data set"),
-        ("mnist-undercomplete", ["loss.reconstruction=bce"], "bce needs architecture.output sigmoid"),
+        ("mnist-undercomplete", ["loss.kind=bce"], "bce needs architecture.output sigmoid"),
+        ("mnist-undercomplete", ["loss.kind=sim"], "loss.kind: Input should be 'mse', 'psnr', 'ssim'"),
+        (
+            "mnist-undercomplete",
+            ["optimiser.learning_rat=1"],
+            "optimiser.adamw.learning_rat: there is no",
+        ),
+        ("mnist-undercomplete", ["optimiser.kind=adagrad"], "optimiser: "),
+        ("mnist-undercomplete", ["loss.samples=5"], "needs a variational architecture"),
+        ("mnist-vae", ["loss.samples=5", "loss.beta=0.5"], "only where loss.beta is 1"),
+        ("mnist-undercomplete", ["architecture.output=continuous-bernoulli"], "needs loss.kind continuous-bernoulli"),
+        ("mnist-latent2", ["pretraining.epochs=1", "pretraining.learning_rate=1"], "needs a dense architecture"),
+        ("mnist-classifier-conv", ["architecture.code_channels=2"], "give either code_channels"),
+        ("mnist-denoising", ["architecture.variational=true"], "a variational code is a latent vector"),
+        (
+            "mnist-stacked",
+            ["architecture.widht=9"],
+            "architecture.residual-dense.widht: there is no such entry; did you",
+        ),
+        ("mnist-classifier", ["classifier.training.epoch=1"], "classifier.training.epoch: there is no such entry; did"),
     ],
 )
 def test_a_wrong_entry_is_named(name: str, overrides: list[str], complaint: str) -> None:

@@ -3,24 +3,34 @@
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from service.manifest import InputSpec
 from training.architectures.base import Autoencoder, Posterior
 from training.architectures.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
-from training.architectures.dense import DenseAutoencoder, DenseConfig
-from training.architectures.variational import VariationalAutoencoder, VariationalConfig
+from training.architectures.dense import DenseAutoencoder, DenseConfig, ResidualDenseConfig
+from training.architectures.pooling import PoolingAutoencoder, PoolingConfig
 
-ArchitectureConfig = Annotated[DenseConfig | ConvolutionalConfig | VariationalConfig, Field(discriminator="kind")]
+ArchitectureConfig = Annotated[
+    DenseConfig | ResidualDenseConfig | ConvolutionalConfig | PoolingConfig, Field(discriminator="kind")
+]
 
-__all__ = ["ArchitectureConfig", "Autoencoder", "Posterior", "build"]
+__all__ = ["ArchitectureConfig", "Autoencoder", "DenseAutoencoder", "Posterior", "build"]
 
 
-def build(config: ArchitectureConfig, spec: InputSpec) -> Autoencoder:
-    """The untrained network. Raises ValueError where the configuration does not fit the input."""
+def build(config: ArchitectureConfig, spec: InputSpec, classes: int = 0) -> Autoencoder:
+    """The untrained network, with a head where there are classes to tell apart.
+
+    Raises ValueError where the configuration does not fit the input.
+    """
+    network: Autoencoder
     match config:
-        case DenseConfig():
-            return DenseAutoencoder(config, spec)
+        case DenseConfig() | ResidualDenseConfig():
+            network = DenseAutoencoder(config, spec)
         case ConvolutionalConfig():
-            return ConvolutionalAutoencoder(config, spec)
-        case VariationalConfig():
-            return VariationalAutoencoder(config, spec)
+            network = ConvolutionalAutoencoder(config, spec)
+        case PoolingConfig():
+            network = PoolingAutoencoder(config, spec)
+    if classes:
+        network.head = nn.Linear(network.latent_dim, classes)
+    return network

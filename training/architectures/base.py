@@ -1,13 +1,24 @@
-"""What every architecture offers to the losses, the loop and the export."""
+"""What every architecture offers to the objectives, the loop and the export."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
+from torch.distributions import ContinuousBernoulli
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "linear"]
+ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "linear": nn.Identity,
+}
 
 
 class Config(BaseModel):
@@ -22,11 +33,13 @@ class Posterior(NamedTuple):
     mean: Tensor
     log_variance: Tensor | None = None
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Mean plus noise of the posterior's standard deviation (Kingma and Welling 2014, section 2.4)."""
+    def sample(self, noise: Tensor) -> Tensor:
+        """Mean plus standard normal `noise` (..., batch, latent_dim) scaled to the posterior's standard deviation.
+
+        The reparameterisation of Kingma and Welling 2014, section 2.4; without a variance it is the mean.
+        """
         if self.log_variance is None:
             return self.mean
-        noise = torch.randn(self.mean.shape, generator=generator, device=generator.device)
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
 
@@ -34,7 +47,24 @@ class Autoencoder(nn.Module, ABC):
     """Images are float (batch, channels, height, width) in 0..1."""
 
     latent_dim: int
+    variational = False
+    encoder: nn.Module
+    decoder: nn.Module
     output: nn.Module
+    head: nn.Module | None  # latents to logits (batch, classes), where the model also classifies
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = None
+
+    @property
+    def encoded_dim(self) -> int:
+        """How many numbers the encoder gives: of a variational model means and logarithms of variances."""
+        return 2 * self.latent_dim if self.variational else self.latent_dim
+
+    def posterior(self, encoded: Tensor) -> Posterior:
+        """What the encoder gave, (batch, encoded_dim), as a posterior (Kingma and Welling 2014, appendix C.2)."""
+        return Posterior(*encoded.chunk(2, dim=1)) if self.variational else Posterior(encoded)
 
     @abstractmethod
     def encode(self, images: Tensor) -> Posterior:
@@ -53,6 +83,11 @@ class Autoencoder(nn.Module, ABC):
         images: Tensor = self.output(self.decode_raw(latents))
         return images
 
+    def classify(self, latents: Tensor) -> Tensor:
+        """Latents to probabilities (batch, classes). Only for a model with a head."""
+        assert self.head is not None
+        return torch.softmax(self.head(latents), dim=1)
+
 
 class Clamp(nn.Module):
     """Clamp to 0..1; while training it leaks a little, so that a pixel beyond the range still has a gradient.
@@ -69,5 +104,28 @@ class Clamp(nn.Module):
         return clamped + self.leak * (raw - clamped) if self.training else clamped
 
 
-OUTPUTS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "clamp": Clamp}
-OutputName = Literal["sigmoid", "clamp"]
+class ContinuousBernoulliMean(nn.Module):
+    """Logits to the mean of a continuous Bernoulli (Loaiza-Ganem and Cunningham 2019, equation 8)."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        mean: Tensor = ContinuousBernoulli(logits=logits, validate_args=False).mean
+        return mean
+
+
+OutputName = Literal["sigmoid", "clamp", "continuous-bernoulli"]
+OUTPUTS: dict[OutputName, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "clamp": Clamp,
+    "continuous-bernoulli": ContinuousBernoulliMean,
+}
+
+
+def stack(widths: Sequence[int], activation: ActivationName, last: ActivationName | None = None) -> list[nn.Sequential]:
+    """Fully connected layers of these widths, each with its activation; `last` replaces that of the last one."""
+    names = [activation] * (len(widths) - 1)
+    if last is not None:
+        names[-1:] = [last]
+    return [
+        nn.Sequential(nn.Linear(a, b), ACTIVATIONS[name]())
+        for (a, b), name in zip(pairwise(widths), names, strict=True)
+    ]

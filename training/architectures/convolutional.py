@@ -1,21 +1,38 @@
-"""Residual convolutional autoencoders without normalisation layers, whose code is a small feature map."""
+"""Residual convolutional autoencoders without normalisation layers, plain or variational.
 
-from typing import Literal
+The code is a small feature map (`code_channels`) or a vector (`latent_dim`).
+"""
+
+from math import prod
+from typing import Literal, Self
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
+from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths, stack
 
 
 class ConvolutionalConfig(Config):
     kind: Literal["convolutional"] = "convolutional"
     widths: Widths  # channels at each resolution; every entry halves height and width
     blocks: NonNegativeInt = 2  # residual blocks at each resolution, in the encoder and again in the decoder
-    code_channels: PositiveInt
+    code_channels: PositiveInt | None = None
+    latent_dim: PositiveInt | None = None
+    hidden: tuple[PositiveInt, ...] = ()  # fully connected layers between the feature map and a latent vector
+    variational: bool = False
     output: OutputName = "clamp"
+
+    @model_validator(mode="after")
+    def _one_code(self) -> Self:
+        if (self.code_channels is None) == (self.latent_dim is None):
+            raise ValueError("give either code_channels (the code is a feature map) or latent_dim (a vector)")
+        if self.hidden and self.latent_dim is None:
+            raise ValueError("hidden layers lead to a latent vector: give latent_dim")
+        if self.variational and self.latent_dim is None:
+            raise ValueError("a variational code is a latent vector: give latent_dim")
+        return self
 
 
 class ResidualBlock(nn.Module):
@@ -62,28 +79,33 @@ def code_size(spec: InputSpec, widths: tuple[int, ...]) -> tuple[int, int]:
 class ConvolutionalAutoencoder(Autoencoder):
     def __init__(self, config: ConvolutionalConfig, spec: InputSpec) -> None:
         super().__init__()
-        code = config.code_channels, *code_size(spec, config.widths)
         self.config = config
-        self.latent_dim = code[0] * code[1] * code[2]
+        self.variational = config.variational
         self.output = OUTPUTS[config.output]()
-        self.encoder = nn.Sequential(
-            downward(spec.channels, config.widths, config.blocks),
-            nn.Conv2d(config.widths[-1], config.code_channels, 1),
-            nn.Flatten(),
-        )
-        self.decoder = nn.Sequential(
-            nn.Unflatten(1, code),
-            nn.Conv2d(config.code_channels, config.widths[-1], 1),
-            upward(spec.channels, config.widths, config.blocks),
-        )
+        width, size = config.widths[-1], code_size(spec, config.widths)
+        if config.latent_dim is None:
+            assert config.code_channels is not None  # the configuration has one of the two
+            code = config.code_channels, *size
+            self.latent_dim = prod(code)
+            inward: list[nn.Module] = [nn.Conv2d(width, config.code_channels, 1), nn.Flatten()]
+            outward: list[nn.Module] = [nn.Unflatten(1, code), nn.Conv2d(config.code_channels, width, 1)]
+        else:
+            features = width, *size
+            self.latent_dim = config.latent_dim
+            layers = [prod(features), *config.hidden]
+            inward = [nn.Flatten(), *stack([*layers, self.encoded_dim], "gelu", "linear")]
+            outward = [*stack([self.latent_dim, *layers[::-1]], "gelu", "linear"), nn.Unflatten(1, features)]
+        self.encoder = nn.Sequential(downward(spec.channels, config.widths, config.blocks), *inward)
+        self.decoder = nn.Sequential(*outward, upward(spec.channels, config.widths, config.blocks))
 
     def encode(self, images: Tensor) -> Posterior:
-        return Posterior(self.encoder(images))
+        return self.posterior(self.encoder(images))
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         raw: Tensor = self.decoder(latents)
         return raw
 
     def describe(self) -> str:
+        kind = "convolutional variational" if self.variational else "convolutional"
         widths = "-".join(map(str, self.config.widths))
-        return f"residual convolutional, widths {widths}, {self.config.blocks} blocks each, code {self.latent_dim}"
+        return f"residual {kind}, widths {widths}, {self.config.blocks} blocks each, code {self.latent_dim}"

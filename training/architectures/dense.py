@@ -1,47 +1,91 @@
-"""Fully connected autoencoders: one hidden layer or a stack, mirrored in the decoder."""
+"""Fully connected autoencoders: one hidden layer or a stack, mirrored in the decoder; and residual ones."""
 
-from itertools import pairwise
 from typing import Literal
 
+import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "gelu": nn.GELU,
-    "linear": nn.Identity,
-}
+from training.architectures.base import (
+    OUTPUTS,
+    ActivationName,
+    Autoencoder,
+    Config,
+    OutputName,
+    Posterior,
+    Widths,
+    stack,
+)
 
 
 class DenseConfig(Config):
     kind: Literal["dense"] = "dense"
     widths: Widths  # of the encoder's layers; the last is latent_dim
-    activation: Literal["relu", "sigmoid", "gelu", "linear"] = "relu"
+    activation: ActivationName = "relu"
+    code_activation: ActivationName | None = None  # of the encoder's last layer, if not the same
+    variational: bool = False
     output: OutputName = "clamp"
 
 
-class DenseAutoencoder(Autoencoder):
-    def __init__(self, config: DenseConfig, spec: InputSpec) -> None:
+class ResidualDenseConfig(Config):
+    kind: Literal["residual-dense"] = "residual-dense"
+    width: PositiveInt
+    blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
+    latent_dim: PositiveInt
+    variational: bool = False
+    output: OutputName = "clamp"
+
+
+class ResidualLayer(nn.Module):
+    """x + gain * linear(gelu(linear(norm(x)))), with the gain starting at 0 (De and Smith 2020, section 3)."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.shape = spec.channels, spec.height, spec.width
-        self.latent_dim = config.widths[-1]
-        self.widths = [spec.channels * spec.height * spec.width, *config.widths]
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.layers(x)
+        return x + self.gain * residual
+
+
+class DenseAutoencoder(Autoencoder):
+    encoder: nn.Sequential
+    decoder: nn.Sequential
+
+    def __init__(self, config: DenseConfig | ResidualDenseConfig, spec: InputSpec) -> None:
+        super().__init__()
+        pixels = spec.channels * spec.height * spec.width
+        self.variational = config.variational
         self.output = OUTPUTS[config.output]()
-        activation = ACTIVATIONS[config.activation]
-        inward = [layer for a, b in pairwise(self.widths) for layer in (nn.Linear(a, b), activation())]
-        outward = [layer for a, b in pairwise(self.widths[::-1]) for layer in (nn.Linear(a, b), activation())]
-        self.encoder = nn.Sequential(nn.Flatten(), *inward)
-        self.decoder = nn.Sequential(*outward[:-1], nn.Unflatten(1, self.shape))
+        self.flatten = nn.Flatten()
+        self.unflatten = nn.Unflatten(1, (spec.channels, spec.height, spec.width))
+        if isinstance(config, DenseConfig):
+            self.latent_dim = config.widths[-1]
+            widths = [pixels, *config.widths]
+            code = "linear" if config.variational else config.code_activation
+            self.encoder = nn.Sequential(*stack([*widths[:-1], self.encoded_dim], config.activation, code))
+            self.decoder = nn.Sequential(*stack(widths[::-1], config.activation, "linear"))
+            self._layers = "-".join(map(str, widths + widths[-2::-1]))
+        else:
+            self.latent_dim = config.latent_dim
+            self.encoder = _residual(pixels, config, self.encoded_dim)
+            self.decoder = _residual(self.latent_dim, config, pixels)
+            self._layers = f"residual, {config.blocks} blocks of width {config.width} each way, code {self.latent_dim}"
 
     def encode(self, images: Tensor) -> Posterior:
-        return Posterior(self.encoder(images))
+        return self.posterior(self.encoder(self.flatten(images)))
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        raw: Tensor = self.decoder(latents)
+        raw: Tensor = self.unflatten(self.decoder(latents))
         return raw
 
     def describe(self) -> str:
-        return "fully connected, " + "-".join(map(str, self.widths + self.widths[-2::-1]))
+        return f"fully connected{' variational' if self.variational else ''}, {self._layers}"
+
+
+def _residual(before: int, config: ResidualDenseConfig, after: int) -> nn.Sequential:
+    blocks = [ResidualLayer(config.width) for _ in range(config.blocks)]
+    last = nn.LayerNorm(config.width), nn.GELU(), nn.Linear(config.width, after)
+    return nn.Sequential(nn.Linear(before, config.width), *blocks, *last)

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from training.chance import AugmentationConfig, CorruptionConfig, augment, binarise, corrupt
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_corruption_keeps_images_between_0_and_1() -> None:
+    clean = torch.rand(8, 1, 28, 28)
+    noisy = corrupt(clean, CorruptionConfig(sigma=0.5), generator())
+    assert 0 <= noisy.min() < noisy.max() <= 1
+    assert not torch.equal(noisy, clean)
+    assert corrupt(clean, CorruptionConfig(), generator()) is clean
+
+
+def test_masking_takes_the_share_of_pixels_that_was_asked_for() -> None:
+    masked = corrupt(torch.ones(16, 1, 28, 28), CorruptionConfig(masking=0.3), generator())
+    assert set(masked.flatten().tolist()) == {0.0, 1.0}
+    assert masked.mean().item() == pytest.approx(0.7, abs=0.02)
+
+
+def test_a_pixel_is_white_as_often_as_its_intensity_says() -> None:
+    drawn = binarise(torch.full((40, 1, 28, 28), 0.25), generator())
+    assert set(drawn.flatten().tolist()) == {0.0, 1.0}
+    assert drawn.mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_without_ranges_nothing_is_augmented() -> None:
+    images = torch.rand(2, 1, 28, 28)
+    assert augment(images, AugmentationConfig(), generator()) is images
+
+
+def test_a_shift_moves_at_most_as_far_as_it_says() -> None:
+    images = torch.zeros(200, 1, 20, 28)
+    images[:, 0, 10, 14] = 1
+    moved = augment(images, AugmentationConfig(shift=3), generator())
+    where = moved.flatten(1).argmax(dim=1)
+    down, across = (where // 28 - 10).abs(), (where % 28 - 14).abs()
+    assert down.max() == across.max() == 3
+    assert 0 <= moved.min() <= moved.max() <= 1
+
+
+@pytest.mark.parametrize("distortion", [{"rotation": 90}, {"scale": 0.5}, {"shear": 40}, {"elastic": 2}])
+def test_every_distortion_keeps_the_range_and_moves_pixels(distortion: dict[str, float]) -> None:
+    images = torch.zeros(50, 1, 28, 28)
+    images[:, :, 8:20, 12:16] = 1
+    distorted = augment(images, AugmentationConfig.model_validate(distortion), generator())
+    assert 0 <= distorted.min() <= distorted.max() <= 1
+    assert (distorted - images).abs().mean(dim=(1, 2, 3)).median() > 0.005
+    assert distorted.mean().item() == pytest.approx(images.mean().item(), rel=0.25)
+
+
+def test_a_quarter_turn_is_a_quarter_turn() -> None:
+    images = torch.zeros(2000, 1, 28, 28)
+    images[:, :, 2:26, 13:15] = 1
+    turned = augment(images, AugmentationConfig(rotation=90), generator())
+    across = turned[:, 0, 13:15, :].mean(dim=(1, 2)).max()
+    assert across == pytest.approx(24 / 28, abs=0.1)  # one of them has turned nearly all the way

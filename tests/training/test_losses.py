@@ -1,0 +1,99 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch.distributions import Bernoulli, Normal
+from torch.nn import functional
+
+from service.manifest import InputSpec
+from tests.training.conftest import tiny
+from training.architectures import Posterior, build
+from training.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss, ssim
+from training.objectives import Batch, ReconstructionObjective
+
+GREY = InputSpec(height=28, width=28, channels=1)
+
+
+def test_the_kl_divergence_is_that_of_torchs_distributions() -> None:
+    mean, log_variance = torch.randn(2, 4, 3)
+    ours = kl_divergence(Posterior(mean, log_variance))
+    normal = Normal(mean, (0.5 * log_variance).exp())
+    reference = torch.distributions.kl_divergence(normal, Normal(0.0, 1.0)).sum(dim=1)
+    torch.testing.assert_close(ours, reference)
+    assert kl_divergence(Posterior(mean)).tolist() == [0, 0, 0, 0]
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    images, references = np.random.default_rng(0).random((2, 3, 28, 28, 1))
+    images[1] = references[1]
+    expected = [
+        structural_similarity(a, b, win_size=7, data_range=1.0, channel_axis=-1)  # type: ignore[no-untyped-call]
+        for a, b in zip(images, references, strict=True)
+    ]
+    found = ssim(*(torch.from_numpy(array).permute(0, 3, 1, 2) for array in (images, references)))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mse", "psnr", "ssim", "bce", "continuous-bernoulli"])
+def test_the_best_reconstruction_is_the_image_itself(kind: str) -> None:
+    recipe = tiny("fashion-vae" if kind == "continuous-bernoulli" else "mnist-vae")
+    model = build(recipe.architecture, GREY)
+    images = (torch.rand(2, 1, 28, 28) > 0.5).float()
+    config = LossConfig.model_validate({"kind": kind})
+    best, worse = (reconstruction_loss(model, size * (2 * images - 1), images, config) for size in (10.0, 1.0))
+    assert best.shape == (2,)
+    assert (best < worse).all()
+
+
+def test_likelihoods_are_those_of_their_distributions_in_nats_a_pixel() -> None:
+    model = build(tiny("mnist-vae").architecture, GREY)
+    raw, images = torch.randn(2, 1, 28, 28), torch.rand(2, 1, 28, 28).round()
+    found = reconstruction_loss(model, raw, images, LossConfig(kind="bce"))
+    torch.testing.assert_close(found, -Bernoulli(logits=raw).log_prob(images).mean(dim=(1, 2, 3)))
+    x = torch.linspace(0, 1, 20_001, dtype=torch.float64).view(-1, 1, 1, 1)
+    for logit in (-5.0, -0.01, 0.0, 3.0):
+        grey = LossConfig(kind="continuous-bernoulli")
+        density = (-reconstruction_loss(model, torch.full_like(x, logit), x, grey)).exp()
+        assert torch.trapezoid(density, x.flatten()).item() == pytest.approx(1, rel=1e-3)
+
+
+def test_the_objective_is_reconstruction_plus_weighted_divergence_per_pixel() -> None:
+    recipe = tiny("mnist-vae", "loss.beta=2.0", "data.binarise=false", "training.precision=float32")
+    model = build(recipe.architecture, GREY)
+    objective = ReconstructionObjective(model, recipe, recipe.training)
+    batch = Batch(torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8), None)
+    corrupted, clean, noise = objective.draw(batch, torch.Generator().manual_seed(0))
+    posterior = model.encode(corrupted)
+    restored = model.decode(posterior.sample(noise[:, 0]))
+    expected = functional.binary_cross_entropy(restored, clean) + 2 * kl_divergence(posterior).mean() / 784
+    torch.testing.assert_close(objective(corrupted, clean, noise), expected)
+
+
+def test_binarised_images_are_seen_and_asked_for() -> None:
+    recipe = tiny("mnist-vae")
+    objective = ReconstructionObjective(build(recipe.architecture, GREY), recipe, recipe.training)
+    batch = Batch(torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8), None)
+    seen, asked, _ = objective.draw(batch, torch.Generator().manual_seed(0))
+    assert seen is asked
+    assert set(seen.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_the_importance_weighted_bound_rises_with_the_samples_to_the_likelihood() -> None:
+    """With one latent dimension and one pixel the likelihood can be integrated."""
+    config = LossConfig(kind="bce")
+    posterior = Posterior(torch.tensor([[0.5]]), torch.tensor([[-1.0]]))
+    image = torch.ones(1, 1, 1, 1)
+    z = torch.linspace(-8, 8, 20_001, dtype=torch.float64)
+    likelihood = torch.trapezoid(Normal(0.0, 1.0).log_prob(z).exp() * (3 * z).sigmoid(), z)
+
+    def bound(samples: int, repeats: int) -> float:
+        noise = torch.randn(samples, repeats, 1, generator=torch.Generator().manual_seed(0))
+        many = Posterior(*(part.expand(repeats, 1) for part in posterior if part is not None))
+        raw = 3 * many.sample(noise)[..., None, None]
+        return float(-importance_weighted_loss(raw, image.expand(repeats, 1, 1, 1), many, noise, config).mean())
+
+    one, ten, many = bound(1, 20_000), bound(10, 2_000), bound(5_000, 20)
+    assert one < ten < many + 0.01
+    assert many == pytest.approx(math.log(likelihood), abs=0.01)

@@ -1,0 +1,52 @@
+"""The classic convolutional autoencoder: max-pooling on the way in, nearest-neighbour upsampling on the way out."""
+
+from math import prod
+from typing import Literal
+
+from torch import Tensor, nn
+
+from service.manifest import InputSpec
+from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
+
+
+class PoolingConfig(Config):
+    kind: Literal["pooling"] = "pooling"
+    widths: Widths  # channels of each convolution; every one is followed by a halving of height and width, rounded up
+    variational: Literal[False] = False
+    output: OutputName = "sigmoid"
+
+
+class PoolingAutoencoder(Autoencoder):
+    def __init__(self, config: PoolingConfig, spec: InputSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.output = OUTPUTS[config.output]()
+        sizes = [(spec.height, spec.width)]
+        for _ in config.widths:
+            height, width = sizes[-1]
+            sizes.append(((height + 1) // 2, (width + 1) // 2))
+        code = config.widths[-1], *sizes[-1]
+        self.latent_dim = prod(code)
+        inward: list[nn.Module] = []
+        for before, after in zip((spec.channels, *config.widths), config.widths, strict=False):
+            inward += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+        outward: list[nn.Module] = [nn.Unflatten(1, code)]
+        for before, after, size in zip(
+            (code[0], *config.widths[::-1]), config.widths[::-1], sizes[-2::-1], strict=False
+        ):
+            outward += [nn.Upsample(size=size), nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+        outward.append(nn.Conv2d(config.widths[0], spec.channels, 3, padding=1))
+        self.encoder = nn.Sequential(*inward, nn.Flatten())
+        self.decoder = nn.Sequential(*outward)
+
+    def encode(self, images: Tensor) -> Posterior:
+        return Posterior(self.encoder(images))
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        raw: Tensor = self.decoder(latents)
+        return raw
+
+    def describe(self) -> str:
+        return (
+            f"convolutional with max-pooling, widths {'-'.join(map(str, self.config.widths))}, code {self.latent_dim}"
+        )

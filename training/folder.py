@@ -1,0 +1,90 @@
+"""Folders of images of any size, in any format that the service reads, brought to the model's size by its own code."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from service import imaging
+from service.errors import ItemError
+from service.manifest import InputSpec
+from training.errors import DataError
+
+MAX_PIXELS = 200_000_000  # of one file; these are the user's own
+_OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".svg"}  # images that are not read, which is said of each
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Images uint8 (n, height, width, channels) in the order of their paths, and the class of each.
+
+    The classes are the names of the subfolders; `labels` is None where images lie beside them or there is only one.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    sha256: str  # of all paths and bytes
+
+
+def read(
+    directory: Path, spec: InputSpec, unfit: Literal["stop", "skip", "convert"], tell: Callable[[str], None]
+) -> Folder:
+    """Read every image below a directory; `tell` hears, file by file, of those that are unfit.
+
+    Unfit is a file that cannot be read, or whose mode (grey, colour, with transparency) is not the model's.
+    Raises DataError where there is none, or, if `unfit` is `stop`, at the end where one is unfit. `skip` leaves unfit
+    files out, and `convert` only those that cannot be read.
+    """
+    paths = sorted(path for path in directory.rglob("*") if _is_image(path, directory))
+    images: list[npt.NDArray[np.uint8]] = []
+    taken: list[Path] = []
+    digest = hashlib.sha256()
+    faults = 0
+    for path in tqdm(paths, desc=f"reading {directory.name}", unit="file"):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(directory).as_posix()}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+        try:
+            pixels = imaging.decode(data, spec, MAX_PIXELS).pixels
+            fault, usable = _foreign_mode(data, spec), unfit == "convert"
+        except ItemError as error:
+            fault, usable = str(error), False
+        if fault:
+            tell(f"{path}: {fault}")
+            faults += 1
+        if not fault or usable:
+            images.append(pixels)
+            taken.append(path.relative_to(directory))
+    if faults and unfit == "stop":
+        raise DataError(f"{faults} of {len(paths)} files are unfit; mend them, or set data.unfit to skip or convert")
+    if not images:
+        raise DataError(f"there are no images in {directory}; --data names a directory of {', '.join(imaging.FORMATS)}")
+    classes = sorted({path.parts[0] for path in taken if len(path.parts) > 1})
+    labels = None
+    if len(classes) > 1 and all(len(path.parts) > 1 for path in taken):
+        labels = np.array([classes.index(path.parts[0]) for path in taken], dtype=np.int64)
+    return Folder(np.stack(images), labels, tuple(classes) if labels is not None else (), digest.hexdigest())
+
+
+def _is_image(path: Path, directory: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+    known = path.suffix.lower() in _OTHER_SUFFIXES or path.suffix.lower() in Image.registered_extensions()
+    return known and not hidden and path.is_file()
+
+
+def _foreign_mode(data: bytes, spec: InputSpec) -> str | None:
+    """What is foreign to the model in the mode of an image that can be read."""
+    with Image.open(io.BytesIO(data), formats=imaging.FORMATS) as image:
+        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+        if image.has_transparency_data:
+            return f"its mode is {image.mode}, with transparency"
+        if grey != (spec.channels == 1):
+            return f"its mode is {image.mode}, and the model takes {'grey' if spec.channels == 1 else 'RGB'}"
+    return None

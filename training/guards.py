@@ -1,0 +1,48 @@
+"""What ends a training that cannot come to any good, with a message that says why."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from training.errors import CollapsedError, DataError, DivergedError
+
+ALIVE = 1e-8  # variance over the images, above which a latent unit or an output is not constant
+PATIENCE = 5  # epochs
+ACTIVE = 1e-2  # the same for the posterior means of a variational model (Burda et al. 2016, section 5.2)
+
+
+def check_range(images: Tensor, what: str) -> None:
+    """Raise DataError where a value is outside 0..1, or no number."""
+    low, high = (value.item() for value in images.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise DataError(f"{what} must be in 0..1, but range from {low:.4g} to {high:.4g}")
+
+
+def check_finite(loss: float, epoch: int) -> None:
+    """Raise DivergedError where the loss is no number."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss is {loss} in epoch {epoch}; lower optimiser.learning_rate")
+
+
+def dead_units(latents: Tensor, variational: bool) -> int:
+    """How many latent units (n, latent_dim) say nothing of the image."""
+    return int((latents.var(dim=0) <= (ACTIVE if variational else ALIVE)).sum())
+
+
+def collapse(dead: int, latents: Tensor, outputs: Tensor) -> str | None:
+    """What has collapsed, if anything has: all latent units are dead, or every image is given back as the same one."""
+    if dead == latents.shape[1]:
+        return f"all {dead} latent units are dead"
+    if torch.all(outputs.var(dim=0) <= ALIVE):
+        return "every image is given back as the same one"
+    return None
+
+
+def check_collapse(what: str | None, epochs: int, epoch: int) -> None:
+    """Raise CollapsedError where a collapse has lasted for `PATIENCE` epochs: the first ones are always dull."""
+    if what is not None and epochs >= PATIENCE:
+        raise CollapsedError(
+            f"{what}, for {epochs} epochs up to epoch {epoch}: "
+            "lower optimiser.learning_rate or loss.beta, or take another architecture.activation"
+        )

@@ -1,0 +1,149 @@
+"""The report of a bundle: one self-contained HTML page, and its pictures as PNGs beside it."""
+
+import base64
+import html
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from service.latents import NormalPrior, Prior
+from training import calibration, evaluation, plots
+from training.bundle import Published
+from training.data import Given, Images
+from training.recipe import Recipe
+
+PAGE = "index.html"
+
+
+class Picture(NamedTuple):
+    name: str  # of the PNG
+    title: str
+    caption: str
+    figure: Figure
+
+
+def write(model: Published, given: Given, directory: Path) -> Path:
+    """Draw all that there is to see of a bundle on its test images; gives the page."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for picture in _pictures(model, given):
+        path = directory / f"{picture.name}.png"
+        plots.save(picture.figure, path)
+        inline = base64.b64encode(path.read_bytes()).decode("ascii")
+        sections.append(
+            f"<h2>{html.escape(picture.title)}</h2>\n<p>{html.escape(picture.caption)}</p>\n"
+            f'<img alt="{html.escape(picture.title)}" src="data:image/png;base64,{inline}">'
+        )
+    page = directory / PAGE
+    page.write_text(_page(model, "\n".join(sections)), encoding="utf-8")
+    return page
+
+
+def _pictures(model: Published, given: Given) -> Iterator[Picture]:
+    recipe = Recipe.model_validate(model.manifest.provenance.recipe)
+    test, training = given.dataset.test, given.parts.training
+    shown, latent_dim = test.images[: plots.COLUMNS], model.manifest.latent_dim
+    pca = None
+    if latent_dim < min(test.images[0].size, len(training)):
+        pca = evaluation.PrincipalComponents(training.images, latent_dim, recipe.seed)
+
+    yield Picture(
+        "losses", "Loss", "Of the last training batch and of the validation images.", plots.losses(model.history())
+    )
+
+    rows = {"originals": shown, "reconstructed": plots.reconstruct(model, shown)}
+    if pca:
+        rows[f"reconstructed by {latent_dim} principal components"] = _uint8(pca.reconstruct(shown))
+    yield Picture("reconstructions", "Reconstructions", "Of the first test images.", plots.rows(rows))
+
+    if sigma := recipe.corruption.sigma:
+        noisy = evaluation.add_noise(shown, sigma)
+        rows = {"noisy": noisy, "denoised": plots.reconstruct(model, noisy), "originals": shown}
+        if pca:
+            rows[f"denoised by {latent_dim} principal components"] = _uint8(pca.reconstruct(noisy))
+        yield Picture("denoised", "Denoising", f"Gaussian noise of sigma {sigma}.", plots.rows(rows))
+
+    scattered = test.images[: plots.SCATTERED]
+    latents = model.graphs.chain_in_batches(["encoder"], ["latents"], images=scattered)["latents"]
+    how = "as they are" if latent_dim <= 3 else "projected on their first two principal components"
+    figure = plots.latent_scatter(latents, test.labels, given.dataset.classes)
+    yield Picture("latents", "Latent space", f"Latents of {len(latents)} test images, {how}.", figure)
+    if latent_dim == 2:
+        caption = "Decoded at even quantiles of a normal fitted to each dimension."
+        yield Picture("grid", "The plane of latents", caption, plots.latent_grid(model, latents))
+
+    yield Picture("samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, given, recipe))
+    yield Picture(
+        "interpolations", "Interpolations", "Straight paths between latents.", plots.interpolations(model, test.images)
+    )
+
+    calibrated = model.manifest.calibration
+    assert calibrated is not None  # every recipe calibrates
+    normal = evaluation.score(model.graphs, test.images).scores
+    strange = evaluation.score(model.graphs, given.outliers.images).scores if given.outliers else None
+    histogram = plots.error_histogram(normal, strange, recipe.data.outliers, calibrated, evaluation.RATES)
+    yield Picture("scores", "Anomaly scores", f"The {calibrated.method}, and the thresholds at two rates.", histogram)
+
+    if classes := model.manifest.classes:
+        matrix = evaluation.confusion(model.graphs, test, len(classes))
+        yield Picture("confusion", "Confusion matrix", "Of the test images.", plots.confusion_matrix(matrix, classes))
+
+
+def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:
+    """From the prior and from the mixture: of a variational model N(0, I), of any other one Gaussian is the prior."""
+    images = given.parts.training.images[: calibration.MIXTURE_IMAGES]
+    latents = model.graphs.chain_in_batches(["encoder"], ["latents"], images=images)["latents"]
+    priors: dict[str, Prior]
+    if isinstance(model.prior, NormalPrior):
+        priors = {
+            "from the prior, N(0, I)": model.prior,
+            "from a mixture of Gaussians": calibration.fit_mixture(latents, recipe.mixture_components, recipe.seed),
+        }
+    else:
+        priors = {
+            "from one Gaussian": calibration.fit_mixture(latents, 1, recipe.seed),
+            "from the mixture, which is the prior": model.prior,
+        }
+    drawn = {
+        name: plots.decode(model, prior.draw(plots.COLUMNS, plots.SAMPLE_SEED, temperature=1.0))
+        for name, prior in priors.items()
+    }
+    return plots.rows(drawn)
+
+
+def _uint8(intensities: npt.NDArray[np.float32]) -> Images:
+    return np.rint(np.clip(intensities, 0, 1) * 255).astype(np.uint8)
+
+
+def _page(model: Published, sections: str) -> str:
+    manifest = model.manifest
+    figures = "\n".join(f"<tr><td>{name}</td><td>{value:.6g}</td></tr>" for name, value in manifest.metrics.items())
+    title = html.escape(f"{manifest.name}, version {manifest.version}")
+    recipe = html.escape(json.dumps(manifest.provenance.recipe, indent=1))
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+img {{ max-width: 100%; }}
+td {{ padding: 0 1.5rem 0 0; font-variant-numeric: tabular-nums; }}
+</style>
+<h1>{title}</h1>
+<p>{html.escape(manifest.description)}.<br>
+{html.escape(manifest.architecture)}; {manifest.latent_dim} latent dimensions.</p>
+<h2>Test figures, through the exported graphs</h2>
+<table>
+{figures}
+</table>
+{sections}
+<h2>Recipe</h2>
+<pre>{recipe}</pre>
+</html>
+"""

@@ -1,0 +1,38 @@
+"""What a training is doing, as it goes: JSON lines, TensorBoard, and the history that goes into the bundle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+Row = dict[str, Any]
+
+METRICS = "metrics.jsonl"
+
+
+class Tracker:
+    """Writes a row for each epoch to `metrics.jsonl` and to TensorBoard's event files, both in `directory`.
+
+    `history` holds the rows of the epochs that are done: of a run that goes on, only these are kept.
+    """
+
+    def __init__(self, directory: Path, history: list[Row]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.history = history
+        self._lines = directory / METRICS
+        self._lines.write_text("".join(f"{json.dumps(row)}\n" for row in history), encoding="utf-8")
+        self._board = SummaryWriter(directory, purge_step=len(history))
+
+    def log(self, row: Row) -> None:
+        """A row: `stage` and `epoch`, and numbers under any other names."""
+        step = len(self.history)
+        self.history.append(row)
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name not in ("stage", "epoch"):
+                self._board.add_scalar(f"{row['stage']}/{name}", value, step)
+
+    def close(self) -> None:
+        self._board.close()
