@@ -14,7 +14,7 @@ from tests.e2e.conftest import ROOT, Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
-SMALL = ("data.calibration=50", "data.validation=20", "optimiser.epochs=1", "optimiser.batch_size=32")
+SMALL = ("data.calibration=50", "data.validation=20", "training.epochs=1", "training.batch_size=32")
 
 
 def blocks(language: str) -> list[str]:

@@ -1,0 +1,86 @@
+"""What unsupervised pre-training is worth: accuracy with few labels, with and without it.
+
+    python -m benchmarks.labels [--data DIR] [--seeds 3] [--output docs/results/labels.json]
+
+The network of the recipe `mnist-classifier` is trained as an autoencoder on all 54,000 training images without their
+labels, then fine-tuned on the few that have one, as many of each class; or it is fine-tuned from its random start.
+Everything else is the same: no augmentation, so that nothing else makes up for the missing labels, and 3,000 steps.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+
+from training import data, loop, recipe
+from training.architectures import Autoencoder, build
+from training.chance import to_float
+from training.checkpoint import Checkpoints
+from training.data import Parts, Split
+from training.distributed import Process, process
+from training.recipe import Recipe
+from training.stages import stages
+
+PLAIN = ["augmentation={}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
+    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--labels", type=int, nargs="+", default=[100, 1_000, 10_000], help="how many (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3_000, help="of fine-tuning (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipe's entry")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="where to write the figures too")
+    options = parser.parse_args()
+    everything, test = data.load_training("mnist", options.data), data.load_test("mnist", options.data)
+    accuracies: dict[str, dict[int, list[float]]] = {"pre-trained": {}, "from the start": {}}
+    with process() as here:
+        for seed in range(options.seeds):
+            overrides = [*PLAIN, *options.set, f"seed={seed}"]
+            plain = recipe.load("mnist-classifier", overrides)
+            parts = data.split(everything, plain.data, seed)
+            fresh = _network(plain)
+            trained = _train(copy.deepcopy(fresh), plain, parts, here, stage="autoencoder")
+            for count in options.labels:
+                few = recipe.load("mnist-classifier", [*overrides, *_few(count, options.steps)])
+                for name, start in (("pre-trained", trained), ("from the start", fresh)):
+                    network = _train(copy.deepcopy(start), few, parts, here, stage="classifier")
+                    accuracies[name].setdefault(count, []).append(_accuracy(network, test))
+                    print(f"seed {seed}, {count} labels, {name}: {accuracies[name][count][-1]:.4f}", flush=True)
+    if options.output:
+        options.output.write_text(json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n")
+
+
+def _network(chosen: Recipe) -> Autoencoder:
+    torch.manual_seed(chosen.seed)
+    return build(chosen.architecture, chosen.input, classes=10)
+
+
+def _few(count: int, steps: int) -> list[str]:
+    """Overrides for this many labels, and this many steps on them."""
+    size = min(100, count // 2)
+    training = f"classifier.training.batch_size={size}", f"classifier.training.epochs={steps // (count // size)}"
+    return [f"classifier.labels={count}", *training]
+
+
+def _train(network: Autoencoder, chosen: Recipe, parts: Parts, here: Process, stage: str) -> Autoencoder:
+    (only,) = (planned for planned in stages(chosen, network, parts) if planned.name == stage)
+    with tempfile.TemporaryDirectory() as directory:
+        loop.train([only], chosen.seed, Checkpoints(Path(directory), chosen.fingerprint(stage)), here, print)
+    return network
+
+
+@torch.no_grad()
+def _accuracy(network: Autoencoder, test: Split) -> float:
+    images, labels = test.tensors(torch.device("cpu"))
+    assert labels is not None
+    answers = network.classify(network.encode(to_float(images)).mean).argmax(dim=1)
+    return (answers == labels).float().mean().item()
+
+
+if __name__ == "__main__":
+    main()

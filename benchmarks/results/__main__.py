@@ -1,0 +1,189 @@
+"""Write docs/results.md from the figures that the benchmarks left in docs/results/.
+
+python -m benchmarks.results [--figures docs/results] [--output docs/results.md]
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from training import recipe
+
+
+class Row(NamedTuple):
+    """A line of the table: a recipe, the figures that it is judged by, and what they are held against."""
+
+    recipe: str
+    figures: tuple[str, ...]
+    reference: str = ""
+    goal: str = ""
+
+
+NOT_YET = "not trained yet"
+NAMES = {
+    "mse": "MSE",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "nll": "NLL",
+    "elbo": "ELBO",
+    "accuracy": "accuracy",
+}
+ROWS = (
+    Row("mnist-undercomplete", ("mse",), "", "at most 0.0010; stretch 0.0007"),
+    Row("classics/mnist-undercomplete", ("mse",), "reported: 0.0279"),
+    Row("mnist-stacked", ("mse",), "", "at most 0.0020"),
+    Row("classics/mnist-stacked", ("mse",)),
+    Row("classics/mnist-stacked-greedy", ("mse",)),
+    Row("mnist-stacked-sigmoid", ("mse",), "", "at most 0.0022"),
+    Row("classics/mnist-stacked-sigmoid", ("mse",), "reported: 0.0446"),
+    Row("classics/mnist-stacked-sigmoid-greedy", ("mse",)),
+    Row(
+        "mnist-denoising",
+        ("psnr", "ssim"),
+        "a small U-Net: 21.0 dB, 0.86",
+        "at least 22.0 dB, 0.90; stretch 22.5, 0.92",
+    ),
+    Row("classics/mnist-denoising", ("psnr", "ssim"), "after 5 epochs: 18.2 dB, 0.81"),
+    Row("mnist-latent2", ("mse",), "", "at most 0.0345"),
+    Row("classics/mnist-latent2", ("mse",), "an MLP: 0.0401"),
+    Row("fashion-latent3", ("mse",), "", "at most 0.0185"),
+    Row("classics/fashion-latent3", ("mse",), "an MLP: 0.0220"),
+    Row("mnist-vae", ("nll", "elbo"), "VampPrior 85.8, PIWAE 84.6 nats", "NLL at most 85.0 nats; stretch 84.0"),
+    Row("classics/mnist-vae", ("nll", "elbo")),
+    Row("fashion-vae", ("elbo", "mse")),
+    Row(
+        "mnist-classifier",
+        ("accuracy",),
+        "stacked denoising AE 98.72 %, ladder 99.43 %",
+        "at least 99.0 %; stretch 99.4",
+    ),
+    Row("classics/mnist-classifier", ("accuracy",), "reported: 96.16 %"),
+    Row("mnist-classifier-conv", ("accuracy",), "", "at least 99.6 %"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.splitlines()[0])
+    parser.add_argument("--figures", type=Path, default=Path("docs/results"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("docs/results.md"), metavar="MD", help="(%(default)s)")
+    options = parser.parse_args()
+    options.output.write_text(render(options.figures), encoding="utf-8")
+    print(f"wrote {options.output}")
+
+
+def render(figures: Path) -> str:
+    """The document, from `models.json`, `labels.json` and `training-speed.json` in a directory."""
+
+    def read(name: str) -> Any:
+        path = figures / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    return f"""# Results
+
+Written by `python -m benchmarks.results` from the figures in [docs/results](results), which the commands below found.
+
+## Models
+
+`python -m benchmarks.models` trains every recipe on the full data and measures the exported bundle with ONNX Runtime on
+all 10,000 test images, which nothing else reads: choices were made on validation images. Every number stands for one
+run, or for the mean and standard deviation of three seeds where a run takes less than ten minutes. PCA has as many
+components as the network has latent dimensions. NLL is estimated with 5,000 importance samples of the posterior for
+each of the first 1,000 test images, binarised once. The classic configurations are recipes too
+([classics](../training/recipes/classics)).
+
+{_models(read("models"))}
+
+## Labels
+
+`python -m benchmarks.labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned on
+few labels, after unsupervised pre-training on all training images, and from its random start. Mean and standard
+deviation of three seeds.
+
+{_labels(read("labels"))}
+
+## Speed of the training loop
+
+`python -m benchmarks.training`: images a second.
+
+{_speed(read("training-speed"))}
+"""
+
+
+def _models(found: dict[str, Any]) -> str:
+    lines = ["| recipe | measured | PCA | reference | goal | trained |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in ROWS:
+        runs = found.get(row.recipe, [])
+        measured = "; ".join(_figure(name, runs) for name in row.figures) if runs else NOT_YET
+        pca = "; ".join(
+            _figure(name, runs, "pca_") for name in row.figures if runs and f"pca_{name}" in runs[0]["metrics"]
+        )
+        link = f"[`{row.recipe}`](../training/recipes/{row.recipe}.toml)"
+        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(runs)} |")
+    missing = set(recipe.available()) - {"folder"} - {row.recipe for row in ROWS}
+    assert not missing, f"the table lacks {missing}"
+    return "\n".join(lines)
+
+
+def _figure(name: str, runs: list[Any], prefix: str = "") -> str:
+    values = [run["metrics"][prefix + name] for run in runs]
+    mean = statistics.mean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    factor, digits, unit = 1, 2, ""
+    if name == "mse":
+        digits = 6 if mean < 0.001 else 5
+    elif name == "accuracy":
+        factor, unit = 100, " %"
+    elif name == "psnr":
+        unit = " dB"
+    elif name == "ssim":
+        digits = 4
+    else:
+        unit = " nats"
+    number = f"{factor * mean:.{digits}f}"
+    if spread is not None:
+        number += f" ± {factor * spread:.{digits}f}"
+    return f"{NAMES[name]} {number}{unit}"
+
+
+def _trained(runs: list[Any]) -> str:
+    if not runs:
+        return ""
+    minutes = statistics.mean(run["minutes"] for run in runs)
+    return f"{minutes:.1f} min, {runs[0]['device']}" + (f", {len(runs)} seeds" if len(runs) > 1 else ", one run")
+
+
+def _labels(found: dict[str, Any]) -> str:
+    if not found:
+        return NOT_YET
+    accuracy = found["accuracy"]
+    lines = ["| labels | " + " | ".join(accuracy) + " |", "| --- |" + " --- |" * len(accuracy)]
+    for count in next(iter(accuracy.values())):
+        cells = [
+            f"{100 * statistics.mean(runs[count]):.2f} ± {100 * statistics.stdev(runs[count]):.2f} %"
+            for runs in accuracy.values()
+        ]
+        lines.append(f"| {int(count):,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _speed(found: dict[str, Any]) -> str:
+    if not found:
+        return NOT_YET
+    lines = [
+        f"On {found['device']}.",
+        "",
+        "| recipe | ours | bare loop | ours / bare | DataLoader loop | ours / DataLoader |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, rates in found["images_per_second"].items():
+        ours, bare, loader = rates["ours"], rates["bare"], rates["dataloader"]
+        lines.append(
+            f"| `{name}` | {ours:,.0f} | {bare:,.0f} | {ours / bare:.2f} | {loader:,.0f} | {ours / loader:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

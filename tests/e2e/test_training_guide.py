@@ -1,0 +1,107 @@
+"""Every command of docs/training.md works as it stands, here on a few images and away from the repository."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.manifest import MANIFEST
+from tests.conftest import DATA
+from tests.e2e.conftest import ROOT
+from training.recipe import Recipe
+
+GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
+    for line in block.splitlines()
+]
+SMALL = ("data.calibration=50", "data.validation=20", "training.epochs=1", "training.batch_size=32")
+OPTIONS = {
+    "train": ["--data", str(DATA), "--set", "mixture_components=2"],
+    "evaluate": ["--data", str(DATA)],
+    "report": ["--data", str(DATA)],
+    "benchmarks.models": ["--data", str(DATA), "--set", "mixture_components=2", "--output", "docs/results"],
+    "benchmarks.labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
+    "benchmarks.training": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
+}
+
+
+def small(command: str) -> list[str]:
+    """The command with fewer images and steps."""
+    words = command.split()
+    runner = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}[words[0]]
+    kind = next((word for word in words if word in OPTIONS), None)
+    extra = list(OPTIONS[kind]) if kind else []
+    if kind == "train" or (kind or "").startswith("benchmarks"):
+        extra += [word for entry in SMALL for word in ("--set", entry)]
+    if kind == "benchmarks.labels":
+        extra += ["--output", "docs/results/labels.json"]
+    if kind == "benchmarks.training":
+        extra += ["--output", "docs/results/training-speed.json"]
+    if "folder" in words:
+        extra += [
+            "--data",
+            "photos",
+            "--set",
+            "data.test=4",
+            "--set",
+            "data.calibration=8",
+            "--set",
+            "data.validation=4",
+        ]
+        extra += ["--set", "training.batch_size=2"]
+    if "pretraining.epochs=5" in words:
+        extra += ["--set", "pretraining.epochs=1", "--set", "pretraining.batch_size=32"]
+    return [*runner, *words[1:], *extra]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the folder of photographs that the guide speaks of; the commands write here."""
+    directory = tmp_path_factory.mktemp("guide")
+    (directory / "photos").mkdir()
+    (directory / "docs" / "results").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for index in range(24):
+        picture = generator.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(directory / "photos" / f"{index}.png")
+    Image.new("L", (9, 9)).save(directory / "photos" / "grey.png")
+    return directory
+
+
+def test_the_commands_of_the_guide_work(workplace: Path) -> None:
+    assert len(COMMANDS) == 12
+    for command in COMMANDS:
+        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            small(command), cwd=workplace, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
+    assert published == {"my-stack", "sharp", "greedy", "my-photos", "shared", "mnist-undercomplete"}
+    seeds = {path.parts[-3] for path in (workplace / "runs" / "study").glob(f"*/1/{MANIFEST}")}
+    assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
+    results = (workplace / "docs" / "results.md").read_text()
+    assert re.search(r"mnist-undercomplete`\].* MSE \d\.\d+ ± \d\.\d+ .*3 seeds", results)
+    assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
+    speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())["images_per_second"]
+    assert all(set(rates) == {"ours", "bare", "dataloader"} for rates in speeds.values())
+
+
+@pytest.mark.parametrize("table", re.findall(r"^\| `\[([a-z]+)\]` ", GUIDE, re.MULTILINE))
+def test_the_guide_names_every_entry_of_a_table(table: str) -> None:
+    (line,) = (line for line in GUIDE.splitlines() if line.startswith(f"| `[{table}]`"))
+    annotation = Recipe.model_fields[table].annotation
+    kinds = getattr(annotation, "__args__", (annotation,))
+    entries = {entry for kind in kinds for entry in getattr(kind, "model_fields", {})}
+    if table in ("architecture", "optimiser"):
+        entries = {"kind"}  # the others are the entries of one kind or another
+    assert entries
+    for entry in entries - {"optimiser", "training"}:  # tables of their own
+        assert f"`{entry}`" in line, entry
