@@ -4,14 +4,13 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
 from training.errors import CheckpointError
 
-Name = Literal["last", "best"]
 State = dict[str, Any]
 
 _TENSOR = "$tensor"
@@ -19,9 +18,10 @@ _TENSOR = "$tensor"
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints `last` and `best` of the run with this fingerprint, in a directory of its own.
+    """The checkpoints of the run with this fingerprint, in a directory of its own.
 
-    Each is a JSON file, which names the safetensors file that holds its tensors.
+    `last` is the whole state, `best-STAGE` the best network of a stage. Each is a JSON file, which names the
+    safetensors file that holds its tensors.
     """
 
     runs: Path
@@ -31,7 +31,7 @@ class Checkpoints:
     def directory(self) -> Path:
         return self.runs / self.fingerprint[:12]
 
-    def save(self, name: Name, state: State) -> None:
+    def save(self, name: str, state: State) -> None:
         """Replace a checkpoint: a kill leaves the old one or the new one. `state` is a tree of dicts and lists."""
         tensors: dict[str, Tensor] = {}
         tree = _take_tensors(state, "", tensors)
@@ -46,7 +46,7 @@ class Checkpoints:
         except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"a checkpoint cannot be written to {self.directory}: {error}") from error
 
-    def load(self, name: Name) -> State | None:
+    def load(self, name: str) -> State | None:
         """The saved state, on the CPU; None where there is none. Raises CheckpointError where it is damaged."""
         path = self._record(name)
         if not path.is_file():
@@ -65,10 +65,10 @@ class Checkpoints:
         """Remove the checkpoints and what was tracked beside them."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _record(self, name: Name) -> Path:
+    def _record(self, name: str) -> Path:
         return self.directory / f"{name}.json"
 
-    def _free_file(self, name: Name) -> Path:
+    def _free_file(self, name: str) -> Path:
         """One of two files: that which the present checkpoint does not need."""
         taken = f'"{name}-a.safetensors"'
         record = self._record(name)

@@ -166,10 +166,14 @@ class Run:
                 if tracker:
                     tracker.log(row)
                     if better:
-                        checkpoints.save("best", {"row": row, "network": self.averaged.objective.state_dict()})
+                        checkpoints.save(self._best_name, {"row": row, "network": self.averaged.objective.state_dict()})
                     whole = {"stage": self.index, "run": self.state_dict(), "history": history}
                     checkpoints.save("last", whole | _random_states(self.generator))
         self.objective.load_state_dict(self._outcome(checkpoints))
+
+    @property
+    def _best_name(self) -> str:
+        return f"best-{self.stage.name}"
 
     def _patience_is_over(self) -> bool:
         patience = self.stage.training.patience
@@ -178,7 +182,7 @@ class Run:
     def _outcome(self, checkpoints: Checkpoints) -> dict[str, Any]:
         if self.stage.training.patience is None:
             return self.averaged.objective.state_dict()
-        best = checkpoints.load("best")
+        best = checkpoints.load(self._best_name)
         assert best is not None  # the first epoch was better than none
         network: dict[str, Any] = best["network"]
         return network

@@ -48,7 +48,7 @@ def _layers(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
     optimiser = AdamwConfig(learning_rate=options.learning_rate)
     return [
         Stage(
-            f"layer {layer + 1}",
+            f"layer-{layer + 1}",
             LayerObjective(network, recipe, training, layer),
             training,
             optimiser,

@@ -183,7 +183,7 @@ def test_training_stops_early_and_takes_the_best_weights(images: Split, tmp_path
     losses = [row["validation_loss"] for row in history]
     assert len(losses) < 40
     assert losses.index(min(losses)) == len(losses) - 4
-    best = Checkpoints(tmp_path, recipe.fingerprint()).load("best")
+    best = Checkpoints(tmp_path, recipe.fingerprint()).load("best-autoencoder")
     assert best is not None
     assert best["row"] == history[-4]
     assert torch.equal(network.state_dict()["encoder.0.0.weight"], best["network"]["network.encoder.0.0.weight"])
