@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from service.manifest import (
     Calibration,
@@ -164,7 +165,10 @@ def write_report(name: str, directory: Path | None, models: Path, output: Path |
 
 def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Recipe, Given]:
     published = bundle.newest(models, name)
-    recipe = Recipe.model_validate(published.manifest.provenance.recipe)
+    try:
+        recipe = Recipe.model_validate(published.manifest.provenance.recipe)
+    except ValidationError as error:
+        raise RecipeError(f"{name} was trained by a version whose recipes had other entries; train it again") from error
     return published, recipe, load(recipe, directory, tell)
 
 

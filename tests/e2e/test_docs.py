@@ -90,9 +90,14 @@ def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
         manifest = ModelManifest.model_validate_json(path.read_bytes())
         (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{manifest.name}`]"))
         metrics = manifest.metrics
-        figures = [f"{metrics['auroc_against_fashion-mnist']:.4f}"]
+        (auroc,) = (value for name, value in metrics.items() if name.startswith("auroc_against_"))
+        figures = [f"{auroc:.4f}", f"]({path.parent.relative_to(ROOT)}/README.md)"]
         if "psnr" in metrics:
             figures += [f"{metrics['psnr']:.2f} dB", f"SSIM {metrics['ssim']:.3f}"]
+        elif "nll" in metrics:
+            figures += [f"NLL {metrics['nll']:.2f} nats"]
+        elif "accuracy" in metrics:
+            figures += [f"accuracy {100 * metrics['accuracy']:.2f} %"]
         else:
             figures += [f"MSE {metrics['mse']:.5f}"]
         for figure in figures:

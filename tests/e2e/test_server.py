@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,12 @@ from training.evaluation import add_noise
 
 DIGITS = read_idx(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
-MODELS = ("mnist-undercomplete", "mnist-denoising", "mnist-vae")
+MODELS = sorted(path.name for path in (ROOT / "models").iterdir() if path.is_dir())
+
+
+def seen_and_strange(model: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images of the kind that a model was trained on, and of another."""
+    return (CLOTHES, DIGITS) if model.startswith("fashion") else (DIGITS, CLOTHES)
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
@@ -75,15 +81,16 @@ def test_one_line_says_that_it_is_ready(server: Server) -> None:
 @pytest.mark.parametrize("body", bodies(DIGITS))
 @pytest.mark.parametrize("model", MODELS)
 def test_images_are_embedded_reconstructed_and_scored(server: Server, model: str, body: str) -> None:
-    options = bodies(DIGITS)[body]
-    count = 1 if body.startswith("image/") else len(DIGITS)
+    images, _ = seen_and_strange(model)
+    options = bodies(images)[body]
+    count = 1 if body.startswith("image/") else len(images)
     latents = ask(server, model, "encode", **options)["latents"]
     reconstructed = ask(server, model, "reconstruct", **options)
     scored = ask(server, model, "anomaly-score?heatmap=true&false_positive_rate=0.001", **options)
     assert np.shape(latents)[0] == count
-    for text, expected, claimed in zip(reconstructed["images"], DIGITS, reconstructed["errors"], strict=False):
+    for text, expected, claimed in zip(reconstructed["images"], images, reconstructed["errors"], strict=False):
         assert error(image_of(text), expected) == pytest.approx(claimed, abs=1e-4)
-        assert claimed < 0.03
+        assert claimed < (0.08 if "latent" in model else 0.03)
     assert [result["is_anomaly"] for result in scored["results"]] == [False] * count
     decoded = ask(server, model, "decode", json={"latents": latents})["images"]
     assert decoded == reconstructed["images"]
@@ -98,9 +105,20 @@ def test_noise_is_removed(server: Server, body: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_clothes_are_anomalies(server: Server, model: str) -> None:
-    results = ask(server, model, "anomaly-score", **bodies(CLOTHES)["multipart"])["results"]
+def test_images_of_another_kind_are_anomalies(server: Server, model: str) -> None:
+    _, strange = seen_and_strange(model)
+    results = ask(server, model, "anomaly-score", **bodies(strange)["multipart"])["results"]
     assert sum(result["is_anomaly"] for result in results) >= 4
+
+
+@pytest.mark.parametrize("body", bodies(DIGITS))
+@pytest.mark.parametrize("model", [model for model in MODELS if "classifier" in model])
+def test_digits_are_named(server: Server, model: str, body: str) -> None:
+    results = ask(server, model, "classify", **bodies(DIGITS)[body])["results"]
+    assert [result["label"] for result in results] == list("72104"[: len(results)])
+    for result in results:
+        assert result["probability"] == max(result["probabilities"].values())
+        assert sum(result["probabilities"].values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -135,7 +153,7 @@ def test_the_examples_of_the_openapi_document_work_when_pasted(server: Server) -
             answer = requests.post(url, json=example, timeout=60)
             assert answer.status_code == 200, (path, answer.text)
             tried += 1
-    assert tried == 14
+    assert tried == 16
 
 
 def test_a_damaged_bundle_is_left_out_and_the_others_serve(tmp_path: Any) -> None:
@@ -147,8 +165,9 @@ def test_a_damaged_bundle_is_left_out_and_the_others_serve(tmp_path: Any) -> Non
     server = start("--models", str(tmp_path / "models"), "--device", "cpu")
     ready = requests.get(f"{server.url}/readyz", timeout=60).json()
     assert server.end() == 0
-    assert set(ready["models"]) == {"mnist-undercomplete", "mnist-denoising"}
-    assert "decoder.onnx is damaged" in ready["failed"]["mnist-vae/1"]
+    assert set(ready["models"]) == set(MODELS) - {"mnist-vae"}
+    (failure,) = ready["failed"].values()
+    assert "decoder.onnx is damaged" in failure
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -166,7 +185,7 @@ def test_check_says_what_works() -> None:
     done = run("check", "--models", "models", "--device", "cpu")
     assert done.returncode == 0, done.stdout
     for model in MODELS:
-        assert f"{model} version 1: works on CPUExecutionProvider: encode" in done.stdout
+        assert re.search(rf"{model} version \d+: works on CPUExecutionProvider: encode", done.stdout)
 
 
 def test_check_says_what_does_not_work(tmp_path: Any) -> None:

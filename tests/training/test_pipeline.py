@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.training.conftest import tiny
 from training import bundle, cli, evaluation, export, pipeline
 from training.architectures import Posterior, build
 from training.data import load_test, load_training
-from training.errors import ParityError
+from training.errors import ParityError, RecipeError
 from training.graphs import Graphs
 from training.losses import importance_weighted_loss
 from training.recipe import Recipe
@@ -99,6 +100,18 @@ def test_a_published_model_can_be_measured_again(
     assert again == pytest.approx(manifest.metrics)
     assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
     assert "there is no bundle of nothing" in capsys.readouterr().err
+
+
+def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> None:
+    home = tmp_path / "old" / "1"
+    shutil.copytree(published, home)
+    manifest = json.loads((home / MANIFEST).read_text())
+    manifest["provenance"]["recipe"]["optimiser"]["epochs"] = 3
+    (home / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(
+        RecipeError, match="old was trained by a version whose recipes had other entries; train it again"
+    ):
+        pipeline.evaluate_published("old", DATA, tmp_path, lambda _: None)
 
 
 def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) -> None:
