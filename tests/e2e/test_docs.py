@@ -34,7 +34,7 @@ def workplace(tmp_path: Path) -> Path:
 
 def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
     python = "".join(blocks("python"))
-    for operation in ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate"):
+    for operation in ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify"):
         assert any(operation in curl for curl in CURLS)
         assert operation in python
 
@@ -56,7 +56,7 @@ def test_the_python_examples_print_what_they_say(server: Server, workplace: Path
     assert done.returncode == 0, done.stderr
     promised = [re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
-    assert len(promised) == len(printed) == 5
+    assert len(promised) == len(printed) == 6
     for expected, line in zip(promised, printed, strict=True):
         assert line.startswith(expected)
 
