@@ -27,7 +27,7 @@ class AugmentationConfig(Config):
     rotation: NonNegativeFloat = 0.0  # degrees
     scale: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1, in each direction
     shear: NonNegativeFloat = 0.0  # degrees
-    elastic: NonNegativeFloat = 0.0  # pixels: standard deviation of a smooth field (Simard et al. 2003)
+    elastic: NonNegativeFloat = 0.0  # pixels: the scale of a smooth random field (Simard et al. 2003)
 
     @property
     def active(self) -> bool:
@@ -52,7 +52,7 @@ def corrupt(images: Tensor, config: CorruptionConfig, generator: torch.Generator
     if config.sigma:
         images = (images + config.sigma * normal(images.shape, generator)).clamp(0, 1)
     if config.masking:
-        images = images * (uniform(tuple(images.shape), generator) >= config.masking)
+        images = images * (uniform((len(images), 1, *images.shape[2:]), generator) >= config.masking)
     return images
 
 
@@ -72,7 +72,9 @@ def augment(images: Tensor, config: AugmentationConfig, generator: torch.Generat
     across, down = 1 / (1 + config.scale * (2 * uniform((2, count), generator) - 1))
     move = (2 * uniform((count, 2), generator) - 1) * config.shift
     cos, sin, slant = angle.cos(), angle.sin(), shear.tan()
-    entries = [across * cos, across * (slant * cos - sin), down * sin, down * (slant * sin + cos)]
+    # affine_grid counts in halves of height and width, in which only a square's rotation is a rotation.
+    aspect = height / width
+    entries = [across * cos, across * (slant * cos - sin) * aspect, down * sin / aspect, down * (slant * sin + cos)]
     matrix = torch.stack(entries, dim=1).view(count, 2, 2)
     size = torch.tensor([width, height], device=images.device)
     affine = torch.cat([matrix, (2 * move / size)[..., None]], dim=2)

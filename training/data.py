@@ -131,7 +131,11 @@ def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None,
     (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
     for part in (training, test):
         check_fits(part.images, spec)
-    classes = SOURCES[config.dataset].classes if training.labels is not None else ()
+    classes = SOURCES[config.dataset].classes
+    if training.labels is None or test.labels is None:
+        return Dataset(Split(training.images), Split(test.images), (), digests[0] | digests[1])
+    if max(training.labels.max(), test.labels.max()) >= len(classes):
+        raise DataError(f"a label is above {len(classes) - 1}, the last of {config.dataset}: are these its files?")
     return Dataset(training, test, classes, digests[0] | digests[1])
 
 
@@ -172,7 +176,7 @@ def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path
         raise DataError(f"{len(found.images)} images are too few: {config.test} are held out (data.test)")
     every = Split(found.images, found.labels)
     test, training = np.split(np.random.default_rng(seed).permutation(len(every)), [config.test])
-    return Dataset(every.take(training), every.take(test), found.classes, {directory.name: found.sha256})
+    return Dataset(every.take(training), every.take(test), found.classes, {directory.resolve().name: found.sha256})
 
 
 def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:

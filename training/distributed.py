@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.errors import RecipeError
+
+_TORCHRUN = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+
 
 @dataclass(frozen=True)
 class Process:
@@ -27,6 +31,11 @@ class Process:
         """This process's part of a batch, whose size `count` divides."""
         return batch.chunk(self.count)[self.rank]
 
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            distributed.barrier()
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, which averages its gradients over the processes."""
         return module if self.count == 1 else DistributedDataParallel(module)
@@ -34,11 +43,13 @@ class Process:
 
 @contextmanager
 def process() -> Iterator[Process]:
-    """This process as `torchrun` started it, or the only one."""
-    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """This process as `torchrun` started it, or the only one. Raises RecipeError where there are too few GPUs."""
+    rank, local_rank, count = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if local_rank >= torch.cuda.device_count():
+            raise RecipeError(f"{torch.cuda.device_count()} GPUs cannot serve {local_rank + 1} processes, one each")
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if count > 1:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -20,7 +20,7 @@ from service.manifest import Calibration
 from training.calibration import RECONSTRUCT, SCORE
 from training.data import Images, Labels, Split
 from training.graphs import BATCH, Arrays, Graphs
-from training.losses import LossConfig, log_likelihood
+from training.losses import SSIM_WINDOW, LossConfig, log_likelihood
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def likeness(images: Images, clean: Images) -> dict[str, float]:
     """`psnr` in dB and `ssim` (7x7 uniform window, Wang et al. 2004), each the mean over the uint8 images."""
     psnr = -10 * np.log10(np.maximum(squared_errors(images, clean), 1e-10))
     ssim = [
-        structural_similarity(a, b, win_size=7, data_range=255, channel_axis=-1)  # type: ignore[no-untyped-call]
+        structural_similarity(a, b, win_size=SSIM_WINDOW, data_range=255, channel_axis=-1)  # type: ignore[no-untyped-call]
         for a, b in zip(clean, images, strict=True)
     ]
     return {"psnr": float(psnr.mean()), "ssim": float(np.mean(ssim))}
@@ -174,3 +174,10 @@ class PrincipalComponents:
 
     def _flat(self, images: Images) -> npt.NDArray[np.float32]:
         return np.asarray(images.reshape(len(images), -1), dtype=np.float32) / np.float32(255)
+
+
+def principal_components(training: Images, latent_dim: int, seed: int) -> PrincipalComponents | None:
+    """As many as there are latent dimensions; None where these are no fewer than pixels or images."""
+    if latent_dim >= min(training[0].size, len(training)):
+        return None
+    return PrincipalComponents(training, latent_dim, seed)

@@ -86,7 +86,10 @@ class _Graph:
 
 @dataclass(frozen=True)
 class Exported:
-    """The file of each graph, in the order in which they can be chained, and the largest difference from torch."""
+    """The file of each graph, in the order in which they can be chained, and the largest difference from torch.
+
+    The difference is relative to the largest number of the output where that is above 1.
+    """
 
     files: dict[GraphName, str]
     parity: dict[str, float]
@@ -97,7 +100,8 @@ def export(model: Autoencoder, spec: InputSpec, samples: Images, directory: Path
 
     The model's weights are rounded to float16, in which they are stored; everything is computed in float32.
     `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
-    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4), or one step of an uint8.
+    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4), or one step of an uint8; of an
+    output with numbers above 1, relative to the largest.
     """
     _round_to_half(model)
     graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood)
@@ -194,7 +198,9 @@ def _parity(graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images
             expected |= _run_torch(graph, expected)
         found = exported.chain(graphs, images=images[:size])
         for name in largest:
-            difference = np.abs(found[name].astype(np.float64) - expected[name].astype(np.float64)).max()
+            reference = expected[name].astype(np.float64)
+            scale = 1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
+            difference = np.abs(found[name].astype(np.float64) - reference).max() / scale
             largest[name] = float(np.maximum(largest[name], difference))  # which keeps NaN, as max does not
     for name, difference in largest.items():
         tolerance = OTHER_TOLERANCES.get(name, FLOAT_TOLERANCE)

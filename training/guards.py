@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,17 +14,19 @@ PATIENCE = 5  # epochs
 ACTIVE = 1e-2  # the same for the posterior means of a variational model (Burda et al. 2016, section 5.2)
 
 
-def check_range(images: Tensor, what: str) -> None:
-    """Raise DataError where a value is outside 0..1, or no number."""
-    low, high = (value.item() for value in images.aminmax())
-    if not (low >= 0 and high <= 1):
-        raise DataError(f"{what} must be in 0..1, but range from {low:.4g} to {high:.4g}")
+def check_images(images: npt.NDArray[np.generic]) -> None:
+    """Raise DataError where images are not uint8, for only these are sure to be in 0..1 when divided by 255."""
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"images must be uint8, 0 to 255, of which the network sees 0..1; these are {images.dtype}, "
+            f"{images.min():.4g} to {images.max():.4g}"
+        )
 
 
-def check_finite(loss: float, epoch: int) -> None:
+def check_finite(loss: float, stage: str, epoch: int) -> None:
     """Raise DivergedError where the loss is no number."""
     if not math.isfinite(loss):
-        raise DivergedError(f"the loss is {loss} in epoch {epoch}; lower optimiser.learning_rate")
+        raise DivergedError(f"the loss is {loss} in epoch {epoch} of {stage}; lower the learning_rate of its optimiser")
 
 
 def dead_units(latents: Tensor, variational: bool) -> int:

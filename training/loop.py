@@ -19,7 +19,7 @@ from training.data import Split, Tell
 from training.distributed import Process
 from training.errors import CheckpointError, DataError, RecipeError
 from training.objectives import Batch, Measured, Objective
-from training.optimisers import OptimiserConfig, ScheduleConfig, build_optimiser, build_schedule
+from training.optimisers import OptimiserConfig, ScheduleConfig, build_optimiser, build_schedule, check_steps
 from training.recipe import TrainingConfig
 from training.tracking import Row, Tracker
 
@@ -44,12 +44,13 @@ def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Pro
 
     The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged weights. The same
     stages, seed and machine give the same weights, with or without an interruption between epochs; several processes
-    give those of one but for rounding. `tell` hears of a run that goes on. Raises DivergedError, CollapsedError,
-    DataError (images outside 0..1, or too few), RecipeError (too few steps, a batch that the processes cannot share)
-    and CheckpointError.
+    give those of one but for rounding, and of them the first has the history. `tell` hears of a run that goes on.
+    Raises DivergedError, CollapsedError, DataError (images that are not uint8, or too few), RecipeError (too few steps,
+    a batch that the processes cannot share) and CheckpointError.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-    torch.use_deterministic_algorithms(True)
+    for stage in stages:
+        _check(stage, process)
+    be_deterministic()
     generator = torch.Generator(process.device).manual_seed(seed)
     state = checkpoints.load("last")
     history: list[Row] = state["history"] if state else []
@@ -66,6 +67,23 @@ def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Pro
         tracker.close()
     stages[-1].objective.cpu().eval()
     return history
+
+
+def be_deterministic() -> None:
+    """Let torch take only algorithms that give the same bits each time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    torch.use_deterministic_algorithms(True)
+
+
+def _check(stage: Stage, process: Process) -> None:
+    """Raise what would end a stage at its start, which may be hours after that of the first one."""
+    size = stage.training.batch_size
+    guards.check_images(stage.images.images)
+    if len(stage.images) < size:
+        raise DataError(f"{stage.name}: {len(stage.images)} images are too few to train on: a batch takes {size}")
+    if size % process.count:
+        raise RecipeError(f"{stage.name}: a batch_size of {size} cannot be shared by {process.count} processes")
+    check_steps(stage.schedule, len(stage.images) // size * stage.training.epochs, stage.name)
 
 
 def _random_states(generator: torch.Generator) -> State:
@@ -108,11 +126,7 @@ class Run:
         self.epoch = 0
         self.collapsed = 0  # epochs without a break
         self.best = (0, float("inf"))  # the epoch with the lowest validation loss, and this loss
-        if options.batch_size % process.count:
-            raise RecipeError(f"training.batch_size {options.batch_size} cannot be shared by {process.count} processes")
         self.steps_per_epoch = len(stage.images) // options.batch_size
-        if self.steps_per_epoch == 0:
-            raise DataError(f"{len(stage.images)} images are too few to train on: a batch takes {options.batch_size}")
         # Small data sets are kept whole on the device as uint8: no loader, no copies while training.
         self.images, self.labels = stage.images.tensors(process.device)
         self.validation = Batch(*stage.validation.tensors(process.device))
@@ -121,8 +135,8 @@ class Run:
         for part in self.objective.trained:
             part.requires_grad_(True)
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        self.averaged = _MovingAverage(self.objective, options.ema)
         self.shared = process.wrap(self.objective)
+        self.averaged = _MovingAverage(self.objective, options.ema)
         self.optimiser = build_optimiser(stage.optimiser, self.parameters)
         self.schedule = build_schedule(stage.schedule, self.optimiser, self.steps_per_epoch * options.epochs)
 
@@ -169,6 +183,7 @@ class Run:
                         checkpoints.save(self._best_name, {"row": row, "network": self.averaged.objective.state_dict()})
                     whole = {"stage": self.index, "run": self.state_dict(), "history": history}
                     checkpoints.save("last", whole | _random_states(self.generator))
+        self.process.wait()  # for the first process, which writes what all read now
         self.objective.load_state_dict(self._outcome(checkpoints))
 
     @property
@@ -192,7 +207,7 @@ class Run:
         started, rate = time.monotonic(), self.schedule.get_last_lr()[0]
         for step, loss in enumerate(self.steps()):
             if step % CHECK_EVERY == 0 or step == self.steps_per_epoch - 1:
-                guards.check_finite(loss.item(), self.epoch)
+                guards.check_finite(loss.item(), self.stage.name, self.epoch)
                 bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", refresh=False)
             bar.update()
         trained = time.monotonic() - started
@@ -213,17 +228,15 @@ class Run:
         size = self.stage.training.batch_size
         order = torch.randperm(len(self.images), generator=self.generator, device=self.process.device)
         for step in range(self.steps_per_epoch):
-            yield self._step(order[step * size : (step + 1) * size], check=step == 0)
+            yield self._step(order[step * size : (step + 1) * size])
 
-    def _step(self, indices: Tensor, check: bool) -> Tensor:
+    def _step(self, indices: Tensor) -> Tensor:
         labels = None if self.labels is None else self.labels.index_select(0, indices)
         inputs = self.objective.draw(Batch(self.images.index_select(0, indices), labels), self.generator)
-        if check and inputs[0].ndim == self.images.ndim:  # else they are the activations of a layer
-            guards.check_range(inputs[0], "the network's input")
         loss: Tensor = self.shared(*(self.process.share(given) for given in inputs))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.stage.training.clip_norm is not None:
+        if self.stage.training.clip_norm:
             self._clip(self.stage.training.clip_norm)
         self.optimiser.step()
         self.schedule.step()
@@ -241,8 +254,8 @@ class Run:
         """Figures of the averaged network, with a chance that is the same at every epoch."""
         objective = self.averaged.objective
         generator = torch.Generator(self.process.device).manual_seed(self.seed)
-        measured = _measure(objective, objective.draw(self.validation, generator), self.stage.training.batch_size)
-        guards.check_finite(measured.figures["loss"], self.epoch)
+        measured = _measure(objective, self.validation, self.stage.training.batch_size, generator)
+        guards.check_finite(measured.figures["loss"], self.stage.name, self.epoch)
         dead = guards.dead_units(measured.latents, objective.network.variational)
         collapse = guards.collapse(dead, measured.latents, measured.outputs)
         self.collapsed = self.collapsed + 1 if collapse else 0
@@ -250,13 +263,15 @@ class Run:
         return {"dead_latents": dead} | {f"validation_{name}": value for name, value in measured.figures.items()}
 
 
-def _measure(objective: Objective, inputs: tuple[Tensor, ...], size: int) -> Measured:
-    """A batch at a time, for images may be large."""
-    parts = [objective.measure(*part) for part in zip(*(torch.split(given, size) for given in inputs), strict=True)]
-    counts = [len(part.latents) / len(inputs[0]) for part in parts]
+def _measure(objective: Objective, batch: Batch, size: int, generator: torch.Generator) -> Measured:
+    """A part at a time, for images may be large."""
+    images = torch.split(batch.images, size)
+    labels = [None] * len(images) if batch.labels is None else torch.split(batch.labels, size)
+    parts = [objective.measure(*objective.draw(Batch(*part), generator)) for part in zip(images, labels, strict=True)]
+    shares = [len(part.latents) / len(batch.images) for part in parts]
     return Measured(
         {
-            name: sum(share * part.figures[name] for share, part in zip(counts, parts, strict=True))
+            name: sum(share * part.figures[name] for share, part in zip(shares, parts, strict=True))
             for name in parts[0].figures
         },
         torch.cat([part.latents for part in parts]),

@@ -155,7 +155,8 @@ class ClassificationObjective(Objective):
 
     @property
     def trained(self) -> list[nn.Module]:
-        return [self.network]
+        assert self.network.head is not None
+        return [self.network.encoder, self.network.head, *([self.network.decoder] if self._restores else [])]
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
         assert batch.labels is not None  # the pipeline refuses data without
@@ -171,10 +172,16 @@ class ClassificationObjective(Objective):
     def measure(self, *inputs: Tensor) -> Measured:
         loss, logits, latents, raw = self._losses(*inputs)
         _, clean, labels = inputs
-        outputs = self.network.output(raw)
+        restored = self.network.output(raw)
         error = (logits.argmax(dim=1) != labels).float().mean()
-        mse = (outputs - clean).square().mean()
+        mse = (restored - clean).square().mean()
+        outputs = restored if self._restores else logits
         return Measured({"loss": loss.item(), "error_rate": error.item(), "mse": mse.item()}, latents, outputs)
+
+    @property
+    def _restores(self) -> bool:
+        options = self.recipe.classifier
+        return options is not None and options.reconstruction > 0
 
     def _losses(self, corrupted: Tensor, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         options = self.recipe.classifier

@@ -48,7 +48,10 @@ OptimiserConfig = Annotated[AdamwConfig | AdamConfig | RmspropConfig | SgdConfig
 
 
 class ScheduleConfig(Config):
-    """`one-cycle` rises to the optimiser's learning rate and falls to nothing (Smith and Topin 2018)."""
+    """`one-cycle` rises to the optimiser's learning rate and falls to nothing (Smith and Topin 2018).
+
+    With Adam and AdamW the first moment's decay goes the other way, from 0.95 to 0.85 and back, as in that paper.
+    """
 
     kind: Literal["one-cycle", "constant"] = "one-cycle"
     warm_up: float = Field(0.1, gt=0, lt=1)  # the share of all steps on which the rate of one-cycle rises
@@ -68,12 +71,17 @@ def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter])
 
 
 def build_schedule(config: ScheduleConfig, optimiser: Optimizer, steps: int) -> LRScheduler:
-    """Raises RecipeError where there are too few steps for the rate to rise and fall."""
+    """The schedule over this many steps, for which `check_steps` has passed."""
     if config.kind == "constant":
         return ConstantLR(optimiser, factor=1.0)
-    if steps < 3:
-        raise RecipeError(f"the run would have {steps} steps; train for more epochs or take a smaller batch_size")
     # torch divides by zero where the rate rises for one step only, or falls for none.
     rising = min(max(config.warm_up, 2 / steps), 1 - 1 / steps)
     highest = [group["lr"] for group in optimiser.param_groups]
-    return OneCycleLR(optimiser, highest, total_steps=steps, pct_start=rising)
+    cycled = "betas" in optimiser.defaults  # the momentum of the others is the recipe's
+    return OneCycleLR(optimiser, highest, total_steps=steps, pct_start=rising, cycle_momentum=cycled)
+
+
+def check_steps(config: ScheduleConfig, steps: int, stage: str) -> None:
+    """Raise RecipeError where there are too few steps for the rate to rise and fall."""
+    if config.kind == "one-cycle" and steps < 3:
+        raise RecipeError(f"{stage} would have {steps} steps; train for more epochs or take a smaller batch_size")

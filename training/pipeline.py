@@ -27,6 +27,7 @@ from training.graphs import Graphs
 from training.losses import LIKELIHOODS
 from training.recipe import Recipe
 from training.stages import stages
+from training.tracking import Row
 
 
 def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: Tell) -> Path | None:
@@ -36,9 +37,9 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
     several processes that `torchrun` started all train, and the first does the rest; the others get None.
     Raises TrainingError or OSError; then nothing is published.
     """
+    revision = bundle.git_revision()
     with distributed.process() as process:
         tell = tell if process.first else _silence
-        revision = bundle.git_revision()
         _build(recipe, ())  # what does not fit is told before the data are read
         given = load(recipe, directory, tell)
         network = _build(recipe, given.dataset.classes)
@@ -49,11 +50,24 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
         checkpoints = Checkpoints(runs / recipe.name, fingerprint)
         on = f"{process.device.type}, {process.count} processes" if process.count > 1 else process.device.type
         tell(f"training {recipe.name} on {len(given.parts.training)} images, {on}")
-        planned = stages(recipe, network, given.parts)
-        history = loop.train(planned, recipe.seed, checkpoints, process, tell)
-        minutes = sum(row["seconds"] for row in history) / 60
+        history = loop.train(stages(recipe, network, given.parts), recipe.seed, checkpoints, process, tell)
     if not process.first:
         return None
+    published = _publish(network, history, _device_name(process.device), revision, recipe, given, models, tell)
+    checkpoints.remove()
+    return published
+
+
+def _publish(
+    network: Autoencoder,
+    history: list[Row],
+    device: str,
+    revision: str | None,
+    recipe: Recipe,
+    given: Given,
+    models: Path,
+    tell: Tell,
+) -> Path:
     with bundle.staging(models, recipe.name) as staging:
         tell("exporting, and comparing ONNX Runtime with torch")
         likelihood = network.variational and recipe.loss.kind in LIKELIHOODS
@@ -89,8 +103,8 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
                     git_revision=revision,
                     libraries=bundle.library_versions(),
                     parity=exported.parity,
-                    device=_device_name(process.device),
-                    minutes=round(minutes, 1),
+                    device=device,
+                    minutes=round(sum(row["seconds"] for row in history) / 60, 1),
                 ),
                 files=bundle.digests(staging),
             )
@@ -98,9 +112,7 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
             tell("drawing the report")
             report.write(bundle.Published(staging), given, staging / bundle.REPORT)
 
-        published = bundle.publish(staging, finish)
-    checkpoints.remove()
-    return published
+        return bundle.publish(staging, finish)
 
 
 def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
@@ -126,9 +138,8 @@ def evaluate(
     training, test = given.parts.training, given.dataset.test
     scored = evaluation.score(graphs, test.images)
     figures = {"mse": float(scored.errors.mean())}
-    pca = None
-    if latent_dim < min(test.images[0].size, len(training)):
-        pca = evaluation.PrincipalComponents(training.images, latent_dim, recipe.seed)
+    pca = evaluation.principal_components(training.images, latent_dim, recipe.seed)
+    if pca:
         figures["pca_mse"] = pca.error(test.images)
     if recipe.corruption.sigma:
         figures |= evaluation.denoising(graphs, test.images, recipe.corruption.sigma)
@@ -169,7 +180,10 @@ def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> t
         recipe = Recipe.model_validate(published.manifest.provenance.recipe)
     except ValidationError as error:
         raise RecipeError(f"{name} was trained by a version whose recipes had other entries; train it again") from error
-    return published, recipe, load(recipe, directory, tell)
+    given = load(recipe, directory, tell)
+    if given.dataset.sha256 != published.manifest.training_data.sha256:
+        raise DataError(f"the data are not those of {name}, so its test images may be among those it was trained on")
+    return published, recipe, given
 
 
 def _silence(_: str) -> None:
@@ -194,7 +208,7 @@ def _training_data(recipe: Recipe, given: Given) -> TrainingData:
     source = data.SOURCES.get(recipe.data.dataset)
     digests = given.dataset.sha256
     published = source is not None and all(source.sha256.get(name) == digest for name, digest in digests.items())
-    title = f"not the published files of {source.title}" if source else f"a folder, {', '.join(digests)}"
+    title = f"unverified files of {source.title}" if source else f"a folder, {', '.join(digests)}"
     return TrainingData(
         name=source.title if source and published else title,
         source=source.url if source and published else "unknown",
@@ -210,6 +224,8 @@ def _training_data(recipe: Recipe, given: Given) -> TrainingData:
 
 
 def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
+    if recipe.classifier and not recipe.classifier.reconstruction:
+        return ("encode", "classify")  # the decoder no longer fits the encoder
     denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
     classify: tuple[Capability, ...] = ("classify",) if recipe.classifier else ()
     return ("encode", "decode", "reconstruct", *denoise, "sample", "anomaly-score", "interpolate", *classify)

@@ -1,4 +1,4 @@
-"""Pictures of what a model does: each function draws one."""
+"""What a model makes of images and latents, and pictures of it."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
@@ -25,16 +26,16 @@ Floats = npt.NDArray[np.floating[Any]]
 
 COLUMNS = 16
 DPI = 100
-COLOURS = 96
 SAMPLE_SEED = 7
+HEATMAP = "heatmap (VAE)"
 SCATTERED = 3000  # points of a scatter plot; more hide each other
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As a PNG of few colours, for bundles carry it."""
+    """As a PNG with a palette, for bundles carry it."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.MEDIANCUT).save(path, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(path, optimize=True)
 
 
 def reconstruct(model: Published, images: Images) -> Images:
@@ -68,7 +69,7 @@ def overview(models: Path, directory: Path | None, output: Path) -> None:
             "denoised": reconstruct(denoising, noisy),
             "sampled (VAE)": decode(vae, vae.prior.draw(COLUMNS, SAMPLE_SEED, temperature=1.0)),
             "spoilt by hand": odd,
-            "heatmap (VAE)": heatmaps(vae, odd),
+            HEATMAP: heatmaps(vae, odd),
         }
     )
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def rows(images: Mapping[str, Images]) -> Figure:
     """Rows of images, each with its title."""
     figure = Figure(figsize=(10, 0.83 * len(images)), dpi=DPI, layout="constrained")
     for axes, (title, row) in zip(np.ravel(figure.subplots(len(images), 1)), images.items(), strict=True):
-        _show(axes, _strip(row), heat="heatmap" in title)
+        _show(axes, _strip(row), "inferno" if title == HEATMAP else "gray")
         axes.set_title(title, loc="left", fontsize=9, pad=2)
     return figure
 
@@ -100,7 +101,7 @@ def losses(history: Sequence[Mapping[str, Any]]) -> Figure:
         of_stage = [row for row in history if row["stage"] == stage]
         epochs = [row["epoch"] for row in of_stage]
         for name, label in (("loss", "training"), ("validation_loss", "validation")):
-            axes.plot(epochs, [row[name] for row in of_stage], label=label)
+            axes.plot(epochs, [row[name] for row in of_stage], label=label, marker="." if len(epochs) < 3 else None)
         if all(row[name] > 0 for row in of_stage for name in ("loss", "validation_loss")):
             axes.set_yscale("log")
         axes.set(title=stage, xlabel="epoch")
@@ -117,15 +118,20 @@ def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str
     axes = figure.add_subplot(projection="3d" if points.shape[1] == 3 else None)
     columns = points.T if points.shape[1] > 1 else np.stack([points[:, 0], np.zeros(len(points))])
     style: dict[str, Any] = {"s": 4, "alpha": 0.7}
+    colours = colormaps["tab10" if len(classes) <= 10 else "turbo"]
     if labels is None:
         axes.scatter(*columns, **style)
     for label, name in enumerate(classes if labels is not None else ()):
         chosen = labels[:SCATTERED] == label  # type: ignore[index]
-        axes.scatter(*columns[:, chosen], label=name, color=f"C{label % 10}", **style)
+        axes.scatter(*columns[:, chosen], label=name, color=colours(label / max(1, len(classes) - 1)), **style)
     if labels is not None:
-        axes.legend(markerscale=3, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+        columns_of_names = -(-len(classes) // 25)
+        axes.legend(markerscale=3, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1), ncols=columns_of_names)
     name = "principal component" if projected else "latent dimension"
-    axes.set(xlabel=f"first {name}", ylabel=f"second {name}")
+    for set_label, ordinal, _ in zip(
+        ("xlabel", "ylabel", "zlabel"), ("first", "second", "third"), points.T, strict=False
+    ):
+        axes.set(**{set_label: f"{ordinal} {name}"})
     return figure
 
 
@@ -152,16 +158,16 @@ def error_histogram(
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     drawn = [normal] if outliers is None else [normal, outliers]
-    positive = np.maximum(np.concatenate(drawn), 1e-9)
-    bins = np.geomspace(positive.min(), positive.max(), 80).tolist()
-    axes.hist(normal, bins, alpha=0.7, density=True, label="test images")
-    if outliers is not None:
-        axes.hist(outliers, bins, alpha=0.7, density=True, label=f"{name} (not seen in training)")
+    drawn = [np.maximum(scores, 1e-9) for scores in drawn]  # 0 has no place on a logarithmic axis
+    every = np.concatenate(drawn)
+    bins = np.geomspace(every.min(), every.max(), 80).tolist()
+    for scores, label in zip(drawn, ("test images", f"{name} (not seen in training)"), strict=False):
+        axes.hist(scores, bins, alpha=0.7, density=True, label=label)
     conformal = ConformalScores(calibration)
     for rate, style in zip(rates, ("--", ":"), strict=False):
-        (verdict,) = conformal.verdicts(normal[:1].astype(np.float32), rate)
-        if verdict.threshold is not None:
-            axes.axvline(verdict.threshold, color="black", linestyle=style, label=f"threshold at {rate}")
+        threshold = conformal.threshold(rate)
+        if threshold is not None:
+            axes.axvline(threshold, color="black", linestyle=style, label=f"threshold at {rate}")
     axes.set(xscale="log", yscale="log", xlabel="anomaly score", ylabel="density")
     axes.legend(fontsize=8)
     return figure
@@ -169,7 +175,8 @@ def error_histogram(
 
 def confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """Images of each class (row) that were given each class (column); the colour shows the errors alone."""
-    figure = Figure(figsize=(6, 5.4), dpi=DPI, layout="constrained")
+    size = max(5.4, 0.42 * len(classes))
+    figure = Figure(figsize=(size + 0.6, size), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     errors = matrix - np.diag(np.diag(matrix))
     axes.imshow(errors, cmap="Oranges")
@@ -182,8 +189,8 @@ def confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> F
     return figure
 
 
-def _show(axes: Any, picture: Images, heat: bool = False) -> None:
-    colours = {"cmap": "inferno" if heat else "gray", "vmin": 0, "vmax": 255} if picture.ndim == 2 else {}
+def _show(axes: Any, picture: Images, colour_map: str = "gray") -> None:
+    colours = {"cmap": colour_map, "vmin": 0, "vmax": 255} if picture.ndim == 2 else {}
     axes.imshow(picture, interpolation="nearest", **colours)
     axes.set_axis_off()
 

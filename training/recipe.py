@@ -3,11 +3,12 @@
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import (
+    BaseModel,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -22,7 +23,7 @@ from training.architectures import ArchitectureConfig
 from training.architectures.base import Config
 from training.chance import AugmentationConfig, CorruptionConfig
 from training.errors import RecipeError
-from training.losses import LIKELIHOODS, LossConfig
+from training.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
 from training.optimisers import OptimiserConfig, ScheduleConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -41,14 +42,18 @@ class DataConfig(Config):
 class TrainingConfig(Config):
     epochs: PositiveInt
     batch_size: PositiveInt = 128  # over all processes together
-    clip_norm: PositiveFloat | None = 1.0  # of the gradient
+    clip_norm: NonNegativeFloat = 1.0  # of the gradient; 0: any
     ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported; 0: none
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 for the networks, never for the loss
     patience: PositiveInt | None = None  # epochs without a better validation loss, after which the best is taken
 
 
 class PretrainingConfig(Config):
-    """Greedy layer-wise pre-training of a dense network, before all layers are trained together."""
+    """Greedy layer-wise pre-training of a dense network, before all layers are trained together.
+
+    Each layer learns to give back what the layers below it make of the images as they are: neither augmentation nor
+    corruption plays a part, and the error is the mean square.
+    """
 
     epochs: PositiveInt  # for each layer
     batch_size: PositiveInt = 128
@@ -103,17 +108,27 @@ class Recipe(Config):
             raise ValueError("loss.samples above 1 needs a variational architecture and a likelihood")
         if self.loss.samples > 1 and self.loss.beta != 1:
             raise ValueError("loss.samples above 1 is a bound on the likelihood only where loss.beta is 1")
-        if self.pretraining and self.architecture.kind != "dense":
-            raise ValueError("pretraining is layer by layer, which needs a dense architecture")
-        if self.classifier and variational:
-            raise ValueError("classifier needs an architecture that is not variational")
+        if self.pretraining and (self.architecture.kind != "dense" or variational):
+            raise ValueError("pretraining is layer by layer, which needs a dense architecture that is not variational")
+        if self.classifier and (variational or self.data.binarise):
+            raise ValueError("classifier needs an architecture that is not variational, and data.binarise = false")
+        if self.evaluation.importance_samples and not (needed and variational):
+            raise ValueError("evaluation.importance_samples needs a variational architecture and a likelihood")
+        if self.loss.beta != 1 and not variational:
+            raise ValueError("loss.beta weighs a divergence that only a variational architecture has")
+        if min(self.input.height, self.input.width) < SSIM_WINDOW and (
+            self.loss.kind == "ssim" or self.corruption.sigma
+        ):
+            raise ValueError(f"input: SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels")
         if self.data.outliers == self.data.dataset:
             raise ValueError("data.outliers must be another data set than data.dataset")
         return self
 
     def fingerprint(self, *others: object) -> str:
-        """SHA-256 of the recipe and of what else decides the weights: what a checkpoint belongs to."""
-        return hashlib.sha256("\n".join([self.model_dump_json(), *map(str, others)]).encode()).hexdigest()
+        """SHA-256 of what decides the weights, in the recipe and beside it: what a checkpoint belongs to."""
+        later: Any = {"description": True, "mixture_components": True, "evaluation": True, "data": {"outliers"}}
+        entries = [self.model_dump_json(exclude=later), *map(str, others)]
+        return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
 def available() -> list[str]:
@@ -175,18 +190,16 @@ def _explain(error: Any) -> str:
 
 
 def _entries(parents: Sequence[int | str]) -> list[str]:
-    """The names that may stand below `parents`, which name a table, and behind it perhaps a union's member."""
-    names: set[str] = set(Recipe.model_fields)
-    for config in _configs(Config):
-        if parents and config.__name__.lower() == f"{parents[-1]}config".translate(str.maketrans("", "", "_-")):
-            names = set(config.model_fields)
-    return sorted(names)
-
-
-def _configs(base: type[Config]) -> Iterable[type[Config]]:
-    for config in base.__subclasses__():
-        yield config
-        yield from _configs(config)
+    """The names that may stand below `parents`, each of which names a table or, behind one, the kind of it."""
+    tables: list[type[BaseModel]] = [Recipe]
+    for parent in map(str, parents):
+        of_kind = [
+            table for table in tables if parent in get_args(getattr(table.model_fields.get("kind"), "annotation", ()))
+        ]
+        below = [table.model_fields[parent].annotation for table in tables if parent in table.model_fields]
+        tables = of_kind or [kind for annotation in below for kind in (get_args(annotation) or (annotation,))]
+        tables = [table for table in tables if isinstance(table, type) and issubclass(table, BaseModel)]
+    return sorted({name for table in tables for name in table.model_fields})
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:

@@ -48,9 +48,7 @@ def _pictures(model: Published, given: Given) -> Iterator[Picture]:
     recipe = Recipe.model_validate(model.manifest.provenance.recipe)
     test, training = given.dataset.test, given.parts.training
     shown, latent_dim = test.images[: plots.COLUMNS], model.manifest.latent_dim
-    pca = None
-    if latent_dim < min(test.images[0].size, len(training)):
-        pca = evaluation.PrincipalComponents(training.images, latent_dim, recipe.seed)
+    pca = evaluation.principal_components(training.images, latent_dim, recipe.seed)
 
     yield Picture(
         "losses", "Loss", "Of the last training batch and of the validation images.", plots.losses(model.history())

@@ -8,7 +8,7 @@ from training.errors import DataError
 from training.loop import Stage
 from training.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
 from training.optimisers import AdamwConfig
-from training.recipe import Recipe, TrainingConfig
+from training.recipe import Recipe
 
 
 def stages(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
@@ -44,7 +44,8 @@ def _layers(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
     if options is None:
         return []
     assert isinstance(network, DenseAutoencoder)  # the recipe allows no other
-    training = TrainingConfig(epochs=options.epochs, batch_size=options.batch_size)
+    of_layers = {"epochs": options.epochs, "batch_size": options.batch_size, "precision": "float32", "patience": None}
+    training = recipe.training.model_copy(update=of_layers)
     optimiser = AdamwConfig(learning_rate=options.learning_rate)
     return [
         Stage(

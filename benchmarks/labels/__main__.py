@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=[100, 1_000, 10_000], help="how many (%(default)s)")
     parser.add_argument("--steps", type=int, default=3_000, help="of fine-tuning (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipe's entry")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="where to write the figures too")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results/labels.json"), metavar="JSON", help="(%(default)s)"
+    )
     options = parser.parse_args()
     everything, test = data.load_training("mnist", options.data), data.load_test("mnist", options.data)
     accuracies: dict[str, dict[int, list[float]]] = {"pre-trained": {}, "from the start": {}}
@@ -51,8 +53,8 @@ def main() -> None:
                     network = _train(copy.deepcopy(start), few, parts, here, stage="classifier")
                     accuracies[name].setdefault(count, []).append(_accuracy(network, test))
                     print(f"seed {seed}, {count} labels, {name}: {accuracies[name][count][-1]:.4f}", flush=True)
-    if options.output:
-        options.output.write_text(json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n")
 
 
 def _network(chosen: Recipe) -> Autoencoder:

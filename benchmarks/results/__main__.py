@@ -128,11 +128,9 @@ def _models(found: dict[str, Any]) -> str:
 
 def _figure(name: str, runs: list[Any], prefix: str = "") -> str:
     values = [run["metrics"][prefix + name] for run in runs]
-    mean = statistics.mean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else None
     factor, digits, unit = 1, 2, ""
     if name == "mse":
-        digits = 6 if mean < 0.001 else 5
+        digits = 6 if statistics.mean(values) < 0.001 else 5
     elif name == "accuracy":
         factor, unit = 100, " %"
     elif name == "psnr":
@@ -141,10 +139,13 @@ def _figure(name: str, runs: list[Any], prefix: str = "") -> str:
         digits = 4
     else:
         unit = " nats"
-    number = f"{factor * mean:.{digits}f}"
-    if spread is not None:
-        number += f" ± {factor * spread:.{digits}f}"
-    return f"{NAMES[name]} {number}{unit}"
+    return f"{NAMES[name]} {_spread([factor * value for value in values], digits)}{unit}"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    """Mean and, of several values, standard deviation."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def _trained(runs: list[Any]) -> str:
@@ -160,10 +161,7 @@ def _labels(found: dict[str, Any]) -> str:
     accuracy = found["accuracy"]
     lines = ["| labels | " + " | ".join(accuracy) + " |", "| --- |" + " --- |" * len(accuracy)]
     for count in next(iter(accuracy.values())):
-        cells = [
-            f"{100 * statistics.mean(runs[count]):.2f} ± {100 * statistics.stdev(runs[count]):.2f} %"
-            for runs in accuracy.values()
-        ]
+        cells = [f"{_spread([100 * value for value in runs[count]], 2)} %" for runs in accuracy.values()]
         lines.append(f"| {int(count):,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

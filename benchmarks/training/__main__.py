@@ -29,10 +29,11 @@ from training.architectures import build
 from training.chance import to_float
 from training.data import Images, Split
 from training.distributed import Process, process
-from training.loop import Run, Stage
+from training.loop import Run, Stage, be_deterministic
 from training.recipe import Recipe
 from training.stages import stages
 
+OUTPUT = Path("docs/results/training-speed.json")
 RECIPES = ("mnist-undercomplete", "mnist-stacked", "mnist-latent2")
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes' entry")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="where to write the figures too")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
     images = data.load_training("mnist", options.data)
     results = {}
@@ -74,8 +75,8 @@ def main() -> None:
                 f"   DataLoader {classic:9,.0f} (x{ours / classic:.2f})",
                 flush=True,
             )
-    if options.output:
-        options.output.write_text(json.dumps({"device": device, "images_per_second": results}, indent=1) + "\n")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"device": device, "images_per_second": results}, indent=1) + "\n")
 
 
 def _measure(chosen: Recipe, images: Split, here: Process, options: argparse.Namespace) -> dict[str, float]:
@@ -112,6 +113,7 @@ def _steps_per_second(steps: Iterator[None], seconds: float, device: torch.devic
 
 
 def _ours(stage: Stage, here: Process) -> Iterator[None]:
+    be_deterministic()
     while True:
         run = Run(stage, 0, torch.Generator(here.device).manual_seed(0), here, seed=0)
         for _ in range(stage.training.epochs):
@@ -120,6 +122,7 @@ def _ours(stage: Stage, here: Process) -> Iterator[None]:
 
 
 def _bare(stage: Stage, here: Process, batches: Iterator[Tensor]) -> Iterator[None]:
+    torch.use_deterministic_algorithms(False)
     network = stage.objective.network.to(here.device).train()
     optimiser = AdamW(network.parameters(), stage.optimiser.learning_rate)
     mixed = stage.training.precision == "bfloat16"

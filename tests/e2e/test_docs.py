@@ -34,7 +34,16 @@ def workplace(tmp_path: Path) -> Path:
 
 def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
     python = "".join(blocks("python"))
-    for operation in ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify"):
+    for operation in (
+        "encode",
+        "decode",
+        "reconstruct",
+        "denoise",
+        "sample",
+        "anomaly-score",
+        "interpolate",
+        "classify",
+    ):
         assert any(operation in curl for curl in CURLS)
         assert operation in python
 

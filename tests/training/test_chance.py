@@ -53,6 +53,14 @@ def test_every_distortion_keeps_the_range_and_moves_pixels(distortion: dict[str,
     assert distorted.mean().item() == pytest.approx(images.mean().item(), rel=0.25)
 
 
+def test_a_rotation_keeps_lengths_where_images_are_not_square() -> None:
+    images = torch.zeros(500, 1, 32, 64)
+    images[:, :, 15:17, 24:40] = 1
+    turned = augment(images, AugmentationConfig(rotation=90), generator())
+    upright = turned[:, 0, :, 31:33].mean(dim=2).sum(dim=1).max()
+    assert upright.item() == pytest.approx(16, abs=1)
+
+
 def test_a_quarter_turn_is_a_quarter_turn() -> None:
     images = torch.zeros(2000, 1, 28, 28)
     images[:, :, 2:26, 13:15] = 1

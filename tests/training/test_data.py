@@ -84,6 +84,22 @@ def test_labels_of_another_number_than_the_images_are_refused(tmp_path: Path) ->
         data.load_test("mnist", tmp_path)
 
 
+def test_labels_are_taken_only_where_both_splits_have_them(tmp_path: Path) -> None:
+    for file in (DATA / "mnist").glob("*.gz"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert load(tmp_path).classes == ()
+    assert load(tmp_path).training.labels is None
+
+
+def test_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
+    for file in (DATA / "mnist").glob("*.gz"):
+        shutil.copy(file, tmp_path)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.full(128, 25, np.uint8))
+    with pytest.raises(DataError, match="a label is above 9, the last of mnist"):
+        load(tmp_path)
+
+
 def test_a_missing_file_is_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no train-images-idx3-ubyte\.gz in .*--data names"):
         data.load_training("mnist", tmp_path)

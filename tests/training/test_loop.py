@@ -14,7 +14,9 @@ from training import guards
 from training.chance import to_float
 from training.checkpoint import Checkpoints
 from training.data import Split, split
+from training.distributed import Process
 from training.errors import CheckpointError, CollapsedError, DataError, DivergedError, RecipeError
+from training.optimisers import build_optimiser, build_schedule
 from training.tracking import METRICS
 
 # One recipe of each family, of each optimiser, and one with every kind of stage.
@@ -71,11 +73,15 @@ def test_a_killed_run_resumes_to_the_same_weights(
         assert row | timeless == same | timeless
 
 
-@pytest.mark.parametrize("name", ["mnist-undercomplete", "mnist-vae"])
-def test_two_processes_train_to_the_same_loss_as_one(name: str, images: Split, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("mnist-undercomplete", []), ("mnist-vae", []), ("mnist-classifier", ["training.patience=1"])],
+)
+def test_two_processes_train_to_the_same_loss_as_one(name: str, more: list[str], images: Split, tmp_path: Path) -> None:
     """The gradients are those of the whole batch but for rounding, which AdamW enlarges where a gradient is tiny."""
-    recipe = tiny(name, "training.precision=float32", "training.epochs=3")
-    one, history = train(recipe, images, tmp_path / "one")
+    overrides = ["training.precision=float32", "training.epochs=3", "augmentation.shift=1", *more]
+    recipe = tiny(name, *overrides)
+    _, history = train(recipe, images, tmp_path / "one")
     code = (
         "import sys; from pathlib import Path\n"
         "import torch\n"
@@ -83,12 +89,11 @@ def test_two_processes_train_to_the_same_loss_as_one(name: str, images: Split, t
         "from tests.conftest import DATA\n"
         "from training import data, distributed\n"
         "torch.set_num_threads(1)\n"
-        f"recipe = tiny({name!r}, 'training.precision=float32', 'training.epochs=3')\n"
+        f"recipe = tiny({name!r}, *{overrides!r})\n"
         "with distributed.process() as process:\n"
         "    assert process.count == 2\n"
         "    images = data.load_training('mnist', DATA)\n"
-        "    network, _ = train(recipe, images, Path(sys.argv[1]), process)\n"
-        "    if process.first: torch.save(network.state_dict(), Path(sys.argv[1]) / 'weights.pt')\n"
+        "    train(recipe, images, Path(sys.argv[1]), process)\n"
     )
     script = tmp_path / "two.py"
     script.write_text(code)
@@ -100,10 +105,7 @@ def test_two_processes_train_to_the_same_loss_as_one(name: str, images: Split, t
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "two" / recipe.fingerprint()[:12] / METRICS).read_text().splitlines()
     for row, line in zip(history, lines, strict=True):
-        assert json.loads(line)["validation_loss"] == pytest.approx(row["validation_loss"], rel=1e-4)
-    two = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
-    for key, tensor in one.state_dict().items():
-        torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-4)
+        assert json.loads(line)["validation_loss"] == pytest.approx(row["validation_loss"], rel=5e-4)
 
 
 def test_a_checkpoint_of_another_recipe_is_not_taken(images: Split, tmp_path: Path) -> None:
@@ -200,8 +202,28 @@ def test_the_shortest_runs_work_or_are_refused(epochs: int, images: Split, tmp_p
 
 
 def test_a_batch_larger_than_the_data_is_refused(images: Split, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="186 images are too few to train on: a batch takes 187"):
+    with pytest.raises(DataError, match="autoencoder: 186 images are too few to train on: a batch takes 187"):
         train(tiny("mnist-undercomplete", "training.batch_size=187"), images, tmp_path)
+
+
+def test_a_later_stage_that_cannot_be_is_refused_at_the_start(images: Split, tmp_path: Path) -> None:
+    recipe = tiny("mnist-classifier", "classifier.labels=20")
+    with pytest.raises(DataError, match="classifier: 20 images are too few to train on: a batch takes 32"):
+        train(recipe, images, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(images: Split, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="a batch_size of 32 cannot be shared by 3 processes"):
+        train(tiny(), images, tmp_path, Process(torch.device("cpu"), count=3))
+
+
+def test_the_momentum_is_the_one_of_the_recipe() -> None:
+    for kind, expected in (("rmsprop", 0.3), ("sgd", 0.3)):
+        recipe = tiny("mnist-undercomplete", f"optimiser.kind={kind}", "optimiser.momentum=0.3")
+        optimiser = build_optimiser(recipe.optimiser, [torch.nn.Parameter(torch.zeros(1))])
+        build_schedule(recipe.schedule, optimiser, 10)
+        assert optimiser.param_groups[0]["momentum"] == expected
 
 
 def test_the_parts_do_not_overlap_and_hold_every_image() -> None:
@@ -220,7 +242,7 @@ def test_too_few_images_are_refused(images: Split) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_training(images: Split, tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"lower optimiser\.learning_rate"):
+    with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1 of autoencoder; lower the learning_rate"):
         train(tiny("mnist-undercomplete", "optimiser.learning_rate=1e30"), images, tmp_path / "run")
 
 
@@ -240,13 +262,11 @@ def test_a_collapse_is_told_from_a_living_network() -> None:
     assert guards.collapse(0, latents, torch.ones(8, 1, 4, 4)) == "every image is given back as the same one"
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_data_outside_the_range_is_refused(value: float) -> None:
-    images = torch.rand(2, 1, 4, 4)
-    guards.check_range(images, "the input")
-    images[0, 0, 0, 0] = value
-    with pytest.raises(DataError, match=r"the input must be in 0\.\.1, but range from"):
-        guards.check_range(images, "the input")
+@pytest.mark.parametrize("images", [np.array([-1.0, 1.0]), np.array([0, 1000])])
+def test_data_outside_the_range_are_refused(images: np.ndarray, tmp_path: Path) -> None:
+    shaped = np.resize(images, (256, 28, 28, 1))
+    with pytest.raises(DataError, match=r"images must be uint8, 0 to 255, .* these are (float|int)64, (-1|0) to 1"):
+        train(tiny(), Split(shaped), tmp_path)
 
 
 @pytest.mark.parametrize("objective", ["mnist-undercomplete", "mnist-classifier"])

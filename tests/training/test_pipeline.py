@@ -20,11 +20,12 @@ from service.manifest import MANIFEST, MixturePrior, ModelManifest
 from service.registry import load
 from service.repository import ModelRepository
 from tests.conftest import DATA
+from tests.idx import write_idx
 from tests.training.conftest import tiny
 from training import bundle, cli, evaluation, export, pipeline
 from training.architectures import Posterior, build
 from training.data import load_test, load_training
-from training.errors import ParityError, RecipeError
+from training.errors import DataError, ParityError, RecipeError
 from training.graphs import Graphs
 from training.losses import importance_weighted_loss
 from training.recipe import Recipe
@@ -112,6 +113,19 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
         RecipeError, match="old was trained by a version whose recipes had other entries; train it again"
     ):
         pipeline.evaluate_published("old", DATA, tmp_path, lambda _: None)
+
+
+def test_other_data_than_the_bundles_are_refused(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
+    shutil.copytree(DATA / "mnist", tmp_path / "mnist")
+    write_idx(tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", np.zeros((128, 28, 28), np.uint8))
+    with pytest.raises(DataError, match=f"the data are not those of {manifest.name}"):
+        pipeline.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
+
+
+def test_a_classifier_without_reconstruction_promises_none(tmp_path: Path) -> None:
+    path = run(tiny("classics/mnist-classifier"), DATA, tmp_path)
+    manifest = ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
+    assert manifest.capabilities == ("encode", "classify")
 
 
 def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) -> None:

@@ -66,6 +66,12 @@ def test_entries_can_be_overridden() -> None:
         ("mnist-latent2", ["pretraining.epochs=1", "pretraining.learning_rate=1"], "needs a dense architecture"),
         ("mnist-classifier-conv", ["architecture.code_channels=2"], "give either code_channels"),
         ("mnist-denoising", ["architecture.variational=true"], "a variational code is a latent vector"),
+        ("mnist-denoising", ["loss.beta=2"], "loss.beta weighs a divergence"),
+        ("mnist-denoising", ["evaluation.importance_samples=5"], "needs a variational architecture and a likelihood"),
+        ("mnist-denoising", ["input.height=4"], "SSIM needs at least 7x7 pixels"),
+        ("mnist-denoising", ["input.hight=4"], "input.hight: there is no such entry; did you mean 'height'"),
+        ("classics/mnist-vae", ["pretraining.epochs=1", "pretraining.learning_rate=1"], "that is not variational"),
+        ("mnist-classifier", ["data.binarise=true"], "and data.binarise = false"),
         (
             "mnist-stacked",
             ["architecture.widht=9"],
