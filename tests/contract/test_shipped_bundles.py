@@ -24,6 +24,7 @@ AT_MOST = {
 }
 AT_LEAST = {
     "mnist-denoising": {"psnr": 21.0, "ssim": 0.90},
+    "mnist-classifier": {"accuracy": 0.994},
 }
 ALLOWED = {"", "ai.onnx"}
 
