@@ -9,6 +9,7 @@ What was trained before with the same recipe is not trained again.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,29 +21,31 @@ SEEDS = (0, 1, 2)
 REPEATED = 10.0  # minutes: the runs that take less are run with every seed
 CLASSICS = "classics/"
 
+Figures = dict[str, Any]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="recipes to train (all)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override all recipes' entry")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all")
     parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("docs/results"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results/models.json"), metavar="JSON", help="(%(default)s)"
+    )
     options = parser.parse_args()
-    study = options.runs / "study"
     for name in options.only or _ours_and_classics():
         for seed in SEEDS:
-            chosen, home = _run(name, seed, options.models, study, options.set)
-            if _trained(chosen, home) is None:
+            figures = _figures(name, seed, options)
+            if figures is None:
+                chosen, home = _run(name, seed, options)
                 pipeline.run(chosen, options.data, home, options.runs, lambda text: print(text, flush=True))
-            if not _is_short(_trained(chosen, home)):
+                figures = _figures(name, seed, options)
+            assert figures is not None  # it has just been trained
+            _write(name, figures, options.output)
+            if figures["minutes"] >= REPEATED:
                 break
-    figures = {name: _figures(name, options.models, study, options.set) for name in _ours_and_classics()}
-    options.output.mkdir(parents=True, exist_ok=True)
-    known = {name: runs for name, runs in figures.items() if runs}
-    (options.output / "models.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {options.output / 'models.json'}")
 
 
 def _ours_and_classics() -> list[str]:
@@ -50,48 +53,51 @@ def _ours_and_classics() -> list[str]:
     return [name for name in recipe.available() if recipe.load(name).data.dataset != "folder"]
 
 
-def _run(name: str, seed: int, models: Path, study: Path, overrides: list[str]) -> tuple[Recipe, Path]:
-    """The recipe of a run, and where its bundle is published: the shipped one, or one of the study."""
+def _run(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Path]:
+    """The recipe of a run, and where its bundle is published: the shipped one, or one beside the checkpoints."""
     if seed == 0 and not name.startswith(CLASSICS):
-        return recipe.load(name, overrides), models
+        return recipe.load(name, options.set), options.models
     plain = recipe.load(name)
-    return recipe.load(name, [*overrides, f"seed={seed}"], f"{plain.name}-seed{seed}"), study
+    return recipe.load(name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"), options.runs / "study"
 
 
-def _trained(chosen: Recipe, home: Path) -> ModelManifest | None:
-    """The newest bundle of exactly this recipe."""
+def _figures(name: str, seed: int, options: argparse.Namespace) -> Figures | None:
+    """Of the newest bundle of exactly this recipe, or else as they were written before."""
+    chosen, home = _run(name, seed, options)
     found = [
         ModelManifest.model_validate_json(path.read_bytes())
-        for path in sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: int(path.parent.name))
+        for path in sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
     ]
-    same = [manifest for manifest in found if _is_of(manifest, chosen)]
-    return same[-1] if same else None
+    for manifest in found:
+        made = manifest.provenance
+        if _is_of(made.recipe, chosen):
+            figures = {"minutes": made.minutes, "device": made.device, "metrics": manifest.metrics}
+            return {"seed": seed, **figures, "recipe": made.recipe}
+    for known in _read(options.output).get(name, []):
+        if known["seed"] == seed and _is_of(known["recipe"], chosen):
+            return known
+    return None
 
 
-def _is_of(manifest: ModelManifest, chosen: Recipe) -> bool:
+def _is_of(entries: dict[str, object], chosen: Recipe) -> bool:
     try:
-        return Recipe.model_validate(manifest.provenance.recipe) == chosen
+        return Recipe.model_validate(entries) == chosen
     except ValidationError:  # it is of a time when recipes had other entries
         return False
 
 
-def _is_short(manifest: ModelManifest | None) -> bool:
-    minutes = manifest.provenance.minutes if manifest else None
-    return minutes is not None and minutes < REPEATED
+def _read(path: Path) -> dict[str, list[Figures]]:
+    found: dict[str, list[Figures]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
-def _figures(name: str, models: Path, study: Path, overrides: list[str]) -> list[dict[str, object]]:
-    found = [_trained(*_run(name, seed, models, study, overrides)) for seed in SEEDS]
-    return [
-        {
-            "seed": seed,
-            "device": manifest.provenance.device,
-            "minutes": manifest.provenance.minutes,
-            "metrics": manifest.metrics,
-        }
-        for seed, manifest in zip(SEEDS, found, strict=True)
-        if manifest
-    ]
+def _write(name: str, figures: Figures, path: Path) -> None:
+    """Put the figures of one run among the others."""
+    every = _read(path)
+    others = [run for run in every.get(name, []) if run["seed"] != figures["seed"]]
+    every[name] = sorted([*others, figures], key=lambda run: run["seed"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(sorted(every.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
