@@ -130,7 +130,7 @@ def _figure(name: str, runs: list[Any], prefix: str = "") -> str:
     values = [run["metrics"][prefix + name] for run in runs]
     factor, digits, unit = 1, 2, ""
     if name == "mse":
-        digits = 6 if statistics.mean(values) < 0.001 else 5
+        digits = 6
     elif name == "accuracy":
         factor, unit = 100, " %"
     elif name == "psnr":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.results.__main__ import render
 from service.manifest import MANIFEST
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT
@@ -88,6 +89,10 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
     speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())["images_per_second"]
     assert all(set(rates) == {"ours", "bare", "dataloader"} for rates in speeds.values())
+
+
+def test_the_results_are_those_of_the_figures() -> None:
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == render(ROOT / "docs" / "results")
 
 
 @pytest.mark.parametrize("table", re.findall(r"^\| `\[([a-z]+)\]` ", GUIDE, re.MULTILINE))
