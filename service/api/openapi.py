@@ -16,10 +16,8 @@ _HEADERS = {
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 _OF_LOOKING_UP = {401, 404, 503}  # what a GET can meet
-_MODEL_OF = {
-    "denoise": "mnist-denoising",
-    "classify": "mnist-classifier",
-}  # where the example is another than that of all
+_EXAMPLE = ("mnist-vae", "2")  # a shipped model and its version; and where the example is another
+_EXAMPLE_OF = {"denoise": ("mnist-denoising", "1"), "classify": ("mnist-classifier", "1")}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -45,11 +43,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         }
     for response in responses.values():
         response["headers"] = _HEADERS | response.get("headers", {})
+    model, version = _EXAMPLE_OF.get(path.rsplit("/", 1)[-1], _EXAMPLE)
     for parameter in operation.get("parameters", []):
         if parameter["name"] == "model":
-            parameter["example"] = _MODEL_OF.get(path.rsplit("/", 1)[-1], "mnist-vae")
+            parameter["example"] = model
         if parameter["name"] == "version":
-            parameter["example"] = "1"
+            parameter["example"] = version
 
 
 def _codes() -> dict[int, list[str]]:

@@ -15,7 +15,7 @@ from service.manifest import InputSpec, Record, TrainingData
 from service.operations import MAX_SEED
 
 EXAMPLE_IMAGE = base64.b64encode(resources.files("service.api").joinpath("example.png").read_bytes()).decode("ascii")
-EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 2
+EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 4
 OTHER_LATENT = [-number for number in EXAMPLE_LATENT]
 
 

@@ -14,7 +14,13 @@ from tests.e2e.conftest import ROOT, Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
-SMALL = ("data.calibration=50", "data.validation=20", "training.epochs=1", "training.batch_size=32")
+SMALL = (
+    "data.calibration=50",
+    "data.validation=20",
+    "training.epochs=1",
+    "training.batch_size=32",
+    "evaluation.importance_samples=0",
+)
 
 
 def blocks(language: str) -> list[str]:
