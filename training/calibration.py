@@ -31,6 +31,12 @@ def calibrate(graphs: Graphs, normal: Images) -> Calibration:
     )
 
 
+def mixture_latents(graphs: Graphs, training: Images) -> npt.NDArray[np.float32]:
+    """The latents (n, latent_dim) of as many training images as a mixture is fitted to."""
+    found = graphs.chain_in_batches(["encoder"], ["latents"], images=training[:MIXTURE_IMAGES])["latents"]
+    return found.astype(np.float32, copy=False)
+
+
 def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) -> GaussianMixture:
     """Fit a mixture of full-covariance Gaussians to latents (n, latent_dim).
 

@@ -193,9 +193,9 @@ def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, d
 
     images, labels = read("images-idx3"), read("labels-idx1")
     if images is None:
-        folder = "" if directory is None else f" in {_home(dataset, directory)}"
+        where = "" if directory is None else f" in {_home(dataset, directory)}"
         raise DataError(
-            f"there is no {part}-images-idx3-ubyte.gz{folder}; --data names the directory of the IDX files of {dataset}"
+            f"there is no {part}-images-idx3-ubyte.gz{where}; --data names the directory of the IDX files of {dataset}"
         )
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{dataset} {part}: {len(images)} images, but {len(labels)} labels")
@@ -243,8 +243,8 @@ def _find(dataset: str, file: str, directory: Path) -> Path | None:
 
 def _download(dataset: str, file: str) -> Path:
     source = SOURCES[dataset]
-    folder = pooch.os_cache("autoencoder-service") / dataset
+    cache = pooch.os_cache("autoencoder-service") / dataset
     try:
-        return Path(pooch.retrieve(source.url + file, f"sha256:{source.sha256[file]}", file, folder, progressbar=True))
+        return Path(pooch.retrieve(source.url + file, f"sha256:{source.sha256[file]}", file, cache, progressbar=True))
     except (OSError, ValueError) as error:
         raise DataError(f"{source.url + file} cannot be had: {error}; get it elsewhere and pass --data DIR") from error

@@ -10,8 +10,8 @@ from torch import Tensor
 from training.errors import CollapsedError, DataError, DivergedError
 
 ALIVE = 1e-8  # variance over the images, above which a latent unit or an output is not constant
-PATIENCE = 5  # epochs
 ACTIVE = 1e-2  # the same for the posterior means of a variational model (Burda et al. 2016, section 5.2)
+PATIENCE = 5  # epochs that a collapse may last
 
 
 def check_images(images: npt.NDArray[np.generic]) -> None:

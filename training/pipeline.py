@@ -234,8 +234,7 @@ def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
 def _prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> LatentPrior:
     if recipe.architecture.variational:
         return StandardNormal()
-    images = parts.training.images[: calibration.MIXTURE_IMAGES]
-    latents = graphs.chain_in_batches(["encoder"], ["latents"], images=images)["latents"]
+    latents = calibration.mixture_latents(graphs, parts.training.images)
     calibration.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / bundle.PRIOR)
     return MixturePrior(file=bundle.PRIOR)
 

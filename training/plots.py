@@ -1,7 +1,7 @@
 """What a model makes of images and latents, and pictures of it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ Floats = npt.NDArray[np.floating[Any]]
 COLUMNS = 16
 DPI = 100
 SAMPLE_SEED = 7
-HEATMAP = "heatmap (VAE)"
 SCATTERED = 3000  # points of a scatter plot; more hide each other
 
 
@@ -69,18 +68,19 @@ def overview(models: Path, directory: Path | None, output: Path) -> None:
             "denoised": reconstruct(denoising, noisy),
             "sampled (VAE)": decode(vae, vae.prior.draw(COLUMNS, SAMPLE_SEED, temperature=1.0)),
             "spoilt by hand": odd,
-            HEATMAP: heatmaps(vae, odd),
-        }
+            "heatmap (VAE)": heatmaps(vae, odd),
+        },
+        hot=["heatmap (VAE)"],
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     save(figure, output)
 
 
-def rows(images: Mapping[str, Images]) -> Figure:
-    """Rows of images, each with its title."""
+def rows(images: Mapping[str, Images], hot: Collection[str] = ()) -> Figure:
+    """Rows of images, each with its title; those whose titles are `hot` are heatmaps."""
     figure = Figure(figsize=(10, 0.83 * len(images)), dpi=DPI, layout="constrained")
     for axes, (title, row) in zip(np.ravel(figure.subplots(len(images), 1)), images.items(), strict=True):
-        _show(axes, _strip(row), "inferno" if title == HEATMAP else "gray")
+        _show(axes, _strip(row), "inferno" if title in hot else "gray")
         axes.set_title(title, loc="left", fontsize=9, pad=2)
     return figure
 
@@ -111,7 +111,6 @@ def losses(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str]) -> Figure:
     """Latents (n, latent_dim) coloured by class; of more than three dimensions their two principal components."""
-    latents = latents[:SCATTERED]
     figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
     projected = latents.shape[1] > 3
     points = PCA(2).fit_transform(latents) if projected else latents
@@ -122,7 +121,7 @@ def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str
     if labels is None:
         axes.scatter(*columns, **style)
     for label, name in enumerate(classes if labels is not None else ()):
-        chosen = labels[:SCATTERED] == label  # type: ignore[index]
+        chosen = labels == label
         axes.scatter(*columns[:, chosen], label=name, color=colours(label / max(1, len(classes) - 1)), **style)
     if labels is not None:
         columns_of_names = -(-len(classes) // 25)

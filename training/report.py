@@ -69,7 +69,8 @@ def _pictures(model: Published, given: Given) -> Iterator[Picture]:
     scattered = test.images[: plots.SCATTERED]
     latents = model.graphs.chain_in_batches(["encoder"], ["latents"], images=scattered)["latents"]
     how = "as they are" if latent_dim <= 3 else "projected on their first two principal components"
-    figure = plots.latent_scatter(latents, test.labels, given.dataset.classes)
+    labels = None if test.labels is None else test.labels[: len(latents)]
+    figure = plots.latent_scatter(latents, labels, given.dataset.classes)
     yield Picture("latents", "Latent space", f"Latents of {len(latents)} test images, {how}.", figure)
     if latent_dim == 2:
         caption = "Decoded at even quantiles of a normal fitted to each dimension."
@@ -94,8 +95,7 @@ def _pictures(model: Published, given: Given) -> Iterator[Picture]:
 
 def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:
     """From the prior and from the mixture: of a variational model N(0, I), of any other one Gaussian is the prior."""
-    images = given.parts.training.images[: calibration.MIXTURE_IMAGES]
-    latents = model.graphs.chain_in_batches(["encoder"], ["latents"], images=images)["latents"]
+    latents = calibration.mixture_latents(model.graphs, given.parts.training.images)
     priors: dict[str, Prior]
     if isinstance(model.prior, NormalPrior):
         priors = {

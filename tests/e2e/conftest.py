@@ -9,6 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SMALL = [  # makes a training command of the documents short enough for a test
+    word
+    for entry in (
+        "data.calibration=50",
+        "data.validation=20",
+        "training.epochs=1",
+        "training.batch_size=32",
+        "evaluation.importance_samples=0",
+    )
+    for word in ("--set", entry)
+]
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,10 @@ import pytest
 
 from service.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
-from tests.e2e.conftest import ROOT, Server
+from tests.e2e.conftest import ROOT, SMALL, Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
-SMALL = (
-    "data.calibration=50",
-    "data.validation=20",
-    "training.epochs=1",
-    "training.batch_size=32",
-    "evaluation.importance_samples=0",
-)
 
 
 def blocks(language: str) -> list[str]:
@@ -92,9 +85,8 @@ def _small(words: list[str], directory: Path) -> list[str]:
     """The command on a few images, away from the repository."""
     command = [sys.executable, *words[1:]]
     if "train" in words:
-        overrides = [word for entry in SMALL for word in ("--set", entry)]
         command += ["--data", str(DATA), "--models", str(directory / "models"), "--runs", str(directory / "runs")]
-        command += overrides
+        command += SMALL
     if "evaluate" in words:
         command += ["--data", str(DATA), "--models", str(directory / "models")]
     return command

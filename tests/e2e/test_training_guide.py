@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.results.__main__ import render
 from service.manifest import MANIFEST
 from tests.conftest import DATA
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, SMALL
 from training.recipe import Recipe
 
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -22,7 +22,6 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
     for line in block.splitlines()
 ]
-SMALL = ("data.calibration=50", "data.validation=20", "training.epochs=1", "training.batch_size=32")
 OPTIONS = {
     "train": ["--data", str(DATA), "--set", "mixture_components=2"],
     "evaluate": ["--data", str(DATA)],
@@ -40,7 +39,7 @@ def small(command: str) -> list[str]:
     kind = next((word for word in words if word in OPTIONS), None)
     extra = list(OPTIONS[kind]) if kind else []
     if kind == "train" or (kind or "").startswith("benchmarks"):
-        extra += [word for entry in SMALL for word in ("--set", entry)]
+        extra += SMALL
     if "folder" in words:
         extra += [
             "--data",

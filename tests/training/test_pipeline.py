@@ -23,10 +23,9 @@ from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import tiny
 from training import bundle, cli, evaluation, export, pipeline
-from training.architectures import Posterior, build
+from training.architectures import Posterior
 from training.data import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
-from training.graphs import Graphs
 from training.losses import importance_weighted_loss
 from training.recipe import Recipe
 
@@ -169,16 +168,6 @@ def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
     assert len(list((tmp_path / "runs" / "mnist-undercomplete").glob("*/last.json"))) == 1
 
 
-def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
-    recipe = tiny("mnist-undercomplete")
-    model = build(recipe.architecture, recipe.input).eval()
-    with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
-    images = load_test("mnist", DATA).images
-    with pytest.raises(ParityError, match="latents differs from torch by nan"):
-        export.export(model, recipe.input, images, tmp_path)
-
-
 def test_two_runs_that_publish_at_once_get_two_versions(tmp_path: Path) -> None:
     with bundle.staging(tmp_path, "mine") as first, bundle.staging(tmp_path, "mine") as second:
 
@@ -229,29 +218,6 @@ def test_errors_are_told_without_a_traceback(tmp_path: Path, capsys: pytest.Capt
 def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes"]) == 0
     assert "mnist-denoising" in capsys.readouterr().out
-
-
-def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
-    recipe = tiny("mnist-vae", *SMALL["mnist-vae"])
-    torch.manual_seed(0)
-    model = build(recipe.architecture, recipe.input).eval()
-    images = load_test("mnist", DATA).images
-    exported = export.export(model, recipe.input, images, tmp_path, likelihood=True)
-    assert set(exported.parity) == {
-        "logits",
-        "latents",
-        "log_variances",
-        "reconstructions",
-        "intensities",
-        "errors",
-        "scores",
-        "error_maps",
-    }
-    assert max(value for name, value in exported.parity.items() if name != "reconstructions") <= 1e-5
-    graphs = Graphs(tmp_path, exported.files)
-    rounded = graphs.chain(["encoder", "decoder"], images=images)["reconstructions"]
-    errors = evaluation.score(graphs, images).errors
-    np.testing.assert_allclose(errors, evaluation.squared_errors(rounded, images), rtol=0.02)
 
 
 def test_pca_error_is_that_of_the_best_linear_code() -> None:

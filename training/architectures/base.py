@@ -6,9 +6,11 @@ from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import ContinuousBernoulli
+
+from service.manifest import Record
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "linear"]
@@ -21,10 +23,8 @@ ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {
 }
 
 
-class Config(BaseModel):
+class Config(Record):
     """A frozen configuration that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Posterior(NamedTuple):

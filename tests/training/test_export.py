@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import DATA
+from tests.training.conftest import tiny
+from training import evaluation, export
+from training.architectures import build
+from training.data import load_test
+from training.errors import ParityError
+from training.graphs import Graphs
+
+
+def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
+    recipe = tiny("mnist-undercomplete")
+    model = build(recipe.architecture, recipe.input).eval()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    images = load_test("mnist", DATA).images
+    with pytest.raises(ParityError, match="latents differs from torch by nan"):
+        export.export(model, recipe.input, images, tmp_path)
+
+
+def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
+    recipe = tiny("mnist-vae")
+    torch.manual_seed(0)
+    model = build(recipe.architecture, recipe.input).eval()
+    images = load_test("mnist", DATA).images
+    exported = export.export(model, recipe.input, images, tmp_path, likelihood=True)
+    assert set(exported.parity) == {
+        "logits",
+        "latents",
+        "log_variances",
+        "reconstructions",
+        "intensities",
+        "errors",
+        "scores",
+        "error_maps",
+    }
+    assert max(value for name, value in exported.parity.items() if name != "reconstructions") <= 1e-5
+    graphs = Graphs(tmp_path, exported.files)
+    rounded = graphs.chain(["encoder", "decoder"], images=images)["reconstructions"]
+    errors = evaluation.score(graphs, images).errors
+    np.testing.assert_allclose(errors, evaluation.squared_errors(rounded, images), rtol=0.02)
