@@ -1,11 +1,11 @@
 """The optimisers, and how their learning rate changes over the steps of a run."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from training.architectures.base import Config
@@ -44,7 +44,22 @@ class SgdConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
 
 
-OptimiserConfig = Annotated[AdamwConfig | AdamConfig | RmspropConfig | SgdConfig, Field(discriminator="kind")]
+class MuonConfig(Config):
+    """For matrices the momentum made orthogonal (Jordan et al. 2024), on AdamW's scale (Liu et al. 2025, section 2.2).
+
+    Of a convolution's weight, the matrix is (channels out, channels in x height x width). All that is no matrix, or one
+    with a side of at most 16, as the first and the last layer often have, takes AdamW's steps.
+    """
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: float = Field(0.95, ge=0, lt=1)
+
+
+OptimiserConfig = Annotated[
+    AdamwConfig | AdamConfig | RmspropConfig | SgdConfig | MuonConfig, Field(discriminator="kind")
+]
 
 
 class ScheduleConfig(Config):
@@ -68,6 +83,55 @@ def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter])
             return RMSprop(trained, config.learning_rate, config.decay, config.epsilon, momentum=config.momentum)
         case SgdConfig():
             return SGD(trained, config.learning_rate, config.momentum, weight_decay=config.weight_decay, fused=True)
+        case MuonConfig():
+            return MuonWithAdamW(trained, config)
+
+
+class MuonWithAdamW(Optimizer):
+    """torch's Muon for the matrices and its AdamW for the rest, as one optimiser."""
+
+    THIN = 16  # the side of a matrix up to which it is not worth being made orthogonal
+
+    def __init__(self, parameters: list[nn.Parameter], config: MuonConfig) -> None:
+        super().__init__(parameters, {"lr": config.learning_rate})
+        wide = [min(len(weight), weight[0].numel()) > self.THIN if weight.ndim > 1 else False for weight in parameters]
+        self._matrices = [weight for weight, is_wide in zip(parameters, wide, strict=True) if is_wide]
+        # torch's Muon takes two dimensions only: these share the memory of the weights.
+        self._views = [nn.Parameter(weight.detach().flatten(1)) for weight in self._matrices]
+        rest = [weight for weight, is_wide in zip(parameters, wide, strict=True) if not is_wide]
+        rate, decay = config.learning_rate, config.weight_decay
+        parts: list[Optimizer] = []
+        if self._views:
+            parts.append(Muon(self._views, rate, decay, config.momentum, adjust_lr_fn="match_rms_adamw"))
+        if rest:
+            parts.append(AdamW(rest, rate, weight_decay=decay, fused=True))
+        self._parts = parts
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """Let a schedule that changes these groups change the parts."""
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self._parts:
+            part.zero_grad(set_to_none)
+        for weight in self._matrices:
+            weight.grad = None
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        assert closure is None  # the loop has none
+        for weight, view in zip(self._matrices, self._views, strict=True):
+            view.grad = None if weight.grad is None else weight.grad.flatten(1)
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share_groups()
 
 
 def build_schedule(config: ScheduleConfig, optimiser: Optimizer, steps: int) -> LRScheduler:

@@ -22,7 +22,7 @@ from training.tracking import METRICS
 # One recipe of each family, of each optimiser, and one with every kind of stage.
 RECIPES = {
     "mnist-undercomplete": [],
-    "mnist-denoising": [],
+    "mnist-denoising": ["optimiser.kind=muon"],
     "mnist-vae": ["loss.samples=2"],
     "mnist-classifier": [],
     "classics/mnist-classifier": [

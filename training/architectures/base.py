@@ -120,6 +120,19 @@ OUTPUTS: dict[OutputName, type[nn.Module]] = {
 }
 
 
+class ResidualLayer(nn.Module):
+    """x + gain * linear(gelu(linear(norm(x)))), with the gain starting at 0 (De and Smith 2020, section 3)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.layers(x)
+        return x + self.gain * residual
+
+
 def stack(widths: Sequence[int], activation: ActivationName, last: ActivationName | None = None) -> list[nn.Sequential]:
     """Fully connected layers of these widths, each with its activation; `last` replaces that of the last one."""
     names = [activation] * (len(widths) - 1)

@@ -11,7 +11,16 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths, stack
+from training.architectures.base import (
+    OUTPUTS,
+    Autoencoder,
+    Config,
+    OutputName,
+    Posterior,
+    ResidualLayer,
+    Widths,
+    stack,
+)
 
 
 class ConvolutionalConfig(Config):
@@ -20,7 +29,8 @@ class ConvolutionalConfig(Config):
     blocks: NonNegativeInt = 2  # residual blocks at each resolution, in the encoder and again in the decoder
     code_channels: PositiveInt | None = None
     latent_dim: PositiveInt | None = None
-    hidden: tuple[PositiveInt, ...] = ()  # fully connected layers between the feature map and a latent vector
+    # Fully connected layers, and again in the decoder: to a latent vector, or residual ones on all of a feature map.
+    hidden: tuple[PositiveInt, ...] = ()
     variational: bool = False
     output: OutputName = "clamp"
 
@@ -28,8 +38,6 @@ class ConvolutionalConfig(Config):
     def _one_code(self) -> Self:
         if (self.code_channels is None) == (self.latent_dim is None):
             raise ValueError("give either code_channels (the code is a feature map) or latent_dim (a vector)")
-        if self.hidden and self.latent_dim is None:
-            raise ValueError("hidden layers lead to a latent vector: give latent_dim")
         if self.variational and self.latent_dim is None:
             raise ValueError("a variational code is a latent vector: give latent_dim")
         return self
@@ -87,8 +95,9 @@ class ConvolutionalAutoencoder(Autoencoder):
             assert config.code_channels is not None  # the configuration has one of the two
             code = config.code_channels, *size
             self.latent_dim = prod(code)
-            inward: list[nn.Module] = [nn.Conv2d(width, config.code_channels, 1), nn.Flatten()]
-            outward: list[nn.Module] = [nn.Unflatten(1, code), nn.Conv2d(config.code_channels, width, 1)]
+            mixed = [[ResidualLayer(self.latent_dim, hidden) for hidden in config.hidden] for _ in range(2)]
+            inward: list[nn.Module] = [nn.Conv2d(width, config.code_channels, 1), nn.Flatten(), *mixed[0]]
+            outward: list[nn.Module] = [*mixed[1], nn.Unflatten(1, code), nn.Conv2d(config.code_channels, width, 1)]
         else:
             features = width, *size
             self.latent_dim = config.latent_dim

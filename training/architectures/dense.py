@@ -2,18 +2,19 @@
 
 from typing import Literal
 
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
 from training.architectures.base import (
+    ACTIVATIONS,
     OUTPUTS,
     ActivationName,
     Autoencoder,
     Config,
     OutputName,
     Posterior,
+    ResidualLayer,
     Widths,
     stack,
 )
@@ -33,21 +34,9 @@ class ResidualDenseConfig(Config):
     width: PositiveInt
     blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
     latent_dim: PositiveInt
+    code_activation: ActivationName = "linear"  # a bounded one, as tanh, keeps far-away codes near the others
     variational: bool = False
     output: OutputName = "clamp"
-
-
-class ResidualLayer(nn.Module):
-    """x + gain * linear(gelu(linear(norm(x)))), with the gain starting at 0 (De and Smith 2020, section 3)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        self.gain = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.layers(x)
-        return x + self.gain * residual
 
 
 class DenseAutoencoder(Autoencoder):
@@ -70,7 +59,8 @@ class DenseAutoencoder(Autoencoder):
             self._layers = "-".join(map(str, widths + widths[-2::-1]))
         else:
             self.latent_dim = config.latent_dim
-            self.encoder = _residual(pixels, config, self.encoded_dim)
+            code_activation = "linear" if config.variational else config.code_activation
+            self.encoder = _residual(pixels, config, self.encoded_dim).append(ACTIVATIONS[code_activation]())
             self.decoder = _residual(self.latent_dim, config, pixels)
             self._layers = f"residual, {config.blocks} blocks of width {config.width} each way, code {self.latent_dim}"
 
@@ -86,6 +76,6 @@ class DenseAutoencoder(Autoencoder):
 
 
 def _residual(before: int, config: ResidualDenseConfig, after: int) -> nn.Sequential:
-    blocks = [ResidualLayer(config.width) for _ in range(config.blocks)]
+    blocks = [ResidualLayer(config.width, config.width) for _ in range(config.blocks)]
     last = nn.LayerNorm(config.width), nn.GELU(), nn.Linear(config.width, after)
     return nn.Sequential(nn.Linear(before, config.width), *blocks, *last)
