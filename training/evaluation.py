@@ -174,10 +174,3 @@ class PrincipalComponents:
 
     def _flat(self, images: Images) -> npt.NDArray[np.float32]:
         return np.asarray(images.reshape(len(images), -1), dtype=np.float32) / np.float32(255)
-
-
-def principal_components(training: Images, latent_dim: int, seed: int) -> PrincipalComponents | None:
-    """As many as there are latent dimensions; None where these are no fewer than pixels or images."""
-    if latent_dim >= min(training[0].size, len(training)):
-        return None
-    return PrincipalComponents(training, latent_dim, seed)

@@ -9,7 +9,6 @@ import torch
 from pydantic import ValidationError
 
 from service.manifest import (
-    Calibration,
     Capability,
     LatentPrior,
     MixturePrior,
@@ -18,11 +17,12 @@ from service.manifest import (
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, distributed, evaluation, export, loop, report
+from training import bundle, calibration, data, distributed, export, loop, report
 from training.architectures import Autoencoder, build
 from training.checkpoint import Checkpoints
-from training.data import Given, Parts, Split, Tell
+from training.data import Given, Parts, Tell
 from training.errors import DataError, RecipeError
+from training.findings import Findings
 from training.graphs import Graphs
 from training.losses import LIKELIHOODS
 from training.recipe import Recipe
@@ -79,7 +79,8 @@ def _publish(
         bundle.write_golden(graphs, given.dataset.test.images, recipe.input, staging / bundle.GOLDEN)
         (staging / bundle.HISTORY).write_text(json.dumps(history) + "\n", encoding="utf-8")
         tell("evaluating on the test images")
-        metrics = evaluate(graphs, calibrated, given, recipe, network.latent_dim)
+        findings = Findings(graphs, calibrated, given, recipe, network.latent_dim)
+        metrics = findings.figures()
 
         def finish(version: int) -> None:
             manifest = ModelManifest(
@@ -110,7 +111,7 @@ def _publish(
             )
             bundle.write_manifest(manifest, staging)
             tell("drawing the report")
-            report.write(bundle.Published(staging), given, staging / bundle.REPORT)
+            report.write(bundle.Published(staging), findings, staging / bundle.REPORT)
 
         return bundle.publish(staging, finish)
 
@@ -131,50 +132,21 @@ def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
     return Given(dataset, parts, outliers)
 
 
-def evaluate(
-    graphs: Graphs, calibrated: Calibration, given: Given, recipe: Recipe, latent_dim: int
-) -> dict[str, float]:
-    """The figures of a bundle on the test images."""
-    training, test = given.parts.training, given.dataset.test
-    scored = evaluation.score(graphs, test.images)
-    figures = {"mse": float(scored.errors.mean())}
-    pca = evaluation.principal_components(training.images, latent_dim, recipe.seed)
-    if pca:
-        figures["pca_mse"] = pca.error(test.images)
-    if recipe.corruption.sigma:
-        figures |= evaluation.denoising(graphs, test.images, recipe.corruption.sigma)
-        figures |= pca.denoising(test.images, recipe.corruption.sigma) if pca else {}
-    if recipe.architecture.variational and recipe.loss.kind in LIKELIHOODS:
-        figures |= _likelihoods(graphs, test, recipe)
-    if recipe.classifier:
-        confusion = evaluation.confusion(graphs, test, len(given.dataset.classes))
-        figures["accuracy"] = float(confusion.trace() / confusion.sum())
-        if pca and training.labels is not None:
-            figures["pca_accuracy"] = pca.accuracy(training.images, training.labels, test)
-    figures |= evaluation.false_positive_rates(calibrated, scored.scores)
-    if given.outliers is not None:
-        strange = evaluation.score(graphs, given.outliers.images).scores
-        figures[f"auroc_against_{recipe.data.outliers}"] = evaluation.auroc(scored.scores, strange)
-    return figures
-
-
 def evaluate_published(name: str, directory: Path | None, models: Path, tell: Tell) -> dict[str, float]:
     """Measure the newest published version of a model again, on the test images of its own recipe.
 
     Raises TrainingError where there is no such model, or its data cannot be had.
     """
-    published, recipe, given = _published(name, directory, models, tell)
-    assert published.manifest.calibration is not None  # every recipe calibrates
-    return evaluate(published.graphs, published.manifest.calibration, given, recipe, published.manifest.latent_dim)
+    return _published(name, directory, models, tell)[1].figures()
 
 
 def write_report(name: str, directory: Path | None, models: Path, output: Path | None, tell: Tell) -> Path:
     """Draw the report of a model's newest published version again, into the bundle or to `output`; gives the page."""
-    published, _, given = _published(name, directory, models, tell)
-    return report.write(published, given, output or published.directory / bundle.REPORT)
+    published, findings = _published(name, directory, models, tell)
+    return report.write(published, findings, output or published.directory / bundle.REPORT)
 
 
-def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Recipe, Given]:
+def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Findings]:
     published = bundle.newest(models, name)
     try:
         recipe = Recipe.model_validate(published.manifest.provenance.recipe)
@@ -183,7 +155,9 @@ def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> t
     given = load(recipe, directory, tell)
     if given.dataset.sha256 != published.manifest.training_data.sha256:
         raise DataError(f"the data are not those of {name}, so its test images may be among those it was trained on")
-    return published, recipe, given
+    manifest = published.manifest
+    assert manifest.calibration is not None  # every recipe calibrates
+    return published, Findings(published.graphs, manifest.calibration, given, recipe, manifest.latent_dim)
 
 
 def _silence(_: str) -> None:
@@ -237,12 +211,3 @@ def _prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> Laten
     latents = calibration.mixture_latents(graphs, parts.training.images)
     calibration.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / bundle.PRIOR)
     return MixturePrior(file=bundle.PRIOR)
-
-
-def _likelihoods(graphs: Graphs, test: Split, recipe: Recipe) -> dict[str, float]:
-    images = evaluation.binarise(test.images) if recipe.data.binarise else test.images
-    figures = {"elbo": evaluation.elbo(graphs, images, recipe.loss)}
-    if samples := recipe.evaluation.importance_samples:
-        first = images[: recipe.evaluation.images]
-        figures["nll"] = evaluation.negative_log_likelihood(graphs, first, recipe.loss, samples)
-    return figures

@@ -15,6 +15,7 @@ from service.latents import NormalPrior, Prior
 from training import calibration, evaluation, plots
 from training.bundle import Published
 from training.data import Given, Images
+from training.findings import Findings
 from training.recipe import Recipe
 
 PAGE = "index.html"
@@ -27,11 +28,11 @@ class Picture(NamedTuple):
     figure: Figure
 
 
-def write(model: Published, given: Given, directory: Path) -> Path:
+def write(model: Published, findings: Findings, directory: Path) -> Path:
     """Draw all that there is to see of a bundle on its test images; gives the page."""
     directory.mkdir(parents=True, exist_ok=True)
     sections = []
-    for picture in _pictures(model, given):
+    for picture in _pictures(model, findings):
         path = directory / f"{picture.name}.png"
         plots.save(picture.figure, path)
         inline = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -44,11 +45,10 @@ def write(model: Published, given: Given, directory: Path) -> Path:
     return page
 
 
-def _pictures(model: Published, given: Given) -> Iterator[Picture]:
-    recipe = Recipe.model_validate(model.manifest.provenance.recipe)
-    test, training = given.dataset.test, given.parts.training
-    shown, latent_dim = test.images[: plots.COLUMNS], model.manifest.latent_dim
-    pca = evaluation.principal_components(training.images, latent_dim, recipe.seed)
+def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
+    recipe, given, pca = findings.recipe, findings.given, findings.principal_components
+    test = given.dataset.test
+    shown, latent_dim = test.images[: plots.COLUMNS], findings.latent_dim
 
     yield Picture(
         "losses", "Loss", "Of the last training batch and of the validation images.", plots.losses(model.history())
@@ -81,16 +81,15 @@ def _pictures(model: Published, given: Given) -> Iterator[Picture]:
         "interpolations", "Interpolations", "Straight paths between latents.", plots.interpolations(model, test.images)
     )
 
-    calibrated = model.manifest.calibration
-    assert calibrated is not None  # every recipe calibrates
-    normal = evaluation.score(model.graphs, test.images).scores
-    strange = evaluation.score(model.graphs, given.outliers.images).scores if given.outliers else None
-    histogram = plots.error_histogram(normal, strange, recipe.data.outliers, calibrated, evaluation.RATES)
+    calibrated, scores = findings.calibration, findings.scored.scores
+    histogram = plots.error_histogram(
+        scores, findings.outlier_scores, recipe.data.outliers, calibrated, evaluation.RATES
+    )
     yield Picture("scores", "Anomaly scores", f"The {calibrated.method}, and the thresholds at two rates.", histogram)
 
     if classes := model.manifest.classes:
-        matrix = evaluation.confusion(model.graphs, test, len(classes))
-        yield Picture("confusion", "Confusion matrix", "Of the test images.", plots.confusion_matrix(matrix, classes))
+        figure = plots.confusion_matrix(findings.confusion, classes)
+        yield Picture("confusion", "Confusion matrix", "Of the test images.", figure)
 
 
 def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:

@@ -1,0 +1,80 @@
+"""What a bundle does on its test images: the figures of its manifest, and what its report draws."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from service.manifest import Calibration
+from training import evaluation
+from training.data import Given
+from training.evaluation import Floats, PrincipalComponents, Scored
+from training.graphs import Graphs
+from training.losses import LIKELIHOODS
+from training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Each is computed once, when a figure or a picture first asks for it."""
+
+    graphs: Graphs
+    calibration: Calibration
+    given: Given
+    recipe: Recipe
+    latent_dim: int
+
+    @cached_property
+    def scored(self) -> Scored:
+        return evaluation.score(self.graphs, self.given.dataset.test.images)
+
+    @cached_property
+    def outlier_scores(self) -> Floats | None:
+        """Of every image of the recipe's outliers; None where it has none."""
+        return evaluation.score(self.graphs, self.given.outliers.images).scores if self.given.outliers else None
+
+    @cached_property
+    def principal_components(self) -> PrincipalComponents | None:
+        """As many as there are latent dimensions; None where these are no fewer than pixels or images."""
+        training = self.given.parts.training.images
+        if self.latent_dim >= min(training[0].size, len(training)):
+            return None
+        return PrincipalComponents(training, self.latent_dim, self.recipe.seed)
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """How many test images of each class (row) were given each class (column)."""
+        return evaluation.confusion(self.graphs, self.given.dataset.test, len(self.given.dataset.classes))
+
+    def figures(self) -> dict[str, float]:
+        """By the names that they have in a manifest's `metrics`."""
+        recipe, training, test = self.recipe, self.given.parts.training, self.given.dataset.test
+        pca, sigma = self.principal_components, recipe.corruption.sigma
+        figures = {"mse": float(self.scored.errors.mean())}
+        if pca:
+            figures["pca_mse"] = pca.error(test.images)
+        if sigma:
+            figures |= evaluation.denoising(self.graphs, test.images, sigma)
+            figures |= pca.denoising(test.images, sigma) if pca else {}
+        if recipe.architecture.variational and recipe.loss.kind in LIKELIHOODS:
+            figures |= self._likelihoods()
+        if recipe.classifier:
+            figures["accuracy"] = float(self.confusion.trace() / self.confusion.sum())
+            if pca and training.labels is not None:
+                figures["pca_accuracy"] = pca.accuracy(training.images, training.labels, test)
+        figures |= evaluation.false_positive_rates(self.calibration, self.scored.scores)
+        if self.outlier_scores is not None:
+            outliers = f"auroc_against_{recipe.data.outliers}"
+            figures[outliers] = evaluation.auroc(self.scored.scores, self.outlier_scores)
+        return figures
+
+    def _likelihoods(self) -> dict[str, float]:
+        recipe, images = self.recipe, self.given.dataset.test.images
+        if recipe.data.binarise:
+            images = evaluation.binarise(images)
+        figures = {"elbo": evaluation.elbo(self.graphs, images, recipe.loss)}
+        if samples := recipe.evaluation.importance_samples:
+            first = images[: recipe.evaluation.images]
+            figures["nll"] = evaluation.negative_log_likelihood(self.graphs, first, recipe.loss, samples)
+        return figures
