@@ -114,7 +114,10 @@ def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str
     figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
     projected = latents.shape[1] > 3
     points = PCA(2).fit_transform(latents) if projected else latents
-    axes = figure.add_subplot(projection="3d" if points.shape[1] == 3 else None)
+    axes: Any = figure.add_subplot(projection="3d" if points.shape[1] == 3 else None)
+    if points.shape[1] == 3:
+        axes.set_box_aspect(None, zoom=0.85)  # or the third label lies under the legend
+        axes.tick_params(labelsize=7, pad=0)  # or the numbers lie under the labels
     columns = points.T if points.shape[1] > 1 else np.stack([points[:, 0], np.zeros(len(points))])
     style: dict[str, Any] = {"s": 4, "alpha": 0.7}
     colours = colormaps["tab10" if len(classes) <= 10 else "turbo"]
@@ -125,7 +128,7 @@ def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str
         axes.scatter(*columns[:, chosen], label=name, color=colours(label / max(1, len(classes) - 1)), **style)
     if labels is not None:
         columns_of_names = -(-len(classes) // 25)
-        axes.legend(markerscale=3, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1), ncols=columns_of_names)
+        figure.legend(markerscale=3, fontsize=8, loc="outside right upper", ncols=columns_of_names)
     name = "principal component" if projected else "latent dimension"
     for set_label, ordinal, _ in zip(
         ("xlabel", "ylabel", "zlabel"), ("first", "second", "third"), points.T, strict=False
@@ -168,7 +171,7 @@ def error_histogram(
         if threshold is not None:
             axes.axvline(threshold, color="black", linestyle=style, label=f"threshold at {rate}")
     axes.set(xscale="log", yscale="log", xlabel="anomaly score", ylabel="density")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=4)
     return figure
 
 
