@@ -75,7 +75,12 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("mnist-undercomplete", []), ("mnist-vae", []), ("mnist-classifier", ["training.patience=1"])],
+    [
+        ("mnist-undercomplete", []),
+        ("mnist-vae", []),
+        ("mnist-classifier", ["training.patience=1"]),
+        ("mnist-stacked", ["optimiser.kind=muon"]),
+    ],
 )
 def test_two_processes_train_to_the_same_loss_as_one(name: str, more: list[str], images: Split, tmp_path: Path) -> None:
     """The gradients are those of the whole batch but for rounding, which AdamW enlarges where a gradient is tiny."""
