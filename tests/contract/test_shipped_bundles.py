@@ -26,6 +26,7 @@ AT_MOST = {
 AT_LEAST = {
     "mnist-denoising": {"psnr": 21.0, "ssim": 0.90},
     "mnist-classifier": {"accuracy": 0.994},
+    "mnist-classifier-conv": {"accuracy": 0.996},
 }
 ALLOWED = {"", "ai.onnx"}
 
