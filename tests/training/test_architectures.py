@@ -72,6 +72,14 @@ def test_the_mean_of_a_continuous_bernoulli_is_the_one_of_its_density() -> None:
     torch.testing.assert_close(ContinuousBernoulliMean()(logits), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_mean_of_a_continuous_bernoulli_loses_no_digits_in_float32() -> None:
+    logits = torch.cat([torch.logspace(-2, 2, 2001), torch.tensor([0.999, 1.0, 1.001])])
+    logits = torch.cat([logits, -logits])
+    exact = logits.double()
+    expected = 1 / (1 - (-exact).exp()) - 1 / exact
+    torch.testing.assert_close(ContinuousBernoulliMean()(logits).double(), expected, rtol=0, atol=2e-7)
+
+
 def test_a_head_gives_probabilities() -> None:
     model = build(DenseConfig(widths=(8,)), GREY, classes=3)
     probabilities = model.classify(torch.randn(5, 8))
