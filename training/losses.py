@@ -24,9 +24,8 @@ class LossConfig(Config):
     """
 
     kind: Literal["mse", "psnr", "ssim", "bce", "continuous-bernoulli"] = "mse"
-    beta: NonNegativeFloat = (
-        1.0  # weight of the KL divergence (Higgins et al. 2017); 1, with a likelihood: the evidence lower bound
-    )
+    # Weight of the KL divergence (Higgins et al. 2017); 1, with a likelihood: the evidence lower bound.
+    beta: NonNegativeFloat = 1.0
     samples: PositiveInt = 1  # of the posterior for each image; more than one is the bound of Burda et al. 2016
 
 

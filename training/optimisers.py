@@ -94,27 +94,27 @@ class MuonWithAdamW(Optimizer):
 
     def __init__(self, parameters: list[nn.Parameter], config: MuonConfig) -> None:
         super().__init__(parameters, {"lr": config.learning_rate})
-        wide = [min(len(weight), weight[0].numel()) > self.THIN if weight.ndim > 1 else False for weight in parameters]
-        self._matrices = [weight for weight, is_wide in zip(parameters, wide, strict=True) if is_wide]
+        self._matrices = [weight for weight in parameters if self._is_wide(weight)]
         # torch's Muon takes two dimensions only: these share the memory of the weights.
         self._views = [nn.Parameter(weight.detach().flatten(1)) for weight in self._matrices]
-        rest = [weight for weight, is_wide in zip(parameters, wide, strict=True) if not is_wide]
+        rest = [weight for weight in parameters if not self._is_wide(weight)]
         rate, decay = config.learning_rate, config.weight_decay
-        parts: list[Optimizer] = []
+        self._parts: list[Optimizer] = []
         if self._views:
-            parts.append(Muon(self._views, rate, decay, config.momentum, adjust_lr_fn="match_rms_adamw"))
+            self._parts.append(Muon(self._views, rate, decay, config.momentum, adjust_lr_fn="match_rms_adamw"))
         if rest:
-            parts.append(AdamW(rest, rate, weight_decay=decay, fused=True))
-        self._parts = parts
+            self._parts.append(AdamW(rest, rate, weight_decay=decay, fused=True))
         self._share_groups()
+
+    def _is_wide(self, weight: nn.Parameter) -> bool:
+        return weight.ndim > 1 and min(len(weight), weight[0].numel()) > self.THIN
 
     def _share_groups(self) -> None:
         """Let a schedule that changes these groups change the parts."""
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self._parts:
-            part.zero_grad(set_to_none)
+        super().zero_grad(set_to_none)  # of the groups, which hold the views
         for weight in self._matrices:
             weight.grad = None
 

@@ -23,6 +23,10 @@ CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 MODELS = sorted(path.name for path in (ROOT / "models").iterdir() if path.is_dir())
 
 
+# Digits are drawn simply enough for fashion-vae to give back: fewer than four of five stand out at the default rate.
+RATES = {"fashion-vae": 0.05}
+
+
 def seen_and_strange(model: str) -> tuple[np.ndarray, np.ndarray]:
     """Images of the kind that a model was trained on, and of another."""
     return (CLOTHES, DIGITS) if model.startswith("fashion") else (DIGITS, CLOTHES)
@@ -107,7 +111,8 @@ def test_noise_is_removed(server: Server, body: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_images_of_another_kind_are_anomalies(server: Server, model: str) -> None:
     _, strange = seen_and_strange(model)
-    results = ask(server, model, "anomaly-score?false_positive_rate=0.05", **bodies(strange)["multipart"])["results"]
+    rate = f"?false_positive_rate={RATES[model]}" if model in RATES else ""
+    results = ask(server, model, f"anomaly-score{rate}", **bodies(strange)["multipart"])["results"]
     assert sum(result["is_anomaly"] for result in results) >= 4
 
 

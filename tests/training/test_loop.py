@@ -16,7 +16,6 @@ from training.checkpoint import Checkpoints
 from training.data import Split, split
 from training.distributed import Process
 from training.errors import CheckpointError, CollapsedError, DataError, DivergedError, RecipeError
-from training.optimisers import build_optimiser, build_schedule
 from training.tracking import METRICS
 
 # One recipe of each family, of each optimiser, and one with every kind of stage.
@@ -78,7 +77,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     [
         ("mnist-undercomplete", []),
         ("mnist-vae", []),
-        ("mnist-classifier", ["training.patience=1"]),
+        ("mnist-classifier", ["training.patience=1", "classifier.training.precision=float32"]),
         ("mnist-stacked", ["optimiser.kind=muon"]),
     ],
 )
@@ -110,7 +109,7 @@ def test_two_processes_train_to_the_same_loss_as_one(name: str, more: list[str],
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "two" / recipe.fingerprint()[:12] / METRICS).read_text().splitlines()
     for row, line in zip(history, lines, strict=True):
-        assert json.loads(line)["validation_loss"] == pytest.approx(row["validation_loss"], rel=5e-4)
+        assert json.loads(line)["validation_loss"] == pytest.approx(row["validation_loss"], rel=1e-5)
 
 
 def test_a_checkpoint_of_another_recipe_is_not_taken(images: Split, tmp_path: Path) -> None:
@@ -221,14 +220,6 @@ def test_a_later_stage_that_cannot_be_is_refused_at_the_start(images: Split, tmp
 def test_a_batch_that_the_processes_cannot_share_is_refused(images: Split, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="a batch_size of 32 cannot be shared by 3 processes"):
         train(tiny(), images, tmp_path, Process(torch.device("cpu"), count=3))
-
-
-def test_the_momentum_is_the_one_of_the_recipe() -> None:
-    for kind, expected in (("rmsprop", 0.3), ("sgd", 0.3)):
-        recipe = tiny("mnist-undercomplete", f"optimiser.kind={kind}", "optimiser.momentum=0.3")
-        optimiser = build_optimiser(recipe.optimiser, [torch.nn.Parameter(torch.zeros(1))])
-        build_schedule(recipe.schedule, optimiser, 10)
-        assert optimiser.param_groups[0]["momentum"] == expected
 
 
 def test_the_parts_do_not_overlap_and_hold_every_image() -> None:

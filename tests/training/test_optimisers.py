@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.conftest import tiny
 from training.optimisers import MuonConfig, ScheduleConfig, build_optimiser, build_schedule
 
 
@@ -37,6 +38,14 @@ def test_a_schedule_reaches_both_parts_of_muon_after_a_resume() -> None:
         schedule.step()
     for weight, old in zip(weights, before, strict=True):
         assert 0 < (weight.detach() - old).abs().max() < 1e-6
+
+
+def test_the_momentum_is_the_one_of_the_recipe() -> None:
+    for kind, expected in (("rmsprop", 0.3), ("sgd", 0.3)):
+        recipe = tiny("mnist-undercomplete", f"optimiser.kind={kind}", "optimiser.momentum=0.3")
+        optimiser = build_optimiser(recipe.optimiser, [nn.Parameter(torch.zeros(1))])
+        build_schedule(recipe.schedule, optimiser, 10)
+        assert optimiser.param_groups[0]["momentum"] == expected
 
 
 def step(weight: nn.Parameter) -> None:
