@@ -48,7 +48,8 @@ class Objective(nn.Module, ABC):
         return [self.network.encoder, self.network.decoder]
 
     def autocast(self, images: Tensor) -> torch.autocast:
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed)
+        """Mixed precision, where it is asked for; but what is validated is what will be served, in float32."""
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed and self.training)
 
     @abstractmethod
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.training [--data DIR] [--seconds 5] [--rounds 5] [--output docs/results/training-speed.json]
 
-All three train the same network on batches of the same size, with AdamW, the mean squared error and the same
-precision. The loops take turns, and the figure is the median over the rounds. The bare loop is the textbook's: it has
+All three train the recipe's network on batches of its size, with its optimiser and precision and the mean squared
+error. The loops take turns, and the figure is the median over the rounds. The bare loop is the textbook's: it has
 its images as floats on the device and does nothing but forward, backward and step. Ours also shuffles, converts,
 averages weights, clips gradients and changes the learning rate. The DataLoader loop is the bare one on images that are
 read as torchvision's examples do it: PIL image, tensor, collated by workers.
@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
 
 from training import data, recipe
@@ -30,11 +29,12 @@ from training.chance import to_float
 from training.data import Images, Split
 from training.distributed import Process, process
 from training.loop import Run, Stage, be_deterministic
+from training.optimisers import build_optimiser
 from training.recipe import Recipe
 from training.stages import stages
 
 OUTPUT = Path("docs/results/training-speed.json")
-RECIPES = ("mnist-undercomplete", "mnist-stacked", "mnist-latent2")
+RECIPES = ("classics/mnist-undercomplete", "mnist-undercomplete", "mnist-stacked", "mnist-latent2")
 
 
 class Pictures(Dataset[Tensor]):
@@ -71,7 +71,7 @@ def main() -> None:
             results[name] = _measure(recipe.load(name, options.set), images, here, options)
             ours, bare, classic = (results[name][loop] for loop in ("ours", "bare", "dataloader"))
             print(
-                f"{name:22} ours {ours:9,.0f}   bare {bare:9,.0f} (x{ours / bare:.2f})"
+                f"{name:30} ours {ours:9,.0f}   bare {bare:9,.0f} (x{ours / bare:.2f})"
                 f"   DataLoader {classic:9,.0f} (x{ours / classic:.2f})",
                 flush=True,
             )
@@ -124,7 +124,7 @@ def _ours(stage: Stage, here: Process) -> Iterator[None]:
 def _bare(stage: Stage, here: Process, batches: Iterator[Tensor]) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     network = stage.objective.network.to(here.device).train()
-    optimiser = AdamW(network.parameters(), stage.optimiser.learning_rate)
+    optimiser = build_optimiser(stage.optimiser, list(network.parameters()))
     mixed = stage.training.precision == "bfloat16"
     for batch in batches:
         optimiser.zero_grad()

@@ -1,8 +1,8 @@
 """Fully connected autoencoders: one hidden layer or a stack, mirrored in the decoder; and residual ones."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from service.manifest import InputSpec
@@ -18,6 +18,7 @@ from training.architectures.base import (
     Widths,
     stack,
 )
+from training.architectures.refinement import refine
 
 
 class DenseConfig(Config):
@@ -35,8 +36,15 @@ class ResidualDenseConfig(Config):
     blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
     latent_dim: PositiveInt
     code_activation: ActivationName = "linear"  # a bounded one, as tanh, keeps far-away codes near the others
+    refinement: NonNegativeInt = 0  # steps on the decoder by which the trained encoder's codes are made better
     variational: bool = False
     output: OutputName = "clamp"
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.refinement and (self.variational or self.code_activation != "tanh"):
+            raise ValueError('refinement is of codes in -1..1: give code_activation = "tanh", and not variational')
+        return self
 
 
 class DenseAutoencoder(Autoencoder):
@@ -47,6 +55,7 @@ class DenseAutoencoder(Autoencoder):
         super().__init__()
         pixels = spec.channels * spec.height * spec.width
         self.variational = config.variational
+        self.refinement = 0
         self.output = OUTPUTS[config.output]()
         self.flatten = nn.Flatten()
         self.unflatten = nn.Unflatten(1, (spec.channels, spec.height, spec.width))
@@ -58,14 +67,18 @@ class DenseAutoencoder(Autoencoder):
             self.decoder = nn.Sequential(*stack(widths[::-1], config.activation, "linear"))
             self._layers = "-".join(map(str, widths + widths[-2::-1]))
         else:
-            self.latent_dim = config.latent_dim
+            self.latent_dim, self.refinement = config.latent_dim, config.refinement
             code_activation = "linear" if config.variational else config.code_activation
             self.encoder = _residual(pixels, config, self.encoded_dim).append(ACTIVATIONS[code_activation]())
             self.decoder = _residual(self.latent_dim, config, pixels)
             self._layers = f"residual, {config.blocks} blocks of width {config.width} each way, code {self.latent_dim}"
 
     def encode(self, images: Tensor) -> Posterior:
-        return self.posterior(self.encoder(self.flatten(images)))
+        encoded = self.encoder(self.flatten(images))
+        if not self.training:
+            for _ in range(self.refinement):
+                encoded = refine(self.decode, images, encoded)
+        return self.posterior(encoded)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         raw: Tensor = self.unflatten(self.decoder(latents))
