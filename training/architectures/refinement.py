@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-REACH = 0.05  # of the differences that stand for derivatives, in a code of -1..1
+REACH = 0.1  # of the differences that stand for derivatives, in a code of -1..1
 DAMPING = 0.1  # as a share of the curvature, and of a pixel's: steps that the decoder hardly heeds become short
 
 
