@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.numpy_helper
 import torch
@@ -36,7 +37,8 @@ class EncoderGraph(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        posterior = self.model.encode(to_float(images))
+        intensities = to_float(images)
+        posterior = self.model.refine(intensities, self.model.encode(intensities))
         return tuple(output for output in posterior if output is not None)
 
 
@@ -158,17 +160,23 @@ def _write(graph: _Graph, path: Path) -> None:
 
 
 def _store_in_half(graph: onnx.GraphProto) -> None:
-    """Store weights as float16 and cast them back, which ONNX Runtime does once, when it loads the graph."""
+    """Store rounded weights as float16 and cast them back, which ONNX Runtime does once, when it loads the graph."""
     casts = []
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size >= SMALLEST_IN_HALF:
+        if values.dtype == np.float32 and values.size >= SMALLEST_IN_HALF and _fits_half(values):
             name, half = tensor.name, f"{tensor.name}.half"
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), half))
             casts.append(onnx.helper.make_node("Cast", [half], [name], name=f"{name}.float", to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _fits_half(values: npt.NDArray[np.float32]) -> bool:
+    """Whether float16 loses nothing: of the rounded weights it does not, of other constants it may."""
+    with np.errstate(over="ignore"):
+        return np.array_equal(values.astype(np.float16).astype(np.float32), values)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -48,8 +48,7 @@ class Objective(nn.Module, ABC):
         return [self.network.encoder, self.network.decoder]
 
     def autocast(self, images: Tensor) -> torch.autocast:
-        """Mixed precision, where it is asked for; but what is validated is what will be served, in float32."""
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed and self.training)
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed)
 
     @abstractmethod
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
@@ -92,10 +91,10 @@ class ReconstructionObjective(Objective):
     def measure(self, *inputs: Tensor) -> Measured:
         corrupted, clean, *_ = inputs
         loss = self(*inputs)
-        latents = self.network.encode(corrupted).mean
-        outputs = self.network.decode(latents)
+        posterior = self.network.encode(corrupted)
+        outputs = self.network.decode(self.network.refine(corrupted, posterior).mean)
         mse = (outputs - clean).square().mean()
-        return Measured({"loss": loss.item(), "mse": mse.item()}, latents, outputs)
+        return Measured({"loss": loss.item(), "mse": mse.item()}, posterior.mean, outputs)
 
     def _encode(self, images: Tensor) -> Posterior:
         with self.autocast(images):

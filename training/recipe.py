@@ -112,6 +112,9 @@ class Recipe(Config):
             raise ValueError("pretraining is layer by layer, which needs a dense architecture that is not variational")
         if self.classifier and (variational or self.data.binarise):
             raise ValueError("classifier needs an architecture that is not variational, and data.binarise = false")
+        refined = self.architecture.kind == "residual-dense" and self.architecture.refinement
+        if refined and self.classifier and not self.classifier.reconstruction:
+            raise ValueError("architecture.refinement needs a decoder that is trained: give classifier.reconstruction")
         if self.evaluation.importance_samples and not (needed and variational):
             raise ValueError("evaluation.importance_samples needs a variational architecture and a likelihood")
         if self.loss.beta != 1 and not variational:

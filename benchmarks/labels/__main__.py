@@ -49,16 +49,20 @@ def main() -> None:
             overrides = [*PLAIN, *options.set, f"seed={seed}"]
             plain = recipe.load("mnist-classifier", overrides)
             parts = data.split(everything, plain.data, seed)
+            labelled = {count: balanced(parts.training, count) for count in options.labels}
+            few = {
+                count: recipe.load("mnist-classifier", [*overrides, *_few(count, options.steps)])
+                for count in options.labels
+            }
             fresh = _network(plain)
             trained = _train(copy.deepcopy(fresh), plain, parts, here, stage="autoencoder")
             components = PrincipalComponents(parts.training.images, fresh.latent_dim, seed)
             for count in options.labels:
-                few = recipe.load("mnist-classifier", [*overrides, *_few(count, options.steps)])
-                labelled = balanced(parts.training, count)
-                assert labelled.labels is not None  # balanced chose by them
-                found = {PCA: components.accuracy(labelled.images, labelled.labels, test)}
+                images, labels = labelled[count].images, labelled[count].labels
+                assert labels is not None  # they were chosen by them
+                found = {PCA: components.accuracy(images, labels, test)}
                 for name, start in (("pre-trained", trained), ("from the start", fresh)):
-                    network = _train(copy.deepcopy(start), few, parts, here, stage="classifier")
+                    network = _train(copy.deepcopy(start), few[count], parts, here, stage="classifier")
                     found[name] = _accuracy(network, test)
                 for name, accuracy in found.items():
                     accuracies[name].setdefault(count, []).append(accuracy)
@@ -74,7 +78,7 @@ def _network(chosen: Recipe) -> Autoencoder:
 
 def _few(count: int, steps: int) -> list[str]:
     """Overrides for this many labels, and this many steps on them."""
-    size = min(100, count // 2)
+    size = min(100, max(1, count // 2))
     training = f"classifier.training.batch_size={size}", f"classifier.training.epochs={steps // (count // size)}"
     return [f"classifier.labels={count}", *training]
 

@@ -7,12 +7,10 @@ What was trained before with the same recipe is not trained again.
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
+from benchmarks import runs
+from benchmarks.runs import Figures
 from service.manifest import MANIFEST, ModelManifest
 from training import pipeline, recipe
 from training.recipe import Recipe
@@ -20,8 +18,6 @@ from training.recipe import Recipe
 SEEDS = (0, 1, 2)
 REPEATED = 10.0  # minutes: the runs that take less are run with every seed
 CLASSICS = "classics/"
-
-Figures = dict[str, Any]
 
 
 def main() -> None:
@@ -43,7 +39,7 @@ def main() -> None:
                 pipeline.run(chosen, options.data, home, options.runs, lambda text: print(text, flush=True))
                 figures = _figures(name, seed, options)
             assert figures is not None  # it has just been trained
-            _write(name, figures, options.output)
+            runs.write(name, figures, options.output)
             if figures["minutes"] >= REPEATED:
                 break
 
@@ -70,34 +66,13 @@ def _figures(name: str, seed: int, options: argparse.Namespace) -> Figures | Non
     ]
     for manifest in found:
         made = manifest.provenance
-        if _is_of(made.recipe, chosen):
+        if made.recipe["seed"] == seed and runs.is_of(made.recipe, chosen):
             figures = {"minutes": made.minutes, "device": made.device, "metrics": manifest.metrics}
             return {"seed": seed, **figures, "recipe": made.recipe}
-    for known in _read(options.output).get(name, []):
-        if known["seed"] == seed and _is_of(known["recipe"], chosen):
+    for known in runs.read(options.output).get(name, []):
+        if known["seed"] == seed and runs.is_of(known["recipe"], chosen):
             return known
     return None
-
-
-def _is_of(entries: dict[str, object], chosen: Recipe) -> bool:
-    try:
-        return Recipe.model_validate(entries) == chosen
-    except ValidationError:  # it is of a time when recipes had other entries
-        return False
-
-
-def _read(path: Path) -> dict[str, list[Figures]]:
-    found: dict[str, list[Figures]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
-
-
-def _write(name: str, figures: Figures, path: Path) -> None:
-    """Put the figures of one run among the others."""
-    every = _read(path)
-    others = [run for run in every.get(name, []) if run["seed"] != figures["seed"]]
-    every[name] = sorted([*others, figures], key=lambda run: run["seed"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(sorted(every.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

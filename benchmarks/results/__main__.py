@@ -9,6 +9,8 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import runs
+from benchmarks.runs import Figures
 from training import recipe
 
 
@@ -87,13 +89,13 @@ Written by `python -m benchmarks.results` from the figures in [docs/results](res
 ## Models
 
 `python -m benchmarks.models` trains every recipe on the full data and measures the exported bundle with ONNX Runtime on
-all 10,000 test images, which nothing else reads: choices were made on validation images. Every number stands for one
+all 10,000 test images; choices were made on training images that were held out. Every number stands for one
 run, or for the mean and standard deviation of three seeds where a run takes less than ten minutes. PCA has as many
 components as the network has latent dimensions. NLL is estimated with 5,000 importance samples of the posterior for
 each of the first 1,000 test images, binarised once. The classic configurations are recipes too
 ([classics](../training/recipes/classics)).
 
-{_models(read("models"))}
+{_models(runs.read(figures / "models.json"))}
 
 ## Labels
 
@@ -111,23 +113,24 @@ regression on as many principal components. Mean and standard deviation of three
 """
 
 
-def _models(found: dict[str, Any]) -> str:
+def _models(found: dict[str, list[Figures]]) -> str:
     lines = ["| recipe | measured | PCA | reference | goal | trained |", "| --- | --- | --- | --- | --- | --- |"]
     for row in ROWS:
-        runs = found.get(row.recipe, [])
-        measured = "; ".join(_figure(name, runs) for name in row.figures) if runs else NOT_YET
+        chosen = recipe.load(row.recipe)
+        done = [run for run in found.get(row.recipe, []) if runs.is_of(run["recipe"], chosen)]
+        measured = "; ".join(_figure(name, done) for name in row.figures) if done else NOT_YET
         pca = "; ".join(
-            _figure(name, runs, "pca_") for name in row.figures if runs and f"pca_{name}" in runs[0]["metrics"]
+            _figure(name, done, "pca_") for name in row.figures if done and f"pca_{name}" in done[0]["metrics"]
         )
         link = f"[`{row.recipe}`](../training/recipes/{row.recipe}.toml)"
-        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(runs)} |")
+        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done)} |")
     missing = set(recipe.available()) - {"folder"} - {row.recipe for row in ROWS}
     assert not missing, f"the table lacks {missing}"
     return "\n".join(lines)
 
 
-def _figure(name: str, runs: list[Any], prefix: str = "") -> str:
-    values = [run["metrics"][prefix + name] for run in runs]
+def _figure(name: str, done: list[Figures], prefix: str = "") -> str:
+    values = [run["metrics"][prefix + name] for run in done]
     factor, digits, unit = 1, 2, ""
     if name == "mse":
         digits = 6
@@ -148,11 +151,12 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def _trained(runs: list[Any]) -> str:
-    if not runs:
+def _trained(done: list[Figures]) -> str:
+    if not done:
         return ""
-    minutes = statistics.mean(run["minutes"] for run in runs)
-    return f"{minutes:.1f} min, {runs[0]['device']}" + (f", {len(runs)} seeds" if len(runs) > 1 else ", one run")
+    minutes = statistics.mean(run["minutes"] for run in done)
+    devices = " and ".join(sorted({run["device"] for run in done}))
+    return f"{minutes:.1f} min, {devices}" + (f", {len(done)} seeds" if len(done) > 1 else ", one run")
 
 
 def _labels(found: dict[str, Any]) -> str:

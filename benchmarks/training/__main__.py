@@ -4,9 +4,9 @@
 
 All three train the recipe's network on batches of its size, with its optimiser and precision and the mean squared
 error. The loops take turns, and the figure is the median over the rounds. The bare loop is the textbook's: it has
-its images as floats on the device and does nothing but forward, backward and step. Ours also shuffles, converts,
-averages weights, clips gradients and changes the learning rate. The DataLoader loop is the bare one on images that are
-read as torchvision's examples do it: PIL image, tensor, collated by workers.
+its images as floats on the device and does nothing but forward, backward and step. Ours also shuffles, converts, and
+where the recipe says so averages weights, clips gradients and changes the learning rate. The DataLoader loop is the
+bare one on images that are read as torchvision's examples do it: PIL image, tensor, collated by workers.
 """
 
 import argparse
@@ -144,7 +144,9 @@ def _on_device(images: Split, size: int, here: Process) -> Iterator[Tensor]:
 
 def _loaded(images: Split, size: int, here: Process, workers: int) -> Iterator[Tensor]:
     pinned = here.device.type == "cuda"
-    loader = DataLoader(Pictures(images.images), size, shuffle=True, num_workers=workers, pin_memory=pinned)
+    loader = DataLoader(
+        Pictures(images.images), size, shuffle=True, num_workers=workers, pin_memory=pinned, drop_last=True
+    )
     while True:
         for batch in loader:
             yield batch.to(here.device, non_blocking=True)

@@ -20,8 +20,9 @@ CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., No
 LABELS = read_idx(DATA / "mnist" / "t10k-labels-idx1-ubyte.gz")
 AT_MOST = {
     "mnist-undercomplete": {"mse": 0.0007},
-    "mnist-stacked": {"mse": 0.0020},
+    "mnist-stacked": {"mse": 0.0018},
     "mnist-stacked-sigmoid": {"mse": 0.0010},
+    "fashion-latent3": {"mse": 0.0185},
     "mnist-vae": {"nll": 84.0},
     "fashion-vae": {"mse": 0.008},
 }

@@ -16,6 +16,11 @@ CONFIGS: dict[str, tuple[ArchitectureConfig, int, str]] = {
     "vector": (ConvolutionalConfig(widths=(4, 8), blocks=1, latent_dim=6, hidden=(9,)), 6, "residual convolutional"),
     "pooling": (PoolingConfig(widths=(4, 4, 2)), -2, "max-pooling"),
     "residual": (ResidualDenseConfig(width=12, blocks=1, latent_dim=7), 7, "fully connected, residual"),
+    "refined": (
+        ResidualDenseConfig(width=9, latent_dim=3, code_activation="tanh", refinement=1),
+        3,
+        "refined in 1 steps",
+    ),
     "variational": (
         ConvolutionalConfig(widths=(4, 8), latent_dim=5, variational=True, output="sigmoid"),
         5,
@@ -32,7 +37,7 @@ def test_every_architecture_keeps_its_shapes_and_range(kind: str, spec: InputSpe
     config, latent_dim, words = CONFIGS[kind]
     model = build(config, spec).eval()
     images = torch.rand(3, spec.channels, spec.height, spec.width)
-    posterior = model.encode(images)
+    posterior = model.refine(images, model.encode(images))
     restored = model.decode(posterior.mean)
     if latent_dim == -1:
         latent_dim = 2 * (spec.height // 4) * (spec.width // 4)

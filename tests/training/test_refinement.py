@@ -7,60 +7,114 @@ from torch import Tensor
 
 from service.manifest import InputSpec
 from tests.conftest import DATA
-from training import export
-from training.architectures import build
+from tests.training.conftest import tiny
+from training import export, guards, recipe
+from training.architectures import Autoencoder, build
 from training.architectures.dense import ResidualDenseConfig
-from training.architectures.refinement import refine
+from training.architectures.refinement import DAMPING, REACH, nearer, solve
+from training.chance import to_float
 from training.data import load_test
+from training.errors import RecipeError
+from training.graphs import Graphs
+from training.objectives import Batch, ReconstructionObjective
 
 GREY = InputSpec(height=28, width=28, channels=1)
 CONFIG = ResidualDenseConfig(width=12, blocks=1, latent_dim=3, code_activation="tanh", refinement=2)
 
 
-def test_of_a_linear_decoder_the_codes_become_those_of_least_squares() -> None:
+def answering(config: ResidualDenseConfig) -> Autoencoder:
+    """A network whose decoder heeds its code more than one that was never trained."""
+    torch.manual_seed(0)
+    model = build(config, GREY).eval()
+    with torch.no_grad():
+        for parameter in model.decoder[-1].parameters():
+            parameter *= 5
+    return model
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_small_systems_are_solved(size: int) -> None:
+    factor = torch.randn(5, size, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    matrix, right = factor @ factor.transpose(1, 2) + torch.eye(size), factor[:, :, :1]
+    torch.testing.assert_close(solve(matrix, right), torch.linalg.solve(matrix, right))
+
+
+def test_a_step_is_the_damped_one_of_gauss_and_newton() -> None:
     generator = torch.Generator().manual_seed(0)
-    basis, images = torch.randn(3, 20, generator=generator), 0.3 * torch.randn(5, 1, 4, 5, generator=generator)
-    latents = torch.zeros(5, 3)
-    for _ in range(30):
-        latents = refine(lambda codes: (codes @ basis).view(-1, 1, 4, 5), images, latents)
-    expected = torch.linalg.lstsq(basis.T, images.flatten(1).T).solution.T
-    torch.testing.assert_close(latents, expected, rtol=1e-3, atol=1e-4)
+    slopes = torch.randn(3, 20, generator=generator, dtype=torch.float64)
+    images = torch.randn(5, 1, 4, 5, generator=generator, dtype=torch.float64)
+    latents = 0.3 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+
+    def decode(codes: Tensor) -> Tensor:  # whose slope grows with the code, so that each image has its own
+        return (codes.square().sum(dim=1, keepdim=True) * (codes @ slopes)).view(-1, 1, 4, 5)
+
+    for image, code, found in zip(images, latents, nearer(decode, images, latents), strict=True):
+        ahead, behind = (decode(code + sign * REACH * torch.eye(3)).flatten(1) for sign in (1, -1))
+        jacobian = ((ahead - behind) / (2 * REACH)).T
+        normal = jacobian.T @ jacobian
+        damped = normal + DAMPING * (1 + normal.trace() / 3) * torch.eye(3)
+        step = torch.linalg.solve(damped, jacobian.T @ (image.flatten() - decode(code[None]).flatten()))
+        torch.testing.assert_close(found, (code + step).clamp(-1, 1))
 
 
 def test_codes_stay_in_their_range() -> None:
     def bright(codes: Tensor) -> Tensor:
         return codes.mean(dim=1)[:, None, None, None].expand(-1, 1, 2, 2)
 
-    assert refine(bright, torch.full((3, 1, 2, 2), 9.0), torch.zeros(3, 2)).tolist() == [[1.0, 1.0]] * 3
+    assert nearer(bright, torch.full((3, 1, 2, 2), 9.0), torch.zeros(3, 2)).tolist() == [[1.0, 1.0]] * 3
 
 
 def test_a_decoder_that_heeds_no_latent_leaves_them() -> None:
     latents = torch.tensor([[0.5, -0.25]])
-    assert torch.equal(refine(lambda codes: torch.zeros(len(codes), 1, 2, 2), torch.ones(1, 1, 2, 2), latents), latents)
+    assert torch.equal(nearer(lambda codes: torch.zeros(len(codes), 1, 2, 2), torch.ones(1, 1, 2, 2), latents), latents)
 
 
-def test_only_the_trained_encoder_is_refined() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(4, 1, 28, 28)
-    model, plain = (build(CONFIG.model_copy(update={"refinement": steps}), GREY) for steps in (2, 0))
-    plain.load_state_dict(model.state_dict())
-    assert torch.equal(model.train().encode(images).mean, plain.train().encode(images).mean)
-    model, plain = model.eval(), plain.eval()
-    errors = [(each.decode(each.encode(images).mean) - images).square().mean() for each in (model, plain)]
-    assert errors[0] < errors[1]
+def test_what_is_served_is_refined_and_fits_better(tmp_path: Path) -> None:
+    images = load_test("mnist", DATA).images
+    model = answering(CONFIG)
+    export.export(model, GREY, images, tmp_path)
+    intensities = to_float(torch.from_numpy(images))
+    plain = model.encode(intensities)
+    refined = model.refine(intensities, plain)
+    served = Graphs(tmp_path, {"encoder": "encoder.onnx"}).chain(["encoder"], images=images)["latents"]
+    torch.testing.assert_close(torch.from_numpy(served), refined.mean, rtol=0, atol=1e-5)
+    before, after = ((model.decode(code.mean) - intensities).square().mean() for code in (plain, refined))
+    assert after < 0.98 * before
 
 
-def test_it_is_exported(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = build(CONFIG, GREY).eval()
+@pytest.mark.parametrize("latent_dim", [1, 6, 16])
+def test_it_is_exported_whatever_the_size_of_the_code(latent_dim: int, tmp_path: Path) -> None:
+    model = answering(CONFIG.model_copy(update={"latent_dim": latent_dim, "refinement": 1}))
+    graphs = export.export(model, GREY, load_test("mnist", DATA).images, tmp_path)
+    assert graphs.parity["latents"] <= 1e-5
+
+
+def test_a_collapse_is_seen_behind_it() -> None:
+    chosen = tiny("fashion-latent3")
+    network = build(chosen.architecture, chosen.input).eval()
     with torch.no_grad():
-        for parameter in model.decoder[-1].parameters():
-            parameter *= 5  # a trained decoder heeds its latents more
-    exported = export.export(model, GREY, load_test("mnist", DATA).images, tmp_path)
-    assert exported.parity["latents"] <= 1e-5
+        network.encoder[-2].weight.zero_()
+    objective = ReconstructionObjective(network, chosen, chosen.training)
+    images = torch.from_numpy(load_test("fashion-mnist", DATA).images)
+    measured = objective.measure(*objective.draw(Batch(images, None), torch.Generator()))
+    assert guards.dead_units(measured.latents, False) == 3
 
 
-@pytest.mark.parametrize("changed", [{"code_activation": "linear"}, {"variational": True}])
-def test_it_is_of_bounded_codes_only(changed: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=r"refinement is of codes in -1\.\.1"):
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"code_activation": "linear"}, r"refinement is of codes in -1\.\.1"),
+        ({"variational": True}, r"refinement is of codes in -1\.\.1"),
+        ({"latent_dim": 17}, "latent_dim may be at most 16"),
+    ],
+)
+def test_it_is_of_small_bounded_codes_only(changed: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
         ResidualDenseConfig.model_validate(CONFIG.model_dump() | changed)
+
+
+def test_it_needs_a_decoder_that_is_trained() -> None:
+    refined = ["architecture.code_activation=tanh", "architecture.refinement=1", "architecture.latent_dim=8"]
+    assert recipe.load("mnist-classifier", refined).classifier
+    with pytest.raises(RecipeError, match="needs a decoder that is trained"):
+        recipe.load("mnist-classifier", [*refined, "classifier.reconstruction=0"])

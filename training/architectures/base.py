@@ -77,6 +77,10 @@ class Autoencoder(nn.Module, ABC):
     def describe(self) -> str:
         """The architecture in a line, for the model card."""
 
+    def refine(self, images: Tensor, posterior: Posterior) -> Posterior:  # noqa: ARG002 - of those that do
+        """The posterior that is served, from the one that is trained: here the same."""
+        return posterior
+
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to images in 0..1."""
         images: Tensor = self.output(self.decode_raw(latents))

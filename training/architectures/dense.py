@@ -18,7 +18,9 @@ from training.architectures.base import (
     Widths,
     stack,
 )
-from training.architectures.refinement import refine
+from training.architectures.refinement import nearer
+
+MOST_REFINED = 16  # latents: each is decoded twice for a step
 
 
 class DenseConfig(Config):
@@ -36,7 +38,7 @@ class ResidualDenseConfig(Config):
     blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
     latent_dim: PositiveInt
     code_activation: ActivationName = "linear"  # a bounded one, as tanh, keeps far-away codes near the others
-    refinement: NonNegativeInt = 0  # steps on the decoder by which the trained encoder's codes are made better
+    refinement: NonNegativeInt = 0  # steps on the decoder by which the codes that are served fit better
     variational: bool = False
     output: OutputName = "clamp"
 
@@ -44,6 +46,8 @@ class ResidualDenseConfig(Config):
     def _bounded(self) -> Self:
         if self.refinement and (self.variational or self.code_activation != "tanh"):
             raise ValueError('refinement is of codes in -1..1: give code_activation = "tanh", and not variational')
+        if self.refinement and self.latent_dim > MOST_REFINED:
+            raise ValueError(f"refinement is of small codes: latent_dim may be at most {MOST_REFINED}")
         return self
 
 
@@ -72,13 +76,17 @@ class DenseAutoencoder(Autoencoder):
             self.encoder = _residual(pixels, config, self.encoded_dim).append(ACTIVATIONS[code_activation]())
             self.decoder = _residual(self.latent_dim, config, pixels)
             self._layers = f"residual, {config.blocks} blocks of width {config.width} each way, code {self.latent_dim}"
+            self._layers += f" refined in {config.refinement} steps" if config.refinement else ""
 
     def encode(self, images: Tensor) -> Posterior:
-        encoded = self.encoder(self.flatten(images))
-        if not self.training:
-            for _ in range(self.refinement):
-                encoded = refine(self.decode, images, encoded)
-        return self.posterior(encoded)
+        return self.posterior(self.encoder(self.flatten(images)))
+
+    def refine(self, images: Tensor, posterior: Posterior) -> Posterior:
+        """Of a code that is to be refined, some steps of Levenberg's method towards the image."""
+        latents = posterior.mean
+        for _ in range(self.refinement):
+            latents = nearer(self.decode, images, latents)
+        return posterior._replace(mean=latents)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         raw: Tensor = self.unflatten(self.decoder(latents))
