@@ -16,7 +16,7 @@ _HEADERS = {
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 _OF_LOOKING_UP = {401, 404, 503}  # what a GET can meet
-_EXAMPLE = ("mnist-vae", "2")  # a shipped model and its version; and where the example is another
+_EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version; and where the example is another
 _EXAMPLE_OF = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
 
