@@ -116,14 +116,13 @@ regression on as many principal components. Mean and standard deviation of three
 def _models(found: dict[str, list[Figures]]) -> str:
     lines = ["| recipe | measured | PCA | reference | goal | trained |", "| --- | --- | --- | --- | --- | --- |"]
     for row in ROWS:
-        chosen = recipe.load(row.recipe)
-        done = [run for run in found.get(row.recipe, []) if runs.is_of(run["recipe"], chosen)]
+        done = found.get(row.recipe, [])
         measured = "; ".join(_figure(name, done) for name in row.figures) if done else NOT_YET
         pca = "; ".join(
             _figure(name, done, "pca_") for name in row.figures if done and f"pca_{name}" in done[0]["metrics"]
         )
         link = f"[`{row.recipe}`](../training/recipes/{row.recipe}.toml)"
-        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done)} |")
+        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done, row.recipe)} |")
     missing = set(recipe.available()) - {"folder"} - {row.recipe for row in ROWS}
     assert not missing, f"the table lacks {missing}"
     return "\n".join(lines)
@@ -151,12 +150,13 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def _trained(done: list[Figures]) -> str:
+def _trained(done: list[Figures], name: str) -> str:
     if not done:
         return ""
+    changed = "" if runs.is_of(done[0]["recipe"], recipe.load(name)) else ", with other settings than the recipe's"
     minutes = statistics.mean(run["minutes"] for run in done)
     devices = " and ".join(sorted({run["device"] for run in done}))
-    return f"{minutes:.1f} min, {devices}" + (f", {len(done)} seeds" if len(done) > 1 else ", one run")
+    return f"{minutes:.1f} min, {devices}" + (f", {len(done)} seeds" if len(done) > 1 else ", one run") + changed
 
 
 def _labels(found: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 MODELS = sorted(path.name for path in (ROOT / "models").iterdir() if path.is_dir())
 
 
-# Of these, that give back simple images of any kind or few of their own, not four of five stand out at the default rate.
+# Models that give back simple images of any kind, or few of their own: not four of five stand out at the default rate.
 RATES = {"fashion-vae": 0.05, "fashion-latent3": 0.05, "mnist-latent2": 0.05}
 
 
