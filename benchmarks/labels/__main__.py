@@ -13,8 +13,10 @@ import argparse
 import copy
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from training import data, loop, recipe
@@ -28,6 +30,7 @@ from training.recipe import Recipe
 from training.stages import balanced, stages
 
 PLAIN = ["augmentation={}"]
+EPOCH = 300  # steps: few images alone would make epochs of two
 PCA = "regression on principal components"
 
 
@@ -51,7 +54,7 @@ def main() -> None:
             parts = data.split(everything, plain.data, seed)
             labelled = {count: balanced(parts.training, count) for count in options.labels}
             few = {
-                count: recipe.load("mnist-classifier", [*overrides, *_few(count, options.steps)])
+                count: recipe.load("mnist-classifier", [*overrides, *_batches(count, options.steps)])
                 for count in options.labels
             }
             fresh = _network(plain)
@@ -61,8 +64,9 @@ def main() -> None:
                 images, labels = labelled[count].images, labelled[count].labels
                 assert labels is not None  # they were chosen by them
                 found = {PCA: components.accuracy(images, labels, test)}
+                repeated = replace(parts, training=_repeat(labelled[count], few[count], options.steps))
                 for name, start in (("pre-trained", trained), ("from the start", fresh)):
-                    network = _train(copy.deepcopy(start), few[count], parts, here, stage="classifier")
+                    network = _train(copy.deepcopy(start), few[count], repeated, here, stage="classifier")
                     found[name] = _accuracy(network, test)
                 for name, accuracy in found.items():
                     accuracies[name].setdefault(count, []).append(accuracy)
@@ -76,11 +80,17 @@ def _network(chosen: Recipe) -> Autoencoder:
     return build(chosen.architecture, chosen.input, classes=10)
 
 
-def _few(count: int, steps: int) -> list[str]:
-    """Overrides for this many labels, and this many steps on them."""
-    size = min(100, max(1, count // 2))
-    training = f"classifier.training.batch_size={size}", f"classifier.training.epochs={steps // (count // size)}"
-    return [f"classifier.labels={count}", *training]
+def _batches(count: int, steps: int) -> list[str]:
+    """Overrides for batches that this many labels fill, in epochs of at most 300 steps."""
+    size, epochs = min(100, max(1, count // 2)), max(1, steps // EPOCH)
+    return [f"classifier.training.batch_size={size}", f"classifier.training.epochs={epochs}"]
+
+
+def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
+    """The images as often as fills an epoch, after which the network is validated and saved."""
+    assert chosen.classifier
+    needed = min(steps, EPOCH) * chosen.classifier.training.batch_size
+    return few.take(np.arange(needed) % len(few))
 
 
 def _train(network: Autoencoder, chosen: Recipe, parts: Parts, here: Process, stage: str) -> Autoencoder:
