@@ -100,8 +100,9 @@ each of the first 1,000 test images, binarised once. The classic configurations 
 ## Labels
 
 `python -m benchmarks.labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned on
-few labels, after unsupervised pre-training on all training images, and from its random start; beside it a logistic
-regression on as many principal components. Mean and standard deviation of three seeds.
+few labels, after unsupervised pre-training on all training images (as a denoising autoencoder, half of the pixels
+masked), and from its random start; beside it a logistic regression on as many principal components. Mean and standard
+deviation of three seeds.
 
 {_labels(read("labels"))}
 
