@@ -31,7 +31,7 @@ from training.recipe import Recipe
 from training.stages import balanced, stages
 
 PLAIN = ["augmentation={}"]
-MASKED = "corruption.masking=0.5"  # without it 100 labels gained nothing, on held-out training images
+MASKED = "corruption.masking=0.5"  # chosen on held-out training images
 EPOCH = 300  # steps: few images alone would make epochs of two
 PCA = "regression on principal components"
 
