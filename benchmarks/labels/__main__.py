@@ -83,7 +83,7 @@ def _network(chosen: Recipe) -> Autoencoder:
 
 
 def _batches(count: int, steps: int) -> list[str]:
-    """Overrides for batches that this many labels fill, in epochs of at most 300 steps."""
+    """Overrides for batches that this many labels fill, and for epochs of about 300 steps."""
     size, epochs = min(100, max(1, count // 2)), max(1, steps // EPOCH)
     return [f"classifier.training.batch_size={size}", f"classifier.training.epochs={epochs}"]
 
@@ -91,8 +91,8 @@ def _batches(count: int, steps: int) -> list[str]:
 def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
     """The images as often as fills an epoch, after which the network is validated and saved."""
     assert chosen.classifier
-    needed = min(steps, EPOCH) * chosen.classifier.training.batch_size
-    return few.take(np.arange(needed) % len(few))
+    training = chosen.classifier.training
+    return few.take(np.arange(steps // training.epochs * training.batch_size) % len(few))
 
 
 def _train(network: Autoencoder, chosen: Recipe, parts: Parts, here: Process, stage: str) -> Autoencoder:
