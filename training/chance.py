@@ -36,7 +36,7 @@ class AugmentationConfig(Config):
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 (n, height, width, channels) to float (n, channels, height, width) in 0..1."""
-    return images.permute(0, 3, 1, 2).float() / 255
+    return images.permute(0, 3, 1, 2) / 255
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -73,6 +73,7 @@ def be_deterministic() -> None:
     """Let torch take only algorithms that give the same bits each time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
 
 
 def _check(stage: Stage, process: Process) -> None:
@@ -210,6 +211,8 @@ class Run:
                 guards.check_finite(loss.item(), self.stage.name, self.epoch)
                 bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", refresh=False)
             bar.update()
+        if not self.stage.training.ema:
+            self.averaged.update()  # to the weights as they are, for which once is enough
         trained = time.monotonic() - started
         validation = self._validate()
         bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", validation=f"{validation['validation_loss']:.5f}")
@@ -240,7 +243,8 @@ class Run:
             self._clip(self.stage.training.clip_norm)
         self.optimiser.step()
         self.schedule.step()
-        self.averaged.update()
+        if self.stage.training.ema:
+            self.averaged.update()
         return loss.detach()
 
     def _clip(self, most: float) -> None:

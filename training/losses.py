@@ -70,7 +70,8 @@ def reconstruction_loss(model: Autoencoder, raw: Tensor, images: Tensor, config:
     restored: Tensor = model.output(raw)
     if config.kind == "ssim":
         return 1 - ssim(restored, images)
-    errors = (restored - images).square().mean(dim=(1, 2, 3))
+    # A sum that is divided, for the gradient of a mean is first spread over all pixels and then divided.
+    errors = functional.mse_loss(restored, images, reduction="none").sum(dim=(1, 2, 3)) / images[0].numel()
     return (errors + 1e-5).log() if config.kind == "psnr" else errors
 
 

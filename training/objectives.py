@@ -85,8 +85,10 @@ class ReconstructionObjective(Objective):
         latents = posterior.sample(noise[0][:, 0]) if noise else posterior.mean
         with self.autocast(clean):
             raw = self.network.decode_raw(latents).float()
-        reconstruction = reconstruction_loss(self.network, raw, clean, self.recipe.loss)
-        return (reconstruction + self.recipe.loss.beta * kl_divergence(posterior) / clean[0].numel()).mean()
+        loss = reconstruction_loss(self.network, raw, clean, self.recipe.loss)
+        if self.network.variational:
+            loss = loss + self.recipe.loss.beta * kl_divergence(posterior) / clean[0].numel()
+        return loss.mean()
 
     def measure(self, *inputs: Tensor) -> Measured:
         corrupted, clean, *_ = inputs
