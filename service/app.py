@@ -44,12 +44,13 @@ def build_services(settings: Settings) -> Services:
 
 def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     """What the application is made of, around the models of a registry."""
-    executor = DeviceExecutor(settings.max_queued_images, settings.max_queued_bytes)
+    executor = DeviceExecutor(
+        settings.max_queued_images, settings.max_queued_bytes, settings.max_batch_size, settings.max_queue_delay
+    )
     limits = Limits(
         max_images=settings.max_images,
         max_image_pixels=settings.max_image_pixels,
         max_output_pixels=settings.max_output_pixels,
-        max_batch_size=settings.max_batch_size,
         request_timeout=settings.request_timeout,
     )
     body_limits = BodyLimits(settings.max_body_bytes, settings.max_images, settings.request_timeout)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     max_image_pixels: PositiveInt = Field(32_000_000, description="Largest encoded image, in pixels.")
     max_output_pixels: PositiveInt = Field(128_000_000, description="Pixels at original size in one answer, in all.")
     max_batch_size: PositiveInt = Field(64, description="Images that one run of a graph takes at the most.")
+    max_queue_delay: NonNegativeFloat = Field(
+        0.0, description="Seconds that an idle device waits for a batch to fill up."
+    )
     max_queued_images: PositiveInt = Field(1024, description="Images in flight from which on a request gets 429.")
     max_queued_bytes: PositiveInt = Field(
         256 * 2**20, description="Image bytes in flight from which on a request gets 429."

@@ -1,45 +1,71 @@
-"""The one thread that runs graphs on the device, behind a bounded queue."""
+"""The device: admits requests up to a bound, and runs what waits in batches, one at a time."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from service.inference import batcher
+from service.inference.batcher import Batcher, Job, Part, Work
+from service.inference.session import Tensors
 
-Result = TypeVar("Result")
+SHORT = 0.001  # seconds: what is expected to run for less is not worth the way to the thread and back
+
+Watch = Callable[[Hashable, int, float], None]  # is told of a batch: its owner, images and seconds
 
 
 @dataclass(frozen=True)
-class Ran(Generic[Result]):
-    """What a job gave, and the seconds that it waited and took."""
+class Ran:
+    """What a work gave, and the seconds that it waited and then ran, in whatever batches."""
 
-    result: Result
+    results: Tensors
     waited: float
     took: float
 
 
 class DeviceExecutor:
-    """Admits requests up to a number of images and bytes in flight, and runs their jobs in order, one at a time."""
+    """The thread that has the device to itself, with a batcher before it.
 
-    def __init__(self, max_images: int, max_bytes: int) -> None:
+    A batch runs as soon as the device is free, with all that has come until then; where the device is idle and the
+    batch not full, `max_queue_delay` seconds are waited for more. A short batch that finds the device idle runs on
+    the event loop, on which all methods but `close` are called.
+    """
+
+    def __init__(
+        self,
+        max_images: int,
+        max_bytes: int,
+        max_batch_size: int,
+        max_queue_delay: float = 0.0,
+        watch: Watch = lambda *_: None,
+    ) -> None:
         self._max_images = max_images
         self._max_bytes = max_bytes
+        self._max_queue_delay = max_queue_delay
+        self._watch = watch
         self._images = 0
         self._bytes = 0
-        self._closed = False
+        self._draining = False
+        self._ended = False
+        self._waiting: dict[Job, asyncio.Future[None]] = {}
+        self._batcher = Batcher(max_batch_size)
+        self._busy = False  # whether the thread works, and will look for more when it is done
+        self._lock = threading.Lock()  # of the batcher and of `_busy`
+        self._start: asyncio.Handle | None = None  # of a batch on the idle device
+        self._pace: dict[tuple[Hashable, Hashable], float] = {}  # seconds an image, by owner and kind
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     @contextmanager
     def admit(self, images: int, size: int) -> Iterator[None]:
         """Hold a place for `images` that came in `size` bytes.
 
-        Raises Overloaded where there is none, and ShuttingDown after `close`.
+        Raises Overloaded where there is none, and ShuttingDown after `drain`.
         """
-        if self._closed:
+        if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
         if self._images + images > self._max_images or self._bytes + size > self._max_bytes:
             raise Overloaded(f"{self._images} images of {self._bytes} bytes are in flight; try again shortly")
@@ -51,40 +77,127 @@ class DeviceExecutor:
             self._images -= images
             self._bytes -= size
 
-    async def run(self, job: Callable[[], Result], deadline: float) -> Ran[Result]:
-        """Run the job when its turn comes.
+    async def run(self, work: Work, deadline: float) -> Ran:
+        """Run the work, joined with others or in parts, and give its results in the order of its rows.
 
-        Raises DeadlineExceeded where that is later than `deadline`, on the clock of `time.monotonic`, and
-        ShuttingDown where `close` came first.
+        Raises DeadlineExceeded where its turn does not come before `deadline`, on the clock of `time.monotonic`,
+        ShuttingDown where `close` comes first, and whatever the work itself raises.
         """
-        submitted = time.monotonic()
-
-        def timed() -> Ran[Result]:
-            started = time.monotonic()
-            return Ran(job(), started - submitted, time.monotonic() - started)
-
-        future = self._thread.submit(timed)
-        waiting = asyncio.wrap_future(future)
+        self._loop = asyncio.get_running_loop()
+        job = Job(work, deadline)
+        with self._lock:
+            if self._ended:
+                raise _shut_down()
+            self._batcher.push(job)
+        done = self._waiting[job] = self._loop.create_future()
+        self._wake()
+        alarm = self._loop.call_later(max(0.0, deadline - job.submitted), self._give_up, job)
         try:
-            await asyncio.wait([waiting], timeout=max(0.0, deadline - submitted))
-        except asyncio.CancelledError:
-            future.cancel()
-            raise
-        if future.cancelled():
-            raise ShuttingDown("the service shut down before the request's turn came")
-        if not waiting.done() and future.cancel():  # which a job that has begun does not let happen
-            raise DeadlineExceeded(f"the request's turn did not come within {deadline - submitted:.1f} s")
-        return await waiting
+            await done
+        finally:
+            alarm.cancel()
+            job.dropped = True
+            del self._waiting[job]
+        if job.error is not None:
+            raise job.error
+        assert job.results is not None  # it has no error, so it is done
+        assert job.started is not None
+        return Ran(job.results, job.started - job.submitted, job.took)
 
     def drain(self) -> None:
         """Admit nothing more; what was admitted goes on."""
-        self._closed = True
+        self._draining = True
 
     @property
     def draining(self) -> bool:
-        return self._closed
+        return self._draining
 
     def close(self) -> None:
-        """Drain, and wait for the job that is running."""
+        """Drain, tell what waits that it will not run, and wait for the batch that is running."""
         self.drain()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            self._ended = True
+            left = self._batcher.clear()
+        for job in left:
+            job.error = _shut_down()
+        if left:
+            self._loop.call_soon_threadsafe(self._deliver, left)
+        self._thread.shutdown(wait=True)
+
+    def _give_up(self, job: Job) -> None:
+        """Answer a job whose time is up, unless it has begun."""
+        with self._lock:
+            if job.taken:
+                return
+            job.dropped = True
+        job.error = DeadlineExceeded(f"the request's turn did not come within {job.deadline - job.submitted:.1f} s")
+        self._deliver([job])
+
+    def _wake(self) -> None:
+        """See to it that a batch begins, soon or when the delay is over; a thread that is busy sees to it itself."""
+        delay = self._max_queue_delay
+        if delay and self._batcher.images >= self._batcher.max_batch_size:
+            delay = 0.0
+            if self._start:
+                self._start.cancel()
+                self._start = None
+        if not self._busy and self._start is None:
+            # Even without a delay not at once: what came in the same turn of the loop is to be in the batch.
+            self._start = self._loop.call_later(delay, self._begin) if delay else self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._start = None
+        with self._lock:
+            parts = [] if self._busy else self._batcher.take()
+            short = self._expected(parts) <= SHORT
+            self._busy = self._busy or not short
+        if not parts:
+            return
+        if not short:
+            self._thread.submit(self._work, parts)
+            return
+        self._run(parts)
+        self._deliver(part.job for part in parts)
+        if self._batcher.images:
+            self._wake()
+
+    def _work(self, parts: Sequence[Part]) -> None:
+        """Run batches, on the thread, until none is left."""
+        while parts:
+            self._run(parts)
+            with suppress(RuntimeError):  # where the loop has ended nobody waits
+                self._loop.call_soon_threadsafe(self._deliver, [part.job for part in parts])
+            with self._lock:
+                parts = self._batcher.take()
+                self._busy = bool(parts)
+
+    def _run(self, parts: Sequence[Part]) -> None:
+        began = time.monotonic()
+        batcher.run(parts)
+        took = time.monotonic() - began
+        work, images = parts[0].job.work, _images(parts)
+        key, pace = (work.owner, work.kind), took / images
+        self._pace[key] = 0.8 * self._pace.get(key, pace) + 0.2 * pace
+        self._watch(work.owner, images, took)
+
+    def _expected(self, parts: Sequence[Part]) -> float:
+        """Seconds for which a batch will run, as far as is known."""
+        if not parts:
+            return 0.0
+        work = parts[0].job.work
+        return _images(parts) * self._pace.get((work.owner, work.kind), float("inf"))
+
+    def _deliver(self, jobs: Iterable[Job]) -> None:
+        """Wake those who wait for the jobs that are complete."""
+        for job in jobs:
+            done = self._waiting.get(job)
+            if job.complete and done and not done.done():
+                done.set_result(None)
+
+
+def _images(parts: Sequence[Part]) -> int:
+    return sum(stop - start for _, start, stop in parts)
+
+
+def _shut_down() -> ShuttingDown:
+    return ShuttingDown("the service shut down before the request's turn came")

@@ -22,6 +22,7 @@ from service.errors import (
     OperationNotSupported,
 )
 from service.imaging import DecodedImage, Pixels
+from service.inference.batcher import Work
 from service.inference.executor import DeviceExecutor
 from service.inference.session import Array, Tensors
 from service.latents import interpolate
@@ -176,7 +177,8 @@ class Operations:
 
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
         with self._executor.admit(len(latents), latents.nbytes):
-            found = await self._run(model, ["decoder"], {"latents": latents}, ["reconstructions"], timings)
+            # What else is in a batch can change the last bits, and samples are promised to be the same to the byte.
+            found = await self._run(model, ["decoder"], {"latents": latents}, ["reconstructions"], timings, alone=True)
         return found["reconstructions"]
 
     async def _run(
@@ -186,28 +188,20 @@ class Operations:
         tensors: Tensors,
         outputs: Sequence[str],
         timings: Timings,
+        alone: bool = False,
     ) -> Tensors:
-        """Run a request on its own, in batches whose sizes follow from its count alone: so equal requests get equal
-        bytes, whatever else is running."""
-        size = self._limits.max_batch_size
-        count = len(next(iter(tensors.values())))
-
-        def job() -> Tensors:
-            batches = [
-                model.run(graphs, {name: tensor[start : start + size] for name, tensor in tensors.items()}, outputs)
-                for start in range(0, count, size)
-            ]
-            return {name: np.concatenate([batch[name] for batch in batches]) for name in outputs}
-
+        """Run the graphs on the device, joined with what else waits for them unless it is to run `alone`."""
+        owner, kind = (model.manifest.name, model.manifest.version), (tuple(graphs), tuple(outputs))
+        work = Work(owner, kind, lambda batch: model.run(graphs, batch, outputs), tensors, alone)
         began = time.monotonic()
         try:
-            ran = await self._executor.run(job, self._deadline(timings))
+            ran = await self._executor.run(work, self._deadline(timings))
         except DeadlineExceeded:
             timings.queue += time.monotonic() - began
             raise
         timings.queue += ran.waited
         timings.inference += ran.took
-        return ran.result
+        return ran.results
 
     def _deadline(self, timings: Timings) -> float:
         return timings.started + self._limits.request_timeout

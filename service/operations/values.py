@@ -23,12 +23,11 @@ MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold, what is run at once, and how long a request may wait, in seconds."""
+    """What one request may hold, and how long it may wait, in seconds."""
 
     max_images: int
     max_image_pixels: int
     max_output_pixels: int
-    max_batch_size: int
     request_timeout: float
 
 

@@ -13,12 +13,12 @@ from service.registry import LoadedModel, ModelRegistry
 from service.repository import ModelRepository
 from tests.bundles import LATENT_DIM
 
-LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, max_batch_size=3, request_timeout=60)
+LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, request_timeout=60)
 
 
 @pytest.fixture
 def operations() -> Iterator[Operations]:
-    executor = DeviceExecutor(100, 10**6)
+    executor = DeviceExecutor(100, 10**6, max_batch_size=3)
     yield Operations(executor, LIMITS)
     executor.close()
 

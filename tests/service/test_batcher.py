@@ -1,0 +1,141 @@
+from collections.abc import Hashable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.inference import batcher
+from service.inference.batcher import Batcher, Job, Work
+from service.inference.session import Tensors
+
+OWNERS, KINDS, WIDTHS = ("model", "other"), ("scores", "latents"), (2, 3)
+
+
+def job(*rows: object, owner: Hashable = "model", kind: Hashable = "scores", alone: bool = False) -> Job:
+    return Job(Work(owner, kind, lambda tensors: tensors, {"x": np.array(rows)}, alone))
+
+
+def drain(queue: Batcher) -> list[list[Job]]:
+    """Run all that waits; gives the jobs of each batch."""
+    batches = []
+    while parts := queue.take():
+        batcher.run(parts)
+        batches.append([part.job for part in parts])
+    return batches
+
+
+requests = st.tuples(
+    st.sampled_from(OWNERS), st.sampled_from(KINDS), st.sampled_from(WIDTHS), st.integers(1, 9), st.booleans()
+)
+
+
+@given(st.lists(requests, max_size=12), st.integers(1, 6), st.data())
+def test_results_never_depend_on_batching(
+    asked: list[tuple[str, str, int, int, bool]], size: int, data: st.DataObject
+) -> None:
+    """Each job gets what it would have got alone: whatever came with it, and whenever the device was free."""
+    queue, largest, jobs = Batcher(size), 0, []
+
+    def answer(kind: str, tensors: Tensors) -> Tensors:
+        nonlocal largest
+        largest = max(largest, len(tensors["x"]))
+        return {"sums": tensors["x"].sum(axis=1), kind: tensors["x"] * 3}
+
+    for number, (owner, kind, width, count, alone) in enumerate(asked):
+        values = np.arange(count * width).reshape(count, width) + 1000 * number
+        work = Work(owner, kind, lambda tensors, kind=kind: answer(kind, tensors), {"x": values}, alone)
+        jobs.append(Job(work))
+        queue.push(jobs[-1])
+        if data.draw(st.booleans(), label="free"):
+            batcher.run(queue.take())
+    drain(queue)
+    for done in jobs:
+        assert done.complete
+        assert done.results is not None
+        values = done.work.tensors["x"]
+        assert set(done.results) == {"sums", done.work.kind}
+        np.testing.assert_array_equal(done.results["sums"], values.sum(axis=1))
+        np.testing.assert_array_equal(done.results[str(done.work.kind)], values * 3)
+    assert largest <= size
+    assert queue.images == 0
+
+
+def test_a_batch_counts_images_and_not_requests() -> None:
+    queue = Batcher(4)
+    jobs = [job(1, 2, 3), job(4), job(5, 6)]
+    for waiting in jobs:
+        queue.push(waiting)
+    assert queue.images == 6
+    assert drain(queue) == [jobs[:2], jobs[2:]]
+
+
+def test_a_job_that_would_not_fit_whole_waits_for_the_next_batch() -> None:
+    queue = Batcher(4)
+    jobs = [job(1, 2, 3), job(4, 5), job(6)]
+    for waiting in jobs:
+        queue.push(waiting)
+    assert drain(queue) == [jobs[:1], jobs[1:]]
+
+
+def test_a_job_larger_than_a_batch_is_split_and_joined_again() -> None:
+    queue = Batcher(2)
+    large, small = job(1, 2, 3, 4, 5), job(6)
+    queue.push(large)
+    queue.push(small)
+    assert drain(queue) == [[large], [large], [large, small]]
+    assert large.results is not None
+    assert large.results["x"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_other_kinds_and_shapes_are_kept_apart_and_lose_no_place() -> None:
+    queue = Batcher(4)
+    first, other_kind, other_shape, second = job(1), job(2, kind="latents"), job([3, 3]), job(4)
+    for waiting in (first, other_kind, other_shape, second):
+        queue.push(waiting)
+    assert drain(queue) == [[first, second], [other_kind], [other_shape]]
+
+
+def test_a_job_that_runs_alone_is_joined_with_nothing() -> None:
+    queue = Batcher(4)
+    jobs = [job(1, alone=True), job(2, alone=True), job(3), job(4)]
+    for waiting in jobs:
+        queue.push(waiting)
+    assert drain(queue) == [jobs[:1], jobs[1:2], jobs[2:]]
+
+
+def test_owners_take_turns() -> None:
+    queue = Batcher(1)
+    many, few = [job(n, owner="busy") for n in range(3)], [job(9, owner="rare")]
+    for waiting in many + few:
+        queue.push(waiting)
+    assert drain(queue) == [[many[0]], few, [many[1]], [many[2]]]
+
+
+def test_what_was_dropped_or_is_too_late_takes_no_place() -> None:
+    queue = Batcher(2)
+    dropped, late, waiting = job(1), job(2), job(3)
+    dropped.dropped, late.deadline = True, 0.0
+    for each in (dropped, late, waiting):
+        queue.push(each)
+    assert drain(queue) == [[waiting]]
+    assert dropped.results is late.results is None
+
+
+def test_clearing_gives_back_what_waits() -> None:
+    queue = Batcher(2)
+    jobs = [job(1), job(2, owner="other")]
+    for waiting in jobs:
+        queue.push(waiting)
+    assert queue.clear() == jobs
+    assert queue.take() == []
+
+
+def test_results_whose_rows_cannot_be_told_apart_are_an_error() -> None:
+    queue = Batcher(4)
+    wrong = Job(Work("model", "scores", lambda _: {"x": np.zeros(3)}, {"x": np.zeros(2)}))
+    queue.push(wrong)
+    drain(queue)
+    assert wrong.results is None
+    with pytest.raises(ValueError, match="x has 3 rows for 2 images"):
+        raise wrong.error or AssertionError

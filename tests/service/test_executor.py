@@ -1,0 +1,221 @@
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from service.inference.batcher import Work
+from service.inference.executor import DeviceExecutor
+from service.inference.session import Tensors
+
+LATER = 60.0  # seconds, after which a test has failed
+
+
+@pytest.fixture
+def executor() -> Iterator[DeviceExecutor]:
+    executor = DeviceExecutor(max_images=10, max_bytes=100, max_batch_size=4)
+    yield executor
+    executor.close()
+
+
+class Gate:
+    """A run that says when it has begun, and ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.began, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, tensors: Tensors) -> Tensors:
+        self.began.set()
+        assert self.open.wait(LATER)
+        return tensors
+
+
+def work(run: Callable[[Tensors], Tensors], *rows: float, kind: str = "a") -> Work:
+    return Work("model", kind, run, {"x": np.array(rows or [0.0])})
+
+
+def deadline() -> float:
+    return time.monotonic() + LATER
+
+
+async def settle() -> None:
+    """Let the tasks that were just made come as far as they can."""
+    await asyncio.sleep(0)
+
+
+def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceExecutor) -> None:
+    gate, sizes = Gate(), []
+
+    def double(tensors: Tensors) -> Tensors:
+        sizes.append(len(tensors["x"]))
+        return {"y": 2 * tensors["x"]}
+
+    async def crowd() -> list[list[float]]:
+        first = asyncio.create_task(executor.run(work(gate), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        others = [asyncio.create_task(executor.run(work(double, n, kind="b"), deadline())) for n in range(6)]
+        await settle()
+        gate.open.set()
+        await first
+        return [(await other).results["y"].tolist() for other in others]
+
+    assert asyncio.run(crowd()) == [[2.0 * n] for n in range(6)]
+    assert sizes == [4, 2]
+
+
+def test_what_comes_in_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(executor: DeviceExecutor) -> None:
+    sizes: list[int] = []
+
+    def count(tensors: Tensors) -> Tensors:
+        sizes.append(len(tensors["x"]))
+        return tensors
+
+    async def crowd() -> None:
+        await asyncio.gather(*(executor.run(work(count, n), deadline()) for n in range(3)))
+
+    asyncio.run(crowd())
+    assert sizes == [3]
+
+
+def test_a_delay_waits_until_the_batch_is_full() -> None:
+    executor = DeviceExecutor(10, 100, max_batch_size=2, max_queue_delay=LATER)
+    sizes: list[int] = []
+
+    def count(tensors: Tensors) -> Tensors:
+        sizes.append(len(tensors["x"]))
+        return tensors
+
+    async def one_after_the_other() -> None:
+        first = asyncio.create_task(executor.run(work(count), deadline()))
+        await settle()
+        await settle()
+        assert sizes == []
+        await asyncio.gather(first, executor.run(work(count), deadline()))
+
+    asyncio.run(one_after_the_other())
+    executor.close()
+    assert sizes == [2]
+
+
+def test_short_work_on_an_idle_device_stays_on_the_event_loop(executor: DeviceExecutor) -> None:
+    threads = []
+
+    def note(tensors: Tensors) -> Tensors:
+        threads.append(threading.current_thread())
+        return tensors
+
+    async def three_times() -> None:
+        for _ in range(3):
+            await executor.run(work(note), deadline())
+
+    asyncio.run(three_times())
+    assert threads[0] is not threading.main_thread()  # nothing is known of it yet
+    assert threads[1:] == [threading.main_thread()] * 2
+
+
+def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs(executor: DeviceExecutor) -> None:
+    gate, ran = Gate(), []
+
+    def note(tensors: Tensors) -> Tensors:
+        ran.append("ran")
+        return tensors
+
+    async def wait_behind_it() -> None:
+        first = asyncio.create_task(executor.run(work(gate), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        with pytest.raises(DeadlineExceeded, match="turn did not come"):
+            await executor.run(work(note), time.monotonic())
+        gate.open.set()
+        await first
+
+    asyncio.run(wait_behind_it())
+    assert ran == []
+
+
+def test_work_that_is_cancelled_while_it_waits_never_runs(executor: DeviceExecutor) -> None:
+    gate, ran = Gate(), []
+
+    def note(tensors: Tensors) -> Tensors:
+        ran.append(tensors["x"].tolist())
+        return tensors
+
+    async def cancel_one() -> None:
+        first = asyncio.create_task(executor.run(work(gate), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        left = asyncio.create_task(executor.run(work(note, 1.0), deadline()))
+        stays = asyncio.create_task(executor.run(work(note, 2.0), deadline()))
+        await settle()
+        left.cancel()
+        await settle()
+        gate.open.set()
+        await asyncio.gather(first, stays)
+
+    asyncio.run(cancel_one())
+    assert ran == [[2.0]]
+
+
+def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(executor: DeviceExecutor) -> None:
+    def inverse(tensors: Tensors) -> Tensors:
+        if not tensors["x"].all():
+            raise ZeroDivisionError
+        return {"y": 1 / tensors["x"]}
+
+    async def both() -> list[object]:
+        together = executor.run(work(inverse, 0.0), deadline()), executor.run(work(inverse, 2.0), deadline())
+        return await asyncio.gather(*together, return_exceptions=True)
+
+    failed, ran = asyncio.run(both())
+    assert isinstance(failed, ZeroDivisionError)
+    assert ran.results["y"].tolist() == [0.5]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("images", "size"), [(6, 1), (1, 60)])
+def test_what_does_not_fit_is_refused_at_once_and_fits_again_later(
+    executor: DeviceExecutor, images: int, size: int
+) -> None:
+    with (
+        executor.admit(5, 50),
+        pytest.raises(Overloaded, match="5 images of 50 bytes are in flight"),
+        executor.admit(images, size),
+    ):
+        pass
+    with executor.admit(images, size):
+        pass
+
+
+def test_after_draining_nothing_is_admitted(executor: DeviceExecutor) -> None:
+    with executor.admit(1, 1):
+        executor.drain()
+    with pytest.raises(ShuttingDown), executor.admit(1, 1):
+        pass
+
+
+def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -> None:
+    gate = Gate()
+
+    async def close_while_one_waits() -> None:
+        first = asyncio.create_task(executor.run(work(gate), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        second = asyncio.create_task(executor.run(work(gate), deadline()))
+        await settle()
+        closing = asyncio.create_task(asyncio.to_thread(executor.close))
+        with pytest.raises(ShuttingDown, match="before the request's turn"):
+            await second
+        gate.open.set()
+        await closing
+        await first
+        with pytest.raises(ShuttingDown):
+            await executor.run(work(gate), deadline())
+
+    asyncio.run(close_while_one_waits())
+
+
+def test_whoever_watches_is_told_of_every_batch() -> None:
+    seen: list[tuple[object, int]] = []
+    executor = DeviceExecutor(10, 100, 4, watch=lambda owner, images, _: seen.append((owner, images)))
+    asyncio.run(executor.run(work(lambda tensors: tensors, *range(6)), deadline()))
+    executor.close()
+    assert seen == [("model", 4), ("model", 2)]
