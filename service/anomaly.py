@@ -1,6 +1,7 @@
 """From an anomaly score to a p-value, a threshold and a verdict; from an error map to a heatmap and regions."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,7 @@ from service.manifest import Calibration, ErrorMapScale
 Floats = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What one score means. `threshold` and `is_anomaly` are None where the calibration is too small for the rate."""
 
     score: float

@@ -8,8 +8,9 @@ from starlette.middleware import Middleware
 
 from service.api import errors, openapi
 from service.api.bodies import BodyLimits
-from service.api.dependencies import Services, State, exact, guard, newest
-from service.api.middleware import AccessLog, HeadAsGet, RequestId, ServerTiming
+from service.api.dependencies import Services, State, Target, exact, guard, newest
+from service.api.dispatch import Dispatch
+from service.api.middleware import Exchange, HeadAsGet
 from service.api.routes import (
     anomaly_score,
     classify,
@@ -22,7 +23,6 @@ from service.api.routes import (
     models,
     reconstruct,
     sample,
-    unsupported,
 )
 from service.api.security import ApiKeys
 from service.inference.executor import DeviceExecutor
@@ -33,6 +33,10 @@ from service.repository import ModelRepository
 from service.settings import Settings
 
 VERSION = "0.1.0"
+PREFIXES: dict[str, Target] = {"/v1/models/{model}/versions/{version}": exact, "/v1/models/{model}": newest}
+OPERATIONS = [
+    module.OPERATION for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, classify)
+]
 
 
 def build_services(settings: Settings) -> Services:
@@ -74,10 +78,9 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(RequestId),
-            Middleware(ServerTiming),
-            Middleware(AccessLog),
+            Middleware(Exchange),
             Middleware(errors.InternalErrors),
+            Middleware(Dispatch, operations=OPERATIONS),
             Middleware(HeadAsGet),
         ],
     )
@@ -85,12 +88,9 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(health.router(), tags=["health"])
     guarded = [Depends(guard)]
     app.include_router(models.listing(), tags=["models"], dependencies=guarded)
-    for prefix, target in (("/v1/models/{model}/versions/{version}", exact), ("/v1/models/{model}", newest)):
+    for prefix, target in PREFIXES.items():
         app.include_router(models.router(target), prefix=prefix, tags=["models"], dependencies=guarded)
-        operations = encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, classify, unsupported
-        for module in operations:
-            app.include_router(module.router(target), prefix=prefix, tags=["operations"], dependencies=guarded)
-    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi.document(app, list(PREFIXES), OPERATIONS)  # type: ignore[method-assign]
     app.include_router(docs.router())
     app.mount("/swagger", docs.assets(), name="swagger")
     return app

@@ -54,6 +54,11 @@ def at_size(original: bool, pixels: Pixels, sizes: Sequence[tuple[int, int]], sp
     return [imaging.resize(image, size, spec) for image, size in zip(pixels, sizes, strict=True)]
 
 
+def pixels(original: bool, at_models: Pixels, sizes: Sequence[tuple[int, int]]) -> int:
+    """How many pixels `at_size` gives."""
+    return sum(height * width for height, width in sizes) if original else at_models.size
+
+
 def base64_png(pixels: Pixels) -> str:
     return base64.b64encode(imaging.encode_png(pixels)).decode("ascii")
 

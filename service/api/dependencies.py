@@ -1,19 +1,16 @@
-"""What routes are handed: the application's state, the model that the path names, the request's clock."""
+"""What FastAPI's routes are handed: the application's state, and the model that the path names."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
-from fastapi import Depends, Path, Request, Response
+from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api import bodies
 from service.api.bodies import BodyLimits
-from service.api.negotiation import choose
 from service.api.security import ApiKeys
 from service.inference.executor import DeviceExecutor
-from service.operations import EncodedImages, Operations, Timings
+from service.operations import Operations
 from service.registry import LoadedModel, ModelRegistry
 
 
@@ -56,40 +53,9 @@ async def exact(model: ModelPath, version: VersionPath, services: ServicesDep) -
     return services.registry.get(model, version)
 
 
-@dataclass(frozen=True)
-class Call:
-    """One request to a model's operation, and the media type that was negotiated for its answer."""
-
-    request: Request
-    model: LoadedModel
-    kind: str
-    services: Services
-    timings: Timings
-
-    async def read_images(self) -> EncodedImages:
-        return await bodies.read_images(self.request, self.services.body_limits)
-
-    async def render(self, make: Callable[[], Response]) -> Response:
-        """Make the answer off the event loop, and count the time as encoding."""
-        with self.timings.measure("encode"):
-            return await asyncio.to_thread(make)
-
-
-def calls(target: Target, offered: Sequence[str]) -> Callable[..., Awaitable[Call]]:
-    """A dependency that finds the model, and negotiates one of the offered media types before anything is read."""
-
-    async def call(request: Request, model: Annotated[LoadedModel, Depends(target)], services: ServicesDep) -> Call:
-        kind = choose(",".join(request.headers.getlist("accept")), offered)
-        return Call(request, model, kind, services, request.state.timings)
-
-    return call
-
-
 async def guard(
-    request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """The dependency of every route that needs a key."""
-    operation = request.url.path.rsplit("/", 1)[-1] if request.method == "POST" else None
-    services.api_keys.check(credentials.credentials if credentials else None, operation)
+    """The dependency of every route that needs a key, whatever it opens."""
+    services.api_keys.check(credentials.credentials if credentials else None, None)

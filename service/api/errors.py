@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -95,25 +94,23 @@ def problem(
 def install(app: FastAPI) -> None:
     """Have the application answer its errors so."""
     app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
 
 
-async def _service_error(request: Request, error: Exception) -> Response:
+def answer(request_id: str, error: ServiceError) -> Response:
+    """The answer to an error of the domain or of HTTP, by the table."""
     items: list[dict[str, Any]] = []
-    cause = error
+    cause: ServiceError = error
     if isinstance(error, InvalidItems):
         items = [{"index": index, "code": TABLE[type(item)].code, "detail": str(item)} for index, item in error.errors]
         cause = error.errors[0][1]
-    assert isinstance(cause, ServiceError)
     said = TABLE[type(cause)]
-    return problem(request.state.request_id, said.status, said.code, str(error), items, said.headers)
+    return problem(request_id, said.status, said.code, str(error), items, said.headers)
 
 
-async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    details = [f"{error['loc'][-1]}: {error['msg']}" for error in error.errors()]
-    return problem(request.state.request_id, 422, "invalid_parameter", "; ".join(details))
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return answer(request.state.request_id, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -147,7 +144,7 @@ class InternalErrors:
         except asyncio.CancelledError:
             if not started:  # the server ends, and this request took longer than it can wait
                 error = errors.ShuttingDown("the service shut down before the request was done")
-                await (await _service_error(Request(scope), error))(scope, receive, send)
+                await answer(scope["state"]["request_id"], error)(scope, receive, send)
             raise
         except Exception:
             request_id = scope["state"]["request_id"]

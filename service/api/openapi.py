@@ -1,11 +1,16 @@
-"""The OpenAPI document: what FastAPI makes of the routes, with every error and header of the contract."""
+"""The OpenAPI document: what FastAPI makes of its routes and the operations, with every error and header."""
 
-from typing import Any
+import inspect
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Query
+from fastapi.openapi.utils import get_openapi
 
+from service.api.dependencies import ModelPath, VersionPath, guard
 from service.api.errors import CODES_OF_STATUS, TABLE
-from service.api.schemas import PROBLEM
+from service.api.operation import Operation
+from service.api.schemas import PROBLEM, gives
 
 _HEADERS = {
     "X-Request-ID": {"description": "The client's own, or a new one.", "schema": {"type": "string"}},
@@ -20,16 +25,47 @@ _EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version; and where the 
 _EXAMPLE_OF = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: FastAPI, prefixes: Sequence[str], operations: Sequence[Operation[Any]]) -> dict[str, Any]:
     """The whole document; made once, then kept."""
     if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
+        routes = [*app.routes, *(route for prefix in prefixes for route in _routes(prefix, operations).routes)]
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=routes)
         schema["components"]["schemas"] |= {"Problem": PROBLEM}
         for path, item in schema["paths"].items():
             for method, operation in item.items():
                 _complete(path, method, operation)
-    assert app.openapi_schema is not None  # FastAPI has just set it
+        app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _routes(prefix: str, operations: Sequence[Operation[Any]]) -> APIRouter:
+    """The operations as FastAPI's routes, that can be documented."""
+    router = APIRouter(tags=["operations"], dependencies=[Depends(guard)])
+    for operation in operations:
+        router.add_api_route(
+            f"{prefix}/{operation.name}",
+            _endpoint(prefix, operation),
+            methods=["POST"],
+            responses=gives(operation.answer, *operation.offered[1:]),
+            openapi_extra=operation.body,
+        )
+    return router
+
+
+def _endpoint(prefix: str, operation: Operation[Any]) -> Any:
+    """A function with the parameters of an operation."""
+    annotations = {"model": ModelPath, "version": VersionPath, "options": Annotated[operation.options, Query()]}
+    if "{version}" not in prefix:
+        del annotations["version"]
+
+    def endpoint() -> None: ...
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(name, keyword, annotation=kind) for name, kind in annotations.items()]
+    endpoint.__name__ = operation.name.replace("-", "_")
+    endpoint.__doc__ = operation.handle.__doc__
+    endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return endpoint
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:

@@ -41,6 +41,11 @@ class Timings:
     inference: float = 0.0
     encode: float = 0.0
 
+    def __str__(self) -> str:
+        """As `Server-Timing` says it, in milliseconds."""
+        parts = ("decode", self.decode), ("queue", self.queue), ("inference", self.inference), ("encode", self.encode)
+        return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in parts)
+
     @contextmanager
     def measure(self, part: Literal["decode", "encode"]) -> Iterator[None]:
         began = time.monotonic()

@@ -1,1 +1,1 @@
-"""One small router each; those of the operations are made for a way to find the model."""
+"""The operations, one file each, and one small router each for the rest."""

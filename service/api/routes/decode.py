@@ -1,27 +1,15 @@
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from service.api import answers, bodies, schemas
-from service.api.dependencies import Call, Target, calls
 from service.api.negotiation import PICTURES
+from service.api.operation import Call, Operation
 
 
-def router(target: Target) -> APIRouter:
-    routes = APIRouter()
+async def decode(call: Call, _: schemas.NoOptions) -> Response:
+    """Make images of latent vectors."""
+    latents = await bodies.read_latents(call.request, call.services.body_limits)
+    images = await call.services.operations.decode(call.model, latents, call.timings)
+    return await call.render(lambda: answers.images(call.kind, call.model, list(images)), images.size)
 
-    @routes.post(
-        "/decode",
-        openapi_extra=schemas.LATENTS_BODY,
-        responses=schemas.gives(schemas.ImagesAnswer, *schemas.IMAGES_TOO),
-    )
-    async def decode(
-        call: Annotated[Call, Depends(calls(target, PICTURES))], _: Annotated[schemas.NoOptions, Query()]
-    ) -> Response:
-        """Make images of latent vectors."""
-        latents = await bodies.read_latents(call.request, call.services.body_limits)
-        images = await call.services.operations.decode(call.model, latents, call.timings)
-        return await call.render(lambda: answers.images(call.kind, call.model, list(images)))
 
-    return routes
+OPERATION = Operation("decode", decode, schemas.NoOptions, PICTURES, schemas.ImagesAnswer, schemas.LATENTS_BODY)

@@ -1,32 +1,22 @@
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from service.api import answers, schemas
-from service.api.dependencies import Call, Target, calls
 from service.api.negotiation import PICTURES
+from service.api.operation import Call, Operation
 
 
-def router(target: Target) -> APIRouter:
-    routes = APIRouter()
+async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
+    """Encode and decode images, and say how much was lost."""
+    given, original = await call.read_images(), options.size == "original"
+    found = await call.services.operations.reconstruct(call.model, given, call.timings, original)
 
-    @routes.post(
-        "/reconstruct",
-        openapi_extra=schemas.IMAGES_BODY,
-        responses=schemas.gives(schemas.ReconstructAnswer, *schemas.IMAGES_TOO),
-    )
-    async def reconstruct(
-        call: Annotated[Call, Depends(calls(target, PICTURES))], options: Annotated[schemas.SizeOptions, Query()]
-    ) -> Response:
-        """Encode and decode images, and say how much was lost."""
-        given, original = await call.read_images(), options.size == "original"
-        found = await call.services.operations.reconstruct(call.model, given, call.timings, original)
+    def make() -> Response:
+        images = answers.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
+        return answers.images(call.kind, call.model, images, errors=found.errors)
 
-        def make() -> Response:
-            images = answers.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
-            return answers.images(call.kind, call.model, images, errors=found.errors)
+    return await call.render(make, answers.pixels(original, found.images, found.original_sizes))
 
-        return await call.render(make)
 
-    return routes
+OPERATION = Operation(
+    "reconstruct", reconstruct, schemas.SizeOptions, PICTURES, schemas.ReconstructAnswer, schemas.IMAGES_BODY
+)

@@ -1,0 +1,87 @@
+"""The short way to the operations: from the path to the handler with nothing between.
+
+Requests for other things go on to FastAPI's routes. Its routing and dependencies would cost a small request as much as
+its inference.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from fastapi.security.utils import get_authorization_scheme_param
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api import errors
+from service.api.bodies import options_of
+from service.api.dependencies import Services
+from service.api.negotiation import choose
+from service.api.operation import Call, Operation
+from service.errors import OperationNotSupported, ServiceError
+
+
+class Target(NamedTuple):
+    """What a path names: an operation of a model, in a version or in its newest."""
+
+    model: str
+    version: str | None
+    operation: str
+
+
+def target_of(path: str) -> Target | None:
+    """Of `/v1/models/{model}/{operation}` and `/v1/models/{model}/versions/{version}/{operation}`, else None."""
+    match path.split("/"):
+        case ["", "v1", "models", model, operation] if model and operation:
+            return Target(model, None, operation)
+        case ["", "v1", "models", model, "versions", version, operation] if model and version and operation:
+            return Target(model, version, operation)
+    return None
+
+
+class Dispatch:
+    """Answers a POST to an operation itself, as it does other methods on one; passes on everything else."""
+
+    def __init__(self, app: ASGIApp, operations: Sequence[Operation[Any]]) -> None:
+        self._app = app
+        self._operations = {operation.name: operation for operation in operations}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        target = target_of(scope["path"]) if scope["type"] == "http" else None
+        if target is None or (scope["method"] != "POST" and target.operation not in self._operations):
+            await self._app(scope, receive, send)
+            return
+        request_id: str = scope["state"]["request_id"]
+        if scope["method"] != "POST":
+            detail = f"{scope['method']} {scope['path']}: an operation is asked for with POST"
+            answer = errors.problem(request_id, 405, "method_not_allowed", detail, headers={"Allow": "POST"})
+        else:
+            try:
+                answer = await self._answer(Request(scope, receive), target)
+            except ServiceError as error:
+                answer = errors.answer(request_id, error)
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request, target: Target) -> Response:
+        services: Services = request.scope["state"]["services"]
+        scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
+        services.api_keys.check(key if scheme.lower() == "bearer" else None, target.operation)
+        model = services.registry.get(target.model, target.version)
+        operation = self._operations.get(target.operation)
+        if operation is None:
+            can = ", ".join(model.manifest.capabilities)
+            raise OperationNotSupported(
+                f"{model.manifest.name} has no operation {target.operation[:50]!r}; it can: {can}"
+            )
+        options = _options(operation.options, request.scope["query_string"])
+        kind = choose(",".join(request.headers.getlist("accept")), operation.offered)
+        call = Call(request, model, kind, services, request.scope["state"]["timings"])
+        return await operation.handle(call, options)
+
+
+@lru_cache(maxsize=256)
+def _options(model: type[BaseModel], query: bytes) -> BaseModel:
+    """The options of a query. Raises InvalidParameter."""
+    return options_of(model, dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)))

@@ -1,0 +1,50 @@
+"""An operation of a model, declared once: it is served by `dispatch` and documented by `openapi`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api import bodies
+from service.api.dependencies import Services
+from service.operations import EncodedImages, Timings
+from service.registry import LoadedModel
+
+Options = TypeVar("Options", bound=BaseModel)
+
+FEW_PIXELS = 4096  # of PNGs, that are written sooner than a thread would have begun
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to a model's operation, and the media type that was negotiated for its answer."""
+
+    request: Request
+    model: LoadedModel
+    kind: str
+    services: Services
+    timings: Timings
+
+    async def read_images(self) -> EncodedImages:
+        return await bodies.read_images(self.request, self.services.body_limits)
+
+    async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
+        """Make the answer, off the event loop where it holds many pixels of PNG; the time counts as encoding."""
+        with self.timings.measure("encode"):
+            return make() if pixels <= FEW_PIXELS else await asyncio.to_thread(make)
+
+
+@dataclass(frozen=True)
+class Operation(Generic[Options]):
+    """What a request brings and gets, and who answers it; the docstring of `handle` is its description."""
+
+    name: str
+    handle: Callable[[Call, Options], Awaitable[Response]]
+    options: type[Options]  # of the query
+    offered: tuple[str, ...]  # media types of the answer, the default first
+    answer: type[BaseModel]  # in JSON
+    body: dict[str, Any]  # as OpenAPI says it
