@@ -1,6 +1,7 @@
 """From an anomaly score to a p-value, a threshold and a verdict; from an error map to a heatmap and regions."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ class ConformalScores:
     def __init__(self, calibration: Calibration) -> None:
         self.method = calibration.method
         self._scores = np.asarray(calibration.scores, dtype=np.float32)
+        self._threshold = lru_cache(maxsize=64)(self.threshold)
 
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
         """(1 + #{calibration scores >= score}) / (n + 1) for each score: (m,) -> (m,), in (0, 1]."""
@@ -56,10 +58,10 @@ class ConformalScores:
         return float(np.nextafter(self._scores[n - allowed], np.float32(np.inf)))
 
     def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
-        threshold = self.threshold(false_positive_rate)
+        threshold = self._threshold(false_positive_rate)
         return [
-            Verdict(float(score), float(p), threshold, None if threshold is None else bool(p <= false_positive_rate))
-            for score, p in zip(scores, self.p_values(scores), strict=True)
+            Verdict(score, p, threshold, None if threshold is None else p <= false_positive_rate)
+            for score, p in zip(scores.tolist(), self.p_values(scores).tolist(), strict=True)
         ]
 
 

@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from service.manifest import InputSpec
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+REDUCING_GAP = 2  # how many times the model's size a JPEG is decoded at, at the least; what Pillow's thumbnails take
 _PNG_END = b"IEND\xaeB`\x82"
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -28,20 +30,30 @@ class DecodedImage:
 
 
 def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
-    """Decode one image whole, turn it as its EXIF orientation says, and bring it to the model's mode and size.
+    """Decode one image, turn it as its EXIF orientation says, and bring it to the model's mode and size.
 
     Transparency is composed on white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
-    Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
+    A JPEG that is much larger than the model is decoded at a half, a quarter or an eighth of its size, to no less than
+    `REDUCING_GAP` times the model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or
+    InvalidImage.
     """
+    with _opened(data, max_pixels) as image:
+        return _decoded(image, data, spec)
+
+
+def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> DecodedImage | None:
+    """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
+    with _opened(data, max_pixels) as image:
+        return _decoded(image, data, spec) if image.width * image.height <= small else None
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read; what goes wrong with it, then or later, is an error of this module."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
-            image.load()
-            if image.format == "PNG" and _PNG_END not in data:  # Pillow does not miss it
-                raise InvalidImage("the image is truncated: its last chunk is missing")
-            turned = _turned(image)
-            original_size = turned.height, turned.width
-            return DecodedImage(fit(np.asarray(_to_mode(turned, spec)), spec), original_size)
+            yield image
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except _TOO_LARGE as error:
@@ -50,6 +62,20 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files.
         raise InvalidImage(f"the image cannot be decoded: {error}") from error
+
+
+def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
+    whole = image.size
+    if image.format == "JPEG":
+        # No mode is asked for: grey would then be made of colours in another way than elsewhere.
+        image.draft(None, (REDUCING_GAP * max(spec.height, spec.width),) * 2)
+    reduced = image.size
+    image.load()
+    if image.format == "PNG" and _PNG_END not in data:  # Pillow does not miss it
+        raise InvalidImage("the image is truncated: its last chunk is missing")
+    _turn(image)
+    width, height = image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
+    return DecodedImage(fit(np.asarray(_to_mode(image, spec)), spec), (height, width))
 
 
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
@@ -105,12 +131,10 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise ImageTooLarge(f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed")
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says; as it is where its EXIF data cannot be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises nearly anything here, and the pixels are whole
-        return image
+def _turn(image: Image.Image) -> None:
+    """Turn the image as its EXIF orientation says; leave it as it is where its EXIF data cannot be read."""
+    with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are whole
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
@@ -122,7 +146,7 @@ def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _to_8_bits(image: Image.Image) -> Pixels:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,16 +55,18 @@ async def read(request: Request, limits: BodyLimits) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
         raise too_large
-    received = bytearray()
+    chunks: list[bytes] = []
+    size = 0
     try:
         async with asyncio.timeout(limits.timeout):
             async for chunk in request.stream():
-                received += chunk
-                if len(received) > limits.max_bytes:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limits.max_bytes:
                     raise too_large
     except TimeoutError:
         raise DeadlineExceeded(f"the body was not whole after {limits.timeout:g} s") from None
-    return bytes(received)
+    return b"".join(chunks)
 
 
 async def read_images(request: Request, limits: BodyLimits) -> EncodedImages:
@@ -182,7 +185,12 @@ def as_latents(array: Array) -> Latents:
 
 
 def _content_type(request: Request) -> tuple[str, dict[str, str]]:
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    return _media_type(request.headers.get("content-type", ""))
+
+
+@lru_cache(maxsize=64)
+def _media_type(text: str) -> tuple[str, dict[str, str]]:
+    kind, options = parse_options_header(text)
     return kind.lower(), options
 
 

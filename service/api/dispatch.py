@@ -75,13 +75,14 @@ class Dispatch:
             raise OperationNotSupported(
                 f"{model.manifest.name} has no operation {target.operation[:50]!r}; it can: {can}"
             )
-        options = _options(operation.options, request.scope["query_string"])
+        options = _options(operation, request.scope["query_string"])
         kind = choose(",".join(request.headers.getlist("accept")), operation.offered)
         call = Call(request, model, kind, services, request.scope["state"]["timings"])
         return await operation.handle(call, options)
 
 
 @lru_cache(maxsize=256)
-def _options(model: type[BaseModel], query: bytes) -> BaseModel:
+def _options(operation: Operation[Any], query: bytes) -> BaseModel:
     """The options of a query. Raises InvalidParameter."""
-    return options_of(model, dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)))
+    options: type[BaseModel] = operation.options
+    return options_of(options, dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)))

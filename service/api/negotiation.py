@@ -1,6 +1,6 @@
 """Which media type to answer with, from the Accept header (RFC 9110, section 12.5.1)."""
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 from multipart import parse_options_header
 
@@ -12,7 +12,8 @@ VECTORS = (JSON, NPY)
 PICTURES = (JSON, NPY, PNG)
 
 
-def choose(accept: str, offered: Sequence[str]) -> str:
+@lru_cache(maxsize=1024)  # clients send one and the same again and again
+def choose(accept: str, offered: tuple[str, ...]) -> str:
     """The offered type that the client likes best; at a tie, the one offered first. Raises NotAcceptable."""
     accept = accept.strip() or "*/*"
     quality = {kind: _quality(kind, accept) for kind in offered}

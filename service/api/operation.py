@@ -38,7 +38,7 @@ class Call:
             return make() if pixels <= FEW_PIXELS else await asyncio.to_thread(make)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation(Generic[Options]):
     """What a request brings and gets, and who answers it; the docstring of `handle` is its description."""
 

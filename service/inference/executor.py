@@ -13,7 +13,7 @@ from service.inference import batcher
 from service.inference.batcher import Batcher, Job, Part, Work
 from service.inference.session import Tensors
 
-SHORT = 0.001  # seconds: what is expected to run for less is not worth the way to the thread and back
+SHORT = 0.001  # seconds of a batch that is not worth the way to the thread and back
 
 Watch = Callable[[Hashable, int, float], None]  # is told of a batch: its owner, images and seconds
 
@@ -31,8 +31,8 @@ class DeviceExecutor:
     """The thread that has the device to itself, with a batcher before it.
 
     A batch runs as soon as the device is free, with all that has come until then; where the device is idle and the
-    batch not full, `max_queue_delay` seconds are waited for more. A short batch that finds the device idle runs on
-    the event loop, on which all methods but `close` are called.
+    batch not full, `max_queue_delay` seconds are waited for more. A batch that finds the device idle and is expected
+    to take at most `short` seconds runs on the event loop, on which all methods but `close` are called.
     """
 
     def __init__(
@@ -42,11 +42,13 @@ class DeviceExecutor:
         max_batch_size: int,
         max_queue_delay: float = 0.0,
         watch: Watch = lambda *_: None,
+        short: float = SHORT,
     ) -> None:
         self._max_images = max_images
         self._max_bytes = max_bytes
         self._max_queue_delay = max_queue_delay
         self._watch = watch
+        self._short = short
         self._images = 0
         self._bytes = 0
         self._draining = False
@@ -149,7 +151,7 @@ class DeviceExecutor:
         self._start = None
         with self._lock:
             parts = [] if self._busy else self._batcher.take()
-            short = self._expected(parts) <= SHORT
+            short = self._expected(parts) <= self._short
             self._busy = self._busy or not short
         if not parts:
             return

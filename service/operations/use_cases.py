@@ -26,7 +26,7 @@ from service.inference.batcher import Work
 from service.inference.executor import DeviceExecutor
 from service.inference.session import Array, Tensors
 from service.latents import interpolate
-from service.manifest import GRAPHS_OF, Capability, GraphName
+from service.manifest import GRAPHS_OF, Capability, GraphName, InputSpec
 from service.operations.values import (
     MAX_SEED,
     Classified,
@@ -47,6 +47,8 @@ from service.operations.values import (
 )
 from service.registry import LoadedModel
 
+SMALL = 128 * 128  # pixels, and bytes, of an image that is decoded sooner than a thread would have begun
+SMALL_BYTES = 16 * 1024
 CHAIN: tuple[GraphName, ...] = ("encoder", "decoder", "scorer", "classifier")
 
 
@@ -214,17 +216,26 @@ class Operations:
             except ItemError as error:
                 raise InvalidItems([(0, error)]) from None
             return Images(pixels, [(spec.height, spec.width)] * len(pixels))
-        encoded = given.images
+        with timings.measure("decode"):
+            decoded = self._decode_small(given.images, spec) or await self._decode_many(given.images, spec, timings)
+        if len(decoded) == 1:
+            return Images(decoded[0].pixels[None], [decoded[0].original_size])
+        return Images(np.stack([image.pixels for image in decoded]), [image.original_size for image in decoded])
 
+    def _decode_small(self, encoded: Sequence[bytes], spec: InputSpec) -> list[DecodedImage] | None:
+        """Decode a single small image at once, for which a thread would take longer to begin; None for others."""
+        if len(encoded) != 1 or len(encoded[0]) > SMALL_BYTES:
+            return None
+        (decoded,) = each(1, lambda _: imaging.decode_small(encoded[0], spec, self._limits.max_image_pixels, SMALL))
+        return None if decoded is None else [decoded]
+
+    async def _decode_many(self, encoded: Sequence[bytes], spec: InputSpec, timings: Timings) -> list[DecodedImage]:
         def decode(index: int) -> DecodedImage:
             if time.monotonic() > self._deadline(timings):
                 raise DeadlineExceeded(f"the request's time was up after {index} of {len(encoded)} images were decoded")
             return imaging.decode(encoded[index], spec, self._limits.max_image_pixels)
 
-        with timings.measure("decode"):
-            loop = asyncio.get_running_loop()
-            decoded = await loop.run_in_executor(self._decoders, each, len(encoded), decode)
-        return Images(np.stack([image.pixels for image in decoded]), [image.original_size for image in decoded])
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, each, len(encoded), decode)
 
     def _check_latents(self, model: LoadedModel, latents: Latents) -> Floats:
         self._check_count(len(latents))

@@ -100,20 +100,22 @@ def test_a_delay_waits_until_the_batch_is_full() -> None:
     assert sizes == [2]
 
 
-def test_short_work_on_an_idle_device_stays_on_the_event_loop(executor: DeviceExecutor) -> None:
+@pytest.mark.parametrize(("short", "second_on_the_loop"), [(LATER, True), (0.0, False)])
+def test_work_that_is_known_to_be_short_runs_on_the_event_loop(short: float, second_on_the_loop: bool) -> None:
+    executor = DeviceExecutor(10, 100, 4, short=short)
     threads = []
 
     def note(tensors: Tensors) -> Tensors:
         threads.append(threading.current_thread())
         return tensors
 
-    async def three_times() -> None:
-        for _ in range(3):
+    async def twice() -> None:
+        for _ in range(2):
             await executor.run(work(note), deadline())
 
-    asyncio.run(three_times())
-    assert threads[0] is not threading.main_thread()  # nothing is known of it yet
-    assert threads[1:] == [threading.main_thread()] * 2
+    asyncio.run(twice())
+    executor.close()
+    assert [thread is threading.main_thread() for thread in threads] == [False, second_on_the_loop]
 
 
 def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs(executor: DeviceExecutor) -> None:
