@@ -1,5 +1,6 @@
 """From an anomaly score to a p-value, a threshold and a verdict; from an error map to a heatmap and regions."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -38,13 +39,17 @@ class ConformalScores:
     def __init__(self, calibration: Calibration) -> None:
         self.method = calibration.method
         self._scores = np.asarray(calibration.scores, dtype=np.float32)
+        self._sorted: list[float] = self._scores.tolist()  # in a list a few scores are found faster than in an array
         self._threshold = lru_cache(maxsize=64)(self.threshold)
 
+    def p_value(self, score: float) -> float:
+        """(1 + #{calibration scores >= score}) / (n + 1), in (0, 1], of a float32 score."""
+        n = len(self._sorted)
+        return (1 + n - bisect_left(self._sorted, score)) / (n + 1)
+
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
-        """(1 + #{calibration scores >= score}) / (n + 1) for each score: (m,) -> (m,), in (0, 1]."""
-        n = len(self._scores)
-        at_least = n - np.searchsorted(self._scores, scores.astype(np.float32), side="left")
-        return (1 + at_least) / (n + 1)
+        """The p-value of each score: (m,) -> (m,)."""
+        return np.array([self.p_value(score) for score in scores.astype(np.float32).tolist()])
 
     def threshold(self, false_positive_rate: float) -> float | None:
         """The smallest float32 score whose p-value is at most the rate; None where n is too small for that rate."""
@@ -59,10 +64,11 @@ class ConformalScores:
 
     def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
         threshold = self._threshold(false_positive_rate)
-        return [
-            Verdict(score, p, threshold, None if threshold is None else p <= false_positive_rate)
-            for score, p in zip(scores.tolist(), self.p_values(scores).tolist(), strict=True)
-        ]
+        verdicts = []
+        for score in scores.tolist():
+            p = self.p_value(score)
+            verdicts.append(Verdict(score, p, threshold, None if threshold is None else p <= false_positive_rate))
+        return verdicts
 
 
 def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:

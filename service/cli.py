@@ -1,6 +1,7 @@
 """The command line of the online side: serve, check, schema."""
 
 import argparse
+import gc
 import json
 import signal
 import sys
@@ -14,13 +15,17 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service.api.dependencies import Services
-from service.app import assemble, build_services, create_app
+from service.app import assemble, build_services, create_api, create_app
 from service.errors import BundleError, DeviceError, ServiceError
 from service.inference.session import OnnxEngine
 from service.registry import ModelRegistry, load
 from service.repository import ModelRepository
 from service.settings import Settings
 from service.telemetry import logging
+
+SWITCH_INTERVAL = (
+    0.0005  # seconds for which the device's thread may wait for the interpreter; Python's own 5 ms are long
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,8 +78,11 @@ def _serve(settings: Settings) -> int:
     # Set before models are loaded, for process 1 of a container ignores what it does not handle. uvicorn repeats the
     # signal that ended it, which is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    sys.setswitchinterval(SWITCH_INTERVAL)
     logging.configure(settings.log_format, settings.log_level)
     services = build_services(settings)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: to look through it again and again would hold requests up
     config = uvicorn.Config(
         create_app(services),
         host=settings.host,
@@ -82,6 +90,7 @@ def _serve(settings: Settings) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
     server = Server(config, services)
@@ -139,5 +148,5 @@ def _check(settings: Settings) -> int:
 
 
 def _schema(settings: Settings) -> int:
-    print(json.dumps(create_app(assemble(settings, ModelRegistry())).openapi(), indent=2))
+    print(json.dumps(create_api(assemble(settings, ModelRegistry())).openapi(), indent=2))
     return 0

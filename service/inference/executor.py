@@ -13,7 +13,10 @@ from service.inference import batcher
 from service.inference.batcher import Batcher, Job, Part, Work
 from service.inference.session import Tensors
 
-SHORT = 0.001  # seconds of a batch that is not worth the way to the thread and back
+# Seconds of a batch that runs on the event loop. With a second core a thread works while the loop reads and decodes, if
+# the way there and back is worth it; on a single core it would only take turns with the loop.
+SHORT = 0.001
+SHORT_ON_ONE_CORE = 0.02
 
 Watch = Callable[[Hashable, int, float], None]  # is told of a batch: its owner, images and seconds
 
@@ -167,11 +170,12 @@ class DeviceExecutor:
         """Run batches, on the thread, until none is left."""
         while parts:
             self._run(parts)
-            with suppress(RuntimeError):  # where the loop has ended nobody waits
-                self._loop.call_soon_threadsafe(self._deliver, [part.job for part in parts])
+            jobs = [part.job for part in parts]
             with self._lock:
                 parts = self._batcher.take()
                 self._busy = bool(parts)
+            with suppress(RuntimeError):  # where the loop has ended nobody waits
+                self._loop.call_soon_threadsafe(self._deliver, jobs)
 
     def _run(self, parts: Sequence[Part]) -> None:
         began = time.monotonic()

@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from service import cores
 from service.errors import BundleError, DeviceError
 from service.inference.providers import CPU_PROVIDER, CUDA, DevicePolicy, Machine, Provider, candidates
 
@@ -47,7 +47,7 @@ class OnnxEngine:
 
     def __init__(self, policy: DevicePolicy, threads: int | None = None) -> None:
         self._policy = policy
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores.available()
         machine = inspect_machine() if policy != "cpu" else Machine(frozenset())
         self.candidates = candidates(policy, machine)
         if policy == "auto" and machine.cuda_problem:

@@ -1,7 +1,6 @@
 """From images or latents to what was asked for."""
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from service import imaging
+from service import cores, imaging
 from service.anomaly import Region, heat, regions
 from service.errors import (
     DeadlineExceeded,
@@ -59,7 +58,7 @@ class Operations:
         self._executor = executor
         self._limits = limits
         # No more at once than there are cores: a decoded image can be large, and more would not be faster.
-        self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(cores.available(), thread_name_prefix="decode")
 
     async def encode(self, model: LoadedModel, given: EncodedImages, timings: Timings, variance: bool) -> Encoded:
         """Images to latents. Raises InvalidParameter where the model has no variance to give."""
