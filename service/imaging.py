@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ _PNG_END = b"IEND\xaeB`\x82"
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-@dataclass(frozen=True)
-class DecodedImage:
+class DecodedImage(NamedTuple):
     """An image at the model's size, uint8 (height, width, channels), and the size (height, width) that it came in."""
 
     pixels: Pixels
@@ -133,6 +132,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 def _turn(image: Image.Image) -> None:
     """Turn the image as its EXIF orientation says; leave it as it is where its EXIF data cannot be read."""
+    if not image.info:  # where EXIF data would be, in whatever format but TIFF, which turns itself
+        return
     with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are whole
         ImageOps.exif_transpose(image, in_place=True)
 

@@ -6,16 +6,17 @@ import binascii
 import io
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pydantic_core
-from fastapi import Request
 from multipart import MultipartError, PushMultipartParser, parse_options_header
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from service import imaging
 from service.api.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
@@ -43,11 +44,26 @@ class BodyLimits:
     timeout: float
 
 
-async def read(request: Request, limits: BodyLimits) -> bytes:
+class Incoming(NamedTuple):
+    """The headers of a request, names in lower case and lines of one name joined, and where its body comes from."""
+
+    headers: Mapping[str, str]
+    receive: Receive
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Self:
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        return cls(headers, receive)
+
+
+async def read(request: Incoming, limits: BodyLimits) -> bytes:
     """The body.
 
     Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, DeadlineExceeded where they
-    come too slowly, and UnsupportedMediaType where they are compressed.
+    come too slowly, UnsupportedMediaType where they are compressed, and ClientDisconnect where the client leaves.
     """
     if coding := request.headers.get("content-encoding"):
         raise UnsupportedMediaType(f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is")
@@ -56,20 +72,24 @@ async def read(request: Request, limits: BodyLimits) -> bytes:
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
         raise too_large
     chunks: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout(limits.timeout):
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size += len(chunk)
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
                 if size > limits.max_bytes:
                     raise too_large
+                more = message.get("more_body", False)
     except TimeoutError:
         raise DeadlineExceeded(f"the body was not whole after {limits.timeout:g} s") from None
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def read_images(request: Request, limits: BodyLimits) -> EncodedImages:
+async def read_images(request: Incoming, limits: BodyLimits) -> EncodedImages:
     """One encoded image, or several in multipart, JSON or an array."""
     kind, options = _content_type(request)
     if kind.startswith("image/"):
@@ -88,7 +108,7 @@ async def read_images(request: Request, limits: BodyLimits) -> EncodedImages:
     raise _unsupported(kind, (*IMAGE_TYPES, MULTIPART, JSON, NPY))
 
 
-async def read_latents(request: Request, limits: BodyLimits) -> Latents:
+async def read_latents(request: Incoming, limits: BodyLimits) -> Latents:
     """Latent vectors in JSON or an array."""
     kind, _ = _content_type(request)
     if kind == JSON:
@@ -99,7 +119,7 @@ async def read_latents(request: Request, limits: BodyLimits) -> Latents:
     raise _unsupported(kind, (JSON, NPY))
 
 
-async def read_options(request: Request, limits: BodyLimits, model: type[Options]) -> Options:
+async def read_options(request: Incoming, limits: BodyLimits, model: type[Options]) -> Options:
     """A JSON object of options; an empty body is an empty one."""
     kind, _ = _content_type(request)
     body = await read(request, limits)
@@ -108,7 +128,7 @@ async def read_options(request: Request, limits: BodyLimits, model: type[Options
     return options_of(model, parse_json(body) if body else {})
 
 
-async def read_ends(request: Request, limits: BodyLimits) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+async def read_ends(request: Incoming, limits: BodyLimits) -> tuple[EncodedImages | Latents, dict[str, Any]]:
     """What to interpolate between, images or latents, and the options that a JSON body holds beside them."""
     kind, _ = _content_type(request)
     if kind == JSON:
@@ -184,7 +204,7 @@ def as_latents(array: Array) -> Latents:
     return array.astype(np.float32, copy=False)
 
 
-def _content_type(request: Request) -> tuple[str, dict[str, str]]:
+def _content_type(request: Incoming) -> tuple[str, dict[str, str]]:
     return _media_type(request.headers.get("content-type", ""))
 
 

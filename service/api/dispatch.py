@@ -11,12 +11,11 @@ from urllib.parse import parse_qsl
 
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors
-from service.api.bodies import options_of
+from service.api.bodies import Incoming, options_of
 from service.api.dependencies import Services
 from service.api.negotiation import choose
 from service.api.operation import Call, Operation
@@ -59,13 +58,14 @@ class Dispatch:
             answer = errors.problem(request_id, 405, "method_not_allowed", detail, headers={"Allow": "POST"})
         else:
             try:
-                answer = await self._answer(Request(scope, receive), target)
+                answer = await self._answer(target, scope, receive)
             except ServiceError as error:
                 answer = errors.answer(request_id, error)
         await answer(scope, receive, send)
 
-    async def _answer(self, request: Request, target: Target) -> Response:
-        services: Services = request.scope["state"]["services"]
+    async def _answer(self, target: Target, scope: Scope, receive: Receive) -> Response:
+        services: Services = scope["state"]["services"]
+        request = Incoming.of(scope, receive)
         scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
         services.api_keys.check(key if scheme.lower() == "bearer" else None, target.operation)
         model = services.registry.get(target.model, target.version)
@@ -75,10 +75,9 @@ class Dispatch:
             raise OperationNotSupported(
                 f"{model.manifest.name} has no operation {target.operation[:50]!r}; it can: {can}"
             )
-        options = _options(operation, request.scope["query_string"])
-        kind = choose(",".join(request.headers.getlist("accept")), operation.offered)
-        call = Call(request, model, kind, services, request.scope["state"]["timings"])
-        return await operation.handle(call, options)
+        options = _options(operation, scope["query_string"])
+        kind = choose(request.headers.get("accept", ""), operation.offered)
+        return await operation.handle(Call(request, model, kind, services, scope["state"]["timings"]), options)
 
 
 @lru_cache(maxsize=256)

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import bodies
+from service.api.bodies import Incoming
 from service.api.dependencies import Services
 from service.operations import EncodedImages, Timings
 from service.registry import LoadedModel
@@ -19,11 +19,10 @@ Options = TypeVar("Options", bound=BaseModel)
 FEW_PIXELS = 4096  # of PNGs, that are written sooner than a thread would have begun
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One request to a model's operation, and the media type that was negotiated for its answer."""
 
-    request: Request
+    request: Incoming
     model: LoadedModel
     kind: str
     services: Services

@@ -11,7 +11,7 @@ import numpy as np
 from service.inference.session import Tensors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Work:
     """What to run on tensors that have the images in their first dimension, as have the results.
 

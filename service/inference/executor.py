@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference import batcher
@@ -21,8 +21,7 @@ SHORT_ON_ONE_CORE = 0.02
 Watch = Callable[[Hashable, int, float], None]  # is told of a batch: its owner, images and seconds
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """What a work gave, and the seconds that it waited and then ran, in whatever batches."""
 
     results: Tensors

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,8 +66,7 @@ class EncodedImages:
         return self.images.nbytes if isinstance(self.images, np.ndarray) else sum(map(len, self.images))
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(NamedTuple):
     """Images at the model's size, uint8 (n, height, width, channels), and the size that each came in."""
 
     pixels: Pixels

@@ -1,0 +1,1 @@
+"""The service beside its peers and beside the limits of its machine."""

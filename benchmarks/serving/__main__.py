@@ -1,0 +1,249 @@
+"""The service beside its peers and beside the limits of its machine, in one run.
+
+    python -m benchmarks.serving [--only PART...] [--seconds 3] [--rounds 3] [--environments runs/peers]
+
+Each server runs on core 0 and the load comes from core 1, but for the part `cores`, where all share both. The servers
+take turns, and a figure is the median over the rounds. All load the same graph, and each must give the score of the
+bare session before it is timed. The peers are installed, in the versions of `servers.py`, on the first run.
+"""
+
+import argparse
+import base64
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from benchmarks.serving import load, nets, servers
+from benchmarks.serving.load import Answers, Request
+from benchmarks.serving.servers import PORT, Running, Server
+
+OUTPUT = Path("docs/results/serving.json")
+PARTS = ("digits", "photos", "bulk", "cores", "large", "overload", "start")
+CONNECTIONS = (1, 16, 64)
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)")
+    parser.add_argument("--environments", type=Path, default=Path("runs/peers"), help="(%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {1})
+    results: Figures = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    results["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}"
+    bench = Bench(options.work, options.environments, options.seconds, options.rounds)
+    for part in options.only:
+        print(f"{part}:", flush=True)
+        results[part] = getattr(bench, part)()
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+class Bench:
+    """Each part gives its figures; times are in seconds, memory in megabytes."""
+
+    def __init__(self, work: Path, environments: Path, seconds: float, rounds: int) -> None:
+        self.models, self.environments = (work / "models").resolve(), environments.resolve()
+        self.seconds, self.rounds = seconds, rounds
+        self.graphs = {name: nets.write(name, self.models) for name in nets.NETS}
+
+    def digits(self) -> Figures:
+        return self._singles("digits", picture(28, 28, "PNG"), "image/png", batches=(1, 16, 64))
+
+    def photos(self) -> Figures:
+        return self._singles("photos", picture(256, 256, "JPEG"), "image/jpeg", batches=(1, 16))
+
+    def bulk(self) -> Figures:
+        """Many images a request, of the small network, one request at a time."""
+        spec = nets.NETS["digits"].spec
+        images = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
+        found: Figures = {"limits": self._limits("digits", picture(28, 28, "PNG"), (32, 64, 256))}
+        with self._ours("digits") as running:
+            for count in (32, 256):
+                for operation in ("anomaly-score", "encode"):
+                    for kind, request in bodies(f"/v1/models/digits/{operation}", images[:count]).items():
+                        rates = [self._load(running, request, 1)["rate"] * count for _ in range(self.rounds)]
+                        found[f"{operation} {count} {kind}"] = statistics.median(rates)
+                        print(f"  {operation}, {count} in {kind}: {statistics.median(rates):,.0f} images a second")
+        return found
+
+    def cores(self) -> Figures:
+        """Both cores for the server, which shares them with the load."""
+        image = picture(256, 256, "JPEG")
+        found: Figures = {"limits": self._limits("photos", image, (1, 16), cores=(0, 1))}
+        request = servers.ours("photos").ask(image, "image/jpeg")
+        with self._ours("photos", cores=(0, 1)) as running:
+            found |= self._median(running, request, (16,))
+        print(f"  {found['16']['rate']:.1f} requests a second")
+        return found
+
+    def large(self) -> Figures:
+        """A photograph of twelve megapixels, against a peer that decodes it whole."""
+        image = picture(3000, 4000, "JPEG")
+        found: Figures = {}
+        for server in (servers.ours("photos"), servers.peers()[0]):
+            found[server.name] = self._serve(server, "photos", image, "image/jpeg", (1, 4))
+        return found
+
+    def overload(self) -> Figures:
+        """A minute at 64 connections, then ten times as many, with room for 64 images in flight."""
+        request = servers.ours("digits").ask(picture(28, 28, "PNG"), "image/png")
+        with self._ours("digits", AE_MAX_IMAGES="64", AE_MAX_QUEUED_IMAGES="64") as running:
+            found = {str(count): self._load(running, request, count, 60) for count in (64, 640)}
+        for count, figures in found.items():
+            print(f"  {count} connections: p99 {figures['p99'] * 1000:.1f} ms, statuses {figures['statuses']}")
+        return found
+
+    def start(self) -> Figures:
+        """The shipped models."""
+        request = Request("/v1/models/mnist-undercomplete/anomaly-score", "image/png", picture(28, 28, "PNG"))
+        ready, memory = [], []
+        for _ in range(self.rounds):
+            server = servers.ours("mnist-undercomplete")
+            with servers.running(server, Path(sys.executable), request, (0,)) as running:
+                ready.append(running.ready_after)
+                memory.append(running.pss())
+        found = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
+        print(f"  ready after {found['ready']:.2f} s, {found['pss']:.0f} MB")
+        return found
+
+    def _singles(self, net: str, image: bytes, kind: str, batches: Sequence[int]) -> Figures:
+        """One image a request: every server in turn, then the limits."""
+        rounds: dict[str, list[Figures]] = {}
+        for _ in range(self.rounds):
+            for server in (servers.ours(net), *servers.peers(), *servers.limits()):
+                rounds.setdefault(server.name, []).append(self._serve(server, net, image, kind, CONNECTIONS))
+        found = {name: medians(each) for name, each in rounds.items()}
+        return found | {"limits": self._limits(net, image, batches)}
+
+    def _serve(self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]) -> Figures:
+        request = server.ask(image, kind)
+        python = servers.python_of(server, self.environments)
+        places = {"AE_MODELS": str(self.models), "MODEL": str(self.graphs[net]), "AE_LOG_FORMAT": "json"}
+        with servers.running(server, python, request, (0,), **places) as running:
+            self._check(server, net, image, load.ask(request, PORT))
+            self._load(running, request, 8, 1.0)
+            figures: Figures = {str(count): self._load(running, request, count) for count in connections}
+            figures |= {"ready": running.ready_after, "pss": running.pss()}
+        shown = "  ".join(
+            f"{count}: {figures[str(count)]['rate']:,.0f}/s, p50 {figures[str(count)]['p50'] * 1000:.2f} ms"
+            for count in connections
+        )
+        print(f"  {server.name:18} {shown}", flush=True)
+        return figures
+
+    def _check(self, server: Server, net: str, image: bytes, answer: bytes) -> None:
+        """Raise RuntimeError where a server's score is not that of the bare session."""
+        if server.name.startswith("empty"):
+            return
+        spec = nets.NETS[net].spec
+        decoded = Image.open(io.BytesIO(image)).convert("L" if spec.channels == 1 else "RGB")
+        if decoded.size != (spec.width, spec.height):
+            return  # resized in ways of their own
+        session = onnxruntime.InferenceSession(self.graphs[net], providers=["CPUExecutionProvider"])
+        (expected,) = session.run(["scores"], {"images": np.asarray(decoded).reshape(1, *spec.shape)})
+        score = server.score(json.loads(answer))
+        if not np.isclose(score, expected[0], rtol=1e-4):
+            raise RuntimeError(f"{server.name} gives {score}, the bare session {expected[0]}")
+
+    def _ours(self, net: str, cores: Sequence[int] = (0,), **environment: str) -> Any:
+        server, spec = servers.ours(net), nets.NETS[net].spec
+        sample = server.ask(picture(spec.height, spec.width, "PNG"), "image/png")
+        places = {"AE_MODELS": str(self.models), "AE_LOG_FORMAT": "json", **environment}
+        return servers.running(server, Path(sys.executable), sample, cores, **places)
+
+    def _median(self, running: Running, request: Request, connections: Sequence[int]) -> Figures:
+        return medians(
+            [{str(count): self._load(running, request, count) for count in connections} for _ in range(self.rounds)]
+        )
+
+    def _load(self, running: Running, request: Request, connections: int, seconds: float = 0.0) -> Figures:
+        began = running.cpu()
+        answers: Answers = load.run(request, PORT, connections, seconds or self.seconds)
+        return {
+            "rate": answers.rate,
+            "p50": answers.percentile(50),
+            "p99": answers.percentile(99),
+            "cpu": (running.cpu() - began) / sum(answers.statuses.values()),
+            "statuses": dict(answers.statuses),
+        }
+
+    def _limits(self, net: str, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)) -> Figures:
+        """Decoding and the bare session on the server's cores, while this process keeps its own as busy as a load."""
+        path = self.models / f"{net}.image"
+        path.write_bytes(image)
+        arguments = [str(self.graphs[net]), str(path), str(len(cores)), "1", *map(str, batches)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.serving.limits", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+        while len(cores) == 1 and process.poll() is None:
+            pass
+        told, _ = process.communicate()
+        found: Figures = json.loads(told)
+        print(f"  limits: {told.strip()}", flush=True)
+        return found
+
+
+def picture(height: int, width: int, kind: str) -> bytes:
+    """A picture with something in it, for noise is neither what is sent nor what codecs are made for."""
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = (np.sin(12 * x + 5 * y) + np.cos(9 * y * x) + 2) / 4
+    grey = (waves * 255).astype(np.uint8)
+    array = grey if kind == "PNG" and height == 28 else np.stack([grey, grey[::-1], 255 - grey], axis=-1)
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def bodies(path: str, images: np.ndarray) -> dict[str, Request]:
+    """The images in each type of body that holds several; `npy` is answered in npy too."""
+    array = io.BytesIO()
+    np.save(array, images)
+    encoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="i"\r\nContent-Type: image/png\r\n\r\n'
+    document = json.dumps({"images": [base64.b64encode(one).decode() for one in encoded]}).encode()
+    return {
+        "npy": Request(path, "application/x-npy", array.getvalue(), (("Accept", "application/x-npy"),)),
+        "json": Request(path, "application/json", document),
+        "multipart": Request(
+            path, "multipart/form-data; boundary=x", b"".join(part + one + b"\r\n" for one in encoded) + b"--x--\r\n"
+        ),
+    }
+
+
+def medians(rounds: Sequence[Figures]) -> Figures:
+    """The median of each figure; of statuses the sums."""
+    merged: Figures = {}
+    for key, value in rounds[0].items():
+        values = [each[key] for each in rounds]
+        if key == "statuses":
+            merged[key] = {status: sum(each.get(status, 0) for each in values) for status in set().union(*values)}
+        else:
+            merged[key] = medians(values) if isinstance(value, dict) else statistics.median(values)
+    return merged
+
+
+if __name__ == "__main__":
+    main()

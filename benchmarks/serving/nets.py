@@ -1,0 +1,116 @@
+"""The networks that are served: untrained, for speed does not depend on what they learnt, and of two sizes."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnx.compose
+import torch
+
+from service.manifest import GRAPHS_OF, Calibration, ErrorMapScale, InputSpec, ModelManifest, Provenance, TrainingData
+from training import bundle
+from training.architectures import build
+from training.architectures.convolutional import ConvolutionalConfig
+from training.export import export
+from training.graphs import Graphs
+
+
+class Net(NamedTuple):
+    spec: InputSpec
+    architecture: ConvolutionalConfig
+
+
+NETS = {
+    "digits": Net(
+        InputSpec(height=28, width=28, channels=1), ConvolutionalConfig(widths=(16, 32), blocks=1, latent_dim=32)
+    ),
+    "photos": Net(
+        InputSpec(height=256, width=256, channels=3),
+        ConvolutionalConfig(widths=(16, 32, 64, 64), blocks=1, code_channels=8),
+    ),
+}
+
+
+def write(name: str, models: Path) -> Path:
+    """Write the bundle of a network below `models`, if it is not there; gives its single graph for the peers."""
+    directory = models / name / "1"
+    if not directory.is_dir():
+        with bundle.staging(models, name) as staged:
+            _write(name, staged)
+            bundle.publish(staged, lambda _: None)
+    return directory / "whole.onnx"
+
+
+def _write(name: str, directory: Path) -> None:
+    net = NETS[name]
+    torch.manual_seed(0)
+    model = build(net.architecture, net.spec)
+    images = np.random.default_rng(0).integers(0, 256, (100, *net.spec.shape), dtype=np.uint8)
+    exported = export(model, net.spec, images[:8], directory)
+    graphs = Graphs(directory, exported.files)
+    bundle.write_golden(graphs, images, net.spec, directory / bundle.GOLDEN)
+    scores = np.concatenate([graphs.chain(exported.files, images=image[None])["scores"] for image in images])
+    onnx.save(_whole(directory), directory / "whole.onnx")
+    bundle.write_manifest(
+        ModelManifest(
+            name=name,
+            version=1,
+            description="An untrained network for benchmarks",
+            architecture=model.describe(),
+            capabilities=("encode", "decode", "reconstruct", "anomaly-score", "interpolate"),
+            input=net.spec,
+            latent_dim=model.latent_dim,
+            graphs=exported.files,
+            golden=bundle.GOLDEN,
+            calibration=Calibration(
+                method="mean squared error of the reconstruction",
+                scores=tuple(sorted(scores.tolist())),
+                error_map=ErrorMapScale(low=0.0, high=1.0),
+            ),
+            metrics={},
+            training_data=TrainingData(name="none", source="random numbers", licence="none", images={}, sha256={}),
+            provenance=Provenance(created=datetime.now(UTC), recipe={}, libraries={}, parity=exported.parity),
+            files=bundle.digests(directory),
+        ),
+        directory,
+    )
+
+
+def _whole(directory: Path) -> onnx.ModelProto:
+    """The graphs of anomaly scoring as one, images to scores: what someone would export for scores alone."""
+    encoder, decoder, scorer = (
+        onnx.compose.add_prefix(onnx.load(directory / f"{name}.onnx"), f"{name}.")
+        for name in ("encoder", "decoder", "scorer")
+    )
+    merged = onnx.compose.merge_models(encoder, decoder, [("encoder.latents", "decoder.latents")])
+    merged = onnx.compose.merge_models(
+        merged, scorer, [("decoder.intensities", "scorer.intensities")], outputs=["scorer.scores"]
+    )
+    for node in merged.graph.node:
+        for index, given in enumerate(node.input):
+            if given == "scorer.images":
+                node.input[index] = "encoder.images"
+    kept = [given for given in merged.graph.input if given.name != "scorer.images"]
+    del merged.graph.input[:]
+    merged.graph.input.extend(kept)
+    merged = onnx.compose.add_prefix(merged, "", rename_nodes=False)
+    _rename(merged.graph, "encoder.images", "images")
+    _rename(merged.graph, "scorer.scores", "scores")
+    onnx.checker.check_model(merged, full_check=True)
+    return merged
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+    for value in (*graph.input, *graph.output):
+        if value.name == old:
+            value.name = new
+
+
+assert set(GRAPHS_OF["anomaly-score"]) == {"encoder", "decoder", "scorer"}  # which `_whole` joins

@@ -1,0 +1,18 @@
+"""BentoML, started by `bentoml serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import bentoml
+from bentoml.validators import ContentType
+from score import Scorer
+
+
+@bentoml.service(workers=1, threads=1)
+class Score:
+    def __init__(self) -> None:
+        self.scorer = Scorer()
+
+    @bentoml.api
+    def score(self, image: Annotated[Path, ContentType("image/*")], /) -> dict[str, float]:
+        return {"score": self.scorer.of_one(image.read_bytes())}

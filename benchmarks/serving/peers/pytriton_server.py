@@ -1,0 +1,28 @@
+"""PyTriton: Triton's own HTTP server before a Python function, with its dynamic batcher."""
+
+import numpy as np
+from pytriton.decorators import batch
+from pytriton.model_config import ModelConfig, Tensor
+from pytriton.triton import Triton, TritonConfig
+from score import PORT, Scorer
+
+scorer = Scorer()
+
+
+@batch
+def infer(image: np.ndarray) -> dict[str, np.ndarray]:
+    images = np.stack([scorer.decode(body) for (body,) in image])
+    return {"score": np.array(scorer.score(images), dtype=np.float32)[:, None]}
+
+
+if __name__ == "__main__":
+    config = TritonConfig(http_port=PORT, grpc_port=PORT + 1, metrics_port=PORT + 2, log_verbose=0)
+    with Triton(config=config) as triton:
+        triton.bind(
+            model_name="score",
+            infer_func=infer,
+            inputs=[Tensor(name="image", dtype=bytes, shape=(1,))],
+            outputs=[Tensor(name="score", dtype=np.float32, shape=(1,))],
+            config=ModelConfig(max_batch_size=64),
+        )
+        triton.serve()

@@ -1,0 +1,21 @@
+"""Ray Serve."""
+
+import ray
+from ray import serve
+from score import PORT, Scorer
+from starlette.requests import Request
+
+
+@serve.deployment(max_ongoing_requests=64)
+class Score:
+    def __init__(self) -> None:
+        self.scorer = Scorer()
+
+    async def __call__(self, request: Request) -> dict[str, float]:
+        return {"score": self.scorer.of_one(await request.body())}
+
+
+if __name__ == "__main__":
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"port": PORT})
+    serve.run(Score.bind(), blocking=True, route_prefix="/score")
