@@ -14,7 +14,7 @@ OTHER_DEVICE = $(if $(filter cuda,$(DEVICE)),cpu,cuda)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),training,test
-CHECK_EXTRAS = $(DEVICE),training,test,check
+CHECK_EXTRAS = $(DEVICE),training,benchmarks,test,check
 
 .PHONY: help serve test check format lock clean
 

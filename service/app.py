@@ -21,6 +21,7 @@ from service.api.routes import (
     encode,
     health,
     interpolate,
+    metrics,
     models,
     reconstruct,
     sample,
@@ -32,6 +33,7 @@ from service.operations import Limits, Operations
 from service.registry import ModelRegistry
 from service.repository import ModelRepository
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 VERSION = "0.1.0"
 PREFIXES: dict[str, Target] = {"/v1/models/{model}/versions/{version}": exact, "/v1/models/{model}": newest}
@@ -49,11 +51,13 @@ def build_services(settings: Settings) -> Services:
 
 def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     """What the application is made of, around the models of a registry."""
+    telemetry = Metrics()
     executor = DeviceExecutor(
         settings.max_queued_images,
         settings.max_queued_bytes,
         settings.max_batch_size,
         settings.max_queue_delay,
+        watch=telemetry.batch,
         short=SHORT if cores.available() > 1 else SHORT_ON_ONE_CORE,
     )
     limits = Limits(
@@ -63,12 +67,18 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
         request_timeout=settings.request_timeout,
     )
     body_limits = BodyLimits(settings.max_body_bytes, settings.max_images, settings.request_timeout)
-    return Services(registry, executor, Operations(executor, limits), ApiKeys(settings.api_keys), body_limits)
+    for model in registry.all():
+        telemetry.model(model.manifest.name, model.manifest.version, model.provider)
+    telemetry.gauge("ae_images_in_flight", "Images of requests that are being answered.", lambda: executor.images)
+    telemetry.gauge("ae_bytes_in_flight", "Bytes in which these images came.", lambda: executor.bytes)
+    operations = Operations(executor, limits)
+    return Services(registry, executor, operations, ApiKeys(settings.api_keys), body_limits, telemetry)
 
 
 def create_app(services: Services) -> ASGIApp:
     """The application around loaded models: FastAPI's, with a shorter way to the operations before it."""
-    return Exchange(errors.InternalErrors(Dispatch(HeadAsGet(create_api(services)), OPERATIONS)))
+    inner = Dispatch(HeadAsGet(create_api(services)), OPERATIONS)
+    return Exchange(errors.InternalErrors(inner), services.metrics)
 
 
 def create_api(services: Services) -> FastAPI:
@@ -91,6 +101,7 @@ def create_api(services: Services) -> FastAPI:
     errors.install(api)
     api.include_router(health.router(), tags=["health"])
     guarded = [Depends(guard)]
+    api.include_router(metrics.router(), tags=["health"], dependencies=guarded)
     api.include_router(models.listing(), tags=["models"], dependencies=guarded)
     for prefix, target in PREFIXES.items():
         api.include_router(models.router(target), prefix=prefix, tags=["models"], dependencies=guarded)

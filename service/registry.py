@@ -165,6 +165,10 @@ class ModelRegistry:
         """The newest ready version of each model."""
         return [self.get(name) for name in self.names()]
 
+    def all(self) -> list[LoadedModel]:
+        """Every model that is ready, in all versions."""
+        return [model for versions in self._loaded.values() for model in versions.values()]
+
     def failures(self) -> dict[str, str]:
         """Why bundles are left out, by `name/version`."""
         failed = self._failed.items()

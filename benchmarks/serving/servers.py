@@ -151,9 +151,8 @@ def running(
     server: Server, python: Path, sample: Request, cores: Sequence[int], **environment: str
 ) -> Iterator[Running]:
     """Start a server, wait until it answers the sample, and end it with all that it started."""
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-            raise RuntimeError(f"port {PORT} is in use: end what listens there")
+    if _listens():
+        raise RuntimeError(f"port {PORT} is in use: end what listens there")
     own = server.command[0] != "-m" or server.command[1] == "bentoml"
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -178,14 +177,26 @@ def running(
                 time.sleep(0.02)
         yield Running(psutil.Process(process.pid), time.perf_counter() - began)
     finally:
-        tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for left in tree:
-            if left.is_running():
-                left.kill()
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a server with all that it started, and wait until its port is free."""
+    tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    psutil.wait_procs(tree, timeout=10)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for left in tree:
+        with suppress(psutil.NoSuchProcess):
+            left.kill()
+    process.wait()
+    until = time.perf_counter() + 20
+    while _listens() and time.perf_counter() < until:
+        time.sleep(0.05)
+
+
+def _listens() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", PORT)) == 0

@@ -12,6 +12,7 @@ from service.api.security import ApiKeys
 from service.inference.executor import DeviceExecutor
 from service.operations import Operations
 from service.registry import LoadedModel, ModelRegistry
+from service.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Services:
     operations: Operations
     api_keys: ApiKeys
     body_limits: BodyLimits
+    metrics: Metrics
 
 
 class State(TypedDict):

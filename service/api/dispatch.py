@@ -75,6 +75,7 @@ class Dispatch:
             raise OperationNotSupported(
                 f"{model.manifest.name} has no operation {target.operation[:50]!r}; it can: {can}"
             )
+        scope["state"]["labels"] = operation.name, target.model
         options = _options(operation, scope["query_string"])
         kind = choose(request.headers.get("accept", ""), operation.offered)
         return await operation.handle(Call(request, model, kind, services, scope["state"]["timings"]), options)

@@ -8,6 +8,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.operations import Timings
+from service.telemetry.metrics import OTHER, Metrics
 
 access = logging.getLogger("service.access")
 
@@ -15,14 +16,15 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Exchange:
-    """What every request gets, in one layer for speed: an identity, the times of its parts, and a line in the log.
+    """What every request gets, in one layer for speed: an identity, the times of its parts, a count, a line in the log.
 
     The identity is the client's own `X-Request-ID` if it is sane. The answer says both, in `X-Request-ID` and
     `Server-Timing`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,7 +33,8 @@ class Exchange:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if _SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         timings, status = Timings(), 499  # where the client left before an answer began
-        scope.setdefault("state", {}).update(request_id=request_id, timings=timings)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, timings=timings, labels=OTHER)
 
         async def tell(message: Message) -> None:
             nonlocal status
@@ -44,11 +47,13 @@ class Exchange:
         try:
             await self.app(scope, receive, tell)
         finally:
+            seconds = time.monotonic() - timings.started
+            self.metrics.request(state["labels"], status, seconds)
             fields = {
                 "method": scope["method"],
                 "path": scope["raw_path"].decode("ascii", "replace"),  # still quoted: no line breaks
                 "status": status,
-                "milliseconds": round((time.monotonic() - timings.started) * 1000, 2),
+                "milliseconds": round(seconds * 1000, 2),
                 "request_id": request_id,
             }
             access.info("%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s", fields, extra=fields)

@@ -19,7 +19,7 @@ class Work:
     one that runs `alone` never is. Between owners the device is shared by turns.
     """
 
-    owner: Hashable
+    owner: str
     kind: Hashable
     run: Callable[[Tensors], Tensors]
     tensors: Tensors
@@ -93,7 +93,7 @@ class Batcher:
 
     def __init__(self, max_batch_size: int) -> None:
         self.max_batch_size = max_batch_size
-        self._owners: OrderedDict[Hashable, deque[Job]] = OrderedDict()
+        self._owners: OrderedDict[str, deque[Job]] = OrderedDict()
 
     def push(self, job: Job) -> None:
         self._owners.setdefault(job.work.owner, deque()).append(job)

@@ -18,7 +18,7 @@ from service.inference.session import Tensors
 SHORT = 0.001
 SHORT_ON_ONE_CORE = 0.02
 
-Watch = Callable[[Hashable, int, float], None]  # is told of a batch: its owner, images and seconds
+Watch = Callable[[str, int, float], None]  # is told of a batch: its owner, images and seconds
 
 
 class Ran(NamedTuple):
@@ -51,8 +51,8 @@ class DeviceExecutor:
         self._max_queue_delay = max_queue_delay
         self._watch = watch
         self._short = short
-        self._images = 0
-        self._bytes = 0
+        self.images = 0  # in flight
+        self.bytes = 0  # in which they came
         self._draining = False
         self._ended = False
         self._waiting: dict[Job, asyncio.Future[None]] = {}
@@ -60,7 +60,7 @@ class DeviceExecutor:
         self._busy = False  # whether the thread works, and will look for more when it is done
         self._lock = threading.Lock()  # of the batcher and of `_busy`
         self._start: asyncio.Handle | None = None  # of a batch on the idle device
-        self._pace: dict[tuple[Hashable, Hashable], float] = {}  # seconds an image, by owner and kind
+        self._pace: dict[tuple[str, Hashable], float] = {}  # seconds an image, by owner and kind
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     @contextmanager
@@ -71,15 +71,15 @@ class DeviceExecutor:
         """
         if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
-        if self._images + images > self._max_images or self._bytes + size > self._max_bytes:
-            raise Overloaded(f"{self._images} images of {self._bytes} bytes are in flight; try again shortly")
-        self._images += images
-        self._bytes += size
+        if self.images + images > self._max_images or self.bytes + size > self._max_bytes:
+            raise Overloaded(f"{self.images} images of {self.bytes} bytes are in flight; try again shortly")
+        self.images += images
+        self.bytes += size
         try:
             yield
         finally:
-            self._images -= images
-            self._bytes -= size
+            self.images -= images
+            self.bytes -= size
 
     async def run(self, work: Work, deadline: float) -> Ran:
         """Run the work, joined with others or in parts, and give its results in the order of its rows.

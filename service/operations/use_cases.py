@@ -192,8 +192,8 @@ class Operations:
         alone: bool = False,
     ) -> Tensors:
         """Run the graphs on the device, joined with what else waits for them unless it is to run `alone`."""
-        owner, kind = (model.manifest.name, model.manifest.version), (tuple(graphs), tuple(outputs))
-        work = Work(owner, kind, lambda batch: model.run(graphs, batch, outputs), tensors, alone)
+        kind = model.manifest.version, tuple(graphs), tuple(outputs)
+        work = Work(model.manifest.name, kind, lambda batch: model.run(graphs, batch, outputs), tensors, alone)
         began = time.monotonic()
         try:
             ran = await self._executor.run(work, self._deadline(timings))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service import imaging
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
@@ -186,3 +187,38 @@ def test_the_transparent_level_of_sixteen_bit_grey_is_white() -> None:
         4,
         5,
     ]
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (6, True)])
+def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(
+    monkeypatch: pytest.MonkeyPatch, orientation: int, turned: bool
+) -> None:
+    sizes: list[tuple[int, int]] = []
+    load = JpegImageFile.load
+
+    def note(self: JpegImageFile) -> object:
+        result = load(self)
+        sizes.append(self.size)
+        return result
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    y, x = np.mgrid[0:301, 0:402]
+    image = Image.fromarray(((np.sin(x / 60) + np.cos(y / 45) + 2) * 63).astype(np.uint8))
+    spec = InputSpec(height=24, width=20, channels=1)
+    whole = image.transpose(Image.Transpose.ROTATE_270) if turned else image
+    expected = imaging.fit(np.asarray(whole), spec)
+    monkeypatch.setattr(JpegImageFile, "load", note)
+    decoded = imaging.decode(encoded(image, "JPEG", quality=95, exif=exif), spec, ANY)
+    assert sizes[0] == (101, 76)  # a quarter: an eighth would be less than twice the model's size
+    assert decoded.original_size == ((402, 301) if turned else (301, 402))
+    assert np.abs(decoded.pixels.astype(int) - expected).mean() < 2
+
+
+def test_only_a_small_image_is_decoded_as_one() -> None:
+    data = encoded(gradient())
+    pixels = Image.open(io.BytesIO(data)).size[0] * Image.open(io.BytesIO(data)).size[1]
+    assert imaging.decode_small(data, GREY, ANY, pixels - 1) is None
+    small = imaging.decode_small(data, GREY, ANY, pixels)
+    assert small is not None
+    np.testing.assert_array_equal(small.pixels, imaging.decode(data, GREY, ANY).pixels)

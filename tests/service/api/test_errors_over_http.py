@@ -120,6 +120,11 @@ def test_unknown_paths_models_and_methods(client: TestClient) -> None:
     check_problem(client.get("/nowhere"), 404, "not_found")
     check_problem(client.get("/v1/models/other"), 404, "model_not_found")
     check_problem(client.post("/v1/models/other/encode"), 404, "model_not_found")
+    check_problem(client.get(f"{TINY}/upscale"), 404, "not_found")
+    for path in ("encode", "versions/1/encode"):
+        answer = client.get(f"{TINY}/{path}")
+        check_problem(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == "POST"
     answer = client.delete(TINY)
     check_problem(answer, 405, "method_not_allowed")
     assert "GET" in answer.headers["allow"]

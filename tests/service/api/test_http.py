@@ -13,6 +13,7 @@ from service.api.errors import CODES_OF_STATUS, TABLE
 from service.app import build_services, create_app
 from service.errors import InvalidItems, ItemError, ServiceError
 from service.settings import Settings
+from tests.service.api.helpers import application
 
 TINY = "/v1/models/tiny"
 
@@ -52,6 +53,29 @@ def test_the_log_has_one_line_a_request(client: TestClient, caplog: pytest.LogCa
         client.get("/v1/models/a%0Ab", headers={"X-Request-ID": "me"})
     (record,) = (record for record in caplog.records if record.name == "service.access")
     assert re.fullmatch(r"GET /v1/models/a%0Ab 404 [\d.]+ ms me", record.getMessage())
+
+
+def test_prometheus_is_told_of_requests_batches_and_models(models: Path) -> None:
+    client, _ = application(models)
+    with client:
+        for _ in range(2):
+            client.post(f"{TINY}/encode", json={"images": [schemas.EXAMPLE_IMAGE] * 3})
+        client.post(f"{TINY}/encode", content=b"garbage", headers={"Content-Type": "image/png"})
+        client.post(f"{TINY}/upscale")
+        answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    lines = answer.text.splitlines()
+    for line in (
+        'ae_requests_total{model="tiny",operation="encode",status="200"} 2.0',
+        'ae_requests_total{model="tiny",operation="encode",status="422"} 1.0',
+        'ae_requests_total{model="",operation="other",status="404"} 1.0',
+        'ae_request_seconds_count{operation="encode"} 3.0',
+        'ae_batch_images_sum{model="tiny"} 6.0',
+        'ae_batch_seconds_count{model="tiny"} 2.0',
+        'ae_model_info{model="tiny",provider="CPUExecutionProvider",version="2"} 1.0',
+        "ae_images_in_flight 0.0",
+    ):
+        assert line in lines
 
 
 @pytest.mark.parametrize(

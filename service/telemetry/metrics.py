@@ -1,0 +1,70 @@
+"""What Prometheus is told: requests, batches, and what is in flight."""
+
+from collections.abc import Callable, Hashable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+OTHER = ("other", "")  # the operation and model of a request that names none
+
+
+class Metrics:
+    """One application's metrics. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "ae_requests", "Requests answered.", ("operation", "model", "status"), registry=self._registry
+        )
+        self._request_seconds = Histogram(
+            "ae_request_seconds", "From head to answer.", ("operation",), buckets=SECONDS, registry=self._registry
+        )
+        self._batch_images = Histogram(
+            "ae_batch_images", "Images that ran as one batch.", ("model",), buckets=IMAGES, registry=self._registry
+        )
+        self._batch_seconds = Histogram(
+            "ae_batch_seconds", "Inference of one batch.", ("model",), buckets=SECONDS, registry=self._registry
+        )
+        self._models = Gauge(
+            "ae_model_info",
+            "Models that are ready, and what they run on.",
+            ("model", "version", "provider"),
+            registry=self._registry,
+        )
+        # To look a metric up by its labels costs more than to count.
+        self._of_request: dict[tuple[str, str, int], Counter] = {}
+        self._of_operation: dict[str, Histogram] = {}
+        self._of_model: dict[Hashable, tuple[Histogram, Histogram]] = {}
+
+    def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """Add a gauge that is read whenever it is asked for."""
+        Gauge(name, help_text, registry=self._registry).set_function(value)
+
+    def model(self, name: str, version: int, provider: str) -> None:
+        """Say that a model is ready."""
+        self._models.labels(name, version, provider).set(1)
+
+    def request(self, labels: tuple[str, str], status: int, seconds: float) -> None:
+        """Count a request, by its operation and model."""
+        operation, model = labels
+        counter = self._of_request.get((operation, model, status))
+        if counter is None:
+            counter = self._of_request[operation, model, status] = self._requests.labels(operation, model, status)
+        histogram = self._of_operation.get(operation)
+        if histogram is None:
+            histogram = self._of_operation[operation] = self._request_seconds.labels(operation)
+        counter.inc()
+        histogram.observe(seconds)
+
+    def batch(self, model: str, images: int, seconds: float) -> None:
+        """Count a batch."""
+        pair = self._of_model.get(model)
+        if pair is None:
+            pair = self._of_model[model] = self._batch_images.labels(model), self._batch_seconds.labels(model)
+        pair[0].observe(images)
+        pair[1].observe(seconds)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)
