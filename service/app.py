@@ -27,8 +27,9 @@ from service.api.routes import (
     sample,
 )
 from service.api.security import ApiKeys
+from service.inference.engine import OnnxEngine
 from service.inference.executor import SHORT, SHORT_ON_ONE_CORE, DeviceExecutor
-from service.inference.session import OnnxEngine
+from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
 from service.registry import ModelRegistry
 from service.repository import ModelRepository
@@ -42,10 +43,22 @@ OPERATIONS = [
 ]
 
 
+def build_engine(settings: Settings) -> OnnxEngine:
+    """Raises DeviceError where the device policy cannot be kept."""
+    gpu = GpuOptions(
+        tf32=settings.tf32,
+        cuda_graphs=settings.cuda_graphs,
+        memory=settings.gpu_memory,
+        tensorrt=settings.tensorrt,
+        tensorrt_cache=settings.tensorrt_cache,
+    )
+    return OnnxEngine(settings.device, settings.threads, gpu, settings.max_batch_size)
+
+
 def build_services(settings: Settings) -> Services:
     """Load every bundle. Raises DeviceError where the device policy cannot be kept, BundleError without a directory."""
     registry = ModelRegistry()
-    registry.load_all(ModelRepository(settings.models), OnnxEngine(settings.device, settings.threads))
+    registry.load_all(ModelRepository(settings.models), build_engine(settings))
     return assemble(settings, registry)
 
 

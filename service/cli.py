@@ -15,9 +15,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service.api.dependencies import Services
-from service.app import assemble, build_services, create_api, create_app
+from service.app import assemble, build_engine, build_services, create_api, create_app
 from service.errors import BundleError, DeviceError, ServiceError
-from service.inference.session import OnnxEngine
 from service.registry import ModelRegistry, load
 from service.repository import ModelRepository
 from service.settings import Settings
@@ -127,7 +126,7 @@ class Server(uvicorn.Server):
 def _check(settings: Settings) -> int:
     print(f"device policy {settings.device}: ", end="")
     try:
-        engine = OnnxEngine(settings.device, settings.threads)
+        engine = build_engine(settings)
     except DeviceError as error:
         print(f"FAILED: {error}")
         return 1

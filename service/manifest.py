@@ -34,6 +34,7 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
+GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer", "classifier")  # in the order of chaining
 GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "encode": frozenset({"encoder"}),
     "decode": frozenset({"decoder"}),
@@ -43,6 +44,17 @@ GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "anomaly-score": frozenset({"encoder", "decoder", "scorer"}),
     "interpolate": frozenset({"encoder", "decoder"}),
     "classify": frozenset({"encoder", "classifier"}),
+}
+
+RESULTS: Mapping[Capability, tuple[str, ...]] = {
+    "encode": ("latents",),
+    "decode": ("reconstructions",),
+    "reconstruct": ("reconstructions", "errors"),
+    "denoise": ("reconstructions",),
+    "sample": ("reconstructions",),
+    "anomaly-score": ("scores",),
+    "interpolate": ("reconstructions",),
+    "classify": ("probabilities",),
 }
 
 INPUTS: Mapping[GraphName, frozenset[str]] = {

@@ -9,9 +9,20 @@ import numpy as np
 
 from service.anomaly import ConformalScores
 from service.errors import BundleError, ModelNotFound, ModelNotReady, VersionNotFound
-from service.inference.session import Array, Engine, Session, Tensors
+from service.inference.chain import Chain
+from service.inference.engine import Engine
+from service.inference.session import Array, Session, Tensors
 from service.latents import GaussianMixture, NormalPrior, Prior
-from service.manifest import INPUTS, OUTPUTS, GraphName, MixturePrior, ModelManifest
+from service.manifest import (
+    GRAPHS,
+    GRAPHS_OF,
+    INPUTS,
+    OUTPUTS,
+    RESULTS,
+    GraphName,
+    MixturePrior,
+    ModelManifest,
+)
 from service.repository import BundlePlace, ModelRepository
 
 logger = logging.getLogger(__name__)
@@ -26,6 +37,7 @@ class LoadedModel:
 
     manifest: ModelManifest
     sessions: Mapping[GraphName, Session]
+    chain: Chain
     prior: Prior | None
     conformal: ConformalScores | None
 
@@ -34,14 +46,9 @@ class LoadedModel:
         """The execution provider that answers; several where a graph could not be had on the device of the others."""
         return " and ".join(sorted({session.provider for session in self.sessions.values()}))
 
-    def run(self, graphs: Sequence[GraphName], tensors: Mapping[str, Array], outputs: Sequence[str]) -> Tensors:
+    def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
         """Run the graphs in turn, each on what those before it gave; give the outputs that were asked for."""
-        known: Tensors = dict(tensors)
-        for position, name in enumerate(graphs):
-            session = self.sessions[name]
-            later = {given for graph in graphs[position + 1 :] for given in self.sessions[graph].inputs}
-            known |= session.run(known, [output for output in session.outputs if output in later or output in outputs])
-        return {name: known[name] for name in outputs}
+        return self.chain.run(graphs, tensors, outputs)
 
     def gives(self, graph: GraphName, output: str) -> bool:
         return output in self.sessions[graph].outputs
@@ -58,7 +65,11 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
     for name, session in sessions.items():
         _test(name, session, golden)
     conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
-    return LoadedModel(manifest, sessions, _prior(manifest, place.directory), conformal)
+    chain = engine.chain(sessions)
+    for capability in manifest.capabilities:
+        used = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
+        chain.warm_up(used, sorted(INPUTS[used[0]]), RESULTS[capability])
+    return LoadedModel(manifest, sessions, chain, _prior(manifest, place.directory), conformal)
 
 
 def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:

@@ -19,6 +19,15 @@ class Settings(BaseSettings):
         "auto", description="cuda: an NVIDIA GPU or no start; auto: a GPU where one works, else the CPU; cpu: the CPU."
     )
     threads: PositiveInt | None = Field(None, description="Threads of an inference on the CPU; unset: one a core.")
+    tf32: bool = Field(False, description="On a GPU, round to TensorFloat-32 in matrix products: faster, less exact.")
+    cuda_graphs: bool = Field(False, description="On a GPU, record the launches of each batch size and replay them.")
+    gpu_memory: PositiveInt | None = Field(
+        None, description="Bytes of a GPU's memory that the arena of one graph may take; unset: as many as there are."
+    )
+    tensorrt: bool = Field(False, description="On a GPU, use TensorRT, which must be installed.")
+    tensorrt_cache: Path = Field(
+        Path("tensorrt-cache"), description="The directory of TensorRT's engines, which take minutes to build."
+    )
     api_keys: dict[str, tuple[str, ...]] = Field(
         {}, repr=False, description='API keys as JSON, each with the operations it opens, `"*"` for all; none: open.'
     )

@@ -25,7 +25,7 @@ from service.inference.batcher import Work
 from service.inference.executor import DeviceExecutor
 from service.inference.session import Array, Tensors
 from service.latents import interpolate
-from service.manifest import GRAPHS_OF, Capability, GraphName, InputSpec
+from service.manifest import GRAPHS, GRAPHS_OF, RESULTS, Capability, GraphName, InputSpec
 from service.operations.values import (
     MAX_SEED,
     Classified,
@@ -48,7 +48,6 @@ from service.registry import LoadedModel
 
 SMALL = 128 * 128  # pixels, and bytes, of an image that is decoded sooner than a thread would have begun
 SMALL_BYTES = 16 * 1024
-CHAIN: tuple[GraphName, ...] = ("encoder", "decoder", "scorer", "classifier")
 
 
 class Operations:
@@ -65,7 +64,7 @@ class Operations:
         _check_supported(model, "encode")
         if variance and not model.gives("encoder", "log_variances"):
             raise InvalidParameter(f"{model.manifest.name} is not variational: it has no variance to give")
-        outputs = ["latents", "log_variances"] if variance else ["latents"]
+        outputs = [*RESULTS["encode"], "log_variances"] if variance else RESULTS["encode"]
         _, found = await self._chain(model, "encode", given, outputs, timings)
         return Encoded(found["latents"], found.get("log_variances"))
 
@@ -79,7 +78,7 @@ class Operations:
         self, model: LoadedModel, given: EncodedImages, timings: Timings, original_size: bool = False
     ) -> Reconstructed:
         """Encode and decode. `original_size` says that the images will be given back at the size of their inputs."""
-        outputs = ["reconstructions", "errors"]
+        outputs = RESULTS["reconstruct"]
         images, found = await self._chain(model, "reconstruct", given, outputs, timings, original_size)
         return Reconstructed(found["reconstructions"], found["errors"], images.original_sizes)
 
@@ -87,12 +86,12 @@ class Operations:
         self, model: LoadedModel, given: EncodedImages, timings: Timings, original_size: bool = False
     ) -> Denoised:
         """Encode and decode noisy images. `original_size` as in `reconstruct`."""
-        images, found = await self._chain(model, "denoise", given, ["reconstructions"], timings, original_size)
+        images, found = await self._chain(model, "denoise", given, RESULTS["denoise"], timings, original_size)
         return Denoised(found["reconstructions"], images.original_sizes)
 
     async def classify(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Classified:
         """The probability of each class that the model tells apart."""
-        _, found = await self._chain(model, "classify", given, ["probabilities"], timings)
+        _, found = await self._chain(model, "classify", given, RESULTS["classify"], timings)
         return Classified(found["probabilities"], model.manifest.classes)
 
     async def sample(
@@ -110,7 +109,7 @@ class Operations:
         self, model: LoadedModel, given: EncodedImages, timings: Timings, false_positive_rate: float, localise: bool
     ) -> Scored:
         """Anomaly scores with their p-values and verdicts, and where the images are strange if asked for."""
-        outputs = ["scores", "error_maps"] if localise else ["scores"]
+        outputs = [*RESULTS["anomaly-score"], "error_maps"] if localise else RESULTS["anomaly-score"]
         images, found = await self._chain(model, "anomaly-score", given, outputs, timings, original_size=localise)
         assert model.conformal is not None  # the manifest promises a calibration with the capability
         method = model.conformal.method
@@ -157,7 +156,7 @@ class Operations:
     ) -> tuple[Images, Tensors]:
         _check_supported(model, capability)
         self._check_count(len(given.images))
-        graphs = [name for name in CHAIN if name in GRAPHS_OF[capability]]
+        graphs = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
         with self._executor.admit(len(given.images), given.size):
             images = await self._prepare(model, given, timings)
             if original_size:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from service.inference.session import OnnxEngine
+from service.inference.engine import OnnxEngine
 from service.registry import LoadedModel, load
 from service.repository import BundlePlace, ModelRepository
 from tests.conftest import DATA

@@ -6,17 +6,30 @@ from pathlib import Path
 import pytest
 
 from service.errors import DeviceError
-from service.inference import session
-from service.inference.providers import CPU_PROVIDER, CUDA, CUDA_PROVIDER, DevicePolicy, Machine, Provider, candidates
-from service.inference.session import OnnxEngine, OnnxSession
+from service.inference import engine
+from service.inference.engine import OnnxEngine
+from service.inference.providers import (
+    CPU_PROVIDER,
+    CUDA,
+    GPU_DEFAULTS,
+    TENSORRT,
+    DevicePolicy,
+    GpuOptions,
+    Machine,
+    Provider,
+    candidates,
+    cuda_provider,
+)
+from service.inference.session import OnnxSession
 from tests.bundles import write_bundle
 
+CUDA_PROVIDER = cuda_provider(GPU_DEFAULTS)
 GPU = Machine(frozenset({CUDA, "CPUExecutionProvider"}))
 NO_DRIVER = Machine(frozenset({CUDA, "CPUExecutionProvider"}), "no NVIDIA driver answers")
 CPU_BUILD = Machine(frozenset({"CPUExecutionProvider"}))
 
 
-@pytest.mark.parametrize("package", ["service.inference.session", "training.graphs"])
+@pytest.mark.parametrize("package", ["service.inference.engine", "training.graphs"])
 def test_onnx_runtime_is_told_to_report_to_nobody(package: str) -> None:
     program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
@@ -57,6 +70,24 @@ def test_a_session_that_falls_back_is_a_device_error(tmp_path: Path) -> None:
 
 def test_policy_auto_goes_on_with_the_cpu_where_cuda_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_bundle(tmp_path) / "encoder.onnx"
-    monkeypatch.setattr(session, "inspect_machine", lambda: GPU)
+    monkeypatch.setattr(engine, "inspect_machine", lambda: GPU)
     with pytest.warns(UserWarning, match="not in available provider"):
         assert OnnxEngine("auto").open(path).provider == "CPUExecutionProvider"
+
+
+def test_the_options_of_a_gpu_reach_its_provider() -> None:
+    gpu = GpuOptions(tf32=True, cuda_graphs=True, memory=2**30)
+    (provider,) = candidates("cuda", GPU, gpu)
+    said = {"use_tf32": "1", "enable_cuda_graph": "1", "gpu_mem_limit": str(2**30)}
+    assert said.items() <= dict(provider.options).items()
+    assert {"use_tf32": "0", "enable_cuda_graph": "0"}.items() <= dict(CUDA_PROVIDER.options).items()
+
+
+def test_tensorrt_goes_before_cuda_where_it_is_there(tmp_path: Path) -> None:
+    gpu = GpuOptions(tensorrt=True, tensorrt_cache=tmp_path)
+    with pytest.raises(DeviceError, match="without TensorRT"):
+        candidates("cuda", GPU, gpu)
+    (provider,) = candidates("cuda", Machine(GPU.built_with | {TENSORRT}), gpu)
+    assert provider.name == TENSORRT
+    assert dict(provider.options)["trt_engine_cache_path"] == str(tmp_path)
+    assert provider.rest == (cuda_provider(gpu),)

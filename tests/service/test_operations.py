@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from service.errors import InvalidItems, InvalidParameter, OperationNotSupported, TooManyImages
+from service.inference.engine import OnnxEngine
 from service.inference.executor import DeviceExecutor
-from service.inference.session import OnnxEngine
 from service.operations import EncodedImages, Limits, Operations, Timings
 from service.registry import LoadedModel, ModelRegistry
 from service.repository import ModelRepository

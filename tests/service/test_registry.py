@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from service.errors import BundleError, DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
-from service.inference import session
+from service.inference import engine
+from service.inference.engine import OnnxEngine
 from service.inference.providers import CUDA, Machine
-from service.inference.session import OnnxEngine, Session
+from service.inference.session import Session
 from service.latents import GaussianMixture
 from service.registry import ModelRegistry
 from service.repository import ModelRepository
@@ -134,7 +135,7 @@ def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no graph at all")
-    monkeypatch.setattr(session, "inspect_machine", lambda: Machine(frozenset({CUDA})))
+    monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset({CUDA})))
     with (
         pytest.warns(UserWarning, match="not in available provider"),
         pytest.raises(BundleError, match="cannot be loaded"),

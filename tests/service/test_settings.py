@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service import cli
-from service.inference import session
+from service.inference import engine
 from service.inference.providers import Machine
 from service.settings import Settings
 from service.telemetry.logging import JsonFormatter
@@ -55,7 +55,7 @@ def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[s
 def test_policy_cuda_fails_where_there_is_none(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "inspect_machine", lambda: Machine(frozenset()))
+    monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset()))
     assert cli.main(["check", "--device", "cuda", "--models", str(tmp_path)]) == 1
     assert "FAILED: device policy cuda: " in capsys.readouterr().out
 

@@ -15,7 +15,7 @@ import onnx
 import pytest
 import torch
 
-from service.inference.session import OnnxEngine
+from service.inference.engine import OnnxEngine
 from service.manifest import MANIFEST, MixturePrior, ModelManifest
 from service.registry import load
 from service.repository import ModelRepository

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.inference.chain import DeviceChain, HostChain
+from service.inference.providers import CPU_PROVIDER
+from service.inference.session import OnnxSession
+from service.manifest import GraphName
+from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
+
+GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
+OUTPUTS = ("latents", "reconstructions", "scores", "error_maps")
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[GraphName, OnnxSession]:
+    bundle: Path = write_bundle(tmp_path_factory.mktemp("models"))
+    return {name: OnnxSession(bundle / file, CPU_PROVIDER, threads=1) for name, file in FILES.items()}
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *SPEC.shape), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, (1,)), (8, (1, 2, 4, 8)), (6, (1, 2, 4, 6))])
+def test_the_sizes_are_powers_of_two_up_to_the_largest_batch(
+    sessions: dict[GraphName, OnnxSession], most: int, sizes: tuple[int, ...]
+) -> None:
+    assert DeviceChain(sessions, most, device="cpu").sizes == sizes
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(OUTPUTS)), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
+    sessions: dict[GraphName, OnnxSession], runs: list[tuple[int, str]]
+) -> None:
+    """The device is the CPU here: all but the memory is the same. Answers are kept, for none may change later."""
+    host, device = HostChain(sessions), DeviceChain(sessions, 6, device="cpu")
+    answers = []
+    for seed, (count, output) in enumerate(runs):
+        tensors = {"images": images(count, seed)}
+        asked = [output, "scores"]
+        answers.append((host.run(GRAPHS, tensors, asked)[output], device.run(GRAPHS, tensors, asked)[output]))
+    for expected, found in answers:
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_latents_can_be_given_where_they_were_computed_before(sessions: dict[GraphName, OnnxSession]) -> None:
+    chain = DeviceChain(sessions, 4, device="cpu")
+    chain.warm_up(GRAPHS, ["images"], ["scores"])
+    latents = np.random.default_rng(1).random((3, LATENT_DIM), dtype=np.float32)
+    found = chain.run(["decoder"], {"latents": latents}, ["reconstructions"])["reconstructions"]
+    np.testing.assert_array_equal(found.reshape(3, -1)[:, :LATENT_DIM], np.rint(latents * 255).astype(np.uint8))
