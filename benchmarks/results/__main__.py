@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import runs
+from benchmarks.results import serving
 from benchmarks.runs import Figures
 from training import recipe
 
@@ -23,7 +24,7 @@ class Row(NamedTuple):
     goal: str = ""
 
 
-NOT_YET = "not trained yet"
+NOT_YET = "not measured yet"
 NAMES = {
     "mse": "MSE",
     "psnr": "PSNR",
@@ -72,16 +73,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/results.md"), metavar="MD", help="(%(default)s)")
     options = parser.parse_args()
     options.output.write_text(render(options.figures), encoding="utf-8")
+    if served := _read(options.figures, "serving"):
+        (options.figures / "serving.png").write_bytes(serving.picture(served))
     print(f"wrote {options.output}")
 
 
 def render(figures: Path) -> str:
-    """The document, from `models.json`, `labels.json` and `training-speed.json` in a directory."""
-
-    def read(name: str) -> Any:
-        path = figures / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
+    """The document, from `models.json`, `labels.json`, `training-speed.json` and `serving.json` in a directory."""
     return f"""# Results
 
 Written by `python -m benchmarks.results` from the figures in [docs/results](results), which the commands below found.
@@ -104,14 +102,32 @@ few labels, after unsupervised pre-training on all training images (as a denoisi
 masked), and from its random start; beside it a logistic regression on as many principal components. Mean and standard
 deviation of three seeds.
 
-{_labels(read("labels"))}
+{_labels(_read(figures, "labels"))}
 
 ## Speed of the training loop
 
 `python -m benchmarks.training`: images a second.
 
-{_speed(read("training-speed"))}
+{_speed(_read(figures, "training-speed"))}
+
+## Serving
+
+`python -m benchmarks.serving`: one image a request, a score back. The server has one core and the load another; all
+servers run the same graph with one thread, and take turns. Medians of three rounds.
+
+{_serving(_read(figures, "serving"))}
 """
+
+
+def _read(figures: Path, name: str) -> Any:
+    path = figures / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _serving(found: dict[str, Any]) -> str:
+    return (
+        f"![Requests a second of every server](results/serving.png)\n\n{serving.section(found)}" if found else NOT_YET
+    )
 
 
 def _models(found: dict[str, list[Figures]]) -> str:

@@ -72,7 +72,13 @@ class Bench:
         """Many images a request, of the small network, one request at a time."""
         spec = nets.NETS["digits"].spec
         images = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
-        found: Figures = {"limits": self._limits("digits", picture(28, 28, "PNG"), (32, 64, 256))}
+        image, graphs = picture(28, 28, "PNG"), self.models / "digits" / "1"
+        found: Figures = {
+            "limits": {
+                "anomaly-score": self._limits(self.graphs["digits"], image, (32, 256)),
+                "encode": self._limits(graphs / "encoder.onnx", image, (32, 256)),
+            }
+        }
         with self._ours("digits") as running:
             for count in (32, 256):
                 for operation in ("anomaly-score", "encode"):
@@ -85,7 +91,7 @@ class Bench:
     def cores(self) -> Figures:
         """Both cores for the server, which shares them with the load."""
         image = picture(256, 256, "JPEG")
-        found: Figures = {"limits": self._limits("photos", image, (1, 16), cores=(0, 1))}
+        found: Figures = {"limits": self._limits(self.graphs["photos"], image, (1, 16), cores=(0, 1))}
         request = servers.ours("photos").ask(image, "image/jpeg")
         with self._ours("photos", cores=(0, 1)) as running:
             found |= self._median(running, request, (16,))
@@ -129,7 +135,7 @@ class Bench:
             for server in (servers.ours(net), *servers.peers(), *servers.limits()):
                 rounds.setdefault(server.name, []).append(self._serve(server, net, image, kind, CONNECTIONS))
         found = {name: medians(each) for name, each in rounds.items()}
-        return found | {"limits": self._limits(net, image, batches)}
+        return found | {"limits": self._limits(self.graphs[net], image, batches)}
 
     def _serve(self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]) -> Figures:
         request = server.ask(image, kind)
@@ -183,11 +189,11 @@ class Bench:
             "statuses": dict(answers.statuses),
         }
 
-    def _limits(self, net: str, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)) -> Figures:
+    def _limits(self, graph: Path, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)) -> Figures:
         """Decoding and the bare session on the server's cores, while this process keeps its own as busy as a load."""
-        path = self.models / f"{net}.image"
+        path = self.models.parent / "image"
         path.write_bytes(image)
-        arguments = [str(self.graphs[net]), str(path), str(len(cores)), "1", *map(str, batches)]
+        arguments = [str(graph), str(path), str(len(cores)), "1", *map(str, batches)]
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.serving.limits", *arguments],
             stdout=subprocess.PIPE,

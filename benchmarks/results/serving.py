@@ -1,0 +1,136 @@
+"""The section on serving: every server's figures, and ours held against the goals."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from matplotlib.figure import Figure
+
+OURS, EMPTY = "this service", "empty FastAPI"
+BARE = ("empty ASGI", EMPTY)
+CONNECTIONS = ("1", "16", "64")
+TITLES = {
+    "digits": "28x28 PNG, a small convolutional network",
+    "photos": "256x256 JPEG, a network of about 20 ms",
+}
+Found = dict[str, Any]
+
+
+def section(found: Found) -> str:
+    """Markdown, from `serving.json`; a part that was not measured is left out."""
+    parts = [_servers(title, found[part]) for part, title in TITLES.items() if part in found]
+    goals = "\n".join(["| what | goal | measured |", "| --- | --- | --- |", *_goals(found)])
+    return "\n\n".join([f"On {found['machine']}.", *parts, _bulk(found["bulk"]) if "bulk" in found else "", goals])
+
+
+def picture(found: Found) -> bytes:
+    """Requests a second of every server, as a PNG."""
+    parts = [part for part in TITLES if part in found]
+    figure = Figure(figsize=(9, 3.6 * len(parts)), layout="constrained")
+    for part, axes in zip(parts, figure.subplots(len(parts), squeeze=False)[:, 0], strict=True):
+        names = [name for name in found[part] if name not in (*BARE, "limits")]
+        for index, count in enumerate(CONNECTIONS):
+            places = [position + (index - 1) * 0.26 for position in range(len(names))]
+            rates = [found[part][name][count]["rate"] for name in names]
+            bars = axes.bar(places, rates, 0.24, label=f"{count} connection{'s' if index else ''}")
+            axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], fontsize=7)
+        axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.set_ylabel("requests a second")
+        axes.set_title(TITLES[part], fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _servers(title: str, part: Found) -> str:
+    limits = part["limits"]
+    runs = ", ".join(f"{1e6 * time / int(size):,.0f} µs at {size}" for size, time in limits["session"].items())
+    lines = [
+        f"### {title}",
+        "",
+        f"Bare session, an image: {runs}. Pillow: {1e6 * limits['decode']:,.0f} µs.",
+        "",
+        "| server | requests a second at 1 / 16 / 64 | p50, ms | p99, ms | CPU at 16, µs | ready, s | PSS, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, figures in part.items():
+        if name != "limits":
+            rate, p50, p99 = (
+                " / ".join(f"{scale * figures[count][figure]:,.{digits}f}" for count in CONNECTIONS)
+                for figure, scale, digits in (("rate", 1, 0), ("p50", 1000, 2), ("p99", 1000, 2))
+            )
+            cpu = f"{1e6 * figures['16']['cpu']:,.0f}"
+            lines.append(f"| {name} | {rate} | {p50} | {p99} | {cpu} | {figures['ready']:.2f} | {figures['pss']:.0f} |")
+    return "\n".join(lines)
+
+
+def _bulk(bulk: Found) -> str:
+    lines = ["### Many images a request", "", "| request | images a second |", "| --- | --- |"]
+    lines += [f"| {name} | {rate:,.0f} |" for name, rate in bulk.items() if not isinstance(rate, dict)]
+    return "\n".join(lines)
+
+
+def _goals(found: Found) -> Iterator[str]:
+    if "digits" in found:
+        yield from _digits(found["digits"])
+    if "bulk" in found:
+        bulk = found["bulk"]
+        for operation in ("anomaly-score", "encode"):
+            bare = 256 / bulk["limits"][operation]["session"]["256"]
+            yield _line(
+                f"256 images in npy to `{operation}`: images a second over the bare session's",
+                "at least 0.85",
+                bulk[f"{operation} 256 npy"] / bare,
+            )
+    if "cores" in found:
+        cores = found["cores"]
+        bare = max(int(size) / time for size, time in cores["limits"]["session"].items())
+        yield _line(
+            "256x256 JPEG, 16 connections, both cores: over the bare session",
+            "at least 0.95",
+            cores["16"]["rate"] / bare,
+        )
+    if "large" in found:
+        ours, whole = (found["large"][name]["1"]["rate"] for name in (OURS, "FastAPI, naive"))
+        yield _line("4000x3000 JPEG: over a server that decodes it whole", "at least 2.5", ours / whole)
+    if "overload" in found:
+        normal, many = found["overload"]["64"], found["overload"]["640"]
+        yield f"| statuses of a minute at 64 connections | only 200 | {_statuses(normal)} |"
+        yield f"| statuses at ten times as many | 200 and 429 | {_statuses(many)} |"
+        yield _line("p99 of those that were accepted then, over the normal", "at most 2", many["p99"] / normal["p99"])
+    if "start" in found:
+        yield f"| start to ready with all shipped models | at most 1.5 s | {found['start']['ready']:.2f} s |"
+        yield f"| PSS then | at most 180 MB | {found['start']['pss']:.0f} MB |"
+
+
+def _digits(part: Found) -> Iterator[str]:
+    ours, empty, limits = part[OURS], part[EMPTY], part["limits"]
+    peers = {name: figures for name, figures in part.items() if name not in (OURS, *BARE, "limits")}
+    for count, goal in zip(CONNECTIONS, ("1.4; stretch 1.7", "2.0; stretch 2.4", "1.7; stretch 2.1"), strict=True):
+        best = max(peers, key=lambda name: peers[name][count]["rate"])
+        ratio = ours[count]["rate"] / peers[best][count]["rate"]
+        what = f"requests a second at {count} over the best peer's ({best})"
+        yield _line(what, f"at least {goal}", ratio)
+    batch = limits["session"]["16"] / 16 + limits["decode"]
+    yield _line(
+        "CPU of a request at 16 beyond decoding and session, over an empty FastAPI endpoint's",
+        "at most 1.0",
+        (ours["16"]["cpu"] - batch) / empty["16"]["cpu"],
+    )
+    alone = limits["session"]["1"] + limits["decode"]
+    yield _line(
+        "p50 at 1 beyond decoding and session, over an empty FastAPI endpoint's",
+        "at most 1.4",
+        (ours["1"]["p50"] - alone) / empty["1"]["p50"],
+    )
+    yield _line("p99 over p50 at 16", "at most 2.5", ours["16"]["p99"] / ours["16"]["p50"])
+
+
+def _line(what: str, goal: str, measured: float) -> str:
+    return f"| {what} | {goal} | {measured:.2f} |"
+
+
+def _statuses(figures: Found) -> str:
+    return ", ".join(f"{count:,} of {status}" for status, count in sorted(figures["statuses"].items()))
