@@ -1,8 +1,18 @@
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from benchmarks import runs
+from benchmarks.results import serving
 from benchmarks.results.__main__ import render
+from benchmarks.serving import load
+from benchmarks.serving.load import Request
 from training import recipe
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def figures(seed: int, mse: float, *overrides: str) -> runs.Figures:
@@ -25,3 +35,47 @@ def test_runs_of_a_recipe_that_has_changed_are_not_counted_with_the_new_ones(tmp
     )
     runs.write("mnist-stacked", figures(0, 0.1), tmp_path / "models.json")
     assert "MSE 0.100000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run |" in render(tmp_path)
+
+
+def test_the_serving_section_holds_every_server_and_goal_of_its_figures() -> None:
+    found = json.loads((RESULTS / "serving.json").read_text())
+    text = serving.section(found)
+    for part in serving.TITLES:
+        for name in found.get(part, {}):
+            assert name == "limits" or f"| {name} | " in text
+    assert "requests a second at 16 over the best peer's" in text
+    assert serving.picture(found).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200 if body == b"good" else 429)
+            if chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"2\r\nok\r\n0\r\n\r\n")
+            else:
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        good, bad = (
+            load.run(Request("/", "text/plain", body), server.server_port, connections=3, seconds=0.1)
+            for body in (b"good", b"bad")
+        )
+        server.shutdown()
+    assert set(good.statuses) == {200}
+    assert len(good.latencies) == good.statuses[200] >= 3
+    assert good.percentile(50) > 0
+    assert set(bad.statuses) == {429}
+    assert bad.latencies == []

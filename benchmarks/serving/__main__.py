@@ -4,7 +4,8 @@
 
 Each server runs on core 0 and the load comes from core 1, but for the part `cores`, where all share both. The servers
 take turns, and a figure is the median over the rounds. All load the same graph, and each must give the score of the
-bare session before it is timed. The peers are installed, in the versions of `servers.py`, on the first run.
+bare session before it is timed. The peers are installed, in the versions of `servers.py`, on the first run; it needs
+the extras `cpu`, `training` and `benchmarks`, and for PyTriton a `/usr/bin/python3.11`.
 """
 
 import argparse

@@ -84,10 +84,10 @@ def _in_binary(image: bytes, _: str) -> Request:
     return Request("/v2/models/score/infer", "application/octet-stream", body, length)
 
 
-def ours(net: str) -> Server:
+def ours(net: str, device: str = "cpu") -> Server:
     return Server(
         "this service",
-        ("-m", "service", "serve", "--port", str(PORT), "--device", "cpu"),
+        ("-m", "service", "serve", "--port", str(PORT), "--device", device),
         _raw(f"/v1/models/{net}/anomaly-score"),
         lambda answer: float(answer["results"][0]["score"]),
     )

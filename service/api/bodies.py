@@ -6,10 +6,10 @@ import binascii
 import io
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pydantic_core
@@ -44,19 +44,18 @@ class BodyLimits:
     timeout: float
 
 
-class Incoming(NamedTuple):
-    """The headers of a request, names in lower case and lines of one name joined, and where its body comes from."""
+class Incoming:
+    """A request: its headers, names in lower case and lines of one name joined, and where its body comes from."""
 
-    headers: Mapping[str, str]
-    receive: Receive
+    __slots__ = ("headers", "receive", "whole")
 
-    @classmethod
-    def of(cls, scope: Scope, receive: Receive) -> Self:
-        headers: dict[str, str] = {}
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.headers: dict[str, str] = {}
+        self.receive = receive
+        self.whole = False  # whether all of the body has been read
         for name, value in scope["headers"]:
             key, text = name.decode("latin-1"), value.decode("latin-1")
-            headers[key] = f"{headers[key]},{text}" if key in headers else text
-        return cls(headers, receive)
+            self.headers[key] = f"{self.headers[key]},{text}" if key in self.headers else text
 
 
 async def read(request: Incoming, limits: BodyLimits) -> bytes:
@@ -86,6 +85,7 @@ async def read(request: Incoming, limits: BodyLimits) -> bytes:
                 more = message.get("more_body", False)
     except TimeoutError:
         raise DeadlineExceeded(f"the body was not whole after {limits.timeout:g} s") from None
+    request.whole = True
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -4,6 +4,7 @@ Requests for other things go on to FastAPI's routes. Its routing and dependencie
 its inference.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +21,7 @@ from service.api.bodies import Incoming, options_of
 from service.api.dependencies import Services
 from service.api.negotiation import choose
 from service.api.operation import Call, Operation
+from service.api.presence import Presence
 from service.errors import OperationNotSupported, ServiceError
 
 
@@ -52,20 +55,32 @@ class Dispatch:
         if target is None or (scope["method"] != "POST" and target.operation not in self._operations):
             await self._app(scope, receive, send)
             return
-        request_id: str = scope["state"]["request_id"]
-        if scope["method"] != "POST":
-            detail = f"{scope['method']} {scope['path']}: an operation is asked for with POST"
-            answer = errors.problem(request_id, 405, "method_not_allowed", detail, headers={"Allow": "POST"})
-        else:
-            try:
-                answer = await self._answer(target, scope, receive)
-            except ServiceError as error:
-                answer = errors.answer(request_id, error)
+        if scope["method"] == "POST":
+            await self._serve(target, scope, receive, send)
+            return
+        detail = f"{scope['method']} {scope['path']}: an operation is asked for with POST"
+        allow = {"Allow": "POST"}
+        answer = errors.problem(scope["state"]["request_id"], 405, "method_not_allowed", detail, headers=allow)
         await answer(scope, receive, send)
 
-    async def _answer(self, target: Target, scope: Scope, receive: Receive) -> Response:
+    async def _serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Incoming(scope, receive)
+        presence = Presence(request)
+        try:
+            try:
+                answer = await self._answer(target, scope, request)
+            except ServiceError as error:
+                answer = errors.answer(scope["state"]["request_id"], error)
+            await answer(scope, receive, send)
+        except asyncio.CancelledError:
+            if presence.left:
+                raise ClientDisconnect from None
+            raise
+        finally:
+            presence.end()
+
+    async def _answer(self, target: Target, scope: Scope, request: Incoming) -> Response:
         services: Services = scope["state"]["services"]
-        request = Incoming.of(scope, receive)
         scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
         services.api_keys.check(key if scheme.lower() == "bearer" else None, target.operation)
         model = services.registry.get(target.model, target.version)

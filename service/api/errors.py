@@ -140,7 +140,7 @@ class InternalErrors:
         try:
             await self.app(scope, receive, watch)
         except ClientDisconnect:
-            logger.info("the client left before its request %s was whole", scope["state"]["request_id"])
+            logger.info("the client left before its request %s was answered", scope["state"]["request_id"])
         except asyncio.CancelledError:
             if not started:  # the server ends, and this request took longer than it can wait
                 error = errors.ShuttingDown("the service shut down before the request was done")

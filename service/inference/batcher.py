@@ -87,12 +87,14 @@ class Part(NamedTuple):
 class Batcher:
     """A queue of jobs that gives them out as batches of at most `max_batch_size` images.
 
-    The jobs of an owner leave in order. One that is larger than a batch is split; those behind the first that can be
-    joined with it and still fit whole fill the batch up. Not safe for threads: its user holds a lock.
+    A batch is no larger than `most` says of the first job in it, unless that runs alone: then its batches follow from
+    its count. The jobs of an owner leave in order. One that is larger than a batch is split; those behind the first
+    that can be joined with it and still fit whole fill the batch up. Not safe for threads: its user holds a lock.
     """
 
-    def __init__(self, max_batch_size: int) -> None:
+    def __init__(self, max_batch_size: int, most: Callable[[Job], int] | None = None) -> None:
         self.max_batch_size = max_batch_size
+        self._most = most
         self._owners: OrderedDict[str, deque[Job]] = OrderedDict()
 
     def push(self, job: Job) -> None:
@@ -139,6 +141,8 @@ class Batcher:
             if parts and left > room:
                 behind.append(job)
                 break
+            if not parts and self._most and not job.work.alone:
+                room = min(room, max(1, self._most(job)))
             taken = min(left, room)
             parts.append(Part(job, job.taken, job.taken + taken))
             job.taken += taken

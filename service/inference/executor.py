@@ -17,6 +17,7 @@ from service.inference.session import Tensors
 # the way there and back is worth it; on a single core it would only take turns with the loop.
 SHORT = 0.001
 SHORT_ON_ONE_CORE = 0.02
+LONG = 0.1  # seconds of a batch that is not made longer, for others wait behind it and its memory is kept
 
 Watch = Callable[[str, int, float], None]  # is told of a batch: its owner, images and seconds
 
@@ -56,7 +57,7 @@ class DeviceExecutor:
         self._draining = False
         self._ended = False
         self._waiting: dict[Job, asyncio.Future[None]] = {}
-        self._batcher = Batcher(max_batch_size)
+        self._batcher = Batcher(max_batch_size, self._most)
         self._busy = False  # whether the thread works, and will look for more when it is done
         self._lock = threading.Lock()  # of the batcher and of `_busy`
         self._start: asyncio.Handle | None = None  # of a batch on the idle device
@@ -185,12 +186,20 @@ class DeviceExecutor:
         self._pace[key] = 0.8 * self._pace.get(key, pace) + 0.2 * pace
         self._watch(work.owner, images, took)
 
+    def _most(self, job: Job) -> int:
+        pace = self._pace_of(job.work)
+        return int(LONG / pace) if pace else self._batcher.max_batch_size
+
     def _expected(self, parts: Sequence[Part]) -> float:
         """Seconds for which a batch will run, as far as is known."""
         if not parts:
             return 0.0
-        work = parts[0].job.work
-        return _images(parts) * self._pace.get((work.owner, work.kind), float("inf"))
+        pace = self._pace_of(parts[0].job.work)
+        return _images(parts) * pace if pace else float("inf")
+
+    def _pace_of(self, work: Work) -> float:
+        """Seconds an image lately; 0 where nothing is known."""
+        return self._pace.get((work.owner, work.kind), 0.0)
 
     def _deliver(self, jobs: Iterable[Job]) -> None:
         """Wake those who wait for the jobs that are complete."""

@@ -112,6 +112,15 @@ def test_owners_take_turns() -> None:
     assert drain(queue) == [[many[0]], few, [many[1]], [many[2]]]
 
 
+def test_a_batch_can_be_kept_smaller_but_not_that_of_a_job_that_runs_alone() -> None:
+    queue = Batcher(4, most=lambda job: 2 if job.work.kind == "slow" else 0)
+    slow, slower = [job(n, kind="slow") for n in range(3)], [job(n, kind="slower") for n in range(2)]
+    alone = job(1, 2, 3, 4, 5, kind="slow", alone=True)
+    for waiting in [*slow, *slower, alone]:
+        queue.push(waiting)
+    assert drain(queue) == [slow[:2], slow[2:], slower[:1], slower[1:], [alone], [alone]]
+
+
 def test_what_was_dropped_or_is_too_late_takes_no_place() -> None:
     queue = Batcher(2)
     dropped, late, waiting = job(1), job(2), job(3)

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference.batcher import Work
-from service.inference.executor import DeviceExecutor
+from service.inference.executor import LONG, DeviceExecutor
 from service.inference.session import Tensors
 
 LATER = 60.0  # seconds, after which a test has failed
@@ -116,6 +116,24 @@ def test_work_that_is_known_to_be_short_runs_on_the_event_loop(short: float, sec
     asyncio.run(twice())
     executor.close()
     assert [thread is threading.main_thread() for thread in threads] == [False, second_on_the_loop]
+
+
+def test_a_batch_that_takes_long_is_kept_short() -> None:
+    executor = DeviceExecutor(100, 100, max_batch_size=50)
+    sizes: list[int] = []
+
+    def slow(tensors: Tensors) -> Tensors:
+        sizes.append(len(tensors["x"]))
+        time.sleep(LONG)
+        return tensors
+
+    async def one_then_many() -> None:
+        await executor.run(work(slow), deadline())
+        await executor.run(work(slow, 1.0, 2.0), deadline())
+
+    asyncio.run(one_then_many())
+    executor.close()
+    assert sizes == [1, 1, 1]
 
 
 def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs(executor: DeviceExecutor) -> None:

@@ -1,11 +1,17 @@
 """Keys, and bodies and clients that mean no good."""
 
+import asyncio
+import threading
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from service.errors import InvalidParameter
+from service.inference.batcher import Work
+from service.inference.session import Tensors
 from tests.service.api.helpers import NPY, PNG, TINY, application, check_problem, png
 
 
@@ -65,10 +71,15 @@ def test_hostile_npy_headers_are_malformed(client: TestClient, content: bytes) -
     check_problem(client.post(f"{TINY}/encode", content=content, headers=NPY), 400, "malformed_request")
 
 
-def test_a_client_that_leaves_is_no_defect(models: Any, caplog: pytest.LogCaptureFixture) -> None:
-    import asyncio
+def post(services: Any) -> dict[str, Any]:
+    """The scope of a request for an encoding, as a server makes it."""
+    path = f"{TINY}/encode"
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+    return scope | {"headers": [(b"content-type", b"image/png")], "state": {"services": services}}
 
-    client, _ = application(models)
+
+def test_a_client_that_leaves_while_it_sends_is_no_defect(models: Any, caplog: pytest.LogCaptureFixture) -> None:
+    client, services = application(models)
 
     async def leave() -> list[Any]:
         messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
@@ -80,10 +91,7 @@ def test_a_client_that_leaves_is_no_defect(models: Any, caplog: pytest.LogCaptur
         async def send(message: Any) -> None:
             sent.append(message)
 
-        path = f"{TINY}/encode"
-        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-        scope |= {"headers": [(b"content-type", b"image/png")], "state": {"services": _}, "http_version": "1.1"}
-        await client.app(scope, receive, send)
+        await client.app(post(services), receive, send)
         return sent
 
     with caplog.at_level("INFO"):
@@ -91,6 +99,41 @@ def test_a_client_that_leaves_is_no_defect(models: Any, caplog: pytest.LogCaptur
     assert "the client left before its request" in caplog.text
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplog: pytest.LogCaptureFixture) -> None:
+    client, services = application(models)
+    began, finish = threading.Event(), threading.Event()
+
+    def hold(tensors: Tensors) -> Tensors:
+        began.set()
+        assert finish.wait(60)
+        return tensors
+
+    async def leave() -> list[Any]:
+        work = Work("other", "", hold, {"x": np.zeros(1)})
+        busy = asyncio.create_task(services.executor.run(work, time.monotonic() + 60))
+        await asyncio.to_thread(began.wait, 60)
+        messages = iter([{"type": "http.request", "body": png(), "more_body": False}, {"type": "http.disconnect"}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await client.app(post(services), receive, send)
+        finish.set()
+        await busy
+        return sent
+
+    with caplog.at_level("INFO"):
+        assert asyncio.run(leave()) == []
+    services.executor.close()
+    assert " 499 " in caplog.text
+    assert "Traceback" not in caplog.text
+    assert 'ae_batch_images_count{model="tiny"}' not in services.metrics.exposition().decode()
 
 
 @pytest.mark.parametrize(
