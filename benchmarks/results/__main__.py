@@ -116,6 +116,12 @@ deviation of three seeds.
 servers run the same graph with one thread, and take turns. Medians of three rounds.
 
 {_serving(_read(figures, "serving"))}
+
+### Where the time of a small request goes
+
+`python -m benchmarks.serving.profile`: inside the process, 16 requests at a time on one core, with nothing beside it.
+
+{serving.profile(_read(figures, "serving-profile")) or NOT_YET}
 """
 
 

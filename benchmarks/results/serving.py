@@ -23,6 +23,12 @@ def section(found: Found) -> str:
     return "\n\n".join([f"On {found['machine']}.", *parts, _bulk(found["bulk"]) if "bulk" in found else "", goals])
 
 
+def profile(costs: dict[str, float]) -> str:
+    """Markdown, from `serving-profile.json`."""
+    lines = [f"| {name} | {1e6 * cost:.0f} |" for name, cost in costs.items()]
+    return "\n".join(["| part | µs |", "| --- | --- |", *lines]) if costs else ""
+
+
 def picture(found: Found) -> bytes:
     """Requests a second of every server, as a PNG."""
     parts = [part for part in TITLES if part in found]
