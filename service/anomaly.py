@@ -38,14 +38,14 @@ class ConformalScores:
 
     def __init__(self, calibration: Calibration) -> None:
         self.method = calibration.method
-        self._scores = np.asarray(calibration.scores, dtype=np.float32)
-        self._sorted: list[float] = self._scores.tolist()  # in a list a few scores are found faster than in an array
+        # A list, for a few scores are found faster in it than in an array.
+        self._scores: list[float] = np.asarray(calibration.scores, dtype=np.float32).tolist()
         self._threshold = lru_cache(maxsize=64)(self.threshold)
 
     def p_value(self, score: float) -> float:
         """(1 + #{calibration scores >= score}) / (n + 1), in (0, 1], of a float32 score."""
-        n = len(self._sorted)
-        return (1 + n - bisect_left(self._sorted, score)) / (n + 1)
+        n = len(self._scores)
+        return (1 + n - bisect_left(self._scores, score)) / (n + 1)
 
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
         """The p-value of each score: (m,) -> (m,)."""
@@ -60,7 +60,7 @@ class ConformalScores:
             return None
         if allowed == n + 1:
             return float(np.float32(-np.inf))
-        return float(np.nextafter(self._scores[n - allowed], np.float32(np.inf)))
+        return float(np.nextafter(np.float32(self._scores[n - allowed]), np.float32(np.inf)))
 
     def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
         threshold = self._threshold(false_positive_rate)

@@ -22,9 +22,8 @@ from service.repository import ModelRepository
 from service.settings import Settings
 from service.telemetry import logging
 
-SWITCH_INTERVAL = (
-    0.0005  # seconds for which the device's thread may wait for the interpreter; Python's own 5 ms are long
-)
+# Seconds for which the device's thread may wait for the interpreter; Python's own 5 ms are long.
+SWITCH_INTERVAL = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from PIL import Image
 from benchmarks.serving import load, nets, servers
 from benchmarks.serving.load import Answers, Request
 from benchmarks.serving.servers import PORT, Running, Server
+from service import imaging
 
 OUTPUT = Path("docs/results/serving.json")
 PARTS = ("digits", "photos", "bulk", "cores", "large", "overload", "start")
@@ -224,11 +225,7 @@ def bodies(path: str, images: np.ndarray) -> dict[str, Request]:
     """The images in each type of body that holds several; `npy` is answered in npy too."""
     array = io.BytesIO()
     np.save(array, images)
-    encoded = []
-    for image in images:
-        buffer = io.BytesIO()
-        Image.fromarray(image[..., 0]).save(buffer, "PNG")
-        encoded.append(buffer.getvalue())
+    encoded = [imaging.encode_png(image) for image in images]
     part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="i"\r\nContent-Type: image/png\r\n\r\n'
     document = json.dumps({"images": [base64.b64encode(one).decode() for one in encoded]}).encode()
     return {

@@ -9,7 +9,7 @@ import onnx
 import onnx.compose
 import torch
 
-from service.manifest import GRAPHS_OF, Calibration, ErrorMapScale, InputSpec, ModelManifest, Provenance, TrainingData
+from service.manifest import Calibration, ErrorMapScale, InputSpec, ModelManifest, Provenance, TrainingData
 from training import bundle
 from training.architectures import build
 from training.architectures.convolutional import ConvolutionalConfig
@@ -88,15 +88,10 @@ def _whole(directory: Path) -> onnx.ModelProto:
     merged = onnx.compose.merge_models(
         merged, scorer, [("decoder.intensities", "scorer.intensities")], outputs=["scorer.scores"]
     )
-    for node in merged.graph.node:
-        for index, given in enumerate(node.input):
-            if given == "scorer.images":
-                node.input[index] = "encoder.images"
-    kept = [given for given in merged.graph.input if given.name != "scorer.images"]
-    del merged.graph.input[:]
-    merged.graph.input.extend(kept)
-    merged = onnx.compose.add_prefix(merged, "", rename_nodes=False)
-    _rename(merged.graph, "encoder.images", "images")
+    (doubled,) = (given for given in merged.graph.input if given.name == "scorer.images")
+    merged.graph.input.remove(doubled)
+    for images in ("encoder.images", "scorer.images"):
+        _rename(merged.graph, images, "images")
     _rename(merged.graph, "scorer.scores", "scores")
     onnx.checker.check_model(merged, full_check=True)
     return merged
@@ -111,6 +106,3 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     for value in (*graph.input, *graph.output):
         if value.name == old:
             value.name = new
-
-
-assert set(GRAPHS_OF["anomaly-score"]) == {"encoder", "decoder", "scorer"}  # which `_whole` joins

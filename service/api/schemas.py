@@ -10,7 +10,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.bodies import IMAGE_TYPES, JSON, MULTIPART, NPY
-from service.api.negotiation import PNG
 from service.manifest import InputSpec, Record, TrainingData
 from service.operations import MAX_SEED
 
@@ -229,6 +228,3 @@ INTERPOLATE_BODY = {
 def gives(model: type[BaseModel], *others: str) -> dict[int | str, dict[str, Any]]:
     """The answer of an operation: JSON, and what else can be accepted."""
     return {200: {"model": model, "content": dict.fromkeys(others, _BINARY)}}
-
-
-IMAGES_TOO = (NPY, PNG)

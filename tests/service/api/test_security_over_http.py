@@ -78,24 +78,26 @@ def post(services: Any) -> dict[str, Any]:
     return scope | {"headers": [(b"content-type", b"image/png")], "state": {"services": services}}
 
 
+async def leave(client: TestClient, services: Any, message: dict[str, Any]) -> list[Any]:
+    """Send this much of a request, then leave; gives what the application sent."""
+    messages = iter([{"type": "http.request", **message}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await client.app(post(services), receive, send)
+    return sent
+
+
 def test_a_client_that_leaves_while_it_sends_is_no_defect(models: Any, caplog: pytest.LogCaptureFixture) -> None:
     client, services = application(models)
 
-    async def leave() -> list[Any]:
-        messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return next(messages)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await client.app(post(services), receive, send)
-        return sent
-
     with caplog.at_level("INFO"):
-        assert asyncio.run(leave()) == []
+        assert asyncio.run(leave(client, services, {"body": b"x", "more_body": True})) == []
     assert "the client left before its request" in caplog.text
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text
@@ -110,26 +112,17 @@ def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplo
         assert finish.wait(60)
         return tensors
 
-    async def leave() -> list[Any]:
+    async def leave_while_it_waits() -> list[Any]:
         work = Work("other", "", hold, {"x": np.zeros(1)})
         busy = asyncio.create_task(services.executor.run(work, time.monotonic() + 60))
         await asyncio.to_thread(began.wait, 60)
-        messages = iter([{"type": "http.request", "body": png(), "more_body": False}, {"type": "http.disconnect"}])
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return next(messages)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await client.app(post(services), receive, send)
+        sent = await leave(client, services, {"body": png(), "more_body": False})
         finish.set()
         await busy
         return sent
 
     with caplog.at_level("INFO"):
-        assert asyncio.run(leave()) == []
+        assert asyncio.run(leave_while_it_waits()) == []
     services.executor.close()
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text
