@@ -21,8 +21,9 @@ from service.api.bodies import Incoming, options_of
 from service.api.dependencies import Services
 from service.api.negotiation import choose
 from service.api.operation import Call, Operation
+from service.api.pace import Pace
 from service.api.presence import Presence
-from service.errors import OperationNotSupported, ServiceError
+from service.errors import OperationNotSupported, Overloaded, ServiceError
 
 
 class Target(NamedTuple):
@@ -49,6 +50,7 @@ class Dispatch:
     def __init__(self, app: ASGIApp, operations: Sequence[Operation[Any]]) -> None:
         self._app = app
         self._operations = {operation.name: operation for operation in operations}
+        self._refusals = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         target = target_of(scope["path"]) if scope["type"] == "http" else None
@@ -70,6 +72,8 @@ class Dispatch:
             try:
                 answer = await self._answer(target, scope, request)
             except ServiceError as error:
+                if isinstance(error, Overloaded):
+                    await self._refusals.turn()
                 answer = errors.answer(scope["state"]["request_id"], error)
             await answer(scope, receive, send)
         except asyncio.CancelledError:
@@ -92,6 +96,7 @@ class Dispatch:
             )
         scope["state"]["labels"] = operation.name, target.model
         options = _options(operation, scope["query_string"])
+        services.executor.check_room()  # before the body is read
         kind = choose(request.headers.get("accept", ""), operation.offered)
         return await operation.handle(Call(request, model, kind, services, scope["state"]["timings"]), options)
 

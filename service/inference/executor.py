@@ -64,16 +64,20 @@ class DeviceExecutor:
         self._pace: dict[tuple[str, Hashable], float] = {}  # seconds an image, by owner and kind
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
-    @contextmanager
-    def admit(self, images: int, size: int) -> Iterator[None]:
-        """Hold a place for `images` that came in `size` bytes.
-
-        Raises Overloaded where there is none, and ShuttingDown after `drain`.
-        """
+    def check_room(self, images: int = 1, size: int = 0) -> None:
+        """Raise Overloaded where there is no place for so much, and ShuttingDown after `drain`."""
         if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
         if self.images + images > self._max_images or self.bytes + size > self._max_bytes:
             raise Overloaded(f"{self.images} images of {self.bytes} bytes are in flight; try again shortly")
+
+    @contextmanager
+    def admit(self, images: int, size: int) -> Iterator[None]:
+        """Hold a place for `images` that came in `size` bytes.
+
+        Raises as `check_room` does.
+        """
+        self.check_room(images, size)
         self.images += images
         self.bytes += size
         try:

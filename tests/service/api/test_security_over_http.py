@@ -103,6 +103,13 @@ def test_a_client_that_leaves_while_it_sends_is_no_defect(models: Any, caplog: p
     assert "Traceback" not in caplog.text
 
 
+def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
+    client, services = application(models, max_images=1, max_queued_images=1)
+    with services.executor.admit(1, 0):
+        start, _ = asyncio.run(leave(client, services, {"body": b"x", "more_body": True}))
+    assert start["status"] == 429
+
+
 def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplog: pytest.LogCaptureFixture) -> None:
     client, services = application(models)
     began, finish = threading.Event(), threading.Event()
