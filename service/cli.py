@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service.api.dependencies import Services
+from service.api.protocol import Protocol
 from service.app import assemble, build_engine, build_services, create_api, create_app
 from service.errors import BundleError, DeviceError, ServiceError
 from service.registry import ModelRegistry, load
@@ -85,6 +86,7 @@ def _serve(settings: Settings) -> int:
         create_app(services),
         host=settings.host,
         port=settings.port,
+        http=Protocol,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope
 
 from service import imaging
 from service.api.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
-from service.errors import DeadlineExceeded, InvalidImage, InvalidItems, InvalidLatents, InvalidParameter
+from service.errors import InvalidImage, InvalidItems, InvalidLatents, InvalidParameter
 from service.inference.session import Array
 from service.operations import EncodedImages, Latents, check_count, each
 
@@ -61,8 +61,8 @@ class Incoming:
 async def read(request: Incoming, limits: BodyLimits) -> bytes:
     """The body.
 
-    Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, DeadlineExceeded where they
-    come too slowly, UnsupportedMediaType where they are compressed, and ClientDisconnect where the client leaves.
+    Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, UnsupportedMediaType where
+    they are compressed, and ClientDisconnect where the client leaves.
     """
     if coding := request.headers.get("content-encoding"):
         raise UnsupportedMediaType(f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is")
@@ -72,19 +72,15 @@ async def read(request: Incoming, limits: BodyLimits) -> bytes:
         raise too_large
     chunks: list[bytes] = []
     size, more = 0, True
-    try:
-        async with asyncio.timeout(limits.timeout):
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > limits.max_bytes:
-                    raise too_large
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise DeadlineExceeded(f"the body was not whole after {limits.timeout:g} s") from None
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limits.max_bytes:
+            raise too_large
+        more = message.get("more_body", False)
     request.whole = True
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -22,8 +22,8 @@ from service.api.dependencies import Services
 from service.api.negotiation import choose
 from service.api.operation import Call, Operation
 from service.api.pace import Pace
-from service.api.presence import Presence
-from service.errors import OperationNotSupported, Overloaded, ServiceError
+from service.api.presence import Presences
+from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded, ServiceError
 
 
 class Target(NamedTuple):
@@ -50,6 +50,7 @@ class Dispatch:
     def __init__(self, app: ASGIApp, operations: Sequence[Operation[Any]]) -> None:
         self._app = app
         self._operations = {operation.name: operation for operation in operations}
+        self._presences = Presences()
         self._refusals = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,10 +68,17 @@ class Dispatch:
 
     async def _serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         request = Incoming(scope, receive)
-        presence = Presence(request)
+        patience = scope["state"]["services"].body_limits.timeout
+        presence = self._presences.enter(request, patience)
         try:
             try:
                 answer = await self._answer(target, scope, request)
+            except asyncio.CancelledError:
+                if not presence.late:
+                    raise
+                presence.task.uncancel()
+                error = DeadlineExceeded(f"the body was not whole after {patience:g} s")
+                answer = errors.answer(scope["state"]["request_id"], error)
             except ServiceError as error:
                 if isinstance(error, Overloaded):
                     await self._refusals.turn()
@@ -81,7 +89,7 @@ class Dispatch:
                 raise ClientDisconnect from None
             raise
         finally:
-            presence.end()
+            self._presences.leave(presence)
 
     async def _answer(self, target: Target, scope: Scope, request: Incoming) -> Response:
         services: Services = scope["state"]["services"]

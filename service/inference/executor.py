@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
+from service.alarm import Alarm
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference import batcher
 from service.inference.batcher import Batcher, Job, Part, Work
@@ -28,6 +29,24 @@ class Ran(NamedTuple):
     results: Tensors
     waited: float
     took: float
+
+
+class Place:
+    """What an admitted request holds; a class, for a generator costs several times as much to enter and to leave."""
+
+    __slots__ = ("_executor", "_images", "_size")
+
+    def __init__(self, executor: "DeviceExecutor", images: int, size: int) -> None:
+        self._executor, self._images, self._size = executor, images, size
+
+    def __enter__(self) -> None:
+        self._executor.check_room(self._images, self._size)
+        self._executor.images += self._images
+        self._executor.bytes += self._size
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.images -= self._images
+        self._executor.bytes -= self._size
 
 
 class DeviceExecutor:
@@ -59,6 +78,7 @@ class DeviceExecutor:
         self._waiting: dict[Job, asyncio.Future[None]] = {}
         self._batcher = Batcher(max_batch_size, self._most)
         self._busy = False  # whether the thread works, and will look for more when it is done
+        self._alarm = Alarm(self._give_up)
         self._lock = threading.Lock()  # of the batcher and of `_busy`
         self._start: asyncio.Handle | None = None  # of a batch on the idle device
         self._pace: dict[tuple[str, Hashable], float] = {}  # seconds an image, by owner and kind
@@ -71,20 +91,9 @@ class DeviceExecutor:
         if self.images + images > self._max_images or self.bytes + size > self._max_bytes:
             raise Overloaded(f"{self.images} images of {self.bytes} bytes are in flight; try again shortly")
 
-    @contextmanager
-    def admit(self, images: int, size: int) -> Iterator[None]:
-        """Hold a place for `images` that came in `size` bytes.
-
-        Raises as `check_room` does.
-        """
-        self.check_room(images, size)
-        self.images += images
-        self.bytes += size
-        try:
-            yield
-        finally:
-            self.images -= images
-            self.bytes -= size
+    def admit(self, images: int, size: int) -> "Place":
+        """Hold a place, in a `with` statement, for `images` that came in `size` bytes. Raises as `check_room` does."""
+        return Place(self, images, size)
 
     async def run(self, work: Work, deadline: float) -> Ran:
         """Run the work, joined with others or in parts, and give its results in the order of its rows.
@@ -100,11 +109,10 @@ class DeviceExecutor:
             self._batcher.push(job)
         done = self._waiting[job] = self._loop.create_future()
         self._wake()
-        alarm = self._loop.call_later(max(0.0, deadline - job.submitted), self._give_up, job)
+        self._alarm.set(deadline)
         try:
             await done
         finally:
-            alarm.cancel()
             job.dropped = True
             del self._waiting[job]
         if job.error is not None:
@@ -133,14 +141,19 @@ class DeviceExecutor:
             self._loop.call_soon_threadsafe(self._deliver, left)
         self._thread.shutdown(wait=True)
 
-    def _give_up(self, job: Job) -> None:
-        """Answer a job whose time is up, unless it has begun."""
+    def _give_up(self) -> None:
+        """Answer the jobs whose time is up, unless they have begun."""
+        now = time.monotonic()
         with self._lock:
-            if job.taken:
-                return
-            job.dropped = True
-        job.error = DeadlineExceeded(f"the request's turn did not come within {job.deadline - job.submitted:.1f} s")
-        self._deliver([job])
+            waiting = [job for job in self._waiting if not job.taken]
+            late = [job for job in waiting if job.deadline <= now]
+            for job in late:
+                job.dropped = True
+        for job in late:
+            job.error = DeadlineExceeded(f"the request's turn did not come within {job.deadline - job.submitted:.1f} s")
+        self._deliver(late)
+        if deadlines := [job.deadline for job in waiting if job.deadline > now]:
+            self._alarm.set(min(deadlines))
 
     def _wake(self) -> None:
         """See to it that a batch begins, soon or when the delay is over; a thread that is busy sees to it itself."""

@@ -103,6 +103,22 @@ def test_a_client_that_leaves_while_it_sends_is_no_defect(models: Any, caplog: p
     assert "Traceback" not in caplog.text
 
 
+def test_a_body_that_does_not_come_in_time_answers_504(models: Any) -> None:
+    client, services = application(models, request_timeout=0.02)
+    parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(parts, None) or await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(client.app(post(services), receive, send))
+    assert sent[0]["status"] == 504
+    assert "the body was not whole after 0.02 s" in sent[1]["body"].decode()
+
+
 def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
     client, services = application(models, max_images=1, max_queued_images=1)
     with services.executor.admit(1, 0):

@@ -1,0 +1,65 @@
+import asyncio
+import time
+from collections.abc import Callable
+
+from service.alarm import Alarm
+
+
+def test_it_rings_once_for_all_that_was_set_and_not_before_the_earliest() -> None:
+    rang: list[float] = []
+
+    async def ring_at(*times: float) -> None:
+        done = asyncio.Event()
+
+        def ring() -> None:
+            rang.append(time.monotonic())
+            done.set()
+
+        alarm = Alarm(ring)
+        for at in times:
+            alarm.set(at)
+        await asyncio.wait_for(done.wait(), 60)
+
+    now = time.monotonic()
+    asyncio.run(ring_at(now + 100, now + 0.05, now + 50))
+    assert len(rang) == 1
+    assert now + 0.04 < rang[0]  # a loop's clock may be coarse
+
+
+def test_who_rings_may_set_it_again() -> None:
+    async def thrice() -> int:
+        rang, done = 0, asyncio.Event()
+
+        def ring() -> None:
+            nonlocal rang
+            rang += 1
+            if rang < 3:
+                alarm.set(0.0)
+            else:
+                done.set()
+
+        alarm = Alarm(ring)
+        alarm.set(0.0)
+        await asyncio.wait_for(done.wait(), 60)
+        return rang
+
+    assert asyncio.run(thrice()) == 3
+
+
+def test_the_timers_of_a_loop_that_has_ended_are_not_waited_for() -> None:
+    done: Callable[[], None] = lambda: None  # noqa: E731
+    alarm = Alarm(lambda: done())
+
+    async def set_only() -> None:
+        alarm.set(time.monotonic() + 1000)
+
+    async def set_and_wait() -> None:
+        nonlocal done
+        event = asyncio.Event()
+        done = event.set
+        alarm.set(time.monotonic() + 2000)
+        alarm.set(0.0)
+        await asyncio.wait_for(event.wait(), 60)
+
+    asyncio.run(set_only())
+    asyncio.run(set_and_wait())
