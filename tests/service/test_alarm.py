@@ -1,6 +1,5 @@
 import asyncio
 import time
-from collections.abc import Callable
 
 from service.alarm import Alarm
 
@@ -47,19 +46,17 @@ def test_who_rings_may_set_it_again() -> None:
 
 
 def test_the_timers_of_a_loop_that_has_ended_are_not_waited_for() -> None:
-    done: Callable[[], None] = lambda: None  # noqa: E731
-    alarm = Alarm(lambda: done())
+    rang: list[asyncio.Event] = []
+    alarm = Alarm(lambda: rang[-1].set())
 
     async def set_only() -> None:
         alarm.set(time.monotonic() + 1000)
 
     async def set_and_wait() -> None:
-        nonlocal done
-        event = asyncio.Event()
-        done = event.set
+        rang.append(asyncio.Event())
         alarm.set(time.monotonic() + 2000)
         alarm.set(0.0)
-        await asyncio.wait_for(event.wait(), 60)
+        await asyncio.wait_for(rang[-1].wait(), 60)
 
     asyncio.run(set_only())
     asyncio.run(set_and_wait())
