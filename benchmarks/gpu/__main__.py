@@ -9,7 +9,6 @@ connections, the largest difference of a score from the CPU's, the seconds until
 """
 
 import argparse
-import io
 import json
 import os
 import re
@@ -26,9 +25,7 @@ import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.serving import load, nets, servers
-from benchmarks.serving.__main__ import picture
-from benchmarks.serving.load import Request
+from benchmarks.serving import bodies, load, nets, servers
 from benchmarks.serving.servers import PORT
 from service.inference.engine import inspect_machine
 from service.inference.providers import CPU_PROVIDER, GPU_DEFAULTS, cuda_provider
@@ -110,15 +107,13 @@ def _bare(graph: Path, device: str, seconds: float) -> float:
 
 def _serve(net: str, graph: Path, options: argparse.Namespace, environment: dict[str, str]) -> Figures:
     server, spec = servers.ours(net, options.device), nets.NETS[net].spec
-    single = server.ask(picture(spec.height, spec.width, "PNG"), "image/png")
+    single = server.ask(bodies.picture(spec.height, spec.width, "PNG"), "image/png")
     images = np.random.default_rng(1).integers(0, 256, (BODY, *spec.shape), dtype=np.uint8)
-    body = io.BytesIO()
-    np.save(body, images)
-    many = Request(single.path, "application/x-npy", body.getvalue(), (("Accept", "application/x-npy"),))
+    many = bodies.npy(single.path, images, both_ways=True)
     environment |= {"AE_MAX_BODY_BYTES": str(2**28), "AE_MAX_QUEUED_BYTES": str(2**31), "AE_MAX_QUEUED_IMAGES": "4096"}
     cores = sorted(os.sched_getaffinity(0))
     with servers.running(server, Path(sys.executable), single, cores, **environment) as running:
-        scores = np.load(io.BytesIO(load.ask(many, PORT)))
+        scores = np.array(servers.scores(load.ask(many, PORT)))
         expected = _session(graph, "cpu").run(["scores"], {"images": images[:BATCH]})[0]
         load.run(many, PORT, 4, 1.0)
         through = load.run(many, PORT, 4, options.seconds)

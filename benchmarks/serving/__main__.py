@@ -9,15 +9,16 @@ the extras `cpu`, `training` and `benchmarks`, and for PyTriton a `/usr/bin/pyth
 """
 
 import argparse
-import base64
 import io
+import itertools
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ import onnxruntime
 from PIL import Image
 
 from benchmarks.serving import load, nets, servers
+from benchmarks.serving.bodies import picture
 from benchmarks.serving.load import Answers, Request
-from benchmarks.serving.servers import PORT, Running, Server
+from benchmarks.serving.servers import PORT, Bulk, Running, Server
 from service import imaging
 
 OUTPUT = Path("docs/results/serving.json")
 PARTS = ("digits", "photos", "bulk", "cores", "large", "overload", "start")
 CONNECTIONS = (1, 16, 64)
+BATCHES = (32, 256)
 Figures = dict[str, Any]
 
 
@@ -71,24 +74,21 @@ class Bench:
         return self._singles("photos", picture(256, 256, "JPEG"), "image/jpeg", batches=(1, 16))
 
     def bulk(self) -> Figures:
-        """Many images a request, of the small network, one request at a time."""
+        """Many images a request of the small network, two requests at a time: one is read while the other runs."""
         spec = nets.NETS["digits"].spec
-        images = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
-        image, graphs = picture(28, 28, "PNG"), self.models / "digits" / "1"
-        found: Figures = {
-            "limits": {
-                "anomaly-score": self._limits(self.graphs["digits"], image, (32, 256)),
-                "encode": self._limits(graphs / "encoder.onnx", image, (32, 256)),
-            }
+        pixels = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
+        rounds: dict[str, list[Figures]] = {}
+        for _ in range(self.rounds):
+            for server in (servers.ours("digits"), *servers.peers()):
+                rounds.setdefault(server.name, []).append(self._bulk(server, server.bulk, pixels))
+            encode = servers.our_bulk("/v1/models/digits/encode")
+            rounds.setdefault("encode", []).append(self._bulk(servers.ours("digits"), encode, pixels, check=False))
+        image, encoder = picture(28, 28, "PNG"), self.models / "digits" / "1" / "encoder.onnx"
+        limits = {
+            "anomaly-score": self._limits(self.graphs["digits"], image, BATCHES),
+            "encode": self._limits(encoder, image, BATCHES),
         }
-        with self._ours("digits") as running:
-            for count in (32, 256):
-                for operation in ("anomaly-score", "encode"):
-                    for kind, request in bodies(f"/v1/models/digits/{operation}", images[:count]).items():
-                        rates = [self._load(running, request, 1)["rate"] * count for _ in range(self.rounds)]
-                        found[f"{operation} {count} {kind}"] = statistics.median(rates)
-                        print(f"  {operation}, {count} in {kind}: {statistics.median(rates):,.0f} images a second")
-        return found
+        return {name: medians(each) for name, each in rounds.items()} | {"limits": limits}
 
     def cores(self) -> Figures:
         """Both cores for the server, which shares them with the load."""
@@ -126,8 +126,9 @@ class Bench:
             with servers.running(server, Path(sys.executable), request, (0,)) as running:
                 ready.append(running.ready_after)
                 memory.append(running.pss())
-        found = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
+        found: Figures = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
         print(f"  ready after {found['ready']:.2f} s, {found['pss']:.0f} MB")
+        found["opening"] = self._in_child("benchmarks.serving.opening", "models")
         return found
 
     def _singles(self, net: str, image: bytes, kind: str, batches: Sequence[int]) -> Figures:
@@ -141,9 +142,7 @@ class Bench:
 
     def _serve(self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]) -> Figures:
         request = server.ask(image, kind)
-        python = servers.python_of(server, self.environments)
-        places = {"AE_MODELS": str(self.models), "MODEL": str(self.graphs[net]), "AE_LOG_FORMAT": "json"}
-        with servers.running(server, python, request, (0,), **places) as running:
+        with self._running(server, net, request) as running:
             self._check(server, net, image, load.ask(request, PORT))
             self._load(running, request, 8, 1.0)
             figures: Figures = {str(count): self._load(running, request, count) for count in connections}
@@ -155,6 +154,23 @@ class Bench:
         print(f"  {server.name:18} {shown}", flush=True)
         return figures
 
+    def _bulk(self, server: Server, ways: Mapping[str, Bulk], pixels: np.ndarray, check: bool = True) -> Figures:
+        """Images a second, by how many a request holds and how."""
+        images = [imaging.encode_png(image) for image in pixels]
+        session = onnxruntime.InferenceSession(self.graphs["digits"], providers=["CPUExecutionProvider"])
+        (expected,) = session.run(["scores"], {"images": pixels})
+        found: Figures = {}
+        with self._running(server, "digits", server.ask(images[0], "image/png")) as running:
+            for count, (way, make) in itertools.product(BATCHES, ways.items()):
+                request = make(pixels[:count], images[:count])
+                answer = load.ask(request, PORT)
+                if check and not np.allclose(servers.scores(answer), expected[:count], rtol=1e-4):
+                    raise RuntimeError(f"{server.name} scores {count} images in {way} other than the bare session does")
+                found[f"{count} {way}"] = self._load(running, request, 2)["rate"] * count
+        shown = "  ".join(f"{what}: {rate:,.0f}/s" for what, rate in found.items())
+        print(f"  {server.name:18} {shown}", flush=True)
+        return found
+
     def _check(self, server: Server, net: str, image: bytes, answer: bytes) -> None:
         """Raise RuntimeError where a server's score is not that of the bare session."""
         if server.name.startswith("empty"):
@@ -165,15 +181,21 @@ class Bench:
             return  # resized in ways of their own
         session = onnxruntime.InferenceSession(self.graphs[net], providers=["CPUExecutionProvider"])
         (expected,) = session.run(["scores"], {"images": np.asarray(decoded).reshape(1, *spec.shape)})
-        score = server.score(json.loads(answer))
+        (score,) = servers.scores(answer)
         if not np.isclose(score, expected[0], rtol=1e-4):
             raise RuntimeError(f"{server.name} gives {score}, the bare session {expected[0]}")
 
-    def _ours(self, net: str, cores: Sequence[int] = (0,), **environment: str) -> Any:
+    def _ours(self, net: str, cores: Sequence[int] = (0,), **environment: str) -> AbstractContextManager[Running]:
         server, spec = servers.ours(net), nets.NETS[net].spec
         sample = server.ask(picture(spec.height, spec.width, "PNG"), "image/png")
-        places = {"AE_MODELS": str(self.models), "AE_LOG_FORMAT": "json", **environment}
-        return servers.running(server, Path(sys.executable), sample, cores, **places)
+        return self._running(server, net, sample, cores, **environment)
+
+    def _running(
+        self, server: Server, net: str, sample: Request, cores: Sequence[int] = (0,), **environment: str
+    ) -> AbstractContextManager[Running]:
+        python = servers.python_of(server, self.environments)
+        places = {"AE_MODELS": str(self.models), "MODEL": str(self.graphs[net]), "AE_LOG_FORMAT": "json"}
+        return servers.running(server, python, sample, cores, **places, **environment)
 
     def _median(self, running: Running, request: Request, connections: Sequence[int]) -> Figures:
         return medians(
@@ -192,12 +214,17 @@ class Bench:
         }
 
     def _limits(self, graph: Path, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)) -> Figures:
-        """Decoding and the bare session on the server's cores, while this process keeps its own as busy as a load."""
+        """Decoding and the bare session."""
         path = self.models.parent / "image"
         path.write_bytes(image)
-        arguments = [str(graph), str(path), str(len(cores)), "1", *map(str, batches)]
+        return self._in_child(
+            "benchmarks.serving.limits", str(graph), str(path), str(len(cores)), "1", *map(str, batches), cores=cores
+        )
+
+    def _in_child(self, module: str, *arguments: str, cores: Sequence[int] = (0,)) -> Figures:
+        """What a module prints on the server's cores, while this process keeps its own as busy as a load does."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serving.limits", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
             text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
@@ -206,35 +233,8 @@ class Bench:
             pass
         told, _ = process.communicate()
         found: Figures = json.loads(told)
-        print(f"  limits: {told.strip()}", flush=True)
+        print(f"  {module.rpartition('.')[2]}: {told.strip()}", flush=True)
         return found
-
-
-def picture(height: int, width: int, kind: str) -> bytes:
-    """A picture with something in it, for noise is neither what is sent nor what codecs are made for."""
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    waves = (np.sin(12 * x + 5 * y) + np.cos(9 * y * x) + 2) / 4
-    grey = (waves * 255).astype(np.uint8)
-    array = grey if kind == "PNG" and height == 28 else np.stack([grey, grey[::-1], 255 - grey], axis=-1)
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def bodies(path: str, images: np.ndarray) -> dict[str, Request]:
-    """The images in each type of body that holds several; `npy` is answered in npy too."""
-    array = io.BytesIO()
-    np.save(array, images)
-    encoded = [imaging.encode_png(image) for image in images]
-    part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="i"\r\nContent-Type: image/png\r\n\r\n'
-    document = json.dumps({"images": [base64.b64encode(one).decode() for one in encoded]}).encode()
-    return {
-        "npy": Request(path, "application/x-npy", array.getvalue(), (("Accept", "application/x-npy"),)),
-        "json": Request(path, "application/json", document),
-        "multipart": Request(
-            path, "multipart/form-data; boundary=x", b"".join(part + one + b"\r\n" for one in encoded) + b"--x--\r\n"
-        ),
-    }
 
 
 def medians(rounds: Sequence[Figures]) -> Figures:

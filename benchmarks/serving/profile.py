@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.serving import nets
-from benchmarks.serving.__main__ import picture
+from benchmarks.serving.bodies import picture
 from service import imaging
 from service.api.dependencies import Services
 from service.api.dispatch import Dispatch

@@ -1,23 +1,23 @@
 """The servers of the benchmark: how each is installed, started and asked."""
 
-import base64
+import io
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import psutil
 import virtualenv
 
+from benchmarks.serving import bodies
 from benchmarks.serving.load import Request, ask
 
 PEERS = Path(__file__).parent / "peers"
@@ -25,15 +25,19 @@ PORT = 8230
 COMMON = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy")
 
 
+Ask = Callable[[bytes, str], Request]  # of an encoded image and its media type
+Bulk = Callable[[np.ndarray, Sequence[bytes]], Request]  # of the same images as pixels (n, h, w, c) and as PNGs
+
+
 @dataclass(frozen=True)
 class Server:
-    """A server that scores one image a request: `ask` makes its request of an image, `score` reads its answer."""
+    """A server that scores images: `ask` makes a request of one, `bulk` one of many in each way that it has."""
 
     name: str
     command: tuple[str, ...]  # after the Python of its environment
-    ask: Callable[[bytes, str], Request]
-    score: Callable[[Any], float]
+    ask: Ask
     install: tuple[str, ...] = ()  # none: it runs in this environment
+    bulk: Mapping[str, Bulk] = field(default_factory=dict)
 
 
 @dataclass
@@ -55,80 +59,103 @@ class Running:
         return [self.process, *self.process.children(recursive=True)]
 
 
-def _multipart(field: str) -> Callable[[bytes, str], Request]:
-    def make(image: bytes, kind: str) -> Request:
-        head = (
-            f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="image"\r\nContent-Type: {kind}\r\n\r\n'
-        )
-        return Request("/score", "multipart/form-data; boundary=x", head.encode() + image + b"\r\n--x--\r\n")
-
-    return make
-
-
-def _raw(path: str) -> Callable[[bytes, str], Request]:
+def _raw(path: str) -> Ask:
     return lambda image, kind: Request(path, kind, image)
 
 
-def _in_json(image: bytes, _: str) -> Request:
-    tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"content_type": "base64"}}
-    body = {"inputs": [tensor | {"data": [base64.b64encode(image).decode()]}]}
-    return Request("/v2/models/score/infer", "application/json", json.dumps(body).encode())
-
-
-def _in_binary(image: bytes, _: str) -> Request:
-    tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES"}
-    document = {"inputs": [tensor | {"parameters": {"binary_data_size": len(image) + 4}}]}
-    head = json.dumps(document).encode()
-    body = head + struct.pack("<I", len(image)) + image
-    length = (("Inference-Header-Content-Length", str(len(head))),)
-    return Request("/v2/models/score/infer", "application/octet-stream", body, length)
+def _part(path: str, field: str) -> Ask:
+    return lambda image, kind: bodies.multipart(path, [image], field, kind)
 
 
 def ours(net: str, device: str = "cpu") -> Server:
-    return Server(
-        "this service",
-        ("-m", "service", "serve", "--port", str(PORT), "--device", device),
-        _raw(f"/v1/models/{net}/anomaly-score"),
-        lambda answer: float(answer["results"][0]["score"]),
-    )
+    path = f"/v1/models/{net}/anomaly-score"
+    command = ("-m", "service", "serve", "--port", str(PORT), "--device", device)
+    return Server("this service", command, _raw(path), bulk=our_bulk(path))
+
+
+def our_bulk(path: str) -> dict[str, Bulk]:
+    return {
+        "npy": lambda pixels, _: bodies.npy(path, pixels, both_ways=True),
+        "json": lambda _, images: bodies.in_json(path, images),
+        "multipart": lambda _, images: bodies.multipart(path, images),
+    }
 
 
 def peers() -> list[Server]:
-    def plain(answer: Any) -> float:
-        return float(answer["score"])
-
-    def inferred(answer: Any) -> float:
-        return float(answer["outputs"][0]["data"][0])
-
+    """Each is sent many images in the ways that it offers."""
     serve = ("-m", "bentoml", "serve", "bentoml_service:Score", "--port", str(PORT))
+    plain: dict[str, Bulk] = {
+        "npy": lambda pixels, _: bodies.npy("/npy", pixels),
+        "json": lambda _, images: bodies.in_json("/json", images),
+        "multipart": lambda _, images: bodies.multipart("/multipart", images),
+    }
+    by_type: dict[str, Bulk] = {
+        "npy": lambda pixels, _: bodies.npy("/score", pixels),
+        "json": lambda _, images: bodies.in_json("/score", images),
+        "multipart": lambda _, images: bodies.multipart("/score", images),
+    }
     return [
         Server(
             "FastAPI, naive",
             ("naive.py",),
-            _multipart("image"),
-            plain,
+            _part("/score", "image"),
             ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", "python-multipart"),
+            plain,
         ),
-        Server("MLServer 1.7.1", ("mlserver_model.py",), _in_json, inferred, ("mlserver==1.7.1",)),
+        Server(
+            "MLServer 1.7.1",
+            ("mlserver_model.py",),
+            lambda image, _: bodies.inference_json([image]),
+            ("mlserver==1.7.1",),
+            {"json": lambda _, images: bodies.inference_json(images)},
+        ),
         Server(
             "LitServe 0.2.19",
             ("litserve_server.py",),
-            _multipart("request"),
-            plain,
+            _part("/score", "request"),
             ("litserve==0.2.19", "python-multipart"),
+            {"json": plain["json"]},
         ),
-        Server("BentoML 1.4.39", serve, _raw("/score"), plain, ("bentoml==1.4.39",)),
-        Server("PyTriton 0.7.0", ("pytriton_server.py",), _in_binary, inferred, ("nvidia-pytriton==0.7.0",)),
-        Server("Ray Serve 2.60.0", ("ray_server.py",), _raw("/score"), plain, ("ray[serve]==2.60.0",)),
+        Server("BentoML 1.4.39", serve, _raw("/score"), ("bentoml==1.4.39",), plain),
+        Server(
+            "PyTriton 0.7.0",
+            ("pytriton_server.py",),
+            lambda image, _: bodies.inference_images([image]),
+            ("nvidia-pytriton==0.7.0",),
+            {
+                "npy": lambda pixels, _: bodies.inference_pixels(pixels),
+                "multipart": lambda _, images: bodies.inference_images(images),
+            },
+        ),
+        Server(
+            "Ray Serve 2.60.0", ("ray_server.py",), _raw("/score"), ("ray[serve]==2.60.0", "python-multipart"), by_type
+        ),
     ]
 
 
 def limits() -> list[Server]:
     """Servers that do nothing but read the same body."""
     return [
-        Server("empty ASGI", ("limit_asgi.py",), _raw("/score"), lambda _: 0.0),
-        Server("empty FastAPI", ("limit_fastapi.py",), _raw("/score"), lambda _: 0.0),
+        Server("empty ASGI", ("limit_asgi.py",), _raw("/score")),
+        Server("empty FastAPI", ("limit_fastapi.py",), _raw("/score")),
     ]
+
+
+def scores(answer: bytes) -> list[float]:
+    """In whichever form one of the servers says them."""
+    if answer.startswith(b"\x93NUMPY"):
+        found: list[float] = np.load(io.BytesIO(answer)).tolist()
+        return found
+    match json.loads(answer):
+        case {"results": results}:
+            return [float(result["score"]) for result in results]
+        case {"outputs": [{"data": data}]}:
+            return [float(score) for score in data]
+        case {"scores": many}:
+            return [float(score) for score in many]
+        case {"score": score}:
+            return [float(score)]
+    raise ValueError(f"no scores in {answer[:100]!r}")
 
 
 def python_of(server: Server, environments: Path) -> Path:

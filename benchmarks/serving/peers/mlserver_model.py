@@ -17,8 +17,8 @@ class Score(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        (body,) = Base64Codec.decode_input(payload.inputs[0])
-        scores = np.array([[self.scorer.of_one(body)]])
+        bodies = Base64Codec.decode_input(payload.inputs[0])
+        scores = np.array(self.scorer.of_many(bodies))[:, None]
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("score", scores)])
 
 

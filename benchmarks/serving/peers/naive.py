@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, File, UploadFile
+from fastapi import Body, FastAPI, File, UploadFile
 from score import PORT, Scorer
 
 app, scorer = FastAPI(), Scorer()
@@ -12,6 +12,21 @@ app, scorer = FastAPI(), Scorer()
 @app.post("/score")
 def score(image: Annotated[UploadFile, File()]) -> dict[str, float]:
     return {"score": scorer.of_one(image.file.read())}
+
+
+@app.post("/npy")
+def npy(body: Annotated[bytes, Body(media_type="application/x-npy")]) -> dict[str, list[float]]:
+    return {"scores": scorer.of_npy(body)}
+
+
+@app.post("/json")
+def json(images: Annotated[list[str], Body(embed=True)]) -> dict[str, list[float]]:
+    return {"scores": scorer.of_base64(images)}
+
+
+@app.post("/multipart")
+def multipart(images: Annotated[list[UploadFile], File()]) -> dict[str, list[float]]:
+    return {"scores": scorer.of_many([image.file.read() for image in images])}
 
 
 if __name__ == "__main__":

@@ -15,14 +15,24 @@ def infer(image: np.ndarray) -> dict[str, np.ndarray]:
     return {"score": np.array(scorer.score(images), dtype=np.float32)[:, None]}
 
 
+@batch
+def infer_pixels(image: np.ndarray) -> dict[str, np.ndarray]:
+    return {"score": np.array(scorer.score(image), dtype=np.float32)[:, None]}
+
+
 if __name__ == "__main__":
     config = TritonConfig(http_port=PORT, grpc_port=PORT + 1, metrics_port=PORT + 2, log_verbose=0)
     with Triton(config=config) as triton:
-        triton.bind(
-            model_name="score",
-            infer_func=infer,
-            inputs=[Tensor(name="image", dtype=bytes, shape=(1,))],
-            outputs=[Tensor(name="score", dtype=np.float32, shape=(1,))],
-            config=ModelConfig(max_batch_size=64),
-        )
+        ways = {
+            "pixels": (infer_pixels, Tensor(name="image", dtype=np.uint8, shape=scorer.shape)),
+            "score": (infer, Tensor(name="image", dtype=bytes, shape=(1,))),
+        }
+        for name, (function, tensor) in ways.items():
+            triton.bind(
+                model_name=name,
+                infer_func=function,
+                inputs=[tensor],
+                outputs=[Tensor(name="score", dtype=np.float32, shape=(1,))],
+                config=ModelConfig(max_batch_size=256),
+            )
         triton.serve()

@@ -1,5 +1,7 @@
 """Ray Serve."""
 
+from typing import Any
+
 import ray
 from ray import serve
 from score import PORT, Scorer
@@ -11,7 +13,15 @@ class Score:
     def __init__(self) -> None:
         self.scorer = Scorer()
 
-    async def __call__(self, request: Request) -> dict[str, float]:
+    async def __call__(self, request: Request) -> dict[str, Any]:
+        kind, _, _ = request.headers["content-type"].partition(";")
+        if kind == "application/x-npy":
+            return {"scores": self.scorer.of_npy(await request.body())}
+        if kind == "application/json":
+            return {"scores": self.scorer.of_base64((await request.json())["images"])}
+        if kind == "multipart/form-data":
+            form = await request.form()
+            return {"scores": self.scorer.of_many([await image.read() for image in form.getlist("images")])}
         return {"score": self.scorer.of_one(await request.body())}
 
 

@@ -1,11 +1,13 @@
-"""What every peer does between its request and its answer: one image to pixels, pixels to a score.
+"""What every peer does between its request and its answer: images to pixels, pixels to scores.
 
 Runs in the peers' own environments, with Pillow, NumPy and ONNX Runtime. The environment variables `MODEL`, `PORT` and
 `THREADS` say which graph, where, and with how many threads.
 """
 
+import base64
 import io
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
@@ -35,3 +37,12 @@ class Scorer:
 
     def of_one(self, body: bytes) -> float:
         return self.score(self.decode(body)[None])[0]
+
+    def of_many(self, bodies: Sequence[bytes]) -> list[float]:
+        return self.score(np.stack([self.decode(body) for body in bodies]))
+
+    def of_base64(self, texts: Sequence[str]) -> list[float]:
+        return self.of_many([base64.b64decode(text) for text in texts])
+
+    def of_npy(self, body: bytes) -> list[float]:
+        return self.score(np.load(io.BytesIO(body), allow_pickle=False))
