@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 
 Capability = Literal["encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify"]
 GraphName = Literal["encoder", "decoder", "scorer", "classifier"]
+Precision = Literal["float32", "float16"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -173,6 +174,7 @@ class ModelManifest(Record):
     capabilities: tuple[Capability, ...] = Field(min_length=1)
     input: InputSpec
     latent_dim: PositiveInt
+    precision: Precision = Field("float32", description="In what the graphs compute.")
     graphs: dict[GraphName, FileName]
     golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
     prior: LatentPrior | None = None

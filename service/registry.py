@@ -22,13 +22,14 @@ from service.manifest import (
     GraphName,
     MixturePrior,
     ModelManifest,
+    Precision,
 )
 from service.repository import BundlePlace, ModelRepository
 
 logger = logging.getLogger(__name__)
 
-GOLDEN_TOLERANCE = 1e-3  # of floats, absolute plus relative; a healthy GPU stays a hundred times below it
-GOLDEN_STEPS = 1  # of uint8 images
+# Of floats, absolute plus relative, and steps of uint8 images; a healthy GPU stays far below them.
+GOLDEN_TOLERANCES: Mapping[Precision, tuple[float, int]] = {"float32": (1e-3, 1), "float16": (2e-2, 3)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
             raise BundleError(f"the {name} takes {', '.join(given[0])} and gives {', '.join(given[1])}")
     golden = _golden(place.directory / manifest.golden, manifest)
     for name, session in sessions.items():
-        _test(name, session, golden)
+        _test(name, session, golden, manifest.precision)
     conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
     chain = engine.chain(sessions)
     for capability in manifest.capabilities:
@@ -104,7 +105,7 @@ def _golden(path: Path, manifest: ModelManifest) -> Tensors:
     return golden
 
 
-def _test(name: GraphName, session: Session, golden: Tensors) -> None:
+def _test(name: GraphName, session: Session, golden: Tensors, precision: Precision) -> None:
     """Run a graph on its golden inputs. Raises BundleError where an answer is another than the golden one."""
     if missing := {*session.inputs, *session.outputs} - golden.keys():
         raise BundleError(f"the golden vectors lack {', '.join(sorted(missing))} of the {name}")
@@ -113,16 +114,16 @@ def _test(name: GraphName, session: Session, golden: Tensors) -> None:
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
         raise BundleError(f"the {name} cannot be run on its golden vectors: {error}") from error
     for output, found in answers.items():
-        if not _same(found, golden[output]):
+        if not _same(found, golden[output], *GOLDEN_TOLERANCES[precision]):
             raise BundleError(f"the {name} answers its golden vectors wrongly on {session.provider}: see {output}")
 
 
-def _same(found: Array, expected: Array) -> bool:
+def _same(found: Array, expected: Array, tolerance: float, steps: int) -> bool:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     if found.dtype == np.uint8:
-        return bool((np.abs(found.astype(np.int16) - expected) <= GOLDEN_STEPS).all())
-    return bool(np.allclose(found, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE))
+        return bool((np.abs(found.astype(np.int16) - expected) <= steps).all())
+    return bool(np.allclose(found, expected, rtol=tolerance, atol=tolerance))
 
 
 class ModelRegistry:

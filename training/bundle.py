@@ -114,12 +114,15 @@ def card(manifest: ModelManifest) -> str:
     assert calibration is not None  # every recipe calibrates
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
     parity = "\n".join(f"| {name} | {value:.2g} |" for name, value in made.parity.items())
+    half, differs = "", "between ONNX Runtime and torch"
+    if manifest.precision == "float16":
+        half, differs = "; computes in float16", "from the graphs in float32"
     images = ", ".join(f"{count:,} {name}" for name, count in data.images.items())
     return f"""# {manifest.name}, version {manifest.version}
 
 {manifest.description}.
 
-- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions
+- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{half}
 - Input: {manifest.input.height}x{manifest.input.width}, {manifest.input.channels} channel(s)
 - Capabilities: {", ".join(manifest.capabilities)}
 - Anomaly score: {calibration.method}, calibrated on {len(calibration.scores):,} held-out training images
@@ -137,7 +140,7 @@ def card(manifest: ModelManifest) -> str:
 | --- | --- |
 {figures}
 
-## Largest difference between ONNX Runtime and torch
+## Largest difference {differs}
 
 | output | difference |
 | --- | --- |

@@ -49,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
     command.add_argument("--output", type=Path, metavar="DIR", help="where to write it, if not into the bundle")
 
+    halve = commands.add_parser("halve", help="publish a model again, computing in half precision for a GPU")
+    halve.add_argument("model", help="the model's name")
+    halve.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    halve.add_argument("--name", help="the new model's name, if not the model's with -fp16 behind it")
+    halve.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    halve.set_defaults(run=_halve)
+
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)
 
@@ -76,6 +83,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     figures = pipeline.evaluate_published(options.model, options.data, options.models, _tell)
     for name, value in figures.items():
         print(f"{name:32} {value:.6g}")
+    return 0
+
+
+def _halve(options: argparse.Namespace) -> int:
+    from training import pipeline
+
+    name = options.name or f"{options.model}-fp16"
+    print(f"published {pipeline.halve(options.model, name, options.data, options.models, _tell)}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def export(model: Autoencoder, spec: InputSpec, samples: Images, directory: Path
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
         _write(graph, directory / files[name])
-    compared = _with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
+    compared = with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
     return Exported(files, _parity(graphs, Graphs(directory, files), compared))
 
 
@@ -193,7 +193,7 @@ def _strip(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def _with_resized(samples: Images, spec: InputSpec) -> Images:
+def with_resized(samples: Images, spec: InputSpec) -> Images:
     """Every second image enlarged by half and brought back to size, as a request's image may be."""
     images = samples.copy()
     for image in images[1::2]:
@@ -203,22 +203,37 @@ def _with_resized(samples: Images, spec: InputSpec) -> Images:
 
 
 def _parity(graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images) -> dict[str, float]:
-    largest = {name: 0.0 for graph in graphs.values() for name in graph.outputs}
+    outputs = [name for graph in graphs.values() for name in graph.outputs]
+    largest = dict.fromkeys(outputs, 0.0)
     for size in PARITY_BATCHES:
         expected: Arrays = {"images": images[:size]}
         for graph in graphs.values():
             expected |= _run_torch(graph, expected)
-        found = exported.chain(graphs, images=images[:size])
-        for name in largest:
-            reference = expected[name].astype(np.float64)
-            scale = 1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
-            difference = np.abs(found[name].astype(np.float64) - reference).max() / scale
-            largest[name] = float(np.maximum(largest[name], difference))  # which keeps NaN, as max does not
-    for name, difference in largest.items():
-        tolerance = OTHER_TOLERANCES.get(name, FLOAT_TOLERANCE)
-        if not difference <= tolerance:
-            raise ParityError(f"{name} differs from torch by {difference:.3g}; at most {tolerance} is allowed")
+        found = differences(expected, exported.chain(graphs, images=images[:size]), outputs)
+        largest = {
+            name: float(np.maximum(largest[name], found[name])) for name in outputs
+        }  # keeps NaN, as max does not
+    check(largest, {name: OTHER_TOLERANCES.get(name, FLOAT_TOLERANCE) for name in outputs}, "torch")
     return largest
+
+
+def differences(expected: Arrays, found: Arrays, names: Iterable[str]) -> dict[str, float]:
+    """The largest difference of each output; of floats with numbers above 1, relative to the largest."""
+    largest = {}
+    for name in names:
+        reference = expected[name].astype(np.float64)
+        scale = 1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
+        largest[name] = float(np.abs(found[name].astype(np.float64) - reference).max() / scale)
+    return largest
+
+
+def check(found: Mapping[str, float], tolerances: Mapping[str, float], reference: str) -> None:
+    """Raise ParityError where a difference is larger than allowed, or is no number."""
+    for name, difference in found.items():
+        if not difference <= tolerances[name]:
+            raise ParityError(
+                f"{name} differs from {reference} by {difference:.3g}; at most {tolerances[name]} is allowed"
+            )
 
 
 @torch.no_grad()

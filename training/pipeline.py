@@ -1,6 +1,8 @@
 """From a recipe to a published bundle."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from service.manifest import (
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, distributed, export, loop, report
+from training import bundle, calibration, data, distributed, export, half, loop, report
 from training.architectures import Autoencoder, build
 from training.checkpoint import Checkpoints
 from training.data import Given, Parts, Tell
@@ -28,6 +30,8 @@ from training.losses import LIKELIHOODS
 from training.recipe import Recipe
 from training.stages import stages
 from training.tracking import Row
+
+RATE = 0.01  # of false positives, at which verdicts are compared
 
 
 def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: Tell) -> Path | None:
@@ -137,27 +141,78 @@ def evaluate_published(name: str, directory: Path | None, models: Path, tell: Te
 
     Raises TrainingError where there is no such model, or its data cannot be had.
     """
-    return _published(name, directory, models, tell)[1].figures()
+    return published(name, directory, models, tell)[1].figures()
+
+
+def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: Tell) -> Path:
+    """Publish the newest version of a model again, computing in float16, with its own calibration and figures.
+
+    Raises TrainingError where there is no such model, its data cannot be had, or float16 changes its outputs too much.
+    """
+    model, before = published(name, directory, models, tell)
+    given, spec = before.given, model.manifest.input
+    with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
+        tell("converting, and comparing with the float32 graphs")
+        graphs, parity = half.write(model, given.dataset.test.images, staging, Path(rounded))
+        tell("calibrating")
+        calibrated = calibration.calibrate(graphs, given.parts.calibration.images)
+        bundle.write_golden(graphs, given.dataset.test.images, spec, staging / bundle.GOLDEN)
+        for file in (bundle.HISTORY, bundle.PRIOR):
+            if (model.directory / file).is_file():
+                shutil.copy(model.directory / file, staging)
+        tell("evaluating on the test images")
+        after = Findings(graphs, calibrated, given, before.recipe, before.latent_dim)
+        changes = half.effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
+        metrics = after.figures() | changes
+
+        def finish(version: int) -> None:
+            provenance = model.manifest.provenance.model_copy(
+                update={
+                    "created": datetime.now(UTC).replace(microsecond=0),
+                    "git_revision": bundle.git_revision(),
+                    "libraries": bundle.library_versions(),
+                    "parity": parity,
+                }
+            )
+            manifest = model.manifest.model_copy(
+                update={
+                    "name": new_name,
+                    "version": version,
+                    "precision": "float16",
+                    "calibration": calibrated,
+                    "metrics": metrics,
+                    "provenance": provenance,
+                }
+            )
+            bundle.write_manifest(manifest, staging)
+            tell("drawing the report")
+            report.write(bundle.Published(staging), after, staging / bundle.REPORT)
+
+        return bundle.publish(staging, finish)
 
 
 def write_report(name: str, directory: Path | None, models: Path, output: Path | None, tell: Tell) -> Path:
     """Draw the report of a model's newest published version again, into the bundle or to `output`; gives the page."""
-    published, findings = _published(name, directory, models, tell)
-    return report.write(published, findings, output or published.directory / bundle.REPORT)
+    model, findings = published(name, directory, models, tell)
+    return report.write(model, findings, output or model.directory / bundle.REPORT)
 
 
-def _published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Findings]:
-    published = bundle.newest(models, name)
+def published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Findings]:
+    """The newest version of a model, and what it does on the test images of its recipe.
+
+    Raises TrainingError where there is no such model, or its data cannot be had or are others.
+    """
+    model = bundle.newest(models, name)
     try:
-        recipe = Recipe.model_validate(published.manifest.provenance.recipe)
+        recipe = Recipe.model_validate(model.manifest.provenance.recipe)
     except ValidationError as error:
         raise RecipeError(f"{name} was trained by a version whose recipes had other entries; train it again") from error
     given = load(recipe, directory, tell)
-    if given.dataset.sha256 != published.manifest.training_data.sha256:
+    if given.dataset.sha256 != model.manifest.training_data.sha256:
         raise DataError(f"the data are not those of {name}, so its test images may be among those it was trained on")
-    manifest = published.manifest
+    manifest = model.manifest
     assert manifest.calibration is not None  # every recipe calibrates
-    return published, Findings(published.graphs, manifest.calibration, given, recipe, manifest.latent_dim)
+    return model, Findings(model.graphs, manifest.calibration, given, recipe, manifest.latent_dim)
 
 
 def _silence(_: str) -> None:

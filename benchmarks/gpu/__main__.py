@@ -60,11 +60,16 @@ def main() -> None:
         results[net] = {"limit": _limit(net, device), "bare": _bare(graph, options.device, options.seconds)}
         print(f"{net}: bare session {results[net]['bare']:,.0f} images a second; by its peaks {results[net]['limit']}")
         for name, environment in OPTIONS.items() if options.device == "cuda" else [("default", {})]:
-            found = _serve(net, graph, options, environment | {"AE_MODELS": str(models)})
-            results[net][name] = found
-            print(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True)
+            results[net][name] = _told(name, _serve(net, graph, options, environment | {"AE_MODELS": str(models)}))
+        found = _serve(net, graph, options, {"AE_MODELS": str(models)}, served=nets.write_half(net, models))
+        results[net]["half precision"] = _told("half precision", found)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _told(name: str, found: Figures) -> Figures:
+    print(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True)
+    return found
 
 
 def _name(device: str) -> str:
@@ -105,8 +110,10 @@ def _bare(graph: Path, device: str, seconds: float) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _serve(net: str, graph: Path, options: argparse.Namespace, environment: dict[str, str]) -> Figures:
-    server, spec = servers.ours(net, options.device), nets.NETS[net].spec
+def _serve(
+    net: str, graph: Path, options: argparse.Namespace, environment: dict[str, str], served: str = ""
+) -> Figures:
+    server, spec = servers.ours(served or net, options.device), nets.NETS[net].spec
     single = server.ask(bodies.picture(spec.height, spec.width, "PNG"), "image/png")
     images = np.random.default_rng(1).integers(0, 256, (BODY, *spec.shape), dtype=np.uint8)
     many = bodies.npy(single.path, images, both_ways=True)

@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def render(figures: Path) -> str:
-    """The document, from `models.json`, `labels.json`, `training-speed.json` and `serving.json` in a directory."""
+    """The document, from the figures in a directory."""
     return f"""# Results
 
 Written by `python -m benchmarks.results` from the figures in [docs/results](results), which the commands below found.
@@ -103,6 +103,14 @@ masked), and from its random start; beside it a logistic regression on as many p
 deviation of three seeds.
 
 {_labels(_read(figures, "labels"))}
+
+## Half precision
+
+`python -m benchmarks.half`: what computing in float16 does to the shipped models (`python -m training halve`), every
+result rounded as a GPU rounds it. The largest differences are those of the first 1,000 test images, half of them
+resized; the rest is of all 10,000. A model whose outputs would change too much is refused.
+
+{_half(_read(figures, "half"))}
 
 ## Speed of the training loop
 
@@ -190,6 +198,26 @@ def _labels(found: dict[str, Any]) -> str:
     for count in next(iter(accuracy.values())):
         cells = [f"{_spread([100 * value for value in runs[count]], 2)} %" for runs in accuracy.values()]
         lines.append(f"| {int(count):,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _half(found: dict[str, Any]) -> str:
+    if not found:
+        return NOT_YET
+    lines = [
+        "| model | latents | intensities | grey levels | MSE | score change, median / largest | other verdicts |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, each in found.items():
+        if "refused" in each:
+            lines.append(f"| {name} | refused: {each['refused']} | | | | | |")
+            continue
+        parity, (before, after) = each["parity"], each["mse"]
+        lines.append(
+            f"| {name} | {parity['latents']:.5f} | {parity['intensities']:.4f} | {parity['reconstructions']:.0f} "
+            f"| {before:.6f} → {after:.6f} | {100 * each['score_change_median']:.2f} % / "
+            f"{100 * each['score_change_largest']:.1f} % | {100 * each['verdicts_changed_at_0.01']:.2f} % |"
+        )
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """The networks that are served: untrained, for speed does not depend on what they learnt, and of two sizes."""
 
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import onnx.compose
 import torch
 
 from service.manifest import Calibration, ErrorMapScale, InputSpec, ModelManifest, Provenance, TrainingData
-from training import bundle
+from training import bundle, half
 from training.architectures import build
 from training.architectures.convolutional import ConvolutionalConfig
 from training.export import export
@@ -41,6 +42,23 @@ def write(name: str, models: Path) -> Path:
             _write(name, staged)
             bundle.publish(staged, lambda _: None)
     return directory / "whole.onnx"
+
+
+def write_half(name: str, models: Path) -> str:
+    """Write the network's bundle in half precision beside it, if it is not there; gives its name."""
+    halved = f"{name}-fp16"
+    if not (models / halved).is_dir():
+        plain = bundle.newest(models, name)
+        with np.load(plain.directory / bundle.GOLDEN) as golden:
+            images = golden["images"]
+        with bundle.staging(models, halved) as staged, tempfile.TemporaryDirectory() as rounded:
+            graphs, parity = half.write(plain, images, staged, Path(rounded))
+            bundle.write_golden(graphs, images, plain.manifest.input, staged / bundle.GOLDEN)
+            made = plain.manifest.provenance.model_copy(update={"parity": parity})
+            changes = {"name": halved, "precision": "float16", "provenance": made}
+            bundle.write_manifest(plain.manifest.model_copy(update=changes), staged)
+            bundle.publish(staged, lambda _: None)
+    return halved
 
 
 def _write(name: str, directory: Path) -> None:

@@ -26,8 +26,10 @@ OPTIONS = {
     "train": ["--data", str(DATA), "--set", "mixture_components=2"],
     "evaluate": ["--data", str(DATA)],
     "report": ["--data", str(DATA)],
+    "halve": ["--data", str(DATA)],
     "benchmarks.models": ["--data", str(DATA), "--set", "mixture_components=2"],
     "benchmarks.labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
+    "benchmarks.half": ["--data", str(DATA)],
     "benchmarks.training": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
 }
 
@@ -38,7 +40,7 @@ def small(command: str) -> list[str]:
     runner = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}[words[0]]
     kind = next((word for word in words if word in OPTIONS), None)
     extra = list(OPTIONS[kind]) if kind else []
-    if kind == "train" or (kind or "").startswith("benchmarks"):
+    if kind in ("train", "benchmarks.models", "benchmarks.labels", "benchmarks.training"):
         extra += SMALL
     if "folder" in words:
         extra += [
@@ -72,7 +74,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_of_the_guide_work(workplace: Path) -> None:
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 14
     for command in COMMANDS:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -80,7 +82,7 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
-    assert published == {"my-stack", "sharp", "greedy", "my-photos", "shared", "mnist-undercomplete"}
+    assert published == {"my-stack", "sharp", "greedy", "my-stack-fp16", "my-photos", "shared", "mnist-undercomplete"}
     seeds = {path.parts[-3] for path in (workplace / "runs" / "study").glob(f"*/1/{MANIFEST}")}
     assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
     results = (workplace / "docs" / "results.md").read_text()

@@ -22,8 +22,9 @@ from service.repository import ModelRepository
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import tiny
-from training import bundle, cli, evaluation, export, pipeline
+from training import bundle, cli, evaluation, export, half, pipeline
 from training.architectures import Posterior
+from training.calibration import SCORE
 from training.data import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
 from training.losses import importance_weighted_loss
@@ -100,6 +101,37 @@ def test_a_published_model_can_be_measured_again(
     assert again == pytest.approx(manifest.metrics)
     assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
     assert "there is no bundle of nothing" in capsys.readouterr().err
+
+
+def test_a_model_can_be_published_again_in_half_precision(
+    published: Path, manifest: ModelManifest, tmp_path: Path
+) -> None:
+    if manifest.name == "mnist-latent2":
+        pytest.skip("float16 is too coarse for a code of two numbers")
+    shutil.copytree(published.parent, tmp_path / manifest.name)
+    path = pipeline.halve(manifest.name, "half", DATA, tmp_path, lambda _: None)
+    place = next(place for place in ModelRepository(tmp_path).places() if place.name == "half")
+    halved = ModelRepository(tmp_path).read(place)
+    assert (halved.precision, manifest.precision) == ("float16", "float32")
+    assert halved.metrics["score_change_largest"] < 0.05
+    assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
+    assert halved.provenance.recipe == manifest.provenance.recipe
+    assert "computes in float16" in (path / bundle.CARD).read_text()
+    kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
+    assert kinds - {"Cast"}  # it computes
+    for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
+        assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
+
+    with np.load(published / bundle.GOLDEN) as golden:
+        found = load(place, halved, OnnxEngine("cpu")).run(SCORE, {"images": golden["images"]}, ["scores"])
+        assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
+
+
+def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "rounded").mkdir()
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
+        half.write(bundle.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
 
 
 def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> None:

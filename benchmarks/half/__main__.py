@@ -1,0 +1,50 @@
+"""What half precision does to the shipped models: to their outputs, their errors, their scores and their verdicts.
+
+    python -m benchmarks.half [--only MODEL...] [--data DIR] [--models models] [--output docs/results/half.json]
+
+Every result is rounded to float16 as a GPU rounds it; nothing is published.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from training import calibration, evaluation, half, pipeline
+from training.errors import ParityError
+
+OUTPUT = Path("docs/results/half.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.half", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="all that are shipped unless said otherwise")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
+    options = parser.parse_args()
+    found = {}
+    for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
+        found[name] = _measure(name, options.data, options.models)
+        print(f"{name}: {found[name]}", flush=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
+    model, before = pipeline.published(name, data, models, lambda text: print(f"  {text}", flush=True))
+    images = before.given.dataset.test.images
+    with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
+        try:
+            graphs, parity = half.write(model, images, Path(written), Path(rounded))
+        except ParityError as error:
+            return {"refused": str(error)}
+        calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images)
+        after = evaluation.score(graphs, images)
+    effect = half.effect(before.calibration, before.scored.scores, calibrated, after.scores, pipeline.RATE)
+    return {"parity": parity, "mse": [float(each.errors.mean()) for each in (before.scored, after)], **effect}
+
+
+if __name__ == "__main__":
+    main()

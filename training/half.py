@@ -1,0 +1,127 @@
+"""A bundle's graphs in half precision, and what that changes.
+
+On a CPU, ONNX Runtime computes a float16 graph in float32 wherever it can. What half precision costs is therefore
+measured on graphs that compute in float32 and round every result to float16, as a GPU does.
+"""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+from onnx import ModelProto, TensorProto, shape_inference
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from service.anomaly import ConformalScores
+from service.manifest import Calibration
+from training import export
+from training.bundle import Published
+from training.data import Images
+from training.evaluation import Floats
+from training.graphs import Graphs
+
+# Float16 has 11 bits: a result is rounded by up to 0.0005 of itself, some ten times on its way through a network.
+TOLERANCES = {"reconstructions": 3.0, "intensities": 0.01, "error_maps": 0.02, "probabilities": 0.01}
+TOLERANCE = 0.002  # of all other outputs
+SAMPLES = 1000
+KEPT = "scorer"  # it sums squares that are too small for float16
+
+
+def write(
+    published: Published, samples: Images, directory: Path, rounded: Path, tolerance: float = TOLERANCE
+) -> tuple[Graphs, dict[str, float]]:
+    """Write the graphs of a bundle in half precision to `directory`, under the names that they have.
+
+    Gives graphs that round as those do, written to `rounded`, and the largest difference of each output from the
+    float32 graphs' on `samples`, uint8 (n, height, width, channels); relative to the output's largest number where that
+    is above 1. Raises ParityError where one is above its bound, which for most is `tolerance`.
+    """
+    files = published.manifest.graphs
+    for name, file in files.items():
+        model = onnx.load(published.directory / file)
+        _restore_weights(model.graph)
+        onnx.save(model if name == KEPT else _in_half(model), directory / file)
+        onnx.save(model if name == KEPT else _rounding(model), rounded / file)
+    graphs = Graphs(rounded, files)
+    spec, names = published.manifest.input, published.graphs.names
+    images = export.with_resized(np.resize(samples, (SAMPLES, *spec.shape)), spec)
+    outputs = [name for name in published.graphs.chain(names, images=images[:1]) if name != "images"]
+    expected = published.graphs.chain_in_batches(names, outputs, images=images)
+    parity = export.differences(expected, graphs.chain_in_batches(names, outputs, images=images), outputs)
+    export.check(parity, {name: TOLERANCES.get(name, tolerance) for name in parity}, "float32")
+    return graphs, parity
+
+
+def effect(
+    before: Calibration, scores_before: Floats, after: Calibration, scores: Floats, rate: float
+) -> dict[str, float]:
+    """What half precision does to the anomaly scores of the same images, by the names of a manifest's `metrics`.
+
+    The median and the largest change of a score, relative to it, and the share of verdicts at the false positive
+    `rate` that differ, each by the bundle's own calibration.
+    """
+    changes = np.abs(scores / scores_before - 1)
+    anomalous = [
+        ConformalScores(calibration).p_values(each) <= rate
+        for calibration, each in ((before, scores_before), (after, scores))
+    ]
+    return {
+        "score_change_median": float(np.median(changes)),
+        "score_change_largest": float(changes.max()),
+        f"verdicts_changed_at_{rate}": float((anomalous[0] != anomalous[1]).mean()),
+    }
+
+
+def _restore_weights(graph: onnx.GraphProto) -> None:
+    """Undo `export`'s storing of weights as float16: each is a float32 initializer again."""
+    casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast"}
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16 and tensor.name in casts:
+            node = casts[tensor.name]
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, node.output[0]))
+            graph.node.remove(node)
+
+
+def _in_half(model: ModelProto) -> ModelProto:
+    """The same graph, computing in float16 between inputs and outputs of the types that they had."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of each constant that becomes zero or is rounded
+        half: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    OnnxModel(half).topological_sort()  # the casts of the inputs stand behind their users
+    onnx.checker.check_model(half, full_check=True)
+    return half
+
+
+def _rounding(model: ModelProto) -> ModelProto:
+    """The same graph with every float32 result rounded to float16."""
+    inferred = shape_inference.infer_shapes(model).graph
+    floats = {
+        value.name
+        for value in (*inferred.value_info, *inferred.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    rounding = ModelProto()
+    rounding.CopyFrom(model)
+    nodes = [each for node in model.graph.node for each in _rounded(node, floats)]
+    del rounding.graph.node[:]
+    rounding.graph.node.extend(nodes)
+    return rounding
+
+
+def _rounded(node: onnx.NodeProto, floats: set[str]) -> Iterator[onnx.NodeProto]:
+    """The node, then two casts for each of its float32 outputs."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    yield copy
+    for place, name in enumerate(node.output):
+        if name in floats:
+            exact, half = f"{name}.exact", f"{name}.half"
+            copy.output[place] = exact
+            yield onnx.helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16)
+            yield onnx.helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT)
