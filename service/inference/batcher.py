@@ -121,6 +121,11 @@ class Batcher:
         return waiting
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._owners
+
+    @property
     def images(self) -> int:
         """How many images wait."""
         return sum(job.count - job.taken for jobs in self._owners.values() for job in jobs)

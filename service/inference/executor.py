@@ -180,7 +180,7 @@ class DeviceExecutor:
             return
         self._run(parts)
         self._deliver(part.job for part in parts)
-        if self._batcher.images:
+        if not self._batcher.empty:
             self._wake()
 
     def _work(self, parts: Sequence[Part]) -> None:
