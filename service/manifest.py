@@ -158,7 +158,10 @@ class Provenance(Record):
     recipe: dict[str, object] = Field(description="The recipe as resolved, overrides included.")
     git_revision: str | None = None
     libraries: dict[str, str]
-    parity: dict[str, float] = Field(description="Largest difference between ONNX Runtime and torch, by output.")
+    parity: dict[str, float] = Field(
+        description="Largest difference from torch, or from the graphs that were halved, by output."
+    )
+    halved_from: str | None = Field(None, description="The model and version whose graphs were halved.")
     device: str | None = Field(None, description="What it was trained on.")
     minutes: float | None = Field(None, description="How long the training took.")
 
@@ -174,7 +177,7 @@ class ModelManifest(Record):
     capabilities: tuple[Capability, ...] = Field(min_length=1)
     input: InputSpec
     latent_dim: PositiveInt
-    precision: Precision = Field("float32", description="In what the graphs compute.")
+    precision: Precision = Field("float32", description="In what the graphs compute, but for the scorer: float32.")
     graphs: dict[GraphName, FileName]
     golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
     prior: LatentPrior | None = None

@@ -64,7 +64,8 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
             raise BundleError(f"the {name} takes {', '.join(given[0])} and gives {', '.join(given[1])}")
     golden = _golden(place.directory / manifest.golden, manifest)
     for name, session in sessions.items():
-        _test(name, session, golden, manifest.precision)
+        # The scorer computes in float32 in either precision.
+        _test(name, session, golden, "float32" if name == "scorer" else manifest.precision)
     conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
     chain = engine.chain(sessions)
     for capability in manifest.capabilities:

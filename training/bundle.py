@@ -103,7 +103,9 @@ def write_manifest(manifest: ModelManifest, directory: Path) -> None:
     """Write the model card, which is made from the manifest, and the manifest with the digest of every other file."""
     (directory / CARD).write_text(card(manifest), encoding="utf-8")
     complete = manifest.model_copy(update={"files": digests(directory)})
-    text = complete.model_dump_json(indent=1, exclude_none=True)
+    # What is usual is left out, for services of before there was a choice.
+    usual = {"precision"} if complete.precision == "float32" else set()
+    text = complete.model_dump_json(indent=1, exclude_none=True, exclude=usual)
     numbers_in_one_line = re.sub(r"\[(\s+[-+.\de]+,?)+\s+\]", lambda match: re.sub(r"\s+", "", match[0]), text)
     (directory / MANIFEST).write_text(numbers_in_one_line + "\n", encoding="utf-8")
 

@@ -18,7 +18,7 @@ class DivergedError(TrainingError):
 
 
 class ParityError(TrainingError):
-    """ONNX Runtime does not answer as torch does."""
+    """Graphs do not answer as what they were made from."""
 
 
 class CheckpointError(TrainingError):

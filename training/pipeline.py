@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.manifest import (
     Capability,
     LatentPrior,
     MixturePrior,
     ModelManifest,
+    ModelName,
     Provenance,
     StandardNormal,
     TrainingData,
@@ -149,32 +150,43 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
 
     Raises TrainingError where there is no such model, its data cannot be had, or float16 changes its outputs too much.
     """
+    try:
+        TypeAdapter(ModelName).validate_python(new_name)
+    except ValidationError:
+        raise RecipeError(f"{new_name!r} cannot be a model's name: lower-case letters, digits, dots, dashes") from None
+    if new_name == name:
+        raise RecipeError(
+            f"{name} in half precision needs another name: as a version of it, it would be served instead"
+        )
     model, before = published(name, directory, models, tell)
-    given, spec = before.given, model.manifest.input
+    given, spec, source = before.given, model.manifest.input, model.manifest
+    if source.precision != "float32":
+        raise RecipeError(f"{name} computes in {source.precision} already")
     with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
         tell("converting, and comparing with the float32 graphs")
         graphs, parity = half.write(model, given.dataset.test.images, staging, Path(rounded))
         tell("calibrating")
         calibrated = calibration.calibrate(graphs, given.parts.calibration.images)
-        bundle.write_golden(graphs, given.dataset.test.images, spec, staging / bundle.GOLDEN)
-        for file in (bundle.HISTORY, bundle.PRIOR):
-            if (model.directory / file).is_file():
-                shutil.copy(model.directory / file, staging)
+        bundle.write_golden(graphs, given.dataset.test.images, spec, staging / source.golden)
+        prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
+        for file in (bundle.HISTORY, *prior):
+            shutil.copy(model.directory / file, staging)
         tell("evaluating on the test images")
         after = Findings(graphs, calibrated, given, before.recipe, before.latent_dim)
         changes = half.effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
         metrics = after.figures() | changes
 
         def finish(version: int) -> None:
-            provenance = model.manifest.provenance.model_copy(
+            provenance = source.provenance.model_copy(
                 update={
                     "created": datetime.now(UTC).replace(microsecond=0),
                     "git_revision": bundle.git_revision(),
                     "libraries": bundle.library_versions(),
                     "parity": parity,
+                    "halved_from": f"{source.name}/{source.version}",
                 }
             )
-            manifest = model.manifest.model_copy(
+            manifest = source.model_copy(
                 update={
                     "name": new_name,
                     "version": version,

@@ -81,8 +81,8 @@ def _bulk(bulk: Found) -> str:
     lines = [
         "### Many images a request",
         "",
-        "Images a second of the small network, two requests at a time. PyTriton takes the binary form of "
-        "the open inference protocol in place of npy and multipart.",
+        "Images a second of the small network, two requests at a time. This service answers npy in npy, the others "
+        "in JSON; PyTriton takes the binary form of the open inference protocol in place of npy and multipart.",
         "",
         "| server | " + " | ".join(way.replace(" ", " in ") for way in ways) + " |",
         "| --- |" + " --- |" * len(ways),
@@ -93,7 +93,7 @@ def _bulk(bulk: Found) -> str:
         lines.append(f"| {names.get(name, name)} | {' | '.join(cells)} |")
     for operation, limit in bulk["limits"].items():
         rates = " | ".join(f"{int(size) / time:,.0f} | |" for size, time in limit["session"].items())
-        lines.append(f"| bare session, `{operation}` | {rates}".replace("| |", "| | |"))
+        lines.append(f"| bare session, `{operation}` | {rates} |")
     return "\n".join(lines)
 
 

@@ -67,27 +67,28 @@ class Dispatch:
         await answer(scope, receive, send)
 
     async def _serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Incoming(scope, receive)
+        try:
+            answer = await self._attended(target, scope, Incoming(scope, receive))
+        except ServiceError as error:
+            answer = errors.answer(scope["state"]["request_id"], error)
+            if isinstance(error, Overloaded):
+                error.with_traceback(None)  # which would keep the body while the refusal waits
+                await self._refusals.turn()
+        await answer(scope, receive, send)
+
+    async def _attended(self, target: Target, scope: Scope, request: Incoming) -> Response:
+        """The answer, while the client is there. Raises DeadlineExceeded where the body does not come in time."""
         patience = scope["state"]["services"].body_limits.timeout
         presence = self._presences.enter(request, patience)
         try:
-            try:
-                answer = await self._answer(target, scope, request)
-            except asyncio.CancelledError:
-                if not presence.late:
-                    raise
-                presence.task.uncancel()
-                error = DeadlineExceeded(f"the body was not whole after {patience:g} s")
-                answer = errors.answer(scope["state"]["request_id"], error)
-            except ServiceError as error:
-                if isinstance(error, Overloaded):
-                    await self._refusals.turn()
-                answer = errors.answer(scope["state"]["request_id"], error)
-            await answer(scope, receive, send)
+            return await self._answer(target, scope, request)
         except asyncio.CancelledError:
             if presence.left:
                 raise ClientDisconnect from None
-            raise
+            if not presence.late:
+                raise
+            presence.task.uncancel()
+            raise DeadlineExceeded(f"the body was not whole after {patience:g} s") from None
         finally:
             self._presences.leave(presence)
 

@@ -24,7 +24,7 @@ class Presence:
 
     def look(self, now: float) -> None:
         if not self.request.whole:  # whoever reads the body sees whether the client leaves
-            if now >= self.began + self.patience:
+            if now >= self.began + self.patience and not self.late:
                 self.late = True
                 self.task.cancel()
         elif self.watch is None and now >= self.began + LOOK_EVERY:

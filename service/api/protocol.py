@@ -27,9 +27,9 @@ class Gathered:
         self._kept.append(data)
 
     def flush(self) -> None:
-        if self._kept:
-            self._transport.write(b"".join(self._kept))
-            self._kept.clear()
+        kept, self._kept = self._kept, []
+        if kept and not self.is_closing():
+            self._transport.write(b"".join(kept))
 
     def close(self) -> None:
         self.flush()
@@ -49,6 +49,14 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Gathered(transport))  # type: ignore[arg-type]
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # A body that ends after its answer has stopped uvicorn's timer, and nothing else would start it again.
+        if self.cycle.response_complete and not self.pipeline and self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         self.transport.flush()

@@ -116,6 +116,7 @@ def test_a_model_can_be_published_again_in_half_precision(
     assert halved.metrics["score_change_largest"] < 0.05
     assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
     assert halved.provenance.recipe == manifest.provenance.recipe
+    assert halved.provenance.halved_from == f"{manifest.name}/1"
     assert "computes in float16" in (path / bundle.CARD).read_text()
     kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
     assert kinds - {"Cast"}  # it computes
@@ -125,6 +126,20 @@ def test_a_model_can_be_published_again_in_half_precision(
     with np.load(published / bundle.GOLDEN) as golden:
         found = load(place, halved, OnnxEngine("cpu")).run(SCORE, {"images": golden["images"]}, ["scores"])
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
+
+
+def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "half" / "1")
+    document = json.loads((published / MANIFEST).read_text()) | {"precision": "float16"}
+    (tmp_path / "half" / "1" / MANIFEST).write_text(json.dumps(document))
+    for name, new_name, complaint in (
+        ("half", "quarter", "half computes in float16 already"),
+        ("half", "half", "needs another name"),
+        ("half", "../outside", "cannot be a model's name"),
+    ):
+        with pytest.raises(RecipeError, match=complaint):
+            pipeline.halve(name, new_name, DATA, tmp_path, lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 
 def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import litserve
 import numpy as np
 from fastapi import UploadFile
-from score import PORT, Scorer
+from score import BULK, PORT, Scorer
 
 
 class Api(litserve.LitAPI):
@@ -35,6 +35,6 @@ class Json(Api):
 
 
 if __name__ == "__main__":
-    apis = [Api(api_path="/score"), Json(api_path="/json")]
+    apis = [Api(api_path="/score"), *([Json(api_path="/json")] if BULK else [])]
     server = litserve.LitServer(apis, accelerator="cpu", workers_per_device=1)
     server.run(port=PORT, generate_client_file=False, num_api_servers=1, log_level="warning")

@@ -4,7 +4,7 @@ import numpy as np
 from pytriton.decorators import batch
 from pytriton.model_config import ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
-from score import PORT, Scorer
+from score import BULK, PORT, Scorer
 
 scorer = Scorer()
 
@@ -27,6 +27,8 @@ if __name__ == "__main__":
             "pixels": (infer_pixels, Tensor(name="image", dtype=np.uint8, shape=scorer.shape)),
             "score": (infer, Tensor(name="image", dtype=bytes, shape=(1,))),
         }
+        if not BULK:
+            del ways["pixels"]
         for name, (function, tensor) in ways.items():
             triton.bind(
                 model_name=name,

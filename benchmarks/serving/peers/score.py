@@ -1,7 +1,8 @@
 """What every peer does between its request and its answer: images to pixels, pixels to scores.
 
 Runs in the peers' own environments, with Pillow, NumPy and ONNX Runtime. The environment variables `MODEL`, `PORT` and
-`THREADS` say which graph, where, and with how many threads.
+`THREADS` say which graph, where, and with how many threads; `BULK` is set where many images a request will come, for
+which some peers need more processes.
 """
 
 import base64
@@ -13,6 +14,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+BULK = "BULK" in os.environ
 PORT = int(os.environ.get("PORT", "8000"))
 
 

@@ -5,24 +5,24 @@ from service.api.pace import Pace
 
 def test_a_burst_passes_at_once_and_those_behind_it_at_the_rate() -> None:
     pace = Pace(rate=10, burst=3, longest=60)
-    assert [pace.delay(5.0) for _ in range(6)] == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
+    assert [pace.book(5.0) for _ in range(6)] == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
 
 
 def test_who_comes_no_faster_than_the_rate_never_waits() -> None:
     pace = Pace(rate=10, burst=1, longest=60)
-    assert [pace.delay(0.125 * n) for n in range(50)] == [0.0] * 50
+    assert [pace.book(0.125 * n) for n in range(50)] == [0.0] * 50
 
 
 def test_after_a_quiet_time_there_is_a_burst_again_and_no_larger_one() -> None:
     pace = Pace(rate=10, burst=2, longest=60)
     for _ in range(5):
-        pace.delay(0.0)
-    assert [pace.delay(100.0) for _ in range(3)] == pytest.approx([0, 0, 0.1])
+        pace.book(0.0)
+    assert [pace.book(100.0) for _ in range(3)] == pytest.approx([0, 0, 0.1])
 
 
 def test_nobody_waits_longer_than_the_longest_and_a_crowd_is_soon_forgotten() -> None:
     pace = Pace(rate=10, burst=1, longest=0.5)
-    waits = [pace.delay(0.0) for _ in range(100)]
+    waits = [pace.book(0.0) for _ in range(100)]
     assert waits[:5] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert waits[5:] == pytest.approx([0.5] * 95)
-    assert pace.delay(0.8) == 0.0
+    assert pace.book(0.8) == 0.0

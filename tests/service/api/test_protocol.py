@@ -1,7 +1,9 @@
 import asyncio
 from typing import Any
 
-from service.api.protocol import SMALL, Gathered
+import uvicorn
+
+from service.api.protocol import SMALL, Gathered, Protocol
 
 
 class Sent:
@@ -17,7 +19,7 @@ class Sent:
         self.calls.append("closed")
 
     def is_closing(self) -> bool:
-        return False
+        return self.calls[-1:] == ["closed"]
 
     def get_extra_info(self, name: str) -> str:
         return f"the {name}"
@@ -50,6 +52,18 @@ def test_what_nobody_flushes_is_sent_in_the_next_turn_of_the_loop() -> None:
     assert asyncio.run(write()) == [b"the head of a stream"]
 
 
+def test_what_is_kept_of_a_connection_that_has_closed_is_let_go() -> None:
+    async def write() -> list[Any]:
+        transport = Sent()
+        gathered = Gathered(transport)  # type: ignore[arg-type]
+        gathered.write(b"too late")
+        transport.close()
+        await asyncio.sleep(0)
+        return transport.calls
+
+    assert asyncio.run(write()) == ["closed"]
+
+
 def test_nothing_is_lost_when_it_closes() -> None:
     async def write() -> list[Any]:
         transport = Sent()
@@ -60,3 +74,25 @@ def test_nothing_is_lost_when_it_closes() -> None:
         return transport.calls
 
     assert asyncio.run(write()) == [b"a last word", "closed"]
+
+
+def test_a_connection_whose_body_ended_after_its_answer_is_closed_when_it_idles() -> None:
+    async def refuse(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask() -> bytes:
+        config = uvicorn.Config(refuse, http=Protocol, timeout_keep_alive=1, log_config=None, lifespan="off")
+        config.load()
+        state = uvicorn.server.ServerState()
+        server = await asyncio.get_running_loop().create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\n\r\nbo")
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"dy")
+            assert await asyncio.wait_for(reader.read(), 60) == b""  # the other side has closed
+            writer.close()
+        return head
+
+    assert asyncio.run(ask()).startswith(b"HTTP/1.1 429 ")

@@ -119,6 +119,18 @@ def test_a_body_that_does_not_come_in_time_answers_504(models: Any) -> None:
     assert "the body was not whole after 0.02 s" in sent[1]["body"].decode()
 
 
+def test_a_refusal_that_waits_longer_than_the_body_may_is_still_a_refusal(models: Any) -> None:
+    client, services = application(models, request_timeout=0.05, max_images=1, max_queued_images=1)
+
+    async def crowd() -> list[list[Any]]:
+        messages = {"body": b"x", "more_body": True}
+        return await asyncio.gather(*(leave(client, services, messages) for _ in range(250)))
+
+    with services.executor.admit(1, 0):
+        sent = asyncio.run(crowd())
+    assert {start["status"] for start, _ in sent} == {429}
+
+
 def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
     client, services = application(models, max_images=1, max_queued_images=1)
     with services.executor.admit(1, 0):
