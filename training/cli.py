@@ -36,25 +36,23 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's entry")
     train.set_defaults(run=_train)
 
+    of_model = {}
     for name, run, words in (
         ("evaluate", _evaluate, "measure a published model again on its test images"),
+        ("halve", _halve, "publish a model again, computing in half precision for a GPU"),
         ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
     ):
-        command = commands.add_parser(name, help=words)
+        command = of_model[name] = commands.add_parser(name, help=words)
         command.add_argument("model", help="the model's name")
         command.add_argument(
             "--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded"
         )
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
         command.set_defaults(run=run)
-    command.add_argument("--output", type=Path, metavar="DIR", help="where to write it, if not into the bundle")
-
-    halve = commands.add_parser("halve", help="publish a model again, computing in half precision for a GPU")
-    halve.add_argument("model", help="the model's name")
-    halve.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
-    halve.add_argument("--name", help="the new model's name, if not the model's with -fp16 behind it")
-    halve.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    halve.set_defaults(run=_halve)
+    of_model["halve"].add_argument("--name", help="the new model's name, if not the model's with -fp16 behind it")
+    of_model["report"].add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write it, if not into the bundle"
+    )
 
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)

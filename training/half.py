@@ -7,6 +7,7 @@ measured on graphs that compute in float32 and round every result to float16, as
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,18 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from service.anomaly import ConformalScores
 from service.manifest import Calibration
-from training import export
+from training import calibration, export
 from training.bundle import Published
-from training.data import Images
+from training.data import Images, Tell
 from training.evaluation import Floats
+from training.findings import Findings
 from training.graphs import Graphs
 
 # Float16 has 11 bits: a result is rounded by up to 0.0005 of itself, some ten times on its way through a network.
 TOLERANCES = {"reconstructions": 3.0, "intensities": 0.01, "error_maps": 0.02, "probabilities": 0.01}
 TOLERANCE = 0.002  # of all other outputs
 SCORE_TOLERANCE = 0.01  # of the median change of a score, relative to it
+RATE = 0.01  # of false positives, at which verdicts are compared
 SAMPLES = 1000
 LARGEST = np.float32(np.finfo(np.float16).max)
 KEPT = "scorer"  # it sums squares that are too small for float16
@@ -60,6 +63,27 @@ def write(
     real = export.differences(graphs.chain(names, **few), Graphs(directory, files).chain(names, **few), outputs)
     export.check(real, {name: 2 * TOLERANCES.get(name, tolerance) for name in real}, "its rounded float32 graphs")
     return graphs, parity
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A model in half precision: what it does, how far its outputs are from the float32 graphs', and `effect`."""
+
+    findings: Findings
+    parity: dict[str, float]
+    changes: dict[str, float]
+
+
+def apply(model: Published, before: Findings, directory: Path, rounded: Path, tell: Tell) -> Halved:
+    """`write` the graphs of a bundle, calibrate them, and hold their scores of the test images against `before`."""
+    tell("converting, and comparing with the float32 graphs")
+    graphs, parity = write(model, before.given.dataset.test.images, directory, rounded)
+    tell("calibrating")
+    calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images)
+    tell("evaluating on the test images")
+    after = replace(before, graphs=graphs, calibration=calibrated)
+    changes = effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
+    return Halved(after, parity, changes)
 
 
 def effect(

@@ -32,8 +32,6 @@ from training.recipe import Recipe
 from training.stages import stages
 from training.tracking import Row
 
-RATE = 0.01  # of false positives, at which verdicts are compared
-
 
 def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: Tell) -> Path | None:
     """Train, calibrate, export, check, evaluate, draw the report and publish; gives the bundle's directory.
@@ -159,22 +157,17 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
             f"{name} in half precision needs another name: as a version of it, it would be served instead"
         )
     model, before = published(name, directory, models, tell)
-    given, spec, source = before.given, model.manifest.input, model.manifest
+    source = model.manifest
     if source.precision != "float32":
         raise RecipeError(f"{name} computes in {source.precision} already")
     with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
-        tell("converting, and comparing with the float32 graphs")
-        graphs, parity = half.write(model, given.dataset.test.images, staging, Path(rounded))
-        tell("calibrating")
-        calibrated = calibration.calibrate(graphs, given.parts.calibration.images)
-        bundle.write_golden(graphs, given.dataset.test.images, spec, staging / source.golden)
+        halved = half.apply(model, before, staging, Path(rounded), tell)
+        after = halved.findings
+        bundle.write_golden(after.graphs, after.given.dataset.test.images, source.input, staging / source.golden)
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
         for file in (bundle.HISTORY, *prior):
             shutil.copy(model.directory / file, staging)
-        tell("evaluating on the test images")
-        after = Findings(graphs, calibrated, given, before.recipe, before.latent_dim)
-        changes = half.effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
-        metrics = after.figures() | changes
+        metrics = after.figures() | halved.changes
 
         def finish(version: int) -> None:
             provenance = source.provenance.model_copy(
@@ -182,7 +175,7 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
                     "created": datetime.now(UTC).replace(microsecond=0),
                     "git_revision": bundle.git_revision(),
                     "libraries": bundle.library_versions(),
-                    "parity": parity,
+                    "parity": halved.parity,
                     "halved_from": f"{source.name}/{source.version}",
                 }
             )
@@ -191,7 +184,7 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
                     "name": new_name,
                     "version": version,
                     "precision": "float16",
-                    "calibration": calibrated,
+                    "calibration": after.calibration,
                     "metrics": metrics,
                     "provenance": provenance,
                 }

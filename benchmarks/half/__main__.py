@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from training import calibration, evaluation, half, pipeline
+from training import half, pipeline
 from training.errors import ParityError
 
 OUTPUT = Path("docs/results/half.json")
@@ -33,17 +33,17 @@ def main() -> None:
 
 
 def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
-    model, before = pipeline.published(name, data, models, lambda text: print(f"  {text}", flush=True))
-    images = before.given.dataset.test.images
+    def tell(text: str) -> None:
+        print(f"  {text}", flush=True)
+
+    model, before = pipeline.published(name, data, models, tell)
     with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
         try:
-            graphs, parity = half.write(model, images, Path(written), Path(rounded))
+            halved = half.apply(model, before, Path(written), Path(rounded), tell)
         except ParityError as error:
             return {"refused": str(error)}
-        calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images)
-        after = evaluation.score(graphs, images)
-    effect = half.effect(before.calibration, before.scored.scores, calibrated, after.scores, pipeline.RATE)
-    return {"parity": parity, "mse": [float(each.errors.mean()) for each in (before.scored, after)], **effect}
+    mse = [float(each.scored.errors.mean()) for each in (before, halved.findings)]
+    return {"parity": halved.parity, "mse": mse, **halved.changes}
 
 
 if __name__ == "__main__":

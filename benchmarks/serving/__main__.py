@@ -77,12 +77,14 @@ class Bench:
         """Many images a request of the small network, two requests at a time: one is read while the other runs."""
         spec = nets.NETS["digits"].spec
         pixels = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
+        images = [imaging.encode_png(image) for image in pixels]
+        expected = self._scores("digits", pixels)
         rounds: dict[str, list[Figures]] = {}
         for _ in range(self.rounds):
             for server in (servers.ours("digits"), *servers.peers()):
-                rounds.setdefault(server.name, []).append(self._bulk(server, server.bulk, pixels))
+                rounds.setdefault(server.name, []).append(self._bulk(server, server.bulk, pixels, images, expected))
             encode = servers.our_bulk("/v1/models/digits/encode")
-            rounds.setdefault("encode", []).append(self._bulk(servers.ours("digits"), encode, pixels, check=False))
+            rounds.setdefault("encode", []).append(self._bulk(servers.ours("digits"), encode, pixels, images))
         image, encoder = picture(28, 28, "PNG"), self.models / "digits" / "1" / "encoder.onnx"
         limits = {
             "anomaly-score": self._limits(self.graphs["digits"], image, BATCHES),
@@ -154,18 +156,22 @@ class Bench:
         print(f"  {server.name:18} {shown}", flush=True)
         return figures
 
-    def _bulk(self, server: Server, ways: Mapping[str, Bulk], pixels: np.ndarray, check: bool = True) -> Figures:
-        """Images a second, by how many a request holds and how."""
-        images = [imaging.encode_png(image) for image in pixels]
-        session = onnxruntime.InferenceSession(self.graphs["digits"], providers=["CPUExecutionProvider"])
-        (expected,) = session.run(["scores"], {"images": pixels})
+    def _bulk(
+        self,
+        server: Server,
+        ways: Mapping[str, Bulk],
+        pixels: np.ndarray,
+        images: Sequence[bytes],
+        expected: np.ndarray | None = None,
+    ) -> Figures:
+        """Images a second, by how many a request holds and how; the answers must be the expected scores, if any."""
         found: Figures = {}
         sample = server.ask(images[0], "image/png")
         with self._running(server, "digits", sample, BULK="1") as running:
             for count, (way, make) in itertools.product(BATCHES, ways.items()):
                 request = make(pixels[:count], images[:count])
                 answer = load.ask(request, PORT)
-                if check and not np.allclose(servers.scores(answer), expected[:count], rtol=1e-4):
+                if expected is not None and not np.allclose(servers.scores(answer), expected[:count], rtol=1e-4):
                     raise RuntimeError(f"{server.name} scores {count} images in {way} other than the bare session does")
                 self._load(running, request, 2, 0.5)
                 found[f"{count} {way}"] = self._load(running, request, 2)["rate"] * count
@@ -181,11 +187,16 @@ class Bench:
         decoded = Image.open(io.BytesIO(image)).convert("L" if spec.channels == 1 else "RGB")
         if decoded.size != (spec.width, spec.height):
             return  # resized in ways of their own
-        session = onnxruntime.InferenceSession(self.graphs[net], providers=["CPUExecutionProvider"])
-        (expected,) = session.run(["scores"], {"images": np.asarray(decoded).reshape(1, *spec.shape)})
+        (expected,) = self._scores(net, np.asarray(decoded).reshape(1, *spec.shape))
         (score,) = servers.scores(answer)
-        if not np.isclose(score, expected[0], rtol=1e-4):
-            raise RuntimeError(f"{server.name} gives {score}, the bare session {expected[0]}")
+        if not np.isclose(score, expected, rtol=1e-4):
+            raise RuntimeError(f"{server.name} gives {score}, the bare session {expected}")
+
+    def _scores(self, net: str, pixels: np.ndarray) -> np.ndarray:
+        """Those of the bare session."""
+        session = onnxruntime.InferenceSession(self.graphs[net], providers=["CPUExecutionProvider"])
+        scores: np.ndarray = session.run(["scores"], {"images": pixels})[0]
+        return scores
 
     def _ours(self, net: str, cores: Sequence[int] = (0,), **environment: str) -> AbstractContextManager[Running]:
         server, spec = servers.ours(net), nets.NETS[net].spec

@@ -74,26 +74,22 @@ def ours(net: str, device: str = "cpu") -> Server:
 
 
 def our_bulk(path: str) -> dict[str, Bulk]:
+    return _ways(path, path, path, both_ways=True)
+
+
+def _ways(npy: str, in_json: str, multipart: str, *, both_ways: bool = False) -> dict[str, Bulk]:
+    """Many images in each of three bodies, by the path that takes it."""
     return {
-        "npy": lambda pixels, _: bodies.npy(path, pixels, both_ways=True),
-        "json": lambda _, images: bodies.in_json(path, images),
-        "multipart": lambda _, images: bodies.multipart(path, images),
+        "npy": lambda pixels, _: bodies.npy(npy, pixels, both_ways=both_ways),
+        "json": lambda _, images: bodies.in_json(in_json, images),
+        "multipart": lambda _, images: bodies.multipart(multipart, images),
     }
 
 
 def peers() -> list[Server]:
     """Each is sent many images in the ways that it offers."""
     serve = ("-m", "bentoml", "serve", "bentoml_service:Score", "--port", str(PORT))
-    plain: dict[str, Bulk] = {
-        "npy": lambda pixels, _: bodies.npy("/npy", pixels),
-        "json": lambda _, images: bodies.in_json("/json", images),
-        "multipart": lambda _, images: bodies.multipart("/multipart", images),
-    }
-    by_type: dict[str, Bulk] = {
-        "npy": lambda pixels, _: bodies.npy("/score", pixels),
-        "json": lambda _, images: bodies.in_json("/score", images),
-        "multipart": lambda _, images: bodies.multipart("/score", images),
-    }
+    plain, by_type = _ways("/npy", "/json", "/multipart"), _ways("/score", "/score", "/score")
     return [
         Server(
             "FastAPI, naive",

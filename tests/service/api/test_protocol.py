@@ -25,12 +25,16 @@ class Sent:
         return f"the {name}"
 
 
+def gathering() -> tuple[Gathered, Sent]:
+    transport = Sent()
+    return Gathered(transport), transport  # type: ignore[arg-type]
+
+
 def test_what_is_small_is_sent_together_and_what_is_large_by_itself_in_order() -> None:
     large = bytes(SMALL + 1)
 
     async def write() -> list[Any]:
-        transport = Sent()
-        gathered = Gathered(transport)  # type: ignore[arg-type]
+        gathered, transport = gathering()
         for data in (b"head ", b"body", large, b"next ", b"one"):
             gathered.write(data)
         gathered.flush()
@@ -42,8 +46,7 @@ def test_what_is_small_is_sent_together_and_what_is_large_by_itself_in_order() -
 
 def test_what_nobody_flushes_is_sent_in_the_next_turn_of_the_loop() -> None:
     async def write() -> list[Any]:
-        transport = Sent()
-        gathered = Gathered(transport)  # type: ignore[arg-type]
+        gathered, transport = gathering()
         gathered.write(b"the head of a stream")
         assert transport.calls == []
         await asyncio.sleep(0)
@@ -54,8 +57,7 @@ def test_what_nobody_flushes_is_sent_in_the_next_turn_of_the_loop() -> None:
 
 def test_what_is_kept_of_a_connection_that_has_closed_is_let_go() -> None:
     async def write() -> list[Any]:
-        transport = Sent()
-        gathered = Gathered(transport)  # type: ignore[arg-type]
+        gathered, transport = gathering()
         gathered.write(b"too late")
         transport.close()
         await asyncio.sleep(0)
@@ -66,8 +68,7 @@ def test_what_is_kept_of_a_connection_that_has_closed_is_let_go() -> None:
 
 def test_nothing_is_lost_when_it_closes() -> None:
     async def write() -> list[Any]:
-        transport = Sent()
-        gathered = Gathered(transport)  # type: ignore[arg-type]
+        gathered, transport = gathering()
         gathered.write(b"a last word")
         gathered.close()
         assert gathered.get_extra_info("socket") == "the socket"
