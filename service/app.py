@@ -83,7 +83,7 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     for model in registry.all():
         telemetry.model(model.manifest.name, model.manifest.version, model.provider)
     telemetry.gauge("ae_images_in_flight", "Images of requests that are being answered.", lambda: executor.images)
-    telemetry.gauge("ae_bytes_in_flight", "Bytes in which these images came.", lambda: executor.bytes)
+    telemetry.gauge("ae_bytes_in_flight", "Bytes of bodies that came for these requests.", lambda: executor.bytes)
     operations = Operations(executor, limits)
     return Services(registry, executor, operations, ApiKeys(settings.api_keys), body_limits, telemetry)
 

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     max_queued_images: PositiveInt = Field(1024, description="Images in flight from which on a request gets 429.")
     max_queued_bytes: PositiveInt = Field(
-        256 * 2**20, description="Image bytes in flight from which on a request gets 429."
+        256 * 2**20, description="Bytes of bodies in flight from which on a request gets 429."
     )
     request_timeout: PositiveFloat = Field(
         30.0, description="Seconds after which a request that is not run yet gets 504."

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope
 from service import imaging
 from service.api.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from service.errors import InvalidImage, InvalidItems, InvalidLatents, InvalidParameter
+from service.inference.executor import Upload
 from service.inference.session import Array
 from service.operations import EncodedImages, Latents, check_count, each
 
@@ -47,11 +48,12 @@ class BodyLimits:
 class Incoming:
     """A request: its headers, names in lower case and lines of one name joined, and where its body comes from."""
 
-    __slots__ = ("headers", "receive", "whole")
+    __slots__ = ("headers", "receive", "upload", "whole")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, upload: Upload) -> None:
         self.headers: dict[str, str] = {}
         self.receive = receive
+        self.upload = upload
         self.whole = False  # whether all of the body has been read
         for name, value in scope["headers"]:
             key, text = name.decode("latin-1"), value.decode("latin-1")
@@ -61,15 +63,17 @@ class Incoming:
 async def read(request: Incoming, limits: BodyLimits) -> bytes:
     """The body.
 
-    Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, UnsupportedMediaType where
-    they are compressed, and ClientDisconnect where the client leaves.
+    Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, Overloaded as soon as there
+    is no place for them, UnsupportedMediaType where they are compressed, and ClientDisconnect where the client leaves.
     """
     if coding := request.headers.get("content-encoding"):
         raise UnsupportedMediaType(f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is")
     too_large = PayloadTooLarge(f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images")
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
-        raise too_large
+    if announced.isdecimal():
+        if len(announced) > 18 or int(announced) > limits.max_bytes:
+            raise too_large
+        request.upload.expect(int(announced))
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -80,6 +84,7 @@ async def read(request: Incoming, limits: BodyLimits) -> bytes:
         size += len(chunks[-1])
         if size > limits.max_bytes:
             raise too_large
+        request.upload.take(len(chunks[-1]))
         more = message.get("more_body", False)
     request.whole = True
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

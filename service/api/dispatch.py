@@ -68,7 +68,8 @@ class Dispatch:
 
     async def _serve(self, target: Target, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            answer = await self._attended(target, scope, Incoming(scope, receive))
+            with scope["state"]["services"].executor.upload() as upload:
+                answer = await self._attended(target, scope, Incoming(scope, receive, upload))
         except ServiceError as error:
             answer = errors.answer(scope["state"]["request_id"], error)
             if isinstance(error, Overloaded):

@@ -34,19 +34,42 @@ class Ran(NamedTuple):
 class Place:
     """What an admitted request holds; a class, for a generator costs several times as much to enter and to leave."""
 
-    __slots__ = ("_executor", "_images", "_size")
+    __slots__ = ("_executor", "_images")
 
-    def __init__(self, executor: "DeviceExecutor", images: int, size: int) -> None:
-        self._executor, self._images, self._size = executor, images, size
+    def __init__(self, executor: "DeviceExecutor", images: int) -> None:
+        self._executor, self._images = executor, images
 
     def __enter__(self) -> None:
-        self._executor.check_room(self._images, self._size)
+        self._executor.check_room(self._images)
         self._executor.images += self._images
-        self._executor.bytes += self._size
 
     def __exit__(self, *_: object) -> None:
         self._executor.images -= self._images
+
+
+class Upload:
+    """What the body of a request takes, as far as it has come; a class as `Place` is."""
+
+    __slots__ = ("_executor", "_size")
+
+    def __init__(self, executor: "DeviceExecutor") -> None:
+        self._executor, self._size = executor, 0
+
+    def __enter__(self) -> "Upload":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._executor.bytes -= self._size
+
+    def expect(self, size: int) -> None:
+        """Raise as `check_room` does where there is no place for so many bytes more."""
+        self._executor.check_room(0, size)
+
+    def take(self, size: int) -> None:
+        """Count bytes that have come. Raises as `check_room` does."""
+        self._executor.check_room(0, size)
+        self._executor.bytes += size
+        self._size += size
 
 
 class DeviceExecutor:
@@ -72,7 +95,7 @@ class DeviceExecutor:
         self._watch = watch
         self._short = short
         self.images = 0  # in flight
-        self.bytes = 0  # in which they came
+        self.bytes = 0  # of bodies, whole or not
         self._draining = False
         self._ended = False
         self._waiting: dict[Job, asyncio.Future[None]] = {}
@@ -89,11 +112,15 @@ class DeviceExecutor:
         if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
         if self.images + images > self._max_images or self.bytes + size > self._max_bytes:
-            raise Overloaded(f"{self.images} images of {self.bytes} bytes are in flight; try again shortly")
+            raise Overloaded(f"{self.images} images and {self.bytes} bytes are in flight; try again shortly")
 
-    def admit(self, images: int, size: int) -> "Place":
-        """Hold a place, in a `with` statement, for `images` that came in `size` bytes. Raises as `check_room` does."""
-        return Place(self, images, size)
+    def admit(self, images: int) -> Place:
+        """Hold a place for so many images, in a `with` statement. Raises as `check_room` does."""
+        return Place(self, images)
+
+    def upload(self) -> Upload:
+        """Count the bytes of a body, in a `with` statement that lasts until the request is answered."""
+        return Upload(self)
 
     async def run(self, work: Work, deadline: float) -> Ran:
         """Run the work, joined with others or in parts, and give its results in the order of its rows.

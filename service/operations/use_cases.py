@@ -134,7 +134,7 @@ class Operations:
         count = len(ends.images) if isinstance(ends, EncodedImages) else len(ends)
         if count != 2:
             raise InvalidParameter(f"interpolation is between 2 images or latents, not {count}")
-        with self._executor.admit(steps, ends.size if isinstance(ends, EncodedImages) else 0):
+        with self._executor.admit(steps):
             if isinstance(ends, EncodedImages):
                 images = await self._prepare(model, ends, timings)
                 found = await self._run(model, ["encoder"], {"images": images.pixels}, ["latents"], timings)
@@ -157,7 +157,7 @@ class Operations:
         _check_supported(model, capability)
         self._check_count(len(given.images))
         graphs = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
-        with self._executor.admit(len(given.images), given.size):
+        with self._executor.admit(len(given.images)):
             images = await self._prepare(model, given, timings)
             if original_size:
                 self._check_output(images.original_sizes)
@@ -176,7 +176,7 @@ class Operations:
             )
 
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
-        with self._executor.admit(len(latents), latents.nbytes):
+        with self._executor.admit(len(latents)):
             # What else is in a batch can change the last bits, and samples are promised to be the same to the byte.
             found = await self._run(model, ["decoder"], {"latents": latents}, ["reconstructions"], timings, alone=True)
         return found["reconstructions"]

@@ -73,10 +73,6 @@ class EncodedImages:
 
     images: Sequence[bytes] | Array
 
-    @property
-    def size(self) -> int:
-        return self.images.nbytes if isinstance(self.images, np.ndarray) else sum(map(len, self.images))
-
 
 class Images(NamedTuple):
     """Images at the model's size, uint8 (n, height, width, channels), and the size that each came in."""

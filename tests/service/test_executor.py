@@ -192,25 +192,34 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(exec
     assert ran.results["y"].tolist() == [0.5]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("images", "size"), [(6, 1), (1, 60)])
-def test_what_does_not_fit_is_refused_at_once_and_fits_again_later(
-    executor: DeviceExecutor, images: int, size: int
-) -> None:
-    with (
-        executor.admit(5, 50),
-        pytest.raises(Overloaded, match="5 images of 50 bytes are in flight"),
-        executor.admit(images, size),
-    ):
+def test_images_that_do_not_fit_are_refused_at_once_and_fit_again_later(executor: DeviceExecutor) -> None:
+    refused = pytest.raises(Overloaded, match="5 images and 0 bytes are in flight")
+    with executor.admit(5), refused, executor.admit(6):
         pass
-    with executor.admit(images, size):
-        pass
+    with executor.admit(6):
+        assert executor.images == 6
+
+
+def test_bytes_that_do_not_fit_are_refused_at_once_and_fit_again_later(executor: DeviceExecutor) -> None:
+    with executor.upload() as first, executor.upload() as second:
+        first.take(50)
+        first.take(10)
+        second.expect(40)
+        for method in (second.expect, second.take):
+            with pytest.raises(Overloaded, match="0 images and 60 bytes are in flight"):
+                method(41)
+    with executor.upload() as third:
+        third.take(100)
+        assert executor.bytes == 100
 
 
 def test_after_draining_nothing_is_admitted(executor: DeviceExecutor) -> None:
-    with executor.admit(1, 1):
+    with executor.admit(1), executor.upload() as upload:
         executor.drain()
-    with pytest.raises(ShuttingDown), executor.admit(1, 1):
-        pass
+        with pytest.raises(ShuttingDown), executor.admit(1):
+            pass
+        with pytest.raises(ShuttingDown):
+            upload.take(1)
 
 
 def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -> None:

@@ -168,7 +168,7 @@ def test_the_body_is_counted_and_not_trusted(client: TestClient) -> None:
 
 def test_a_full_queue_answers_429_at_once(models: Any) -> None:
     client, services = application(models, max_images=2, max_queued_images=2)
-    with client, services.executor.admit(2, 0):
+    with client, services.executor.admit(2):
         answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
     check_problem(answer, 429, "overloaded")
     assert int(answer.headers["retry-after"]) > 0

@@ -126,16 +126,44 @@ def test_a_refusal_that_waits_longer_than_the_body_may_is_still_a_refusal(models
         messages = {"body": b"x", "more_body": True}
         return await asyncio.gather(*(leave(client, services, messages) for _ in range(250)))
 
-    with services.executor.admit(1, 0):
+    with services.executor.admit(1):
         sent = asyncio.run(crowd())
     assert {start["status"] for start, _ in sent} == {429}
 
 
 def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
     client, services = application(models, max_images=1, max_queued_images=1)
-    with services.executor.admit(1, 0):
+    with services.executor.admit(1):
         start, _ = asyncio.run(leave(client, services, {"body": b"x", "more_body": True}))
     assert start["status"] == 429
+
+
+def test_a_body_counts_while_it_comes_and_no_longer_than_its_request(models: Any) -> None:
+    client, services = application(models)
+    counted = []
+    parts = iter([{"type": "http.request", "body": b"xyz", "more_body": True}])
+
+    async def receive() -> Any:
+        counted.append(services.executor.bytes)
+        return next(parts, {"type": "http.disconnect"})
+
+    async def send(_: Any) -> None: ...
+
+    asyncio.run(client.app(post(services), receive, send))
+    assert counted == [0, 3]
+    assert services.executor.bytes == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_bodies_for_which_there_is_no_room_are_refused_and_fit_again_later(models: Any, announced: bool) -> None:
+    client, services = application(models, max_body_bytes=1000, max_queued_bytes=1000)
+    image = png()
+    content = image if announced else iter([image])
+    with client:
+        with services.executor.upload() as upload:
+            upload.take(1001 - len(image))
+            check_problem(client.post(f"{TINY}/encode", content=content, headers=PNG), 429, "overloaded")
+        assert client.post(f"{TINY}/encode", content=image, headers=PNG).status_code == 200
 
 
 def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplog: pytest.LogCaptureFixture) -> None:
