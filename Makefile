@@ -13,8 +13,8 @@ OTHER_RUNTIME = $(if $(filter cuda,$(DEVICE)),onnxruntime,onnxruntime-gpu)
 OTHER_DEVICE = $(if $(filter cuda,$(DEVICE)),cpu,cuda)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 SERVE_EXTRAS = $(DEVICE)
-TEST_EXTRAS = $(DEVICE),training,test
-CHECK_EXTRAS = $(DEVICE),training,benchmarks,test,check
+TEST_EXTRAS = $(DEVICE),bulk,training,test
+CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
 .PHONY: help serve test check format lock clean
 

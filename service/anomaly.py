@@ -77,6 +77,12 @@ def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
 
 
+def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A heatmap (height, width) as RGB (height, width, 3): black over red and orange to white, ever lighter."""
+    colours: npt.NDArray[np.uint8] = _COLOURS[heatmap]
+    return colours
+
+
 def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
     """The boxes around 4-connected areas that are at least half bright, strongest first, `limit` at the most."""
     hot = error_map >= (scale.low + scale.high) / 2
@@ -100,3 +106,13 @@ def _label(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         if np.array_equal(spread, labels):
             return labels
         labels = spread
+
+
+def _colour_map() -> npt.NDArray[np.uint8]:
+    """256 RGB colours of rising lightness."""
+    stops = np.linspace(0, 255, 5)
+    channels = ((0, 90, 200, 255, 255), (0, 10, 50, 165, 255), (0, 90, 60, 10, 230))
+    return np.stack([np.interp(np.arange(256), stops, values) for values in channels], axis=-1).astype(np.uint8)
+
+
+_COLOURS = _colour_map()

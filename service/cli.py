@@ -1,8 +1,9 @@
-"""The command line of the online side: serve, check, schema."""
+"""The command line of the online side: serve, score, check, schema."""
 
 import argparse
 import gc
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,10 +30,9 @@ SWITCH_INTERVAL = 0.0005
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, or 1 with a message where something is wrong."""
-    options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
+    options = _parser().parse_args(arguments)
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+        settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
     except ValidationError as error:
         for wrong in error.errors():  # of the place only its first part is shown: below it may be a key
             print(f"error: setting {wrong['loc'][0] if wrong['loc'] else 's'}: {wrong['msg']}", file=sys.stderr)
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     try:
-        return int(command(settings))
+        return int(options.command(settings, options))
     except ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -56,10 +56,37 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help=_help("port"))
     serve.set_defaults(command=_serve)
 
+    score = commands.add_parser("score", help="score image files, and write a table of what was found")
+    score.add_argument(
+        "paths", nargs="*", metavar="PATH", help="files, folders, and patterns such as 'photos/**/*.png'"
+    )
+    score.add_argument("--list", metavar="FILE", help="a file that holds more paths, one a line; - is standard input")
+    score.add_argument("--model", required=True, metavar="NAME", help="the model that scores")
+    score.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the table, .csv, .jsonl or .parquet; while the "
+        "command runs, and where it is ended, FILE.partial holds what is done, and the same command goes on from there",
+    )
+    score.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a heatmap of each image to this folder")
+    score.add_argument(
+        "--false-positive-rate",
+        type=_rate,
+        default=0.01,
+        metavar="RATE",
+        help="the share of normal images that may be called anomalous (%(default)s)",
+    )
+    score.add_argument(
+        "--url", metavar="URL", help="ask the service that runs there, with the key in AE_API_KEY if it wants one"
+    )
+    score.set_defaults(command=_score)
+
     check = commands.add_parser("check", help="say of each bundle and of the device what works and what does not")
     check.set_defaults(command=_check)
 
-    for command in (serve, check):
+    for command in (serve, score, check):
         command.add_argument("--models", type=Path, metavar="DIR", help=_help("models"))
         command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_help("device"))
 
@@ -73,7 +100,14 @@ def _help(setting: str) -> str:
     return f"{field.description} ({field.default}; AE_{setting.upper()})"
 
 
-def _serve(settings: Settings) -> int:
+def _rate(text: str) -> float:
+    rate = float(text)
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return rate
+
+
+def _serve(settings: Settings, _: argparse.Namespace) -> int:
     # Set before models are loaded, for process 1 of a container ignores what it does not handle. uvicorn repeats the
     # signal that ended it, which is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -124,7 +158,29 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _check(settings: Settings) -> int:
+def _score(settings: Settings, options: argparse.Namespace) -> int:
+    from service.bulk import command  # what it needs would make a server start later
+
+    logging.configure(settings.log_format, "warning")
+    rate: float = options.false_positive_rate
+    wanted = command.Wanted(options.paths, options.list, options.model, options.output, options.heatmaps, rate)
+    wanted.check()
+    try:
+        if options.url:
+            command.remote(wanted, options.url, os.environ.get("AE_API_KEY"))
+        else:
+            services = build_services(settings.model_copy(update=command.BOUNDS))
+            try:
+                command.local(wanted, services.operations, services.registry.get(options.model))
+            finally:
+                services.executor.close()
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from {wanted.partial}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _check(settings: Settings, _: argparse.Namespace) -> int:
     print(f"device policy {settings.device}: ", end="")
     try:
         engine = build_engine(settings)
@@ -147,6 +203,6 @@ def _check(settings: Settings) -> int:
     return 1 if failures or not places else 0
 
 
-def _schema(settings: Settings) -> int:
+def _schema(settings: Settings, _: argparse.Namespace) -> int:
     print(json.dumps(create_api(assemble(settings, ModelRegistry())).openapi(), indent=2))
     return 0

@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from service import imaging
+from service.anomaly import in_colour
 from service.api.bodies import JSON, NPY
 from service.api.negotiation import PNG
 from service.errors import InvalidParameter
@@ -79,18 +80,8 @@ def classified(found: Classified) -> list[dict[str, Any]]:
 
 
 def localised(found: Localised) -> dict[str, Any]:
-    """The heatmap as a PNG in colour, black over red and orange to white, and the boxes of its bright areas."""
+    """The heatmap as a PNG in colour, and the boxes of its bright areas."""
     return {
-        "heatmap": base64_png(_COLOURS[found.heatmap]),
+        "heatmap": base64_png(in_colour(found.heatmap)),
         "regions": [asdict(region) for region in found.regions],
     }
-
-
-def _colour_map() -> Pixels:
-    """256 RGB colours of rising lightness."""
-    stops = np.linspace(0, 255, 5)
-    channels = ((0, 90, 200, 255, 255), (0, 10, 50, 165, 255), (0, 90, 60, 10, 230))
-    return np.stack([np.interp(np.arange(256), stops, values) for values in channels], axis=-1).astype(np.uint8)
-
-
-_COLOURS = _colour_map()

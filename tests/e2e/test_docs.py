@@ -23,6 +23,8 @@ def blocks(language: str) -> list[str]:
 CURLS = [block for block in blocks("bash") if block.startswith("curl")]
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith(("make", "python"))]
 
+PICTURES = ("boot", "noisy", "seven", "two")
+
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
@@ -70,7 +72,7 @@ def test_the_python_examples_print_what_they_say(server: Server, workplace: Path
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     for command in COMMANDS:
         words = command.split("#")[0].split()
         if words[0] == "make":
@@ -79,11 +81,15 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
             done = subprocess.run([*_small(words, tmp_path)], cwd=ROOT, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "my-vae" / "1" / MANIFEST).is_file()
+    rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["path", *(f"docs/images/{name}.png" for name in PICTURES)]
+    assert (tmp_path / "heatmaps" / "docs" / "images" / "boot.png.png").is_file()
 
 
 def _small(words: list[str], directory: Path) -> list[str]:
     """The command on a few images, away from the repository."""
-    command = [sys.executable, *words[1:]]
+    places = {"scores.csv": str(directory / "scores.csv"), "heatmaps": str(directory / "heatmaps")}
+    command = [sys.executable, *(places.get(word, word) for word in words[1:])]
     if "train" in words:
         command += ["--data", str(DATA), "--models", str(directory / "models"), "--runs", str(directory / "runs")]
         command += SMALL

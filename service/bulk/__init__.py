@@ -1,0 +1,1 @@
+"""Scores files in bulk: in bounded memory, and resumable after whatever ended it."""

@@ -1,0 +1,116 @@
+"""A service that runs elsewhere."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+
+from service.anomaly import Verdict
+from service.bulk.scorers import Faulty, Found, TooMuch
+from service.errors import ServiceError
+
+PATIENCE = 300.0  # seconds for which a service that does not answer is asked again
+FIRST_WAIT = 0.5  # seconds until then, where the service does not say how many; doubled each time
+LONGEST_WAIT = 10.0
+
+
+class RemoteError(ServiceError):
+    """The service that was asked cannot be had, or refuses."""
+
+
+def connected(url: str, key: str | None) -> httpx2.AsyncClient:
+    """A client of the service at `url`, with its API key if there is one."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx2.AsyncClient(base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=10.0))
+
+
+async def newest(client: httpx2.AsyncClient, model: str, patience: float = PATIENCE) -> str:
+    """The newest version of a model. Raises RemoteError where the service does not have it."""
+    answer = await _asked(client, "GET", _path(model), patience)
+    if answer.status_code != 200:
+        raise RemoteError(_said(answer))
+    return str(answer.json()["version"])
+
+
+class Remote:
+    """One version of a model of a running service."""
+
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        model: str,
+        version: str,
+        false_positive_rate: float,
+        *,
+        heatmaps: bool,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._client, self._patience, self._heatmaps = client, patience, heatmaps
+        self._path = f"{_path(model)}/versions/{version}/anomaly-score"
+        self._query = {"false_positive_rate": str(false_positive_rate), "heatmap": str(heatmaps).lower()}
+
+    async def score(self, images: Sequence[bytes]) -> list[Found]:
+        files = [("images", (str(index), image)) for index, image in enumerate(images)]
+        answer = await _asked(self._client, "POST", self._path, self._patience, params=self._query, files=files)
+        if answer.status_code != 200:
+            raise _refusal(answer)
+        return [
+            Found(
+                Verdict(result["score"], result["p_value"], result["threshold"], result["is_anomaly"]),
+                base64.b64decode(result["heatmap"]) if self._heatmaps else None,
+            )
+            for result in answer.json()["results"]
+        ]
+
+
+async def _asked(
+    client: httpx2.AsyncClient, method: str, path: str, patience: float, **request: Any
+) -> httpx2.Response:
+    """The answer of a service, which is asked again where it is full, not ready, or cannot be reached.
+
+    Raises RemoteError where that lasts for `patience` seconds.
+    """
+    until = time.monotonic() + patience
+    wait = FIRST_WAIT
+    while True:
+        try:
+            answer = await client.request(method, path, **request)
+        except httpx2.TransportError as error:
+            said = f"{type(error).__name__} {error}".strip()
+        else:
+            if answer.status_code not in (429, 502, 503, 504):
+                return answer
+            said = f"it answers {answer.status_code} {_problem(answer).get('detail', '')}".strip()
+            after = answer.headers.get("retry-after", "")
+            wait = float(after) if after.isdecimal() else wait
+        if time.monotonic() + wait > until:
+            raise RemoteError(f"{client.base_url}: {said}; the same command goes on from here")
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _path(model: str) -> str:
+    return f"/v1/models/{quote(model, safe='')}"
+
+
+def _refusal(answer: httpx2.Response) -> Exception:
+    """What to make of an answer that holds no scores."""
+    problem = _problem(answer)
+    if items := problem.get("errors"):
+        return Faulty({item["index"]: item["detail"] for item in items})
+    return TooMuch(problem.get("detail", "")) if answer.status_code == 413 else RemoteError(_said(answer))
+
+
+def _said(answer: httpx2.Response) -> str:
+    return f"{answer.request.url} answers {answer.status_code}: {_problem(answer).get('detail', answer.text[:200])}"
+
+
+def _problem(answer: httpx2.Response) -> dict[str, Any]:
+    if "json" not in answer.headers.get("content-type", ""):
+        return {}
+    document = answer.json()
+    return document if isinstance(document, dict) else {}

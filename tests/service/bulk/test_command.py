@@ -1,0 +1,240 @@
+"""The command as it is given, with the models of the process and with a service that is asked."""
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from service import cli
+from service.app import build_services, create_app
+from service.bulk import remote
+from service.settings import Settings
+
+HEADER = ["path", "score", "p_value", "threshold", "is_anomaly", "heatmap", "error"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Seven images of one brightness each, one that is none, and a file that is no image at all."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(7):
+        Image.new("L", (6, 4), 30 * index).save(folder / f"{index}.png")
+    (folder / "damaged.png").write_bytes(b"none")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def score(models: Path, photos: Path, tmp_path: Path) -> Callable[..., int]:
+    def command(*options: str, output: str = "scores.csv", sources: tuple[str, ...] = (str(photos),)) -> int:
+        where = ["--models", str(models), "--device", "cpu"]
+        return cli.main(["score", *sources, "--model", "tiny", "--output", str(tmp_path / output), *where, *options])
+
+    return command
+
+
+@pytest.fixture
+def service(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[httpx2.Request]]:
+    """Has the command talk to an application in this process; gives the requests that it made."""
+    settings = Settings(models=models, device="cpu", max_images=4, max_queued_images=64, api_keys={"secret": ("*",)})
+    services = build_services(settings)
+    app = create_app(services)
+    asked: list[httpx2.Request] = []
+
+    class Recorded(httpx2.ASGITransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            asked.append(request)
+            return await super().handle_async_request(request)
+
+    async def stated(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": {"services": services}}, receive, send)
+
+    def connected(url: str, key: str | None) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {key}"} if key else {}, transport=Recorded(stated)
+        )
+
+    monkeypatch.setattr(remote, "connected", connected)
+    yield asked
+    services.executor.close()
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        assert reader.fieldnames == HEADER
+        return [*reader]
+
+
+def answers(models: Path, photos: Path) -> list[dict[str, Any]]:
+    """What a service says of the images, one by one."""
+    services = build_services(Settings(models=models, device="cpu"))
+    with TestClient(create_app(services)) as client:
+        return [
+            client.post(
+                "/v1/models/tiny/anomaly-score?false_positive_rate=0.2",
+                content=path.read_bytes(),
+                headers={"Content-Type": "image/png"},
+            ).json()["results"][0]
+            for path in sorted(photos.glob("[0-9].png"))
+        ]
+
+
+def test_the_table_says_what_the_service_says(
+    score: Callable[..., int], models: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score("--false-positive-rate", "0.2") == 0
+    rows = table(tmp_path / "scores.csv")
+    assert [Path(row["path"]).name for row in rows] == [*(f"{index}.png" for index in range(7)), "damaged.png"]
+    found = [
+        {
+            "score": float(row["score"]),
+            "p_value": float(row["p_value"]),
+            "threshold": float(row["threshold"]),
+            "is_anomaly": row["is_anomaly"] == "true",
+        }
+        for row in rows[:7]
+    ]
+    assert found == answers(models, photos)
+    assert {row["is_anomaly"] for row in rows[:7]} == {"true", "false"}
+    assert rows[7]["error"] == "the bytes are not an image, or its header is damaged"
+    assert rows[7]["score"] == ""
+    said = capsys.readouterr()
+    anomalous = sum(row["is_anomaly"] == "true" for row in rows)
+    assert f"scores.csv: 8 images, {anomalous} anomalous, 1 that cannot be scored;" in said.out
+    assert "8/8" in said.err
+    assert not (tmp_path / "scores.csv.partial").exists()
+
+
+def test_a_service_gives_the_same_table_and_is_sent_no_more_than_it_takes(
+    score: Callable[..., int], service: list[httpx2.Request], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AE_API_KEY", "secret")
+    heat = ("--heatmaps", str(tmp_path / "heat"))
+    assert score("--url", "http://service", *heat) == 0
+    assert score(*heat, output="local.csv") == 0
+    assert table(tmp_path / "scores.csv") == table(tmp_path / "local.csv")
+    assert {request.url.path for request in service} == {
+        "/v1/models/tiny",
+        "/v1/models/tiny/versions/2/anomaly-score",
+    }
+
+
+def test_a_service_that_refuses_is_quoted(
+    score: Callable[..., int], service: list[httpx2.Request], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score("--url", "http://service") == 1
+    assert "answers 401: " in capsys.readouterr().err
+    assert len(service) == 1
+
+
+def test_heatmaps_have_the_size_of_their_images(score: Callable[..., int], photos: Path, tmp_path: Path) -> None:
+    Image.new("L", (60, 40), 200).save(photos / "large.png")
+    assert score("--heatmaps", str(tmp_path / "heat")) == 0
+    rows = {Path(row["path"]).name: row["heatmap"] for row in table(tmp_path / "scores.csv")}
+    assert rows["damaged.png"] == ""
+    shapes = {
+        name: np.asarray(Image.open(io.BytesIO(Path(path).read_bytes()))).shape for name, path in rows.items() if path
+    }
+    assert shapes == {**{f"{index}.png": (4, 6, 3) for index in range(7)}, "large.png": (40, 60, 3)}
+
+
+def test_a_list_is_read_from_a_file_and_from_standard_input(
+    score: Callable[..., int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f"{photos / '3.png'}\n{photos / 'gone.png'}\n"
+    (tmp_path / "list.txt").write_text(lines)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert score("--list", str(tmp_path / "list.txt"), output="a.csv", sources=()) == 0
+    assert score("--list", "-", output="b.csv", sources=()) == 0
+    assert table(tmp_path / "a.csv") == table(tmp_path / "b.csv")
+    assert [row["error"] for row in table(tmp_path / "a.csv")] == [
+        "",
+        "the file cannot be read: No such file or directory",
+    ]
+
+
+def test_what_an_interrupted_run_left_is_finished(
+    score: Callable[..., int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("service.bulk.outputs.write", interrupted)
+        assert score(output="scores.jsonl") == 130
+    journal = tmp_path / "scores.jsonl.partial"
+    with sqlite3.connect(journal) as rows:
+        rows.execute("UPDATE rows SET score = 7 WHERE path LIKE '%3.png'")  # so that it shows who wrote it
+    rows.close()
+    (photos / "8.png").write_bytes((photos / "3.png").read_bytes())
+    assert score(output="scores.jsonl") == 0
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert sorted(Path(line["path"]).name for line in lines) == [
+        *(f"{index}.png" for index in (*range(7), 8)),
+        "damaged.png",
+    ]
+    scores = {Path(line["path"]).name: line["score"] for line in lines}
+    assert scores["3.png"] == 7
+    assert scores["8.png"] != 7
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sources": ()}, "there is nothing to score"),
+        ({"sources": ("/gone",)}, "/gone does not exist"),
+        ({"output": "scores.txt"}, "the output ends in one of .csv, .jsonl, .parquet"),
+        ({"options": ("--list", "/gone")}, "there is no list /gone"),
+        ({"options": ("--model", "gone")}, "there is no model 'gone'"),
+        ({"options": ("--model", "tiny-vae")}, "tiny-vae was not trained to anomaly-score"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(
+    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: Any, said: str
+) -> None:
+    assert score(*options.pop("options", ()), **options) == 1
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert said in error
+    assert not [*tmp_path.glob("scores*")]
+
+
+def test_a_folder_without_images_is_an_error(
+    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert score(sources=(str(tmp_path / "empty"),)) == 1
+    assert "error: there are no images in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "many"])
+def test_a_rate_is_between_0_and_1(score: Callable[..., int], rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        score("--false-positive-rate", rate)
+    assert "--false-positive-rate" in capsys.readouterr().err
+
+
+def test_scores_are_the_same_however_many_images_there_are(
+    score: Callable[..., int], photos: Path, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (150, 4, 6), dtype=np.uint8)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(photos / f"random{index:03d}.png")
+    assert score() == 0
+    assert score(output="few.csv", sources=(str(photos / "random14*.png"),)) == 0
+    every = {row["path"]: row for row in table(tmp_path / "scores.csv")}
+    few = table(tmp_path / "few.csv")
+    assert len(few) == 10
+    assert len(every) == 158
+    assert all(row == every[row["path"]] for row in few)

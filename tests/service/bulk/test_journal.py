@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from service.bulk.journal import Journal, JournalError, Row
+
+RUN = {"model": "tiny", "version": "1"}
+GOOD = Row("a.png", 0.5, 0.25, 0.75, False, "heat/a.png.png")
+STRANGE = Row("b.png", 0.9, 0.01, 0.75, True)
+UNSURE = Row("c.png", 0.1, 1.0, None, None)
+BAD = Row("d.png", error="no image")
+
+
+def test_rows_are_read_back_in_the_order_of_the_files(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", RUN) as journal:
+        journal.write([(3, BAD), (2, UNSURE)])
+        journal.write([(0, GOOD), (1, STRANGE)])
+        assert [*journal.rows()] == [GOOD, STRANGE, UNSURE, BAD]
+        assert journal.count() == 4
+        assert journal.found() == (1, 1)
+        assert journal.done(["a.png", "x.png"]) == {"a.png"}
+
+
+def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", RUN) as journal:
+        journal.write([(0, GOOD)])
+    with Journal(tmp_path / "journal", RUN) as journal:
+        journal.write([(0, GOOD._replace(score=7.0)), (1, STRANGE)])
+        assert [*journal.rows()] == [GOOD, STRANGE]
+        journal.remove()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
+    def rows() -> object:
+        yield 0, GOOD
+        raise RuntimeError("killed")
+
+    with Journal(tmp_path / "journal", RUN) as journal:
+        with pytest.raises(RuntimeError, match="killed"):
+            journal.write(rows())  # type: ignore[arg-type]
+        assert journal.count() == 0
+
+
+def test_what_another_run_left_is_refused_and_kept(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", RUN) as journal:
+        journal.write([(0, GOOD)])
+    with pytest.raises(JournalError, match=r'unfinished run with .*"version": "1".* this one has .*"version": "2"'):
+        Journal(tmp_path / "journal", RUN | {"version": "2"})
+    with Journal(tmp_path / "journal", RUN) as journal:
+        assert journal.count() == 1
+
+
+def test_two_runs_never_write_the_same_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", RUN), pytest.raises(JournalError, match="another run writes the same output"):
+        Journal(tmp_path / "journal", RUN)
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(b"something else" * 100)
+    with pytest.raises(JournalError, match="cannot be used: file is not a database; remove it"):
+        Journal(tmp_path / "journal", RUN)
+    assert (tmp_path / "journal").read_bytes() == b"something else" * 100

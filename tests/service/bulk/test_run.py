@@ -1,0 +1,128 @@
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from service.anomaly import Verdict
+from service.bulk import run
+from service.bulk.journal import Journal, Row
+from service.bulk.run import CHUNK, Bulk
+from service.bulk.scorers import Faulty, Found, TooMuch
+from service.errors import Overloaded
+
+
+class Lengths:
+    """The score of an image is the length of its bytes; `bad` in it is a fault, and more than `most` are too much."""
+
+    def __init__(self, most: int = CHUNK) -> None:
+        self.most = most
+        self.scored: list[bytes] = []
+
+    async def score(self, images: Sequence[bytes]) -> list[Found]:
+        if len(images) > self.most or b"huge" in images:
+            raise TooMuch(f"{len(images)} are too much")
+        if faults := {index: "it is bad" for index, image in enumerate(images) if b"bad" in image}:
+            raise Faulty(faults)
+        self.scored += images
+        return [Found(Verdict(float(len(image)), 0.5, 9.0, len(image) >= 9), image) for image in images]
+
+
+def write(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{index:04d}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        path.write_bytes(b"x" * (index % 11))
+    return paths
+
+
+def score(paths: list[Path], journal: Path, scorer: Lengths, at_once: int = 3, heatmaps: Path | None = None) -> int:
+    told: list[int] = []
+    with Journal(journal, {}) as opened:
+        asyncio.run(Bulk(scorer, opened, at_once, heatmaps, told.append).run(iter(paths)))
+    return sum(told)
+
+
+def rows(journal: Path) -> list[Row]:
+    with Journal(journal, {}) as opened:
+        return [*opened.rows()]
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_every_file_has_its_row_in_order(tmp_path: Path, at_once: int) -> None:
+    paths = write(tmp_path, 3 * CHUNK + 5)
+    assert score(paths, tmp_path / "journal", Lengths(), at_once) == len(paths)
+    assert rows(tmp_path / "journal") == [
+        Row(str(path), float(index % 11), 0.5, 9.0, index % 11 >= 9) for index, path in enumerate(paths)
+    ]
+
+
+@pytest.mark.parametrize("most", [CHUNK, 3, 1])
+def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> None:
+    paths = write(tmp_path, 10)
+    paths[2].write_bytes(b"bad")
+    paths[3].write_bytes(b"huge")
+    paths[5].unlink()
+    paths[6].unlink()
+    os.mkfifo(paths[6])
+    paths[9].write_bytes(b"bad too")
+    score([*paths, tmp_path], tmp_path / "journal", Lengths(most))
+    found = {Path(row.path).name: row.error for row in rows(tmp_path / "journal") if row.error}
+    assert found == {
+        "0002.png": "it is bad",
+        "0003.png": "1 are too much",
+        "0005.png": "the file cannot be read: No such file or directory",
+        "0006.png": "the file cannot be read: it is not a regular file",
+        "0009.png": "it is bad",
+        tmp_path.name: "the file cannot be read: it is not a regular file",
+    }
+    assert [row.score for row in rows(tmp_path / "journal") if not row.error] == [0.0, 1.0, 4.0, 7.0, 8.0]
+
+
+def test_what_has_a_row_is_not_scored_again(tmp_path: Path) -> None:
+    paths = write(tmp_path, CHUNK + 20)
+    score(paths[10:70], tmp_path / "journal", Lengths())
+    again = Lengths()
+    assert score([*paths, paths[0]], tmp_path / "journal", again, at_once=1) == 24
+    assert len(again.scored) == 24
+    assert sorted(row.path for row in rows(tmp_path / "journal")) == [str(path) for path in paths]
+
+
+def test_an_error_that_is_no_images_ends_it_and_keeps_what_is_done(tmp_path: Path) -> None:
+    class Failing(Lengths):
+        async def score(self, images: Sequence[bytes]) -> list[Found]:
+            if self.scored:
+                raise Overloaded("the queue is full")
+            return await super().score(images)
+
+    paths = write(tmp_path, 3 * CHUNK)
+    with pytest.raises(Overloaded):
+        score(paths, tmp_path / "journal", Failing(), at_once=1)
+    assert len(rows(tmp_path / "journal")) == CHUNK
+
+
+def test_large_files_are_not_scored_together_and_huge_ones_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CHUNK_BYTES", 12)
+    monkeypatch.setattr(run, "LARGEST", 9)
+    paths = write(tmp_path, 11)
+    score(paths, tmp_path / "journal", Lengths(most=6))
+    assert [row.error for row in rows(tmp_path / "journal")] == [
+        *[None] * 10,
+        "the file has 10 bytes; at most 9 are read",
+    ]
+
+
+def test_heatmaps_lie_as_their_files_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work" / "photos").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    paths = [Path("photos/a.png"), Path("photos/a.jpg"), Path("../else/a.png")]
+    for path in paths:
+        path.write_bytes(str(path).encode())
+    score(paths, tmp_path / "journal", Lengths(), heatmaps=Path("heat"))
+    outside = Path("heat") / (tmp_path / "else" / "a.png.png").relative_to("/")
+    expected = [Path("heat/photos/a.png.png"), Path("heat/photos/a.jpg.png"), outside]
+    assert [Path(str(row.heatmap)) for row in rows(tmp_path / "journal")] == expected
+    assert [path.read_bytes().decode() for path in expected] == [str(path) for path in paths]

@@ -1,0 +1,60 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from service.bulk import sources
+from service.errors import InvalidParameter
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2.JPG", "b/1.png", "a.png", "notes.txt", ".hidden.png", ".git/x.png", "b/list.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def below(folder: Path, *given: str, listed: tuple[str, ...] = ()) -> list[str]:
+    found = sources.files([str(folder / name) for name in given], listed)
+    return [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in found]
+
+
+def test_of_a_folder_the_images_are_taken_in_the_order_of_their_names(folder: Path) -> None:
+    assert below(folder, "") == ["a.png", "b/1.png", "b/2.JPG"]
+
+
+def test_what_is_named_is_taken_whatever_it_is(folder: Path) -> None:
+    assert below(folder, "notes.txt", "b", listed=("gone.png\n", "\n")) == [
+        "notes.txt",
+        "b/1.png",
+        "b/2.JPG",
+        "gone.png",
+    ]
+
+
+@pytest.mark.parametrize(("pattern", "found"), [("b/*", {"b/1.png", "b/2.JPG"}), ("**/*.png", {"a.png", "b/1.png"})])
+def test_patterns_match_images(folder: Path, pattern: str, found: set[str]) -> None:
+    assert set(below(folder, pattern)) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("gone", "does not exist"), ("*.webp", "matches no image"), ("*.txt", "matches no image")]
+)
+def test_a_source_that_names_nothing_is_an_error(folder: Path, source: str, said: str) -> None:
+    sources.check([str(folder), str(folder / "*.png")])
+    with pytest.raises(InvalidParameter, match=said):
+        sources.check([str(folder), str(folder / source)])
+
+
+def test_a_name_that_is_not_utf8_has_a_label_that_is() -> None:
+    assert sources.label(Path(os.fsdecode(b"a\xff.png"))) == "a\\xff.png"
+
+
+def test_only_regular_files_have_a_size(tmp_path: Path) -> None:
+    (tmp_path / "three").write_bytes(b"abc")
+    assert sources.size(tmp_path / "three") == 3
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(OSError, match=r"not a regular file|No such file"):
+            sources.size(path)
