@@ -38,8 +38,9 @@ class ConformalScores:
 
     def __init__(self, calibration: Calibration) -> None:
         self.method = calibration.method
-        # A list, for a few scores are found faster in it than in an array.
-        self._scores: list[float] = np.asarray(calibration.scores, dtype=np.float32).tolist()
+        self.scores: npt.NDArray[np.float32] = np.asarray(calibration.scores, dtype=np.float32)
+        # A list too, for a few scores are found faster in it than in an array.
+        self._scores: list[float] = self.scores.tolist()
         self._threshold = lru_cache(maxsize=64)(self.threshold)
 
     def p_value(self, score: float) -> float:
@@ -49,7 +50,9 @@ class ConformalScores:
 
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
         """The p-value of each score: (m,) -> (m,)."""
-        return np.array([self.p_value(score) for score in scores.astype(np.float32).tolist()])
+        n = len(self.scores)
+        p_values: npt.NDArray[np.float64] = (1 + n - np.searchsorted(self.scores, scores.astype(np.float32))) / (n + 1)
+        return p_values
 
     def threshold(self, false_positive_rate: float) -> float | None:
         """The smallest float32 score whose p-value is at most the rate; None where n is too small for that rate."""

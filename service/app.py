@@ -27,6 +27,7 @@ from service.api.routes import (
     sample,
 )
 from service.api.security import ApiKeys
+from service.drift import P_VALUES
 from service.inference.engine import OnnxEngine
 from service.inference.executor import SHORT, SHORT_ON_ONE_CORE, DeviceExecutor
 from service.inference.providers import GpuOptions
@@ -84,6 +85,14 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
         telemetry.model(model.manifest.name, model.manifest.version, model.provider)
     telemetry.gauge("ae_images_in_flight", "Images of requests that are being answered.", lambda: executor.images)
     telemetry.gauge("ae_bytes_in_flight", "Bytes of bodies that came for these requests.", lambda: executor.bytes)
+    telemetry.scores(
+        P_VALUES,
+        lambda: [
+            (model.manifest.name, model.manifest.version, model.drift.figures())
+            for model in registry.all()
+            if model.drift
+        ],
+    )
     operations = Operations(executor, limits)
     return Services(registry, executor, operations, ApiKeys(settings.api_keys), body_limits, telemetry)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from service.anomaly import ConformalScores
+from service.drift import Drift
 from service.errors import BundleError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.chain import Chain
 from service.inference.engine import Engine
@@ -41,6 +42,7 @@ class LoadedModel:
     chain: Chain
     prior: Prior | None
     conformal: ConformalScores | None
+    drift: Drift | None  # where there is a calibration
 
     @property
     def provider(self) -> str:
@@ -71,7 +73,8 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
     for capability in manifest.capabilities:
         used = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
         chain.warm_up(used, sorted(INPUTS[used[0]]), RESULTS[capability])
-    return LoadedModel(manifest, sessions, chain, _prior(manifest, place.directory), conformal)
+    drift = Drift(conformal) if conformal else None
+    return LoadedModel(manifest, sessions, chain, _prior(manifest, place.directory), conformal, drift)
 
 
 def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:

@@ -112,6 +112,8 @@ class Operations:
         outputs = [*RESULTS["anomaly-score"], "error_maps"] if localise else RESULTS["anomaly-score"]
         images, found = await self._chain(model, "anomaly-score", given, outputs, timings, original_size=localise)
         assert model.conformal is not None  # the manifest promises a calibration with the capability
+        assert model.drift is not None
+        model.drift.add(found["scores"], false_positive_rate)
         method = model.conformal.method
         verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
         if not localise:

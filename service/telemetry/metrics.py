@@ -1,12 +1,34 @@
 """What Prometheus is told: requests, batches, and what is in flight."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OTHER = ("other", "")  # the operation and model of a request that names none
+
+
+class ScoreFigures(Protocol):
+    """What became of the scores of a model: counts of images, and of p-values by bins that Prometheus is told of."""
+
+    @property
+    def images(self) -> int: ...
+    @property
+    def anomalous(self) -> int: ...
+    @property
+    def p_values(self) -> Sequence[int]: ...
+    @property
+    def sum(self) -> float: ...
+    @property
+    def stability(self) -> float | None: ...
+
+
+Scores = Callable[[], Iterable[tuple[str, int, ScoreFigures]]]  # by model and version
 
 
 class Metrics:
@@ -41,6 +63,10 @@ class Metrics:
         """Add a gauge that is read whenever it is asked for."""
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
+    def scores(self, bins: Sequence[float], read: Scores) -> None:
+        """Add what `read` gives of the scores whenever it is asked for; `bins` are the upper ends of the p-values'."""
+        self._registry.register(_ScoreCollector(bins, read))
+
     def model(self, name: str, version: int, provider: str) -> None:
         """Say that a model is ready."""
         self._models.labels(name, version, provider).set(1)
@@ -68,3 +94,28 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
+
+
+class _ScoreCollector(Collector):
+    """Counts are kept where the scores are: to count each p-value here would cost more than to find it."""
+
+    def __init__(self, bins: Sequence[float], read: Scores) -> None:
+        self._bins, self._read = [str(end) for end in bins], read
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("model", "version")
+        images = CounterMetricFamily("ae_scored_images", "Images scored.", labels=labels)
+        anomalous = CounterMetricFamily("ae_anomalous_images", "Images called anomalous.", labels=labels)
+        p_values = HistogramMetricFamily(
+            "ae_p_value", "P-values: uniform for images like calibration's.", labels=labels
+        )
+        stability = GaugeMetricFamily("ae_score_psi", "Population stability index of recent scores.", labels=labels)
+        for name, version, figures in self._read():
+            of = (name, str(version))
+            images.add_metric(of, figures.images)
+            anomalous.add_metric(of, figures.anomalous)
+            counts = [*zip(self._bins, accumulate(figures.p_values), strict=True), ("+Inf", figures.images)]
+            p_values.add_metric(of, counts, figures.sum)
+            if figures.stability is not None:
+                stability.add_metric(of, figures.stability)
+        yield from (images, anomalous, p_values, stability)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from service.anomaly import ConformalScores
+from service.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift
+from service.manifest import Calibration, ErrorMapScale
+
+
+def drift(calibrated: np.ndarray) -> Drift:
+    scores = tuple(sorted(calibrated.astype(np.float32).tolist()))
+    return Drift(ConformalScores(Calibration(method="any", scores=scores, error_map=ErrorMapScale(low=0, high=1))))
+
+
+def normal(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, size=count).astype(np.float32)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, AT_ONCE, 1000])
+def test_images_verdicts_and_p_values_are_counted_however_they_come(at_once: int) -> None:
+    calibrated, scores = normal(999, 0), normal(1000, 1, mean=1.0)
+    followed = drift(calibrated)
+    for start in range(0, len(scores), at_once):
+        followed.add(scores[start : start + at_once], 0.05)
+    figures = followed.figures()
+    p_values = np.array([(1 + np.count_nonzero(calibrated >= score)) / 1000 for score in scores])
+    assert figures.images == 1000
+    assert figures.anomalous == np.count_nonzero(p_values <= 0.05) > 100
+    assert np.cumsum(figures.p_values).tolist() == [np.count_nonzero(p_values <= end) for end in P_VALUES]
+    assert figures.sum == pytest.approx(p_values.sum())
+
+
+def test_each_request_counts_at_its_own_rate() -> None:
+    followed = drift(np.arange(99))
+    followed.add(np.array([97.5], np.float32), 0.01)
+    followed.add(np.array([97.5], np.float32), 0.02)
+    assert followed.figures().anomalous == 1
+
+
+def test_the_index_is_near_nothing_for_images_like_those_of_calibration() -> None:
+    found = []
+    for seed in range(20):
+        followed = drift(normal(5000, 100 + seed))
+        followed.add(normal(RECENT, seed), 0.01)
+        found.append(followed.figures().stability or 0.0)
+    assert np.mean(found) == pytest.approx(9 * (1 / RECENT + 1 / 5000), rel=0.3)
+
+
+def test_the_index_is_that_of_its_definition_and_forgets_what_is_long_ago() -> None:
+    followed = drift(np.arange(1000))
+    followed.add(np.full(RECENT, 1e9, np.float32), 0.01)
+    shares = np.full(10, 0.5)
+    shares[-1] += RECENT
+    shares /= shares.sum()
+    assert followed.figures().stability == pytest.approx(np.sum((shares - 0.1) * np.log(shares / 0.1)))
+    followed.add(np.arange(RECENT, dtype=np.float32), 0.01)
+    assert followed.figures().stability == pytest.approx(0, abs=1e-6)
+
+
+def test_of_few_images_there_is_no_index() -> None:
+    followed = drift(normal(100, 0))
+    assert followed.figures().stability is None
+    followed.add(normal(FEWEST - 1, 1), 0.01)
+    assert followed.figures().stability is None
+    followed.add(normal(1, 2), 0.01)
+    assert followed.figures().stability is not None
+
+
+def test_scores_that_are_all_alike_are_no_drift_from_their_like() -> None:
+    followed = drift(np.zeros(50))
+    followed.add(np.zeros(FEWEST, np.float32), 0.01)
+    assert followed.figures().stability == pytest.approx(0, abs=0.01)
