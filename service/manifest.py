@@ -151,6 +151,14 @@ class TrainingData(Record):
     sha256: dict[str, Sha256] = Field(description="Digest of each file that was read.")
 
 
+class Recalibration(Record):
+    """On what a published model was calibrated anew."""
+
+    source: str = Field(description="The model and version that it was.")
+    images: PositiveInt
+    sha256: Sha256 = Field(description="Of all paths and bytes.")
+
+
 class Provenance(Record):
     """How the bundle came to be."""
 
@@ -162,6 +170,7 @@ class Provenance(Record):
         description="Largest difference from torch, or from the graphs that were halved, by output."
     )
     halved_from: str | None = Field(None, description="The model and version whose graphs were halved.")
+    recalibrated: Recalibration | None = None
     device: str | None = Field(None, description="What it was trained on.")
     minutes: float | None = Field(None, description="How long the training took.")
 

@@ -119,6 +119,11 @@ def card(manifest: ModelManifest) -> str:
     half, differs = "", "between ONNX Runtime and torch"
     if manifest.precision == "float16":
         half, differs = "; computes in float16", "from the graphs in float32"
+    calibrated_on = f"{len(calibration.scores):,} held-out training images"
+    if made.recalibrated:
+        calibrated_on = (
+            f"{made.recalibrated.images:,} other images, after training ({made.recalibrated.source} was not)"
+        )
     images = ", ".join(f"{count:,} {name}" for name, count in data.images.items())
     return f"""# {manifest.name}, version {manifest.version}
 
@@ -127,7 +132,7 @@ def card(manifest: ModelManifest) -> str:
 - Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{half}
 - Input: {manifest.input.height}x{manifest.input.width}, {manifest.input.channels} channel(s)
 - Capabilities: {", ".join(manifest.capabilities)}
-- Anomaly score: {calibration.method}, calibrated on {len(calibration.scores):,} held-out training images
+- Anomaly score: {calibration.method}, calibrated on {calibrated_on}
 - Data: {data.name}; {images}; {data.source}; licence: {data.licence}
 - Made {made.created:%Y-%m-%d} from git revision {made.git_revision or "unknown"}
 - Trained in {made.minutes} minutes on {made.device}

@@ -40,13 +40,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, words in (
         ("evaluate", _evaluate, "measure a published model again on its test images"),
         ("halve", _halve, "publish a model again, computing in half precision for a GPU"),
+        ("calibrate", _calibrate, "publish a model again, calibrated on other normal images, without training"),
         ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
     ):
         command = of_model[name] = commands.add_parser(name, help=words)
         command.add_argument("model", help="the model's name")
-        command.add_argument(
-            "--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded"
-        )
+        folder = run is _calibrate
+        help_text = "a folder of normal images" if folder else "where the data are; without it they are downloaded"
+        command.add_argument("--data", type=Path, metavar="DIR", required=folder, help=help_text)
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
         command.set_defaults(run=run)
     of_model["halve"].add_argument("--name", help="the new model's name, if not the model's with -fp16 behind it")
@@ -84,11 +85,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _calibrate(options: argparse.Namespace) -> int:
+    from training import variants
+
+    print(f"published {variants.recalibrate(options.model, options.data, options.models, _tell)}")
+    return 0
+
+
 def _halve(options: argparse.Namespace) -> int:
-    from training import pipeline
+    from training import variants
 
     name = options.name or f"{options.model}-fp16"
-    print(f"published {pipeline.halve(options.model, name, options.data, options.models, _tell)}")
+    print(f"published {variants.halve(options.model, name, options.data, options.models, _tell)}")
     return 0
 
 

@@ -1,26 +1,23 @@
 """From a recipe to a published bundle."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from service.manifest import (
     Capability,
     LatentPrior,
     MixturePrior,
     ModelManifest,
-    ModelName,
     Provenance,
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, distributed, export, half, loop, report
+from training import bundle, calibration, data, distributed, export, loop, report
 from training.architectures import Autoencoder, build
 from training.checkpoint import Checkpoints
 from training.data import Given, Parts, Tell
@@ -141,59 +138,6 @@ def evaluate_published(name: str, directory: Path | None, models: Path, tell: Te
     Raises TrainingError where there is no such model, or its data cannot be had.
     """
     return published(name, directory, models, tell)[1].figures()
-
-
-def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: Tell) -> Path:
-    """Publish the newest version of a model again, computing in float16, with its own calibration and figures.
-
-    Raises TrainingError where there is no such model, its data cannot be had, or float16 changes its outputs too much.
-    """
-    try:
-        TypeAdapter(ModelName).validate_python(new_name)
-    except ValidationError:
-        raise RecipeError(f"{new_name!r} cannot be a model's name: lower-case letters, digits, dots, dashes") from None
-    if new_name == name:
-        raise RecipeError(
-            f"{name} in half precision needs another name: as a version of it, it would be served instead"
-        )
-    model, before = published(name, directory, models, tell)
-    source = model.manifest
-    if source.precision != "float32":
-        raise RecipeError(f"{name} computes in {source.precision} already")
-    with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
-        halved = half.apply(model, before, staging, Path(rounded), tell)
-        after = halved.findings
-        bundle.write_golden(after.graphs, after.given.dataset.test.images, source.input, staging / source.golden)
-        prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
-        for file in (bundle.HISTORY, *prior):
-            shutil.copy(model.directory / file, staging)
-        metrics = after.figures() | halved.changes
-
-        def finish(version: int) -> None:
-            provenance = source.provenance.model_copy(
-                update={
-                    "created": datetime.now(UTC).replace(microsecond=0),
-                    "git_revision": bundle.git_revision(),
-                    "libraries": bundle.library_versions(),
-                    "parity": halved.parity,
-                    "halved_from": f"{source.name}/{source.version}",
-                }
-            )
-            manifest = source.model_copy(
-                update={
-                    "name": new_name,
-                    "version": version,
-                    "precision": "float16",
-                    "calibration": after.calibration,
-                    "metrics": metrics,
-                    "provenance": provenance,
-                }
-            )
-            bundle.write_manifest(manifest, staging)
-            tell("drawing the report")
-            report.write(bundle.Published(staging), after, staging / bundle.REPORT)
-
-        return bundle.publish(staging, finish)
 
 
 def write_report(name: str, directory: Path | None, models: Path, output: Path | None, tell: Tell) -> Path:

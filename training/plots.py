@@ -153,18 +153,15 @@ def interpolations(model: Published, images: Images, pairs: int = 4) -> Figure:
     return grid(np.concatenate([decode(model, path) for path in paths]), COLUMNS)
 
 
-def error_histogram(
-    normal: Floats, outliers: Floats | None, name: str | None, calibration: Calibration, rates: Sequence[float]
-) -> Figure:
-    """Anomaly scores of test images and of outliers, and the calibrated thresholds at some false positive rates."""
+def error_histogram(scores: Mapping[str, Floats], calibration: Calibration, rates: Sequence[float]) -> Figure:
+    """Anomaly scores of several sets of images, and the calibrated thresholds at some false positive rates."""
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    drawn = [normal] if outliers is None else [normal, outliers]
-    drawn = [np.maximum(scores, 1e-9) for scores in drawn]  # 0 has no place on a logarithmic axis
-    every = np.concatenate(drawn)
+    drawn = {name: np.maximum(of, 1e-9) for name, of in scores.items()}  # 0 has no place on a logarithmic axis
+    every = np.concatenate([*drawn.values()])
     bins = np.geomspace(every.min(), every.max(), 80).tolist()
-    for scores, label in zip(drawn, ("test images", f"{name} (not seen in training)"), strict=False):
-        axes.hist(scores, bins, alpha=0.7, density=True, label=label)
+    for name, of in drawn.items():
+        axes.hist(of, bins, alpha=0.7, density=True, label=name)
     conformal = ConformalScores(calibration)
     for rate, style in zip(rates, ("--", ":"), strict=False):
         threshold = conformal.threshold(rate)

@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from service.latents import NormalPrior, Prior
+from service.manifest import Calibration
 from training import calibration, evaluation, plots
 from training.bundle import Published
 from training.data import Given, Images
@@ -30,9 +31,27 @@ class Picture(NamedTuple):
 
 def write(model: Published, findings: Findings, directory: Path) -> Path:
     """Draw all that there is to see of a bundle on its test images; gives the page."""
+    return _write(model, _pictures(model, findings), directory)
+
+
+def write_calibration(model: Published, normal: Images, directory: Path) -> Path:
+    """Draw what a calibration on these images came to; gives the page."""
+    calibrated = model.manifest.calibration
+    assert calibrated is not None  # it has just been made
+    shown = normal[: plots.COLUMNS]
+    rows = {"calibration images": shown, "reconstructed": plots.reconstruct(model, shown)}
+    scores = {"calibration images": np.array(calibrated.scores)}
+    pictures = (
+        Picture("reconstructions", "Reconstructions", "Of the first calibration images.", plots.rows(rows)),
+        _scores(scores, calibrated),
+    )
+    return _write(model, pictures, directory)
+
+
+def _write(model: Published, pictures: Iterable[Picture], directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     sections = []
-    for picture in _pictures(model, findings):
+    for picture in pictures:
         path = directory / f"{picture.name}.png"
         plots.save(picture.figure, path)
         inline = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -81,15 +100,19 @@ def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
         "interpolations", "Interpolations", "Straight paths between latents.", plots.interpolations(model, test.images)
     )
 
-    calibrated, scores = findings.calibration, findings.scored.scores
-    histogram = plots.error_histogram(
-        scores, findings.outlier_scores, recipe.data.outliers, calibrated, evaluation.RATES
-    )
-    yield Picture("scores", "Anomaly scores", f"The {calibrated.method}, and the thresholds at two rates.", histogram)
+    scores = {"test images": findings.scored.scores}
+    if findings.outlier_scores is not None:
+        scores[f"{recipe.data.outliers} (not seen in training)"] = findings.outlier_scores
+    yield _scores(scores, findings.calibration)
 
     if classes := model.manifest.classes:
         figure = plots.confusion_matrix(findings.confusion, classes)
         yield Picture("confusion", "Confusion matrix", "Of the test images.", figure)
+
+
+def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibration) -> Picture:
+    histogram = plots.error_histogram(scores, calibrated, evaluation.RATES)
+    return Picture("scores", "Anomaly scores", f"The {calibrated.method}, and the thresholds at two rates.", histogram)
 
 
 def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:

@@ -66,7 +66,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "photos").mkdir()
     (directory / "docs").mkdir()
     generator = np.random.default_rng(0)
-    for index in range(24):
+    for index in range(60):
         picture = generator.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
         Image.fromarray(picture).save(directory / "photos" / f"{index}.png")
     Image.new("L", (9, 9)).save(directory / "photos" / "grey.png")
@@ -74,7 +74,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_of_the_guide_work(workplace: Path) -> None:
-    assert len(COMMANDS) == 14
+    assert len(COMMANDS) == 15
     for command in COMMANDS:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -83,6 +83,7 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
     assert published == {"my-stack", "sharp", "greedy", "my-stack-fp16", "my-photos", "shared", "mnist-undercomplete"}
+    assert (workplace / "models" / "my-photos" / "2" / MANIFEST).is_file()
     seeds = {path.parts[-3] for path in (workplace / "runs" / "study").glob(f"*/1/{MANIFEST}")}
     assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
     results = (workplace / "docs" / "results.md").read_text()

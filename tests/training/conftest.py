@@ -1,11 +1,13 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from service.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
-from training import data, loop, recipe
+from training import data, loop, pipeline, recipe
 from training.architectures import Autoencoder, build
 from training.checkpoint import Checkpoints
 from training.data import Split
@@ -15,6 +17,13 @@ from training.stages import stages
 from training.tracking import Row
 
 CPU = Process(torch.device("cpu"))
+SMALL = {
+    "mnist-undercomplete": [],
+    "mnist-denoising": ["architecture.code_channels=1"],
+    "mnist-vae": ["evaluation.importance_samples=50", "evaluation.images=3"],
+    "mnist-classifier": ["architecture.latent_dim=4"],
+    "mnist-latent2": [],
+}
 
 
 @pytest.fixture
@@ -32,6 +41,24 @@ def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
     if recipe.load(name).classifier:
         small += ["classifier.training.epochs=2", "classifier.training.batch_size=32"]
     return recipe.load(name, [*small, "evaluation.importance_samples=0", "mixture_components=2", *overrides])
+
+
+def run(recipe: Recipe, data: Path, directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
+    path = pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
+    assert path is not None  # only the first of several processes publishes
+    return path
+
+
+@pytest.fixture(scope="session", params=SMALL)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("out")
+    recipe = tiny(request.param, *SMALL[request.param])
+    return run(recipe, DATA, directory)
+
+
+@pytest.fixture
+def manifest(published: Path) -> ModelManifest:
+    return ModelManifest.model_validate_json((published / MANIFEST).read_bytes())
 
 
 def train(recipe: Recipe, images: Split, runs: Path, process: Process = CPU) -> tuple[Autoencoder, list[Row]]:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,40 +20,13 @@ from service.registry import load
 from service.repository import ModelRepository
 from tests.conftest import DATA
 from tests.idx import write_idx
-from tests.training.conftest import tiny
-from training import bundle, cli, evaluation, export, half, pipeline
+from tests.training.conftest import run, tiny
+from training import bundle, cli, evaluation, export, pipeline
 from training.architectures import Posterior
-from training.calibration import SCORE
 from training.data import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
 from training.losses import importance_weighted_loss
 from training.recipe import Recipe
-
-SMALL = {
-    "mnist-undercomplete": [],
-    "mnist-denoising": ["architecture.code_channels=1"],
-    "mnist-vae": ["evaluation.importance_samples=50", "evaluation.images=3"],
-    "mnist-classifier": ["architecture.latent_dim=4"],
-    "mnist-latent2": [],
-}
-
-
-@pytest.fixture(scope="module", params=SMALL)
-def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("out")
-    recipe = tiny(request.param, *SMALL[request.param])
-    return run(recipe, DATA, directory)
-
-
-def run(recipe: Recipe, data: Path, directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
-    path = pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
-    assert path is not None  # only the first of several processes publishes
-    return path
-
-
-@pytest.fixture
-def manifest(published: Path) -> ModelManifest:
-    return ModelManifest.model_validate_json((published / MANIFEST).read_bytes())
 
 
 def test_the_service_takes_the_bundle(published: Path) -> None:
@@ -101,52 +73,6 @@ def test_a_published_model_can_be_measured_again(
     assert again == pytest.approx(manifest.metrics)
     assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
     assert "there is no bundle of nothing" in capsys.readouterr().err
-
-
-def test_a_model_can_be_published_again_in_half_precision(
-    published: Path, manifest: ModelManifest, tmp_path: Path
-) -> None:
-    if manifest.name == "mnist-latent2":
-        pytest.skip("float16 is too coarse for a code of two numbers")
-    shutil.copytree(published.parent, tmp_path / manifest.name)
-    path = pipeline.halve(manifest.name, "half", DATA, tmp_path, lambda _: None)
-    place = next(place for place in ModelRepository(tmp_path).places() if place.name == "half")
-    halved = ModelRepository(tmp_path).read(place)
-    assert (halved.precision, manifest.precision) == ("float16", "float32")
-    assert halved.metrics["score_change_largest"] < 0.05
-    assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
-    assert halved.provenance.recipe == manifest.provenance.recipe
-    assert halved.provenance.halved_from == f"{manifest.name}/1"
-    assert "computes in float16" in (path / bundle.CARD).read_text()
-    kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
-    assert kinds - {"Cast"}  # it computes
-    for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
-        assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
-
-    with np.load(published / bundle.GOLDEN) as golden:
-        found = load(place, halved, OnnxEngine("cpu")).run(SCORE, {"images": golden["images"]}, ["scores"])
-        assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
-
-
-def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, tmp_path: Path) -> None:
-    shutil.copytree(published, tmp_path / "half" / "1")
-    document = json.loads((published / MANIFEST).read_text()) | {"precision": "float16"}
-    (tmp_path / "half" / "1" / MANIFEST).write_text(json.dumps(document))
-    for name, new_name, complaint in (
-        ("half", "quarter", "half computes in float16 already"),
-        ("half", "half", "needs another name"),
-        ("half", "../outside", "cannot be a model's name"),
-    ):
-        with pytest.raises(RecipeError, match=complaint):
-            pipeline.halve(name, new_name, DATA, tmp_path, lambda _: None)
-    assert [path.name for path in tmp_path.iterdir()] == ["half"]
-
-
-def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path, tmp_path: Path) -> None:
-    (tmp_path / "rounded").mkdir()
-    images = np.zeros((2, 28, 28, 1), np.uint8)
-    with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
-        half.write(bundle.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
 
 
 def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Bundles made of published ones: in half precision, and calibrated anew."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from service.inference.engine import OnnxEngine
+from service.manifest import MANIFEST, ModelManifest
+from service.registry import load
+from service.repository import ModelRepository
+from tests.conftest import DATA
+from training import bundle, cli, half, variants
+from training.calibration import SCORE
+from training.data import load_test
+from training.errors import DataError, ParityError, RecipeError
+
+
+def test_a_model_can_be_published_again_in_half_precision(
+    published: Path, manifest: ModelManifest, tmp_path: Path
+) -> None:
+    if manifest.name == "mnist-latent2":
+        pytest.skip("float16 is too coarse for a code of two numbers")
+    shutil.copytree(published.parent, tmp_path / manifest.name)
+    path = variants.halve(manifest.name, "half", DATA, tmp_path, lambda _: None)
+    place = next(place for place in ModelRepository(tmp_path).places() if place.name == "half")
+    halved = ModelRepository(tmp_path).read(place)
+    assert (halved.precision, manifest.precision) == ("float16", "float32")
+    assert halved.metrics["score_change_largest"] < 0.05
+    assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
+    assert halved.provenance.recipe == manifest.provenance.recipe
+    assert halved.provenance.halved_from == f"{manifest.name}/1"
+    assert "computes in float16" in (path / bundle.CARD).read_text()
+    kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
+    assert kinds - {"Cast"}  # it computes
+    for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
+        assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
+
+    with np.load(published / bundle.GOLDEN) as golden:
+        found = load(place, halved, OnnxEngine("cpu")).run(SCORE, {"images": golden["images"]}, ["scores"])
+        assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
+
+
+def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published, tmp_path / "half" / "1")
+    document = json.loads((published / MANIFEST).read_text()) | {"precision": "float16"}
+    (tmp_path / "half" / "1" / MANIFEST).write_text(json.dumps(document))
+    for name, new_name, complaint in (
+        ("half", "quarter", "half computes in float16 already"),
+        ("half", "half", "needs another name"),
+        ("half", "../outside", "cannot be a model's name"),
+    ):
+        with pytest.raises(RecipeError, match=complaint):
+            variants.halve(name, new_name, DATA, tmp_path, lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["half"]
+
+
+def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "rounded").mkdir()
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
+        half.write(bundle.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """Sixty digits as large pictures, and a file that is none."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for index, digit in enumerate(load_test("mnist", DATA).images[:60]):
+        Image.fromarray(digit[..., 0]).resize((56, 56)).convert("RGB").save(folder / f"{index:02d}.png")
+    (folder / "60.png").write_bytes(b"none")
+    return folder
+
+
+def test_a_model_is_calibrated_anew_and_is_the_same_model(
+    published: Path, manifest: ModelManifest, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(published.parent, models / manifest.name)
+    assert cli.main(["calibrate", manifest.name, "--data", str(digits), "--models", str(models)]) == 0
+    said = capsys.readouterr().out
+    assert "60.png: the bytes are not an image" in said
+    assert "rates from 0.016 on" in said
+    (_, place) = ModelRepository(models).places()
+    again = ModelRepository(models).read(place)
+    assert place.version == 2
+    assert manifest.calibration
+    assert again.calibration
+    assert len(again.calibration.scores) == 60
+    assert again.calibration.scores != manifest.calibration.scores
+    assert {file: again.files[file] for file in manifest.files if file != bundle.CARD} == {
+        file: digest for file, digest in manifest.files.items() if file != bundle.CARD
+    }
+    made = again.provenance.recalibrated
+    assert made
+    assert (made.source, made.images) == (f"{manifest.name}/1", 60)
+    assert again.provenance.recipe == manifest.provenance.recipe
+    assert not any("false_positive" in name for name in again.metrics)
+    assert again.metrics["mse"] == manifest.metrics["mse"]
+    card = (models / manifest.name / "2" / bundle.CARD).read_text()
+    assert f"calibrated on 60 other images, after training ({manifest.name}/1 was not)" in card
+    for picture in ("index.html", "reconstructions.png", "scores.png"):
+        assert (models / manifest.name / "2" / bundle.REPORT / picture).is_file()
+    loaded = load(place, again, OnnxEngine("cpu"))
+    assert loaded.conformal
+    assert loaded.conformal.threshold(0.02) is not None
+
+
+def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Path) -> None:
+    for path in sorted(digits.iterdir())[40:]:
+        path.unlink()
+    models = published.parent.parent
+    with pytest.raises(DataError, match="holds 40 images; at least 50 are needed"):
+        variants.recalibrate(published.parent.name, digits, models, lambda _: None)
+    assert [path.name for path in published.parent.iterdir()] == ["1"]

@@ -1,0 +1,100 @@
+"""Bundles that are made of published ones, without training: in half precision, or calibrated anew."""
+
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from service.manifest import MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
+from training import bundle, calibration, folder, half, pipeline, report
+from training.data import Tell
+from training.errors import DataError, RecipeError
+
+FEWEST = 50  # images to calibrate on: with fewer, p-values would be too coarse and too much chance
+
+
+def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: Tell) -> Path:
+    """Publish the newest version of a model again, computing in float16, with its own calibration and figures.
+
+    Raises TrainingError where there is no such model, its data cannot be had, or float16 changes its outputs too much.
+    """
+    try:
+        TypeAdapter(ModelName).validate_python(new_name)
+    except ValidationError:
+        raise RecipeError(f"{new_name!r} cannot be a model's name: lower-case letters, digits, dots, dashes") from None
+    if new_name == name:
+        raise RecipeError(
+            f"{name} in half precision needs another name: as a version of it, it would be served instead"
+        )
+    model, before = pipeline.published(name, directory, models, tell)
+    source = model.manifest
+    if source.precision != "float32":
+        raise RecipeError(f"{name} computes in {source.precision} already")
+    with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
+        halved = half.apply(model, before, staging, Path(rounded), tell)
+        after = halved.findings
+        bundle.write_golden(after.graphs, after.given.dataset.test.images, source.input, staging / source.golden)
+        prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
+        for file in (bundle.HISTORY, *prior):
+            shutil.copy(model.directory / file, staging)
+        changes = {
+            "name": new_name,
+            "precision": "float16",
+            "calibration": after.calibration,
+            "metrics": after.figures() | halved.changes,
+            "provenance": _made_of(
+                source,
+                libraries=bundle.library_versions(),
+                parity=halved.parity,
+                halved_from=f"{source.name}/{source.version}",
+            ),
+        }
+
+        def finish(version: int) -> None:
+            bundle.write_manifest(source.model_copy(update=changes | {"version": version}), staging)
+            tell("drawing the report")
+            report.write(bundle.Published(staging), after, staging / bundle.REPORT)
+
+        return bundle.publish(staging, finish)
+
+
+def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
+    """Publish the newest version of a model again, calibrated on the images below a directory, which are normal ones.
+
+    What cannot be read there is told of and left out. Raises TrainingError where there is no such model, or too few
+    images.
+    """
+    model = bundle.newest(models, name)
+    source = model.manifest
+    normal = folder.read(directory, source.input, "convert", tell)
+    count = len(normal.images)
+    if count < FEWEST:
+        raise DataError(f"{directory} holds {count} images; at least {FEWEST} are needed to calibrate on")
+    tell(f"scoring {count} images; rates from {1 / (count + 1):.2g} on can be asked for then")
+    calibrated = calibration.calibrate(model.graphs, normal.images)
+    changes = {
+        "calibration": calibrated,
+        "metrics": {key: value for key, value in source.metrics.items() if not key.startswith("false_positive_rate")},
+        "provenance": _made_of(
+            source,
+            recalibrated=Recalibration(source=f"{source.name}/{source.version}", images=count, sha256=normal.sha256),
+        ),
+    }
+    with bundle.staging(models, name) as staging:
+        for file in source.files:
+            shutil.copy(model.directory / file, staging)
+
+        def finish(version: int) -> None:
+            bundle.write_manifest(source.model_copy(update=changes | {"version": version}), staging)
+            tell("drawing the report")
+            report.write_calibration(bundle.Published(staging), normal.images, staging / bundle.REPORT)
+
+        return bundle.publish(staging, finish)
+
+
+def _made_of(source: ModelManifest, **changes: Any) -> Provenance:
+    now = {"created": datetime.now(UTC).replace(microsecond=0), "git_revision": bundle.git_revision()}
+    return source.provenance.model_copy(update=now | changes)
