@@ -171,11 +171,12 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
         else:
             services = build_services(settings.model_copy(update=command.BOUNDS))
             try:
-                command.local(wanted, services.operations, services.registry.get(options.model))
+                command.local(wanted, services.operations, services.registry, settings.models)
             finally:
                 services.executor.close()
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {wanted.partial}", file=sys.stderr)
+        goes_on = f"; the same command goes on from {wanted.partial}" if wanted.partial.exists() else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
     return 0
 

@@ -1,8 +1,10 @@
 """The rows that are done, in a database beside the output: whatever ends the program leaves whole rows, each once."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -15,7 +17,7 @@ class JournalError(ServiceError):
 
 
 class Row(NamedTuple):
-    """What became of a file: a verdict, or the error for which there is none."""
+    """What became of a file: a verdict, or the error for which there is none. Paths are as the system names them."""
 
     path: str
     score: float | None = None
@@ -36,7 +38,10 @@ class Journal:
         is in use or something else.
         """
         self._path, self._removed = path, False
-        self._rows = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._rows = _opened(path)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path} cannot be written: {error}") from None
         try:
             self._begin(json.dumps(run, sort_keys=True))
         except sqlite3.DatabaseError as error:
@@ -68,16 +73,23 @@ class Journal:
 
     def done(self, paths: Collection[str]) -> set[str]:
         """Those of the paths that have a row."""
-        marks = ",".join("?" * len(paths))
-        return {path for (path,) in self._rows.execute(f"SELECT path FROM rows WHERE path IN ({marks})", [*paths])}
+        marks, keys = ",".join("?" * len(paths)), map(os.fsencode, paths)
+        return {
+            os.fsdecode(key) for (key,) in self._rows.execute(f"SELECT path FROM rows WHERE path IN ({marks})", [*keys])
+        }
 
     def write(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Keep rows, each with its position among all files: all of them or, where the program ends, none."""
-        self._rows.execute("BEGIN")
-        with self._rows:
-            self._rows.executemany(
-                "INSERT OR IGNORE INTO rows VALUES (?,?,?,?,?,?,?,?)", [(at, *row) for at, row in rows]
-            )
+        """Keep rows, each with its position among all files: all of them or, where the program ends, none.
+
+        Raises JournalError where they cannot be written, as on a full disk.
+        """
+        kept = [(at, os.fsencode(row.path), *row[1:5], _key(row.heatmap), row.error) for at, row in rows]
+        try:
+            self._rows.execute("BEGIN")
+            with self._rows:
+                self._rows.executemany("INSERT OR IGNORE INTO rows VALUES (?,?,?,?,?,?,?,?)", kept)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self._path} cannot be written: {error}") from None
 
     def rows(self) -> Iterator[Row]:
         """All rows in the order of the files."""
@@ -85,7 +97,8 @@ class Journal:
             "SELECT * FROM rows ORDER BY position, path"
         ):
             verdict = None if is_anomaly is None else bool(is_anomaly)
-            yield Row(path, score, p_value, threshold, verdict, heatmap, error)
+            place = None if heatmap is None else os.fsdecode(heatmap)
+            yield Row(os.fsdecode(path), score, p_value, threshold, verdict, place, error)
 
     def remove(self) -> None:
         """Close it and leave nothing of it."""
@@ -100,13 +113,34 @@ class Journal:
         self._rows.execute("BEGIN EXCLUSIVE")
         with self._rows:
             self._rows.execute("CREATE TABLE IF NOT EXISTS run (text TEXT NOT NULL)")
-            columns = "score REAL, p_value REAL, threshold REAL, is_anomaly INTEGER, heatmap TEXT, error TEXT"
-            self._rows.execute(f"CREATE TABLE IF NOT EXISTS rows (position INTEGER, path TEXT PRIMARY KEY, {columns})")
+            columns = "score REAL, p_value REAL, threshold REAL, is_anomaly INTEGER, heatmap BLOB, error TEXT"
+            self._rows.execute(f"CREATE TABLE IF NOT EXISTS rows (position INTEGER, path BLOB PRIMARY KEY, {columns})")
             earlier = self._rows.execute("SELECT text FROM run").fetchone()
             if earlier is None:
                 self._rows.execute("INSERT INTO run VALUES (?)", [run])
             elif earlier[0] != run:
+                was, now = json.loads(earlier[0]), json.loads(run)
+                others = ", ".join(key for key in sorted({*was, *now}) if was.get(key) != now.get(key))
                 raise JournalError(
-                    f"{self._path} is of an unfinished run with {earlier[0]}, and this one has {run}: "
-                    "finish that, remove the file, or choose another output"
+                    f"{self._path} is of an unfinished run with another {others}: "
+                    "give the same command again, remove the file, or choose another output"
                 )
+
+
+def earlier(path: Path) -> dict[str, object]:
+    """What all rows of an unfinished run have in common; empty where there is none that can be read."""
+    if not path.is_file():
+        return {}
+    with closing(_opened(path)) as rows, suppress(sqlite3.Error, TypeError, ValueError):
+        (text,) = rows.execute("SELECT text FROM run").fetchone()
+        run = json.loads(text)
+        return run if isinstance(run, dict) else {}
+    return {}
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def _key(path: str | None) -> bytes | None:
+    return None if path is None else os.fsencode(path)

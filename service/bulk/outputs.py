@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import orjson
 
 from service.bulk.journal import Row
-from service.errors import InvalidParameter
+from service.bulk.sources import label
+from service.errors import InvalidParameter, ServiceError
 
 AT_ONCE = 10_000  # rows of a Parquet file's group, and of memory
+
+
+class OutputError(ServiceError):
+    """What was found cannot be written."""
 
 
 def check(path: Path, *, resumed: bool) -> None:
@@ -27,16 +33,27 @@ def check(path: Path, *, resumed: bool) -> None:
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows, or leave no file."""
+    """Write all rows, or leave no file. Raises ServiceError where it cannot be written."""
     partial = path.with_name(f".{path.name}.writing")
-    WRITERS[path.suffix.lower()](rows, partial)
-    partial.replace(path)
+    try:
+        WRITERS[path.suffix.lower()]((_as_text(row) for row in rows), partial)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _as_text(row: Row) -> Row:
+    return row._replace(path=label(row.path), heatmap=None if row.heatmap is None else label(row.heatmap))
 
 
 def _csv(rows: Iterable[Row], path: Path) -> None:
-    """Empty where there is no value, `true` and `false` for verdicts."""
+    """As RFC 4180 has it; empty where there is no value, `true` and `false` for verdicts."""
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(stream)
         writer.writerow(Row._fields)
         writer.writerows([str(each).lower() if isinstance(each, bool) else each for each in row] for row in rows)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,9 @@ import httpx2
 
 from service.anomaly import Verdict
 from service.bulk.scorers import Faulty, Found, TooMuch
-from service.errors import ServiceError
+from service.errors import InvalidParameter, ServiceError
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 300.0  # seconds for which a service that does not answer is asked again
 FIRST_WAIT = 0.5  # seconds until then, where the service does not say how many; doubled each time
@@ -23,9 +26,16 @@ class RemoteError(ServiceError):
 
 
 def connected(url: str, key: str | None) -> httpx2.AsyncClient:
-    """A client of the service at `url`, with its API key if there is one."""
+    """A client of the service at `url`, with its API key if there is one. Raises InvalidParameter."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidParameter(f"{url!r} is no address: it begins with http:// or https://")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise InvalidParameter("the key in AE_API_KEY holds what no key does; is there an end of line in it?")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx2.AsyncClient(base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=10.0))
+    try:
+        return httpx2.AsyncClient(base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=10.0))
+    except httpx2.InvalidURL as error:
+        raise InvalidParameter(f"{url!r} is no address: {error}") from None
 
 
 async def newest(client: httpx2.AsyncClient, model: str, patience: float = PATIENCE) -> str:
@@ -56,15 +66,19 @@ class Remote:
     async def score(self, images: Sequence[bytes]) -> list[Found]:
         files = [("images", (str(index), image)) for index, image in enumerate(images)]
         answer = await _asked(self._client, "POST", self._path, self._patience, params=self._query, files=files)
-        if answer.status_code != 200:
-            raise _refusal(answer)
-        return [
-            Found(
-                Verdict(result["score"], result["p_value"], result["threshold"], result["is_anomaly"]),
-                base64.b64decode(result["heatmap"]) if self._heatmaps else None,
-            )
-            for result in answer.json()["results"]
-        ]
+        try:
+            if answer.status_code != 200:
+                raise _refusal(answer, len(images))
+            found = [self._found(result) for result in answer.json()["results"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RemoteError(f"{answer.request.url} answers what is no answer of this service: {error!r}") from None
+        if len(found) != len(images):
+            raise RemoteError(f"{answer.request.url} answers {len(found)} results for {len(images)} images")
+        return found
+
+    def _found(self, result: dict[str, Any]) -> Found:
+        verdict = Verdict(result["score"], result["p_value"], result["threshold"], result["is_anomaly"])
+        return Found(verdict, base64.b64decode(result["heatmap"]) if self._heatmaps else None)
 
 
 async def _asked(
@@ -79,14 +93,19 @@ async def _asked(
     while True:
         try:
             answer = await client.request(method, path, **request)
+        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
+            raise RemoteError(f"{client.base_url} cannot be asked: {error}") from None
         except httpx2.TransportError as error:
             said = f"{type(error).__name__} {error}".strip()
+            logger.warning("%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience)
         else:
-            if answer.status_code not in (429, 502, 503, 504):
+            if answer.status_code not in (429, 502, 503):
                 return answer
             said = f"it answers {answer.status_code} {_problem(answer).get('detail', '')}".strip()
             after = answer.headers.get("retry-after", "")
             wait = float(after) if after.isdecimal() else wait
+            if answer.status_code != 429:
+                logger.warning("%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience)
         if time.monotonic() + wait > until:
             raise RemoteError(f"{client.base_url}: {said}; the same command goes on from here")
         await asyncio.sleep(wait)
@@ -97,12 +116,15 @@ def _path(model: str) -> str:
     return f"/v1/models/{quote(model, safe='')}"
 
 
-def _refusal(answer: httpx2.Response) -> Exception:
-    """What to make of an answer that holds no scores."""
-    problem = _problem(answer)
-    if items := problem.get("errors"):
-        return Faulty({item["index"]: item["detail"] for item in items})
-    return TooMuch(problem.get("detail", "")) if answer.status_code == 413 else RemoteError(_said(answer))
+def _refusal(answer: httpx2.Response, count: int) -> Exception:
+    """What to make of an answer that holds no scores. Raises what other answers than the service's own lead to."""
+    if items := _problem(answer).get("errors"):
+        faults = {int(item["index"]): str(item["detail"]) for item in items}
+        if not faults.keys() <= set(range(count)):
+            raise ValueError(f"of {count} images those at {sorted(faults)} are at fault")
+        return Faulty(faults)
+    # An image can be too large, take too long or meet a defect; which one it is shows when fewer are sent.
+    return TooMuch(_said(answer)) if answer.status_code in (413, 500, 504) else RemoteError(_said(answer))
 
 
 def _said(answer: httpx2.Response) -> str:
@@ -112,5 +134,8 @@ def _said(answer: httpx2.Response) -> str:
 def _problem(answer: httpx2.Response) -> dict[str, Any]:
     if "json" not in answer.headers.get("content-type", ""):
         return {}
-    document = answer.json()
+    try:
+        document = answer.json()
+    except ValueError:
+        return {}
     return document if isinstance(document, dict) else {}

@@ -1,20 +1,26 @@
 """From files to rows: several chunks at a time, each read, scored and written down."""
 
 import asyncio
+import errno
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from service.bulk import sources
 from service.bulk.journal import Journal, Row
+from service.bulk.outputs import OutputError
 from service.bulk.scorers import Faulty, Found, Scorer, TooMuch
+
+Result = TypeVar("Result")
 
 CHUNK = 64  # images of a chunk at the most
 CHUNK_BYTES = 8 * 2**20  # from which on a chunk is not made longer
-LARGEST = 2**30  # bytes of a file, beyond which it is not read
+LARGEST = 128 * 2**20  # bytes of a file, beyond which it is not read
+OUTSIDE = "_outside"  # the folder of heatmaps of files that are not below the working directory
 
 
 class File(NamedTuple):
@@ -22,21 +28,25 @@ class File(NamedTuple):
 
     position: int
     path: Path
-    label: str
 
 
-@dataclass(frozen=True)
 class Bulk:
     """Scores files into a journal, `at_once` chunks at a time; heatmaps go to a folder if there is one.
 
     `tell` hears how many rows each chunk brought.
     """
 
-    scorer: Scorer
-    journal: Journal
-    at_once: int
-    heatmaps: Path | None
-    tell: Callable[[int], object]
+    def __init__(
+        self,
+        scorer: Scorer,
+        journal: Journal,
+        at_once: int,
+        heatmaps: Path | None,
+        tell: Callable[[int], object],
+    ) -> None:
+        self._scorer, self._journal, self._at_once = scorer, journal, at_once
+        self._heatmaps, self._tell = heatmaps, tell
+        self._most = CHUNK  # images that the scorer is asked of at a time; fewer where that was too much
 
     async def run(self, files: Iterator[Path]) -> None:
         """Score every file that has no row yet. Raises ServiceError where going on is useless; what is done is kept."""
@@ -45,15 +55,15 @@ class Bulk:
         async def work() -> None:
             while True:
                 async with turn:
-                    chunk = await asyncio.to_thread(next, chunks, None)
+                    chunk = await _in_daemon(lambda: next(chunks, None))
                 if chunk is None:
                     return
-                done = self.journal.done([file.label for file in chunk])
-                rows = await self._rows([file for file in chunk if file.label not in done])
-                self.journal.write(rows)
-                self.tell(len(rows))
+                done = self._journal.done([str(file.path) for file in chunk])
+                rows = await self._rows([file for file in chunk if str(file.path) not in done])
+                self._journal.write(rows)
+                self._tell(len(rows))
 
-        tasks = [asyncio.create_task(work()) for _ in range(self.at_once)]
+        tasks = [asyncio.create_task(work()) for _ in range(self._at_once)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -63,47 +73,47 @@ class Bulk:
 
     async def _rows(self, files: Sequence[File]) -> list[tuple[int, Row]]:
         read = await asyncio.to_thread(lambda: [_read(file.path) for file in files])
-        outcomes: list[Found | str] = [""] * len(files)
-        images: dict[int, bytes] = {}
-        for index, data in enumerate(read):
-            if isinstance(data, bytes):
-                images[index] = data
-            else:
-                outcomes[index] = data
-        for index, outcome in (await self._outcomes(images)).items():
-            outcomes[index] = outcome
+        images = {at: data for at, data in enumerate(read) if isinstance(data, bytes)}
+        outcomes: dict[int, Found | str] = {at: data for at, data in enumerate(read) if isinstance(data, str)}
+        outcomes |= await self._outcomes(images)
         return await asyncio.to_thread(
-            lambda: [(file.position, self._row(file, of)) for file, of in zip(files, outcomes, strict=True)]
+            lambda: [(file.position, self._row(file.path, outcomes[at])) for at, file in enumerate(files)]
         )
 
-    async def _outcomes(self, images: Mapping[int, bytes]) -> dict[int, Found | str]:
+    async def _outcomes(self, left: dict[int, bytes]) -> dict[int, Found | str]:
         """What comes of each image: what the scorer found, or what is wrong with it."""
-        if not images:
-            return {}
-        indices = [*images]
-        try:
-            return dict(zip(indices, await self.scorer.score([*images.values()]), strict=True))
-        except Faulty as error:
-            faults: dict[int, Found | str] = {indices[at]: text for at, text in error.errors.items()}
-            return faults | await self._outcomes({at: image for at, image in images.items() if at not in faults})
-        except TooMuch as error:
-            if len(images) == 1:
-                return {indices[0]: str(error)}
-        half = len(images) // 2
-        first, second = indices[:half], indices[half:]
-        return await self._outcomes({at: images[at] for at in first}) | await self._outcomes(
-            {at: images[at] for at in second}
-        )
+        outcomes: dict[int, Found | str] = {}
+        while left:
+            some = dict(itertools.islice(left.items(), self._most))
+            indices = [*some]
+            try:
+                outcomes |= zip(indices, await self._scorer.score([*some.values()]), strict=True)
+                self._most = min(CHUNK, self._most + 1)
+            except Faulty as error:
+                outcomes |= {indices[at]: text for at, text in error.errors.items()}
+            except TooMuch as error:
+                if len(some) > 1:
+                    self._most = max(1, len(some) // 2)
+                else:
+                    outcomes[indices[0]] = str(error)
+            left = {at: image for at, image in left.items() if at not in outcomes}
+        return outcomes
 
-    def _row(self, file: File, outcome: Found | str) -> Row:
+    def _row(self, path: Path, outcome: Found | str) -> Row:
         if isinstance(outcome, str):
-            return Row(file.label, error=outcome)
-        heatmap = None
-        if self.heatmaps and outcome.heatmap:
-            heatmap = _beside(file.path, self.heatmaps)
+            return Row(str(path), error=outcome)
+        row = Row(str(path), *outcome.verdict)
+        if not self._heatmaps or not outcome.heatmap:
+            return row
+        heatmap = _beside(path, self._heatmaps)
+        try:
             heatmap.parent.mkdir(parents=True, exist_ok=True)
             heatmap.write_bytes(outcome.heatmap)
-        return Row(file.label, *outcome.verdict, heatmap=sources.label(heatmap) if heatmap else None)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return row._replace(error=f"the heatmap cannot be written: {error.strerror}")
+            raise OutputError(f"the heatmap {heatmap} cannot be written: {error.strerror}") from None
+        return row._replace(heatmap=str(heatmap))
 
 
 def _chunks(paths: Iterator[Path]) -> Iterator[list[File]]:
@@ -111,8 +121,8 @@ def _chunks(paths: Iterator[Path]) -> Iterator[list[File]]:
     chunk: list[File] = []
     size = 0
     for position, path in enumerate(paths):
-        chunk.append(File(position, path, sources.label(path)))
-        with suppress(OSError):  # which is said when it is read
+        chunk.append(File(position, path))
+        with suppress(OSError, ValueError):  # which is said when it is read
             size += sources.size(path)
         if len(chunk) == CHUNK or size >= CHUNK_BYTES:
             yield chunk
@@ -129,11 +139,40 @@ def _read(path: Path) -> bytes | str:
         return path.read_bytes()
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
+    except ValueError as error:  # no file can have such a name
+        return f"the file cannot be read: {error}"
 
 
 def _beside(path: Path, folder: Path) -> Path:
     """Where the heatmap of a file goes: below the folder as the file is below the working directory, or the root."""
     place = Path(os.path.abspath(path))  # noqa: PTH100 - which would follow links, or leave `..` in it
     here = Path.cwd()
-    relative = place.relative_to(here if place.is_relative_to(here) else place.anchor)
+    inside = place.is_relative_to(here)
+    relative = place.relative_to(here) if inside else OUTSIDE / place.relative_to(place.anchor)
     return folder / relative.with_name(f"{relative.name}.png")
+
+
+async def _in_daemon(work: Callable[[], Result]) -> Result:
+    """As asyncio.to_thread, in a thread that does not keep the program from ending: it may wait for a pipe."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def give(result: Result | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as raised:  # whatever it is, it is of the one who waits
+            error = raised
+        with suppress(RuntimeError):  # where the loop has ended nobody waits
+            loop.call_soon_threadsafe(give, result, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done

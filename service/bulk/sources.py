@@ -1,5 +1,6 @@
 """Where the images are: files, folders, patterns and lists, walked without keeping what was found."""
 
+import codecs
 import glob
 import os
 import stat
@@ -14,55 +15,72 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 def check(sources: Sequence[str]) -> None:
     """Raise InvalidParameter for the first source that names nothing."""
     for source in sources:
-        if not Path(source).exists() and next(_matches(source), None) is None:
+        if not os.path.lexists(source) and next(_matches(source), None) is None:
             what = "matches no image" if glob.has_magic(source) else "does not exist"
             raise InvalidParameter(f"{source} {what}")
 
 
-def files(sources: Sequence[str], listed: Iterable[str] = ()) -> Iterator[Path]:
+def files(sources: Sequence[str], omit: Path | None = None) -> Iterator[Path]:
     """The files that are named, those that match, and the images below folders, each folder in the order of its names.
 
-    Hidden files and what has no suffix of an image are passed over in folders. `listed` are paths of files, one a line.
+    In folders hidden files are passed over, what has no suffix of an image, and all that is in the folder to `omit`. A
+    folder that cannot be listed is given itself.
     """
     for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            yield from _below(path)
-        elif path.exists():
-            yield path
+        if os.path.isdir(source):  # noqa: PTH112 - which, unlike pathlib's, raises nothing
+            found = _below(source)
+        elif os.path.lexists(source):
+            yield Path(source)
+            continue
         else:
-            yield from _matches(source)
-    for line in listed:
-        if text := line.rstrip("\r\n"):
-            yield Path(text)
+            found = _matches(source)
+        yield from (path for path in found if omit is None or not path.absolute().is_relative_to(omit.absolute()))
+
+
+def listed(lines: Iterable[bytes]) -> Iterator[Path]:
+    """The paths of a list, one a line."""
+    for number, line in enumerate(lines):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+        if text := text.rstrip(b"\r\n"):
+            yield Path(os.fsdecode(text))
 
 
 def size(path: Path) -> int:
-    """Bytes of a regular file. Raises OSError where there is none that can be read."""
+    """Bytes of a regular file. Raises OSError or ValueError where there is none that can be read."""
     found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        with os.scandir(path):  # raises what kept the folder from being listed
+            raise OSError("it is a folder")
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is not a regular file")
     return found.st_size
 
 
-def label(path: Path) -> str:
+def label(path: str) -> str:
     """The path as text that every output can hold: what is not UTF-8 in it is escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _matches(pattern: str) -> Iterator[Path]:
     for match in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - absolute patterns too
-        path = Path(match)
-        if path.is_dir() or not _is_image(path.name):
-            continue
-        yield path
+        if _is_image(match) and not os.path.isdir(match):  # noqa: PTH112
+            yield Path(match)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for directory, folders, names in os.walk(folder):
+def _below(folder: str) -> Iterator[Path]:
+    unlisted: list[OSError] = []
+    for directory, folders, names in os.walk(folder, onerror=unlisted.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(directory, name) for name in sorted(names) if _is_image(name))
+        yield from _places(unlisted)
+    yield from _places(unlisted)
 
 
-def _is_image(name: str) -> bool:
+def _places(errors: list[OSError]) -> Iterator[Path]:
+    while errors:
+        yield Path(errors.pop().filename)
+
+
+def _is_image(path: str) -> bool:
+    name = os.path.basename(path)  # noqa: PTH119
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122

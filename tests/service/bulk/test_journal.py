@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from service.bulk.journal import Journal, JournalError, Row
+from service.bulk.journal import earlier as journal_of
 
 RUN = {"model": "tiny", "version": "1"}
 GOOD = Row("a.png", 0.5, 0.25, 0.75, False, "heat/a.png.png")
@@ -45,8 +47,9 @@ def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
 def test_what_another_run_left_is_refused_and_kept(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD)])
-    with pytest.raises(JournalError, match=r'unfinished run with .*"version": "1".* this one has .*"version": "2"'):
-        Journal(tmp_path / "journal", RUN | {"version": "2"})
+    with pytest.raises(JournalError, match="an unfinished run with another paths, version: give the same command"):
+        Journal(tmp_path / "journal", RUN | {"version": "2", "paths": ["x"]})
+    assert journal_of(tmp_path / "journal") == RUN
     with Journal(tmp_path / "journal", RUN) as journal:
         assert journal.count() == 1
 
@@ -56,8 +59,26 @@ def test_two_runs_never_write_the_same_journal(tmp_path: Path) -> None:
         Journal(tmp_path / "journal", RUN)
 
 
+def test_paths_of_any_bytes_stay_apart(tmp_path: Path) -> None:
+    paths = [os.fsdecode(name) for name in (b"x\xff.png", b"x\\xff.png", "xü.png".encode())]
+    with Journal(tmp_path / "journal", RUN) as journal:
+        journal.write([(at, Row(path, error="none")) for at, path in enumerate(paths)])
+        assert [row.path for row in journal.rows()] == paths
+        assert journal.done(paths) == {*paths}
+
+
+def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="cannot be written"):
+        Journal(tmp_path / "gone" / "journal", RUN)
+    with Journal(tmp_path / "journal", RUN) as journal:
+        journal._rows.execute("PRAGMA query_only=ON")
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.write([(0, GOOD)])
+
+
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b"something else" * 100)
+    assert journal_of(tmp_path / "journal") == {}
     with pytest.raises(JournalError, match="cannot be used: file is not a database; remove it"):
         Journal(tmp_path / "journal", RUN)
     assert (tmp_path / "journal").read_bytes() == b"something else" * 100

@@ -1,10 +1,13 @@
+import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from service.bulk import outputs
 from service.bulk.journal import Row
+from service.bulk.outputs import OutputError
 from service.errors import InvalidParameter
 
 ROWS = [
@@ -17,13 +20,28 @@ ROWS = [
 
 def test_csv(tmp_path: Path) -> None:
     outputs.write(ROWS, tmp_path / "scores.csv")
-    assert (tmp_path / "scores.csv").read_text(encoding="utf-8") == (
-        "path,score,p_value,threshold,is_anomaly,heatmap,error\n"
-        '"a, ""b"".png",1.0,0.25,0.75,true,heat/a.png.png,\n'
-        "ü.png,0.0,1.0,,,,\n"
-        "d.png,0.5,0.5,0.75,false,,\n"
-        'e.png,,,,,,"the bytes\nare not an image"\n'
+    assert (tmp_path / "scores.csv").read_bytes().decode() == (
+        "path,score,p_value,threshold,is_anomaly,heatmap,error\r\n"
+        '"a, ""b"".png",1.0,0.25,0.75,true,heat/a.png.png,\r\n'
+        "ü.png,0.0,1.0,,,,\r\n"
+        "d.png,0.5,0.5,0.75,false,,\r\n"
+        'e.png,,,,,,"the bytes\nare not an image"\r\n'
     )
+
+
+@pytest.mark.parametrize("name", ["a\rb.png", "a\nb.png", '"', ",", "=1+1.png"])
+def test_a_row_of_csv_is_one_whatever_its_name(tmp_path: Path, name: str) -> None:
+    outputs.write([Row(name, error="x")], tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["path"], row["error"]) == (name, "x")
+
+
+@pytest.mark.parametrize("kind", outputs.WRITERS)
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, kind: str) -> None:
+    name = os.fsdecode(b"a\xff.png")
+    outputs.write([Row(name, heatmap=name)], tmp_path / f"scores{kind}")
+    assert b"xff.png" in (tmp_path / f"scores{kind}").read_bytes()
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -44,11 +62,11 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
     def rows() -> object:
         yield ROWS[0]
-        raise RuntimeError("the disk is full")
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(RuntimeError, match="the disk is full"):
+    with pytest.raises(OutputError, match=r"scores\.csv cannot be written: .*No space left"):
         outputs.write(rows(), tmp_path / "scores.csv")  # type: ignore[arg-type]
-    assert not (tmp_path / "scores.csv").exists()
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(

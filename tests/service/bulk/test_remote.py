@@ -9,6 +9,7 @@ from service.anomaly import Verdict
 from service.bulk import remote
 from service.bulk.remote import Remote, RemoteError, newest
 from service.bulk.scorers import Faulty, Found, TooMuch
+from service.errors import InvalidParameter
 
 VERDICT = {"score": 0.5, "p_value": 0.25, "threshold": None, "is_anomaly": None}
 SCORES = httpx2.Response(200, json={"results": [VERDICT, VERDICT]})
@@ -93,10 +94,43 @@ def test_images_at_fault_are_told_from_too_many_and_from_refusals() -> None:
     with pytest.raises(Faulty) as faulty:
         score(Service(problem(422, errors=faults)))
     assert faulty.value.errors == {1: "it is bad"}
-    with pytest.raises(TooMuch, match="so it is"):
-        score(Service(problem(413)))
+    for status in (413, 500, 504):
+        with pytest.raises(TooMuch, match=f"{status}: so it is"):
+            score(Service(problem(status)))
+    with pytest.raises(TooMuch, match="answers 413: <html>too large"):
+        score(Service(httpx2.Response(413, text="<html>too large")))
     with pytest.raises(RemoteError, match=r"http://service/.* answers 403: so it is"):
         score(Service(problem(403)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx2.Response(200, text="<html>"),
+        httpx2.Response(200, json={}),
+        httpx2.Response(200, json=[]),
+        httpx2.Response(200, json={"results": [VERDICT]}),
+        httpx2.Response(200, json={"results": [{"score": 1}] * 2}),
+        problem(422, errors=[{"index": 2, "detail": "who?"}]),
+        problem(422, errors=["bad"]),
+        httpx2.Response(403, headers={"Content-Type": "application/json"}, text="{"),
+    ],
+)
+def test_what_is_no_answer_of_the_service_ends_it(answer: httpx2.Response) -> None:
+    with pytest.raises(RemoteError, match="answers "):
+        score(Service(answer))
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1", "http://[::1", ""])
+def test_what_is_no_address_is_said_at_once(url: str) -> None:
+    with pytest.raises(InvalidParameter, match="is no address"):
+        remote.connected(url, None)
+
+
+@pytest.mark.parametrize("key", ["secret\n", "gehéim"])
+def test_what_is_no_key_is_said_at_once(key: str) -> None:
+    with pytest.raises(InvalidParameter, match="the key in AE_API_KEY"):
+        remote.connected("http://service", key)
 
 
 def test_a_model_that_the_service_does_not_have_is_an_error() -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from service.anomaly import Verdict
 from service.bulk import run
 from service.bulk.journal import Journal, Row
+from service.bulk.outputs import OutputError
 from service.bulk.run import CHUNK, Bulk
 from service.bulk.scorers import Faulty, Found, TooMuch
 from service.errors import Overloaded
@@ -19,9 +21,11 @@ class Lengths:
     def __init__(self, most: int = CHUNK) -> None:
         self.most = most
         self.scored: list[bytes] = []
+        self.refused = 0
 
     async def score(self, images: Sequence[bytes]) -> list[Found]:
         if len(images) > self.most or b"huge" in images:
+            self.refused += 1
             raise TooMuch(f"{len(images)} are too much")
         if faults := {index: "it is bad" for index, image in enumerate(images) if b"bad" in image}:
             raise Faulty(faults)
@@ -66,7 +70,7 @@ def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> Non
     paths[6].unlink()
     os.mkfifo(paths[6])
     paths[9].write_bytes(b"bad too")
-    score([*paths, tmp_path], tmp_path / "journal", Lengths(most))
+    score([*paths, tmp_path, Path("a\0b")], tmp_path / "journal", Lengths(most))
     found = {Path(row.path).name: row.error for row in rows(tmp_path / "journal") if row.error}
     assert found == {
         "0002.png": "it is bad",
@@ -74,9 +78,17 @@ def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> Non
         "0005.png": "the file cannot be read: No such file or directory",
         "0006.png": "the file cannot be read: it is not a regular file",
         "0009.png": "it is bad",
-        tmp_path.name: "the file cannot be read: it is not a regular file",
+        tmp_path.name: "the file cannot be read: it is a folder",
+        "a\0b": "the file cannot be read: embedded null byte",
     }
     assert [row.score for row in rows(tmp_path / "journal") if not row.error] == [0.0, 1.0, 4.0, 7.0, 8.0]
+
+
+def test_how_much_is_too_much_is_remembered(tmp_path: Path) -> None:
+    paths, scorer = write(tmp_path, 4 * CHUNK), Lengths(most=5)
+    score(paths, tmp_path / "journal", scorer, at_once=1)
+    assert len(scorer.scored) == len(paths)
+    assert scorer.refused < 30
 
 
 def test_what_has_a_row_is_not_scored_again(tmp_path: Path) -> None:
@@ -122,7 +134,42 @@ def test_heatmaps_lie_as_their_files_do(tmp_path: Path, monkeypatch: pytest.Monk
     for path in paths:
         path.write_bytes(str(path).encode())
     score(paths, tmp_path / "journal", Lengths(), heatmaps=Path("heat"))
-    outside = Path("heat") / (tmp_path / "else" / "a.png.png").relative_to("/")
+    outside = Path("heat/_outside") / (tmp_path / "else" / "a.png.png").relative_to("/")
     expected = [Path("heat/photos/a.png.png"), Path("heat/photos/a.jpg.png"), outside]
     assert [Path(str(row.heatmap)) for row in rows(tmp_path / "journal")] == expected
     assert [path.read_bytes().decode() for path in expected] == [str(path) for path in paths]
+
+
+def test_a_heatmap_that_can_have_no_name_leaves_the_verdict(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".png")
+    path.write_bytes(b"four")
+    score([path], tmp_path / "journal", Lengths(), heatmaps=tmp_path / "heat")
+    (row,) = rows(tmp_path / "journal")
+    assert (row.score, row.heatmap, row.error) == (4.0, None, "the heatmap cannot be written: File name too long")
+
+
+def test_where_no_heatmap_can_be_written_the_run_ends(tmp_path: Path) -> None:
+    (tmp_path / "heat").write_text("a file")
+    with pytest.raises(OutputError, match=r"the heatmap .* cannot be written: Not a directory"):
+        score(write(tmp_path, 3), tmp_path / "journal", Lengths(), heatmaps=tmp_path / "heat")
+
+
+def test_files_that_do_not_come_keep_nothing_from_ending(tmp_path: Path) -> None:
+    """As a pipe that nobody writes to."""
+    waits, forever = threading.Event(), threading.Event()
+
+    def files() -> Iterator[Path]:
+        waits.set()
+        forever.wait()
+        yield tmp_path
+
+    async def end() -> None:
+        with Journal(tmp_path / "journal", {}) as opened:
+            task = asyncio.create_task(Bulk(Lengths(), opened, 2, None, lambda _: None).run(files()))
+            await asyncio.to_thread(waits.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(end())
+    forever.set()

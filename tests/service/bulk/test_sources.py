@@ -16,9 +16,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def below(folder: Path, *given: str, listed: tuple[str, ...] = ()) -> list[str]:
-    found = sources.files([str(folder / name) for name in given], listed)
-    return [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in found]
+def below(folder: Path, *given: str, omit: Path | None = None) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in sources.files([str(folder / name) for name in given], omit)]
 
 
 def test_of_a_folder_the_images_are_taken_in_the_order_of_their_names(folder: Path) -> None:
@@ -26,12 +25,29 @@ def test_of_a_folder_the_images_are_taken_in_the_order_of_their_names(folder: Pa
 
 
 def test_what_is_named_is_taken_whatever_it_is(folder: Path) -> None:
-    assert below(folder, "notes.txt", "b", listed=("gone.png\n", "\n")) == [
-        "notes.txt",
-        "b/1.png",
-        "b/2.JPG",
-        "gone.png",
-    ]
+    assert below(folder, "notes.txt", "b") == ["notes.txt", "b/1.png", "b/2.JPG"]
+
+
+def test_what_the_program_itself_writes_is_passed_over(folder: Path) -> None:
+    assert below(folder, "", "**/*.png", omit=folder / "b") == ["a.png", "a.png"]
+
+
+def test_a_list_names_files_in_bytes_of_any_kind() -> None:
+    lines = [b"\xef\xbb\xbfone.png\r\n", b"\n", b"tw\xff.png\n", b"last"]
+    assert [os.fsencode(path) for path in sources.listed(lines)] == [b"one.png", b"tw\xff.png", b"last"]
+
+
+def test_a_folder_that_cannot_be_listed_is_given_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: str) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert below(folder, "") == ["a.png", "b"]
+    with pytest.raises(PermissionError):
+        sources.size(folder / "b")
 
 
 @pytest.mark.parametrize(("pattern", "found"), [("b/*", {"b/1.png", "b/2.JPG"}), ("**/*.png", {"a.png", "b/1.png"})])
@@ -49,12 +65,12 @@ def test_a_source_that_names_nothing_is_an_error(folder: Path, source: str, said
 
 
 def test_a_name_that_is_not_utf8_has_a_label_that_is() -> None:
-    assert sources.label(Path(os.fsdecode(b"a\xff.png"))) == "a\\xff.png"
+    assert sources.label(os.fsdecode(b"a\xff.png")) == "a\\xff.png"
 
 
 def test_only_regular_files_have_a_size(tmp_path: Path) -> None:
     (tmp_path / "three").write_bytes(b"abc")
     assert sources.size(tmp_path / "three") == 3
     for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(OSError, match=r"not a regular file|No such file"):
+        with pytest.raises(OSError, match=r"it is a folder|No such file"):
             sources.size(path)
