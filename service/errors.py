@@ -17,7 +17,8 @@ ServiceError
 ├── DeadlineExceeded             the request's time was up before it ran
 ├── ShuttingDown                 no new work is taken
 ├── BundleError                  a bundle is damaged, incomplete, or answers wrongly
-└── DeviceError                  the device that was asked for cannot be had
+├── DeviceError                  the device that was asked for cannot be had
+└── BulkError                    scoring files cannot go on; its kinds stand in `service.bulk`
 """
 
 from collections.abc import Sequence
@@ -98,4 +99,8 @@ class BundleError(ServiceError):
 
 
 class DeviceError(ServiceError):
+    pass
+
+
+class BulkError(ServiceError):
     pass

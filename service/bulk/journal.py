@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from service.errors import ServiceError
+from service.errors import BulkError
 
 
-class JournalError(ServiceError):
+class JournalError(BulkError):
     """What an earlier run left is of no use to this one."""
 
 

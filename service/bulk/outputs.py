@@ -11,12 +11,12 @@ import orjson
 
 from service.bulk.journal import Row
 from service.bulk.sources import label
-from service.errors import InvalidParameter, ServiceError
+from service.errors import BulkError, InvalidParameter
 
 AT_ONCE = 10_000  # rows of a Parquet file's group, and of memory
 
 
-class OutputError(ServiceError):
+class OutputError(BulkError):
     """What was found cannot be written."""
 
 

@@ -12,7 +12,7 @@ import httpx2
 
 from service.anomaly import Verdict
 from service.bulk.scorers import Faulty, Found, TooMuch
-from service.errors import InvalidParameter, ServiceError
+from service.errors import BulkError, InvalidParameter
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ FIRST_WAIT = 0.5  # seconds until then, where the service does not say how many;
 LONGEST_WAIT = 10.0
 
 
-class RemoteError(ServiceError):
+class RemoteError(BulkError):
     """The service that was asked cannot be had, or refuses."""
 
 
