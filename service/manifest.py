@@ -7,15 +7,16 @@ Its graphs, all with a free batch dimension:
 | --- | --- | --- |
 | `encoder` | `images` | `latents`, and for a variational model `log_variances` |
 | `decoder` | `latents` | `reconstructions`, `intensities`, and for a model with a likelihood `logits` |
-| `scorer` | `images`, `intensities` | `errors`, `scores`, `error_maps` |
+| `scorer` | `images`, `intensities`, and in a detector `latents` | `errors`, `scores`, `error_maps` |
 | `classifier` | `latents` | `probabilities` |
 
 `images` and `reconstructions` are uint8 (batch, height, width, channels), 0..255; `intensities` are reconstructions
 before rounding, float32 in 0..1, and `logits` the parameters of their likelihood. `latents` and `log_variances` are
 float32 (batch, latent_dim). `errors` and `scores` are float32 (batch,): the mean squared error of the reconstruction
-on the 0..1 scale, and the anomaly score (higher is stranger). `error_maps` is float32 (batch, height, width): what
-each pixel adds to the score. `probabilities` are float32 (batch, classes), in the order of the manifest's `classes`,
-and sum to 1. No weight stands in two graphs: an operation chains those that it needs.
+on the 0..1 scale, and the anomaly score (higher is stranger). `error_maps` is float32 (batch, height, width), not
+negative: what each pixel adds to the score, or in a detector how strange it is. `probabilities` are float32 (batch,
+classes), in the order of the manifest's `classes`, and sum to 1. An operation chains the graphs that it needs, and no
+weight stands in two of them, but for a detector's scorer, which may look at the encoder's activations.
 """
 
 import hashlib
@@ -64,6 +65,7 @@ INPUTS: Mapping[GraphName, frozenset[str]] = {
     "scorer": frozenset({"images", "intensities"}),
     "classifier": frozenset({"latents"}),
 }
+OPTIONAL_INPUTS: Mapping[GraphName, frozenset[str]] = {"scorer": frozenset({"latents"})}
 OUTPUTS: Mapping[GraphName, frozenset[str]] = {
     "encoder": frozenset({"latents"}),
     "decoder": frozenset({"reconstructions", "intensities"}),
@@ -118,6 +120,14 @@ class Calibration(Record):
         if any(a > b for a, b in zip(self.scores, self.scores[1:], strict=False)):
             raise ValueError("scores must ascend")
         return self
+
+
+class Selection(Record):
+    """Of which evidence a detector's score and map are made, chosen by synthetic anomalies in held-out images."""
+
+    score: tuple[str, ...] = Field(min_length=1)
+    map: tuple[str, ...] = Field(min_length=1)
+    compared: dict[str, float] = Field(description="Areas under the ROC curve of what there was to choose from.")
 
 
 class StandardNormal(Record):
@@ -191,6 +201,7 @@ class ModelManifest(Record):
     golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
     prior: LatentPrior | None = None
     calibration: Calibration | None = None
+    selection: Selection | None = None
     classes: tuple[str, ...] = Field((), description="The names of the classes that `classify` tells apart.")
     metrics: dict[str, float]
     training_data: TrainingData

@@ -18,6 +18,7 @@ from service.manifest import (
     GRAPHS,
     GRAPHS_OF,
     INPUTS,
+    OPTIONAL_INPUTS,
     OUTPUTS,
     RESULTS,
     GraphName,
@@ -61,9 +62,9 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
     """Open a bundle's graphs and test them. Raises BundleError, or DeviceError where the device is at fault."""
     sessions = {name: engine.open(place.directory / file) for name, file in manifest.graphs.items()}
     for name, session in sessions.items():
-        given, promised = (session.inputs, session.outputs), (INPUTS[name], OUTPUTS[name])
-        if set(given[0]) != promised[0] or not set(given[1]) >= promised[1]:
-            raise BundleError(f"the {name} takes {', '.join(given[0])} and gives {', '.join(given[1])}")
+        needless = set(session.inputs) - INPUTS[name] - OPTIONAL_INPUTS.get(name, frozenset())
+        if needless or not set(session.inputs) >= INPUTS[name] or not set(session.outputs) >= OUTPUTS[name]:
+            raise BundleError(f"the {name} takes {', '.join(session.inputs)} and gives {', '.join(session.outputs)}")
     golden = _golden(place.directory / manifest.golden, manifest)
     for name, session in sessions.items():
         # The scorer computes in float32 in either precision.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import runs
-from benchmarks.results import serving
+from benchmarks.results import anomaly, serving
 from benchmarks.results.__main__ import render
 from benchmarks.serving import load
 from benchmarks.serving.load import Request
@@ -79,3 +79,14 @@ def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
     assert good.percentile(50) > 0
     assert set(bad.statuses) == {429}
     assert bad.latencies == []
+
+
+def test_the_table_of_detectors_has_the_mean_of_a_tasks_runs() -> None:
+    def run(area: float) -> dict[str, object]:
+        metrics = {f"{name}auroc_against_other_classes": area for name in ("", "pca_", "nearest_neighbours_")}
+        return {"metrics": metrics, "score": ["pixels", "latents"], "map": ["pixels"], "minutes": 1.5, "device": "CPU"}
+
+    text = anomaly.section({"one-class-mnist": {"class-0": run(0.98), "class-1": run(0.99)}})
+    assert "| one class of MNIST against all test images, mean of 10 | 98.50 | 98.50 | 98.50 |" in text
+    assert "3.0 min together, CPU" in text
+    assert "| one-class-mnist, class-0 | pixels + latents | pixels |" in text

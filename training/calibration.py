@@ -16,17 +16,21 @@ MIXTURE_IMAGES = 20_000  # more take minutes and change nothing that can be seen
 METHOD = "mean squared error of the reconstruction"
 
 
-def calibrate(graphs: Graphs, normal: Images) -> Calibration:
+def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
     """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
     scored = graphs.chain_in_batches(SCORE, ["scores", "error_maps"], images=normal)
-    maps = scored["error_maps"]
+    return summary(scored["scores"], scored["error_maps"], method)
+
+
+def summary(scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32], method: str) -> Calibration:
+    """What is kept of the scores (n,) and error maps (n, height, width) of normal images."""
     low = float(np.quantile(maps, 0.99))
     high = float(np.quantile(maps.max(axis=(1, 2)), 0.99))
     if high <= low:
         raise DataError("the calibration images are all reconstructed alike: are they real images?")
     return Calibration(
-        method=METHOD,
-        scores=tuple(float(f"{score:.9g}") for score in np.sort(scored["scores"])),  # 9 digits keep a float32
+        method=method,
+        scores=tuple(float(f"{score:.9g}") for score in np.sort(scores)),  # 9 digits keep a float32
         error_map=ErrorMapScale(low=low, high=high),
     )
 

@@ -4,6 +4,7 @@ All is drawn from the generator that is passed in, so that a run can be repeated
 """
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -28,10 +29,12 @@ class AugmentationConfig(Config):
     scale: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1, in each direction
     shear: NonNegativeFloat = 0.0  # degrees
     elastic: NonNegativeFloat = 0.0  # pixels: the scale of a smooth random field (Simard et al. 2003)
+    brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1
+    outside: Literal["black", "edge"] = "black"  # what comes in from beyond the border
 
     @property
     def active(self) -> bool:
-        return any(self.model_dump().values())
+        return any(self.model_dump(exclude={"outside"}).values())
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def binarise(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def augment(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Images (n, channels, height, width), each distorted in its own way; what comes in from outside is 0."""
+    """Images (n, channels, height, width), each distorted in its own way."""
     if not config.active:
         return images
     count, _, height, width = images.shape
@@ -83,4 +86,9 @@ def augment(images: Tensor, config: AugmentationConfig, generator: torch.Generat
         coarse = normal((count, 2, 5, 5), generator)
         field = functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
         grid = grid + (2 * config.elastic * field.permute(0, 2, 3, 1) / size)
-    return functional.grid_sample(images, grid, align_corners=False)
+    padding = "zeros" if config.outside == "black" else "border"
+    distorted = functional.grid_sample(images, grid, padding_mode=padding, align_corners=False)
+    if config.brightness:
+        factors = 1 + config.brightness * (2 * uniform((count, 1, 1, 1), generator) - 1)
+        distorted = (distorted * factors).clamp(0, 1)
+    return distorted

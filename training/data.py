@@ -3,7 +3,6 @@
 import gzip
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +13,16 @@ import torch
 from torch import Tensor
 
 from service.manifest import InputSpec, sha256_of
-from training import folder
+from training import folder, photographs
 from training.errors import DataError
+from training.folder import Tell as Tell
 from training.recipe import DataConfig
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
-Tell = Callable[[str], None]
-
 PARTS = ("train", "t10k")
+FEWEST_PHOTOGRAPHS = 20  # of good parts: with fewer, not even one false alarm in twenty could be asked for
 
 _UBYTE = 0x08
 
@@ -97,6 +96,21 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Outliers:
+    """Strange images that the anomaly score is tested against: what they are called together, and each kind of them.
+
+    `labels` of the images count in `kinds`. Where defects are marked, `masks` (n, height, width) are true in them, and
+    `masked` (n,) says which images have a mask.
+    """
+
+    title: str
+    images: Split
+    kinds: tuple[str, ...] = ()
+    masks: npt.NDArray[np.bool_] | None = None
+    masked: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """All images to train on and to test on, the names of their classes, and the digests of the files."""
 
@@ -104,6 +118,7 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     sha256: dict[str, str]
+    outliers: Outliers | None = None
 
 
 @dataclass(frozen=True)
@@ -117,26 +132,33 @@ class Parts:
 
 @dataclass(frozen=True)
 class Given:
-    """All images of a run; `outliers` are those that the anomaly score is tested against."""
+    """All images of a run."""
 
     dataset: Dataset
     parts: Parts
-    outliers: Split | None
+    outliers: Outliers | None
 
 
 def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
     """The images of a recipe. Raises DataError where a file is missing, damaged, or not of the recipe's size."""
     if config.dataset == "folder":
         return _load_folder(config, spec, seed, directory, tell)
+    if config.dataset == "photographs":
+        return _load_photographs(config, spec, seed, directory, tell)
     (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
     for part in (training, test):
         check_fits(part.images, spec)
     classes = SOURCES[config.dataset].classes
     if training.labels is None or test.labels is None:
+        if config.only is not None:
+            raise DataError(
+                f"data.only is {config.only}, but there are no labels beside the images of {config.dataset}"
+            )
         return Dataset(Split(training.images), Split(test.images), (), digests[0] | digests[1])
     if max(training.labels.max(), test.labels.max()) >= len(classes):
         raise DataError(f"a label is above {len(classes) - 1}, the last of {config.dataset}: are these its files?")
-    return Dataset(training, test, classes, digests[0] | digests[1])
+    whole = Dataset(training, test, classes, digests[0] | digests[1])
+    return whole if config.only is None else _one_class(whole, config.only)
 
 
 def load_training(dataset: str, directory: Path | None) -> Split:
@@ -149,10 +171,10 @@ def load_test(dataset: str, directory: Path | None) -> Split:
     return _load_idx(dataset, "t10k", directory)[0]
 
 
-def load_outliers(dataset: str, directory: Path | None) -> Split | None:
+def load_outliers(dataset: str, directory: Path | None) -> Outliers | None:
     """The test split of another data set; None where `directory` has no folder of that name."""
     if directory is None or (directory / dataset).is_dir():
-        return load_test(dataset, directory)
+        return Outliers(dataset, load_test(dataset, directory))
     return None
 
 
@@ -177,6 +199,47 @@ def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path
     every = Split(found.images, found.labels)
     test, training = np.split(np.random.default_rng(seed).permutation(len(every)), [config.test])
     return Dataset(every.take(training), every.take(test), found.classes, {directory.resolve().name: found.sha256})
+
+
+def _load_photographs(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+    if directory is None or not directory.is_dir():
+        raise DataError(
+            "data.dataset is photographs: --data names the directory of good ones, or of train/good and test"
+        )
+    found = photographs.read(directory, spec, config.unfit, tell)
+    training = Split(found.training)
+    if found.normal is None:
+        tell(f"there are no good photographs in {directory / 'test'}: {config.test} of the others are held out to test")
+        order = np.random.default_rng(seed).permutation(len(training))
+        test, training = training.take(order[: config.test]), training.take(order[config.test :])
+    else:
+        test = Split(found.normal)
+    if len(training) < FEWEST_PHOTOGRAPHS:
+        raise DataError(
+            f"{len(training)} photographs of good parts are too few to train on: take at least {FEWEST_PHOTOGRAPHS}"
+        )
+    outliers = None
+    if found.strange is not None:
+        strange = Split(found.strange, found.labels)
+        outliers = Outliers("defects", strange, found.kinds, found.masks, found.masked)
+    return Dataset(training, test, (), found.sha256, outliers)
+
+
+def _one_class(whole: Dataset, only: int) -> Dataset:
+    """One class to train on and to test on; the test images of the others are the outliers."""
+    if only >= len(whole.classes):
+        raise DataError(f"data.only is {only}, but the last class is {len(whole.classes) - 1}")
+    assert whole.training.labels is not None
+    assert whole.test.labels is not None
+    training, normal = (np.flatnonzero(split.labels == only) for split in (whole.training, whole.test))
+    strange = whole.test.take(np.flatnonzero(whole.test.labels != only))
+    return Dataset(
+        Split(whole.training.take(training).images),
+        Split(whole.test.take(normal).images),
+        (),
+        whole.sha256,
+        Outliers("other classes", strange, whole.classes),
+    )
 
 
 def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from skimage.metrics import structural_similarity
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -50,16 +50,20 @@ def squared_errors(images: Images, references: Images) -> Floats:
 
 @dataclass(frozen=True)
 class Scored:
-    """Mean squared errors on the 0..1 scale, before rounding to uint8, and anomaly scores: (n,) each."""
+    """Mean squared errors on the 0..1 scale, before rounding to uint8, and anomaly scores: (n,) each.
+
+    Where they were asked for, maps (n, height, width) too.
+    """
 
     errors: Floats
     scores: Floats
+    maps: npt.NDArray[np.float32] | None = None
 
 
-def score(graphs: Graphs, images: Images) -> Scored:
+def score(graphs: Graphs, images: Images, maps: bool = False) -> Scored:
     """Reconstruct and score uint8 images (n, height, width, channels)."""
-    found = graphs.chain_in_batches(SCORE, ["errors", "scores"], images=images)
-    return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64))
+    found = graphs.chain_in_batches(SCORE, ["errors", "scores", *(["error_maps"] if maps else [])], images=images)
+    return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64), found.get("error_maps"))
 
 
 def likeness(images: Images, clean: Images) -> dict[str, float]:
@@ -137,12 +141,6 @@ def false_positive_rates(calibration: Calibration, normal: Floats) -> dict[str, 
     """The share of unseen normal images, by their scores, that is called anomalous at each of `RATES`."""
     p_values = ConformalScores(calibration).p_values(normal)
     return {f"false_positive_rate_at_{rate}": float((p_values <= rate).mean()) for rate in RATES}
-
-
-def auroc(normal: Floats, outliers: Floats) -> float:
-    """How well the scores tell outliers from normal images: area under the ROC curve, 0 to 1, by chance 0.5."""
-    truth = np.repeat([0, 1], [len(normal), len(outliers)])
-    return float(roc_auc_score(truth, np.concatenate([normal, outliers])))
 
 
 class PrincipalComponents:

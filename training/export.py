@@ -22,11 +22,17 @@ from training.chance import to_float
 from training.data import Images
 from training.errors import ParityError
 from training.graphs import Arrays, Graphs
+from training.scorer import Scorer
 
 SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
 PARITY_BATCHES = (1, 2, 7, 64)
 FLOAT_TOLERANCE = 1e-5
-OTHER_TOLERANCES = {"reconstructions": 1.0, "logits": 1e-4}  # one step of an uint8; numbers of 10 and more
+SCORES = ["errors", "scores", "error_maps"]
+OTHER_TOLERANCES: Mapping[str, float] = {
+    "reconstructions": 1.0,  # one step of an uint8
+    "logits": 1e-4,  # numbers of 10 and more
+}
+DETECTOR_TOLERANCE = 1e-4  # of scores and maps in standard deviations, of which there may be many
 
 
 class EncoderGraph(nn.Module):
@@ -101,24 +107,36 @@ class Exported:
     parity: dict[str, float]
 
 
-def export(model: Autoencoder, spec: InputSpec, samples: Images, directory: Path, likelihood: bool = False) -> Exported:
+def export(
+    model: Autoencoder,
+    spec: InputSpec,
+    samples: Images,
+    directory: Path,
+    likelihood: bool = False,
+    scorer: Scorer | None = None,
+) -> Exported:
     """Write the graphs to `directory`; with `likelihood` the decoder gives its logits too.
+
+    Without a `scorer` the score is the mean squared error.
 
     The model's weights are rounded to float16, in which they are stored; everything is computed in float32.
     `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
-    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4), or one step of an uint8; of an
-    output with numbers above 1, relative to the largest.
+    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits, and of a detector's scores and maps,
+    1e-4), or one step of an uint8; of an output with numbers above 1, relative to the largest.
     """
     _round_to_half(model)
-    graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood)
+    graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood, scorer)
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
         _write(graph, directory / files[name])
     compared = with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
-    return Exported(files, _parity(graphs, Graphs(directory, files), compared))
+    tolerances = dict.fromkeys(("scores", "error_maps"), DETECTOR_TOLERANCE) if scorer else {}
+    return Exported(files, _parity(graphs, Graphs(directory, files), compared, tolerances))
 
 
-def _graphs(model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool) -> dict[GraphName, _Graph]:
+def _graphs(
+    model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool, scorer: Scorer | None
+) -> dict[GraphName, _Graph]:
     latents = {"latents": torch.zeros(2, model.latent_dim)}
     encoded = ["latents", "log_variances"] if model.variational else ["latents"]
     decoded = ["reconstructions", "intensities", *(["logits"] if likelihood else [])]
@@ -126,7 +144,7 @@ def _graphs(model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: boo
     graphs: dict[GraphName, _Graph] = {
         "encoder": _Graph(EncoderGraph(model), {"images": images}, encoded),
         "decoder": _Graph(DecoderGraph(model, likelihood), latents, decoded),
-        "scorer": _Graph(ScorerGraph(), scored, ["errors", "scores", "error_maps"]),
+        "scorer": _Graph(scorer or ScorerGraph(), scored | (latents if scorer else {}), SCORES),
     }
     if model.head is not None:
         graphs["classifier"] = _Graph(ClassifierGraph(model), latents, ["probabilities"])
@@ -136,7 +154,7 @@ def _graphs(model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: boo
 def _round_to_half(model: Autoencoder) -> None:
     """Round the weights to float16, as the bundle stores them: what is compared and measured is what is served."""
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in model.parameters():  # of a scorer, too, which shares them
             parameter.copy_(parameter.half().float())
 
 
@@ -202,7 +220,9 @@ def with_resized(samples: Images, spec: InputSpec) -> Images:
     return images
 
 
-def _parity(graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images) -> dict[str, float]:
+def _parity(
+    graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images, tolerances: Mapping[str, float]
+) -> dict[str, float]:
     outputs = [name for graph in graphs.values() for name in graph.outputs]
     largest = dict.fromkeys(outputs, 0.0)
     for size in PARITY_BATCHES:
@@ -213,7 +233,8 @@ def _parity(graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images
         largest = {
             name: float(np.maximum(largest[name], found[name])) for name in outputs
         }  # keeps NaN, as max does not
-    check(largest, {name: OTHER_TOLERANCES.get(name, FLOAT_TOLERANCE) for name in outputs}, "torch")
+    allowed = {**OTHER_TOLERANCES, **tolerances}
+    check(largest, {name: allowed.get(name, FLOAT_TOLERANCE) for name in outputs}, "torch")
     return largest
 
 

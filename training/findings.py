@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.manifest import Calibration
-from training import evaluation
+from training import detection, evaluation
 from training.data import Given
+from training.detection import Baselines
 from training.evaluation import Floats, PrincipalComponents, Scored
 from training.graphs import Graphs
 from training.losses import LIKELIHOODS
@@ -27,12 +28,29 @@ class Findings:
 
     @cached_property
     def scored(self) -> Scored:
-        return evaluation.score(self.graphs, self.given.dataset.test.images)
+        return evaluation.score(self.graphs, self.given.dataset.test.images, self._marked)
 
     @cached_property
-    def outlier_scores(self) -> Floats | None:
-        """Of every image of the recipe's outliers; None where it has none."""
-        return evaluation.score(self.graphs, self.given.outliers.images).scores if self.given.outliers else None
+    def outliers_scored(self) -> Scored | None:
+        """Of every strange image; None where there are none."""
+        outliers = self.given.outliers
+        return evaluation.score(self.graphs, outliers.images.images, self._marked) if outliers else None
+
+    @property
+    def _marked(self) -> bool:
+        """Whether defects are marked in the strange images."""
+        masked = self.given.outliers.masked if self.given.outliers else None
+        return masked is not None and bool(masked.any())
+
+    @cached_property
+    def baselines(self) -> dict[str, tuple[Floats, Floats]]:
+        """Of each simple method the scores of the normal and of the strange test images; none without strange ones."""
+        if self.given.outliers is None:
+            return {}
+        simple = Baselines(self.given.parts.training.images, self.recipe.seed)
+        normal = simple.scores(self.given.dataset.test.images)
+        strange = simple.scores(self.given.outliers.images.images)
+        return {name: (normal[name].astype(np.float64), strange[name].astype(np.float64)) for name in normal}
 
     @cached_property
     def principal_components(self) -> PrincipalComponents | None:
@@ -64,9 +82,36 @@ class Findings:
             if pca and training.labels is not None:
                 figures["pca_accuracy"] = pca.accuracy(training.images, training.labels, test)
         figures |= evaluation.false_positive_rates(self.calibration, self.scored.scores)
-        if self.outlier_scores is not None:
-            outliers = f"auroc_against_{recipe.data.outliers}"
-            figures[outliers] = evaluation.auroc(self.scored.scores, self.outlier_scores)
+        return figures | self._detection()
+
+    def beaten_by(self) -> list[str]:
+        """The simple methods that tell strange images from normal ones better than this detector."""
+        if self.outliers_scored is None or self.recipe.anomaly is None:
+            return []
+        own = detection.auroc(self.scored.scores, self.outliers_scored.scores)
+        return [name for name, (normal, strange) in self.baselines.items() if detection.auroc(normal, strange) > own]
+
+    def _detection(self) -> dict[str, float]:
+        outliers, found, normal = self.given.outliers, self.outliers_scored, self.scored
+        if outliers is None or found is None:
+            return {}
+        title = f"auroc_against_{outliers.title.replace(' ', '_')}"
+        figures = {title: detection.auroc(normal.scores, found.scores)}
+        if self.recipe.anomaly is None:
+            return figures
+        for name, (of_normal, of_strange) in self.baselines.items():
+            figures[f"{name}_{title}"] = detection.auroc(of_normal, of_strange)
+        labels = outliers.images.labels
+        for label, kind in enumerate(outliers.kinds):
+            if labels is not None and np.any(labels == label):
+                figures[f"auroc_against_{kind}"] = detection.auroc(normal.scores, found.scores[labels == label])
+        if self._marked:
+            assert normal.maps is not None
+            assert found.maps is not None
+            assert outliers.masks is not None
+            maps, masks = found.maps[outliers.masked], outliers.masks[outliers.masked]
+            figures["pixel_auroc"] = detection.pixel_auroc(normal.maps, maps, masks)
+            figures["aupro"] = detection.aupro(normal.maps, maps, masks)
         return figures
 
     def _likelihoods(self) -> dict[str, float]:

@@ -21,9 +21,12 @@ MAX_PIXELS = 200_000_000  # of one file; these are the user's own
 _OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".svg"}  # images that are not read, which is said of each
 
 
+Tell = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Folder:
-    """Images uint8 (n, height, width, channels) in the order of their paths, and the class of each.
+    """Images uint8 (n, height, width, channels), in the order of their paths below the directory, and each one's class.
 
     The classes are the names of the subfolders; `labels` is None where images lie beside them or there is only one.
     """
@@ -32,11 +35,10 @@ class Folder:
     labels: npt.NDArray[np.int64] | None
     classes: tuple[str, ...]
     sha256: str  # of all paths and bytes
+    paths: tuple[Path, ...]
 
 
-def read(
-    directory: Path, spec: InputSpec, unfit: Literal["stop", "skip", "convert"], tell: Callable[[str], None]
-) -> Folder:
+def read(directory: Path, spec: InputSpec, unfit: Literal["stop", "skip", "convert"], tell: Tell) -> Folder:
     """Read every image below a directory; `tell` hears, file by file, of those that are unfit.
 
     Unfit is a file that cannot be read, or whose mode (grey, colour, with transparency) is not the model's.
@@ -70,7 +72,9 @@ def read(
     labels = None
     if len(classes) > 1 and all(len(path.parts) > 1 for path in taken):
         labels = np.array([classes.index(path.parts[0]) for path in taken], dtype=np.int64)
-    return Folder(np.stack(images), labels, tuple(classes) if labels is not None else (), digest.hexdigest())
+    return Folder(
+        np.stack(images), labels, tuple(classes) if labels is not None else (), digest.hexdigest(), tuple(taken)
+    )
 
 
 def _is_image(path: Path, directory: Path) -> bool:

@@ -79,7 +79,7 @@ def apply(model: Published, before: Findings, directory: Path, rounded: Path, te
     tell("converting, and comparing with the float32 graphs")
     graphs, parity = write(model, before.given.dataset.test.images, directory, rounded)
     tell("calibrating")
-    calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images)
+    calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images, before.calibration.method)
     tell("evaluating on the test images")
     after = replace(before, graphs=graphs, calibration=calibrated)
     changes = effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)

@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -17,10 +19,13 @@ from service.manifest import (
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, distributed, export, loop, report
+from training import bundle, calibration, data, detector, distributed, export, loop, report
 from training.architectures import Autoencoder, build
+from training.architectures.segmenter import Segmenter
 from training.checkpoint import Checkpoints
 from training.data import Given, Parts, Tell
+from training.detector import Detector
+from training.distributed import Process
 from training.errors import DataError, RecipeError
 from training.findings import Findings
 from training.graphs import Graphs
@@ -42,39 +47,79 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
         tell = tell if process.first else _silence
         _build(recipe, ())  # what does not fit is told before the data are read
         given = load(recipe, directory, tell)
-        network = _build(recipe, given.dataset.classes)
         for place in (models, runs):
             place.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before the training, not after it
-        digests = sorted(given.dataset.sha256.items())
-        fingerprint = recipe.fingerprint(digests, process.device.type, torch.__version__)
-        checkpoints = Checkpoints(runs / recipe.name, fingerprint)
         on = f"{process.device.type}, {process.count} processes" if process.count > 1 else process.device.type
         tell(f"training {recipe.name} on {len(given.parts.training)} images, {on}")
-        history = loop.train(stages(recipe, network, given.parts), recipe.seed, checkpoints, process, tell)
+        trainer = _Trainer(recipe, given, runs / recipe.name, process, tell)
+        trained = trainer.all()
     if not process.first:
         return None
-    published = _publish(network, history, _device_name(process.device), revision, recipe, given, models, tell)
-    checkpoints.remove()
+    published = _publish(trained, _device_name(process.device), revision, recipe, given, models, tell)
+    trainer.clear()
     return published
 
 
+class _Trained(NamedTuple):
+    network: Autoencoder
+    history: list[Row]
+    detector: Detector | None
+
+
+class _Trainer:
+    """Trains networks of one recipe: one, or one for each fold of the images and one for all."""
+
+    def __init__(self, recipe: Recipe, given: Given, runs: Path, process: Process, tell: Tell) -> None:
+        self._recipe, self._given, self._runs, self._process, self._tell = recipe, given, runs, process, tell
+        self._history: list[Row] = []
+        self._checkpoints: list[Checkpoints] = []
+
+    def all(self) -> _Trained:
+        recipe, parts = self._recipe, self._given.parts
+        if recipe.anomaly is None or len(parts.calibration):
+            network = self._train(parts)
+            found = detector.fit(network, recipe, parts, self._tell) if recipe.anomaly else None
+        else:
+            found = detector.cross_fit(recipe, parts.training, self._train, self._tell)
+            network = found.network
+        return _Trained(network, self._history, found)
+
+    def clear(self) -> None:
+        """Remove the checkpoints, when all is published."""
+        for checkpoints in self._checkpoints:
+            checkpoints.remove()
+
+    def _train(self, parts: Parts, fold: str = "") -> Autoencoder:
+        recipe, dataset = self._recipe, self._given.dataset
+        network = _build(recipe, dataset.classes)
+        network.prepare(torch.from_numpy(parts.training.images))
+        digests = sorted(dataset.sha256.items())
+        fingerprint = recipe.fingerprint(
+            digests, self._process.device.type, torch.__version__, *([fold] if fold else [])
+        )
+        self._checkpoints.append(Checkpoints(self._runs, fingerprint))
+        planned = stages(recipe, network, parts)
+        history = loop.train(planned, recipe.seed, self._checkpoints[-1], self._process, self._tell)
+        self._history += [row | {"stage": f"{fold} {row['stage']}".strip()} for row in history]
+        return network
+
+
 def _publish(
-    network: Autoencoder,
-    history: list[Row],
-    device: str,
-    revision: str | None,
-    recipe: Recipe,
-    given: Given,
-    models: Path,
-    tell: Tell,
+    trained: _Trained, device: str, revision: str | None, recipe: Recipe, given: Given, models: Path, tell: Tell
 ) -> Path:
+    network, history, found = trained
     with bundle.staging(models, recipe.name) as staging:
         tell("exporting, and comparing ONNX Runtime with torch")
         likelihood = network.variational and recipe.loss.kind in LIKELIHOODS
-        exported = export.export(network, recipe.input, given.dataset.test.images, staging, likelihood)
+        scorer = found.scorer if found else None
+        exported = export.export(network, recipe.input, given.dataset.test.images, staging, likelihood, scorer)
         graphs = Graphs(staging, exported.files)
         tell("calibrating")
-        calibrated = calibration.calibrate(graphs, given.parts.calibration.images)
+        method = scorer.describe() if scorer else calibration.METHOD
+        if found and found.held_out:
+            calibrated = calibration.summary(*found.held_out, f"{method}, each by a network that had not seen it")
+        else:
+            calibrated = calibration.calibrate(graphs, given.parts.calibration.images, method)
         prior = _prior(graphs, given.parts, recipe, staging)
         bundle.write_golden(graphs, given.dataset.test.images, recipe.input, staging / bundle.GOLDEN)
         (staging / bundle.HISTORY).write_text(json.dumps(history) + "\n", encoding="utf-8")
@@ -95,6 +140,7 @@ def _publish(
                 golden=bundle.GOLDEN,
                 prior=prior,
                 calibration=calibrated,
+                selection=scorer.selection if scorer else None,
                 classes=given.dataset.classes if recipe.classifier else (),
                 metrics=metrics,
                 training_data=_training_data(recipe, given),
@@ -119,14 +165,20 @@ def _publish(
 def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
     """All images of a recipe. Raises DataError or RecipeError where they do not suit it."""
     dataset = data.load(recipe.data, recipe.input, recipe.seed, directory, tell)
-    outliers = data.load_outliers(recipe.data.outliers, directory) if recipe.data.outliers else None
-    if recipe.data.outliers and outliers is None:
-        tell(f"there is no folder {recipe.data.outliers} in {directory}: the AUROC against it is left out")
-    if outliers is not None:
-        data.check_fits(outliers.images, recipe.input)
+    outliers = dataset.outliers
+    if recipe.data.outliers:
+        outliers = data.load_outliers(recipe.data.outliers, directory)
+        if outliers is None:
+            tell(f"there is no folder {recipe.data.outliers} in {directory}: the AUROC against it is left out")
+        else:
+            data.check_fits(outliers.images.images, recipe.input)
     if recipe.classifier and not dataset.classes:
         raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
-    parts = data.split(dataset.training, recipe.data, recipe.seed)
+    if recipe.anomaly and not detector.can_hold_out(recipe, dataset.training):
+        none = dataset.training.take(np.arange(0))
+        parts = Parts(dataset.training, none, none)
+    else:
+        parts = data.split(dataset.training, recipe.data, recipe.seed)
     if len(parts.training) < recipe.mixture_components:
         raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
     return Given(dataset, parts, outliers)
@@ -171,9 +223,12 @@ def _silence(_: str) -> None:
 def _build(recipe: Recipe, classes: Sequence[str]) -> Autoencoder:
     torch.manual_seed(recipe.seed)
     try:
-        return build(recipe.architecture, recipe.input, len(classes) if recipe.classifier else 0)
+        network = build(recipe.architecture, recipe.input, len(classes) if recipe.classifier else 0)
     except ValueError as error:
         raise RecipeError(f"architecture: {error}") from error
+    if recipe.anomaly:
+        network.segmenter = Segmenter(recipe.input.channels, recipe.anomaly.segmenter)
+    return network
 
 
 def _device_name(device: torch.device) -> str:
@@ -186,11 +241,12 @@ def _training_data(recipe: Recipe, given: Given) -> TrainingData:
     source = data.SOURCES.get(recipe.data.dataset)
     digests = given.dataset.sha256
     published = source is not None and all(source.sha256.get(name) == digest for name, digest in digests.items())
-    title = f"unverified files of {source.title}" if source else f"a folder, {', '.join(digests)}"
+    own = recipe.data
+    title = f"unverified files of {source.title}" if source else own.title or f"a folder, {', '.join(digests)}"
     return TrainingData(
         name=source.title if source and published else title,
-        source=source.url if source and published else "unknown",
-        licence=source.licence if source and published else "unknown",
+        source=source.url if source and published else own.source or "unknown",
+        licence=source.licence if source and published else own.licence or "unknown",
         images={
             "training": len(given.parts.training),
             "validation": len(given.parts.validation),
@@ -206,12 +262,19 @@ def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
         return ("encode", "classify")  # the decoder no longer fits the encoder
     denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
     classify: tuple[Capability, ...] = ("classify",) if recipe.classifier else ()
-    return ("encode", "decode", "reconstruct", *denoise, "sample", "anomaly-score", "interpolate", *classify)
+    sample: tuple[Capability, ...] = ("sample",) if _has_prior(recipe) else ()
+    return ("encode", "decode", "reconstruct", *denoise, *sample, "anomaly-score", "interpolate", *classify)
 
 
-def _prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> LatentPrior:
+def _has_prior(recipe: Recipe) -> bool:
+    return recipe.architecture.variational or recipe.mixture_components > 0
+
+
+def _prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> LatentPrior | None:
     if recipe.architecture.variational:
         return StandardNormal()
+    if not _has_prior(recipe):
+        return None
     latents = calibration.mixture_latents(graphs, parts.training.images)
     calibration.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / bundle.PRIOR)
     return MixturePrior(file=bundle.PRIOR)

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
 from sklearn.decomposition import PCA
+from sklearn.metrics import auc, roc_curve
 
-from service.anomaly import ConformalScores, heat
+from service.anomaly import ConformalScores, heat, in_colour
 from service.latents import interpolate
 from service.manifest import Calibration
 from training import bundle, data
@@ -157,9 +158,12 @@ def error_histogram(scores: Mapping[str, Floats], calibration: Calibration, rate
     """Anomaly scores of several sets of images, and the calibrated thresholds at some false positive rates."""
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    drawn = {name: np.maximum(of, 1e-9) for name, of in scores.items()}  # 0 has no place on a logarithmic axis
-    every = np.concatenate([*drawn.values()])
-    bins = np.geomspace(every.min(), every.max(), 80).tolist()
+    every = np.concatenate([*scores.values()])
+    logarithmic = bool(every.min() >= 0)  # errors spread over decades, standard deviations do not
+    drawn = {name: np.maximum(of, 1e-9) if logarithmic else of for name, of in scores.items()}
+    spaced = np.geomspace if logarithmic else np.linspace
+    lowest = max(float(every.min()), 1e-9) if logarithmic else float(every.min())
+    bins = spaced(lowest, float(every.max()), 80).tolist()
     for name, of in drawn.items():
         axes.hist(of, bins, alpha=0.7, density=True, label=name)
     conformal = ConformalScores(calibration)
@@ -167,8 +171,39 @@ def error_histogram(scores: Mapping[str, Floats], calibration: Calibration, rate
         threshold = conformal.threshold(rate)
         if threshold is not None:
             axes.axvline(threshold, color="black", linestyle=style, label=f"threshold at {rate}")
-    axes.set(xscale="log", yscale="log", xlabel="anomaly score", ylabel="density")
+    scale = "log" if logarithmic else "linear"
+    axes.set(xscale=scale, yscale="log", xlabel="anomaly score", ylabel="density")
     figure.legend(fontsize=8, loc="outside upper center", ncols=4)
+    return figure
+
+
+def roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+    """Of several methods, by their scores of normal and of strange images, what is found at which false alarms."""
+    figure = Figure(figsize=(5.4, 4.2), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for name, (normal, strange) in scores.items():
+        truth = np.repeat([0, 1], [len(normal), len(strange)])
+        alarms, found, _ = roc_curve(truth, np.concatenate([normal, strange]))
+        axes.plot(alarms, found, label=f"{name}, area {auc(alarms, found):.4f}")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
+    return figure
+
+
+def defects(model: Published, images: Images, titles: Sequence[str], masks: npt.NDArray[np.bool_] | None) -> Figure:
+    """Images in columns with their titles; below each its reconstruction, heatmap and, if there is one, mask."""
+    hot = np.stack([in_colour(each[..., 0]) for each in heatmaps(model, images)])
+    below = {"image": images, "restored": reconstruct(model, images), "heatmap": hot}
+    if masks is not None:
+        below["mask"] = (masks[..., None] * 255).astype(np.uint8)
+    figure = Figure(figsize=(1.25 * len(images) + 0.6, 1.3 * len(below) + 0.3), dpi=DPI, layout="constrained")
+    grid_of_axes = np.atleast_2d(figure.subplots(len(below), len(images)))
+    for row, (name, pictures) in zip(grid_of_axes, below.items(), strict=True):
+        for axes, picture in zip(row, pictures, strict=True):
+            _show(axes, picture[..., 0] if picture.shape[2] == 1 else picture)
+        row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
+    for axes, title in zip(grid_of_axes[0], titles, strict=True):
+        axes.set_title(title, fontsize=7)
     return figure
 
 

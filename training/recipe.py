@@ -20,9 +20,10 @@ from pydantic import (
 
 from service.manifest import InputSpec, ModelName
 from training.architectures import ArchitectureConfig
-from training.architectures.base import Config
+from training.architectures.base import Config, Widths
 from training.chance import AugmentationConfig, CorruptionConfig
 from training.errors import RecipeError
+from training.evidence import NAMES, EvidenceName
 from training.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
 from training.optimisers import OptimiserConfig, ScheduleConfig
 
@@ -30,11 +31,15 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class DataConfig(Config):
-    dataset: Literal["mnist", "fashion-mnist", "folder"]
+    dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
     calibration: PositiveInt = 5000  # training images held out for the calibration scores
     validation: PositiveInt = 1000  # training images held out to watch the training
     test: int = Field(1000, ge=2)  # images of a folder held out for the figures; the others have a test split
     outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
+    title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
+    source: str | None = None
+    licence: str | None = None
+    only: NonNegativeInt | None = None  # the one class that is normal; test images of the others are the outliers
     binarise: bool = False  # dynamic binarisation, of what the network sees and of what it is asked for
     unfit: Literal["stop", "skip", "convert"] = "stop"  # at files of a folder that are unreadable or of another mode
 
@@ -71,6 +76,15 @@ class ClassifierConfig(Config):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
+class AnomalyConfig(Config):
+    """What makes a detector of a model: synthetic anomalies to train on, and scores to choose from."""
+
+    synthetic: float = Field(0.7, gt=0, le=1)  # the share of training images that get an anomaly
+    segmenter: Widths = (16, 32, 48, 64)  # channels at each resolution; every entry halves height and width
+    evidence: tuple[EvidenceName, ...] = Field(NAMES, min_length=1)  # what a score may be made of
+    folds: int = Field(5, ge=2)  # of the cross-fitting, where there are too few images to hold any out
+
+
 class EvaluationConfig(Config):
     """How the likelihood of a variational model is estimated, if at all: it takes minutes."""
 
@@ -93,8 +107,9 @@ class Recipe(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     pretraining: PretrainingConfig | None = None
     classifier: ClassifierConfig | None = None
+    anomaly: AnomalyConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
-    mixture_components: PositiveInt = 10  # of the prior fitted to the latents, where the model has none
+    mixture_components: NonNegativeInt = 10  # of the prior fitted to the latents, where the model has none; 0: no prior
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -117,12 +132,19 @@ class Recipe(Config):
             raise ValueError("architecture.refinement needs a decoder that is trained: give classifier.reconstruction")
         if self.evaluation.importance_samples and not (needed and variational):
             raise ValueError("evaluation.importance_samples needs a variational architecture and a likelihood")
+        if self.anomaly and (variational or self.classifier or self.pretraining or self.data.binarise):
+            raise ValueError(
+                "anomaly needs a plain autoencoder: no variational one, classifier, pretraining or binarise"
+            )
         if self.loss.beta != 1 and not variational:
             raise ValueError("loss.beta weighs a divergence that only a variational architecture has")
         if min(self.input.height, self.input.width) < SSIM_WINDOW and (
             self.loss.kind == "ssim" or self.corruption.sigma
         ):
             raise ValueError(f"input: SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels")
+        own = self.data.dataset in ("folder", "photographs")
+        if not own and (self.data.title or self.data.source or self.data.licence):
+            raise ValueError(f"data.title, source and licence of {self.data.dataset} are known")
         if self.data.outliers == self.data.dataset:
             raise ValueError("data.outliers must be another data set than data.dataset")
         return self

@@ -15,11 +15,12 @@ from service.latents import NormalPrior, Prior
 from service.manifest import Calibration
 from training import calibration, evaluation, plots
 from training.bundle import Published
-from training.data import Given, Images
+from training.data import Given, Images, Outliers
 from training.findings import Findings
 from training.recipe import Recipe
 
 PAGE = "index.html"
+BASELINES = {"pca": "principal components", "nearest_neighbours": "5 nearest neighbours"}
 
 
 class Picture(NamedTuple):
@@ -95,19 +96,45 @@ def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
         caption = "Decoded at even quantiles of a normal fitted to each dimension."
         yield Picture("grid", "The plane of latents", caption, plots.latent_grid(model, latents))
 
-    yield Picture("samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, given, recipe))
+    if "sample" in model.manifest.capabilities:
+        yield Picture("samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, given, recipe))
     yield Picture(
         "interpolations", "Interpolations", "Straight paths between latents.", plots.interpolations(model, test.images)
     )
 
     scores = {"test images": findings.scored.scores}
-    if findings.outlier_scores is not None:
-        scores[f"{recipe.data.outliers} (not seen in training)"] = findings.outlier_scores
+    if given.outliers and findings.outliers_scored:
+        scores[f"{given.outliers.title} (not seen in training)"] = findings.outliers_scored.scores
     yield _scores(scores, findings.calibration)
+    if recipe.anomaly and given.outliers:
+        yield from _detection(model, findings, given.outliers)
 
     if classes := model.manifest.classes:
         figure = plots.confusion_matrix(findings.confusion, classes)
         yield Picture("confusion", "Confusion matrix", "Of the test images.", figure)
+
+
+def _detection(model: Published, findings: Findings, outliers: Outliers) -> Iterator[Picture]:
+    assert findings.outliers_scored is not None
+    own = findings.scored.scores, findings.outliers_scored.scores
+    beaten = " and ".join(findings.beaten_by())
+    warning = f" Warning: {beaten} is better than this model." if beaten else ""
+    curves = {model.manifest.name: own} | {BASELINES[name]: scores for name, scores in findings.baselines.items()}
+    caption = "Strange images found at each rate of false alarms, by this model and by simple methods." + warning
+    yield Picture("roc", "ROC", caption, plots.roc(curves))
+
+    test, labels = findings.given.dataset.test.images, outliers.images.labels
+    labels = np.zeros(len(outliers.images), dtype=np.int64) if labels is None else labels
+    kinds = outliers.kinds or (outliers.title,)
+    share = max(1, (plots.COLUMNS - 2) // len(kinds))
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:share] for label in range(len(kinds))])
+    images = np.concatenate([test[:2], outliers.images.images[chosen]])
+    masks = outliers.masks
+    if masks is not None:
+        masks = np.concatenate([np.zeros((len(test[:2]), *masks.shape[1:]), dtype=bool), masks[chosen]])
+    titles = ["normal"] * len(test[:2]) + [kinds[labels[index]] for index in chosen]
+    caption = "Two normal images and the first of each strange kind; the colours mean the same in all."
+    yield Picture("heatmaps", "Heatmaps", caption, plots.defects(model, images, titles, masks))
 
 
 def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibration) -> Picture:

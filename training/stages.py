@@ -6,7 +6,7 @@ from training.architectures import Autoencoder, DenseAutoencoder
 from training.data import Parts, Split
 from training.errors import DataError
 from training.loop import Stage
-from training.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
+from training.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective, RestorationObjective
 from training.optimisers import AdamwConfig
 from training.recipe import Recipe
 
@@ -15,7 +15,8 @@ def stages(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
     """Layer by layer, then the whole autoencoder, then with its classifier: those that the recipe asks for."""
     planned = [*_layers(recipe, network, parts)]
     if recipe.classifier is None or recipe.classifier.pretrained:
-        objective = ReconstructionObjective(network, recipe, recipe.training)
+        kind = ReconstructionObjective if recipe.anomaly is None else RestorationObjective
+        objective = kind(network, recipe, recipe.training)
         settings = recipe.training, recipe.optimiser, recipe.schedule
         planned.append(Stage("autoencoder", objective, *settings, parts.training, parts.validation))
     if recipe.classifier is not None:

@@ -33,6 +33,10 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
     source = model.manifest
     if source.precision != "float32":
         raise RecipeError(f"{name} computes in {source.precision} already")
+    if source.selection is not None:
+        raise RecipeError(
+            f"{name} is a detector: its scores are sums of logarithms, which float16 would change too much"
+        )
     with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
         halved = half.apply(model, before, staging, Path(rounded), tell)
         after = halved.findings
@@ -74,7 +78,8 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     if count < FEWEST:
         raise DataError(f"{directory} holds {count} images; at least {FEWEST} are needed to calibrate on")
     tell(f"scoring {count} images; rates from {1 / (count + 1):.2g} on can be asked for then")
-    calibrated = calibration.calibrate(model.graphs, normal.images)
+    assert source.calibration is not None  # every recipe calibrates
+    calibrated = calibration.calibrate(model.graphs, normal.images, source.calibration.method.partition(",")[0])
     changes = {
         "calibration": calibrated,
         "metrics": {key: value for key, value in source.metrics.items() if not key.startswith("false_positive_rate")},

@@ -45,8 +45,9 @@ def main() -> None:
 
 
 def _ours_and_classics() -> list[str]:
-    """Every recipe whose data are the same for all; that of folders is a start for one's own."""
-    return [name for name in recipe.available() if recipe.load(name).data.dataset != "folder"]
+    """Every recipe whose data are the same for all and that makes no detector; that of folders is for one's own."""
+    loaded = {name: recipe.load(name) for name in recipe.available()}
+    return [name for name, each in loaded.items() if each.data.dataset != "folder" and each.anomaly is None]
 
 
 def _run(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Path]:

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
 from service.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
@@ -16,6 +18,7 @@ from training.recipe import Recipe
 from training.stages import stages
 from training.tracking import Row
 
+COOKIES = DATA / "cookies"
 CPU = Process(torch.device("cpu"))
 SMALL = {
     "mnist-undercomplete": [],
@@ -73,3 +76,9 @@ def train(recipe: Recipe, images: Split, runs: Path, process: Process = CPU) -> 
 def assert_equal(a: Autoencoder, b: Autoencoder) -> None:
     for name, tensor in a.state_dict().items():
         np.testing.assert_array_equal(tensor, b.state_dict()[name], err_msg=name)
+
+
+def cookies(part: str = "test/good") -> Tensor:
+    """Small photographs, float (n, 3, 64, 48) in 0..1."""
+    paths = sorted((COOKIES / part).glob("*.jpg"))
+    return torch.stack([torch.from_numpy(np.array(Image.open(path))) for path in paths]).permute(0, 3, 1, 2) / 255

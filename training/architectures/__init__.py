@@ -10,9 +10,11 @@ from training.architectures.base import Autoencoder, Posterior
 from training.architectures.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.architectures.dense import DenseAutoencoder, DenseConfig, ResidualDenseConfig
 from training.architectures.pooling import PoolingAutoencoder, PoolingConfig
+from training.architectures.principal import PrincipalAutoencoder, PrincipalConfig
 
 ArchitectureConfig = Annotated[
-    DenseConfig | ResidualDenseConfig | ConvolutionalConfig | PoolingConfig, Field(discriminator="kind")
+    DenseConfig | ResidualDenseConfig | ConvolutionalConfig | PoolingConfig | PrincipalConfig,
+    Field(discriminator="kind"),
 ]
 
 __all__ = ["ArchitectureConfig", "Autoencoder", "DenseAutoencoder", "Posterior", "build"]
@@ -31,6 +33,8 @@ def build(config: ArchitectureConfig, spec: InputSpec, classes: int = 0) -> Auto
             network = ConvolutionalAutoencoder(config, spec)
         case PoolingConfig():
             network = PoolingAutoencoder(config, spec)
+        case PrincipalConfig():
+            network = PrincipalAutoencoder(config, spec)
     if classes:
         network.head = nn.Linear(network.latent_dim, classes)
     return network

@@ -67,6 +67,18 @@ def downward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequenti
     return nn.Sequential(*layers, nn.ReLU())
 
 
+def levels(downward: nn.Module, images: Tensor) -> list[Tensor]:
+    """What `downward` gives at each resolution."""
+    found: list[Tensor] = []
+    for layer in downward.children():
+        images = layer(images)
+        if isinstance(layer, nn.Conv2d):
+            found.append(images)
+        else:
+            found[-1] = images
+    return found
+
+
 def upward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
     """The mirror of `downward`; resolution grows by sub-pixel convolution (Shi et al. 2016)."""
     layers: list[nn.Module] = []
@@ -85,6 +97,8 @@ def code_size(spec: InputSpec, widths: tuple[int, ...]) -> tuple[int, int]:
 
 
 class ConvolutionalAutoencoder(Autoencoder):
+    encoder: nn.Sequential
+
     def __init__(self, config: ConvolutionalConfig, spec: InputSpec) -> None:
         super().__init__()
         self.config = config
@@ -113,6 +127,9 @@ class ConvolutionalAutoencoder(Autoencoder):
     def decode_raw(self, latents: Tensor) -> Tensor:
         raw: Tensor = self.decoder(latents)
         return raw
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        return levels(self.encoder[0], images)
 
     def describe(self) -> str:
         kind = "convolutional variational" if self.variational else "convolutional"

@@ -1,0 +1,109 @@
+"""Train detectors and measure how well they find what is strange, into docs/results/anomaly.json.
+
+    python -m benchmarks.anomaly --data DIR [--only TASK ...] [--seeds 0 1 2]
+
+DIR holds folders `mnist` and `fashion-mnist` with the IDX files, and `mvtec-bottle-256` and `cookies` in the layout of
+MVTec AD; a task whose folder is not there is left out. Bundles are published beside the checkpoints, below `runs`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from service.manifest import MANIFEST, ModelManifest
+from training import pipeline, recipe
+from training.recipe import Recipe
+
+CLASSES = 10
+
+
+class Task(NamedTuple):
+    """What is trained: recipes by the names that they have within the task, and the folder of their data."""
+
+    name: str
+    folder: str
+    recipe: str
+    variants: dict[str, tuple[str, ...]]
+
+
+def _one_class(dataset: str) -> dict[str, tuple[str, ...]]:
+    return {f"class-{only}": (f"data.dataset={dataset}", f"data.only={only}") for only in range(CLASSES)}
+
+
+TASKS = (
+    Task("bottle", "mvtec-bottle-256", "photo-anomaly", {"bottle": ()}),
+    Task("cookies", "cookies", "cookies", {"cookies": ()}),
+    Task("one-class-mnist", "mnist", "one-class", _one_class("mnist")),
+    Task("one-class-fashion-mnist", "fashion-mnist", "one-class", _one_class("fashion-mnist")),
+    Task("fashion-against-mnist", "fashion-mnist", "fashion-anomaly", {"fashion": ()}),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.anomaly", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="DIR", required=True, help="holds a folder for each data set")
+    parser.add_argument("--only", nargs="+", metavar="TASK", choices=[task.name for task in TASKS], help="(all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="(0)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all")
+    parser.add_argument("--runs", type=Path, default=Path("runs/anomaly"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results/anomaly.json"), metavar="JSON", help="(%(default)s)"
+    )
+    options = parser.parse_args()
+    for task in TASKS:
+        if options.only and task.name not in options.only:
+            continue
+        home = options.data / task.folder
+        if not home.is_dir():
+            print(f"{task.name} is left out: there is no {home}")
+            continue
+        # The data sets of IDX files are found by their names, for another one may be what is strange.
+        data = options.data if task.folder in ("mnist", "fashion-mnist") else home
+        for name, chosen in _runs(task, options.seeds, options.set):
+            manifest = _known(chosen, options.runs) or _train(chosen, data, options.runs)
+            _write(options.output, task.name, name, manifest)
+
+
+def _runs(task: Task, seeds: list[int], overrides: list[str]) -> Iterator[tuple[str, Recipe]]:
+    for name, variant in task.variants.items():
+        for seed in seeds:
+            run = f"{task.name}-{name}-seed{seed}"
+            yield f"{name}, seed {seed}", recipe.load(task.recipe, [*variant, *overrides, f"seed={seed}"], run)
+
+
+def _train(chosen: Recipe, data: Path, runs: Path) -> ModelManifest:
+    path = pipeline.run(chosen, data, runs / "models", runs, lambda text: print(text, flush=True))
+    assert path is not None  # one process trains
+    return ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
+
+
+def _known(chosen: Recipe, runs: Path) -> ModelManifest | None:
+    """The newest bundle of exactly this recipe, where it was trained before."""
+    paths = sorted((runs / "models" / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
+    found = (ModelManifest.model_validate_json(path.read_bytes()) for path in paths)
+    wanted = chosen.model_dump(mode="json")
+    return next((manifest for manifest in found if manifest.provenance.recipe == wanted), None)
+
+
+def _write(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
+    every: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    assert manifest.selection is not None  # a detector has one
+    every.setdefault(task, {})[run] = {
+        "score": manifest.selection.score,
+        "map": manifest.selection.map,
+        "metrics": manifest.metrics,
+        "minutes": manifest.provenance.minutes,
+        "device": manifest.provenance.device,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
+    area = manifest.metrics.get("auroc_against_defects") or next(
+        value for name, value in manifest.metrics.items() if name.startswith("auroc_against_")
+    )
+    print(f"{task}, {run}: AUROC {100 * area:.2f} by {' and '.join(manifest.selection.score)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

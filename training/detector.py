@@ -1,0 +1,165 @@
+"""From a trained network to a scorer whose evidence was chosen, and to calibration scores where images are few."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training import evidence, scorer, synthetic
+from training.architectures import Autoencoder
+from training.chance import to_float
+from training.data import Images, Parts, Split, Tell
+from training.evidence import Evidence, EvidenceName, Scene
+from training.recipe import Recipe
+from training.scorer import Readings, Scorer
+from training.similarity import reduced
+
+BATCH = 32
+FITTED_ON = 6000  # training images: more take minutes and change nothing that can be seen
+LOOKED_AT = 500  # held-out images that a choice is made on
+TRIALS = 4  # synthetic anomalies in each held-out image, at least 200 in all
+FEWEST_TRIALS = 200
+SMALLEST = 0.005  # part of an image that has to be changed
+
+Train = Callable[[Parts, str], Autoencoder]
+
+
+class HeldOut(NamedTuple):
+    """Scores (n,) and maps (n, height, width) of images, each by a network that was trained without it."""
+
+    scores: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network in evaluation mode, its scorer, and calibration scores where no images were held out for them."""
+
+    network: Autoencoder
+    scorer: Scorer
+    held_out: HeldOut | None
+
+
+@dataclass(frozen=True)
+class _Witness:
+    """What the evidence of one network says of images that it was not trained on."""
+
+    normal: dict[EvidenceName, Readings]
+    strange: dict[EvidenceName, Readings]
+    masks: Tensor
+
+
+def can_hold_out(recipe: Recipe, images: Split) -> bool:
+    """Whether there are enough images to calibrate on some of them; else all take turns."""
+    return len(images) >= 3 * recipe.data.calibration
+
+
+def folds(images: Split, count: int, seed: int) -> Iterator[Parts]:
+    """Parts of which each holds out another share of the images, by chance."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    for share in np.array_split(order, count):
+        kept, out = images.take(np.setdiff1d(order, share)), images.take(np.sort(share))
+        yield Parts(kept, out, out)
+
+
+def fit(network: Autoencoder, recipe: Recipe, parts: Parts, tell: Tell) -> Detector:
+    """Choose the evidence on the validation images."""
+    tell("choosing the score by synthetic anomalies")
+    found = gather(network, recipe, parts.training.images)
+    witness = _witness(network, found, recipe, parts.validation.images)
+    return Detector(network, _chosen(found, [witness]), None)
+
+
+def cross_fit(recipe: Recipe, images: Split, train: Train, tell: Tell) -> Detector:
+    """Train once without each share of the images, which then is what was held out, and once with all.
+
+    The scores of all images, each by the network that did not see it, are the calibration: cross-conformal prediction
+    (Vovk 2015, section 2.2). The evidence is chosen on the same images.
+    """
+    assert recipe.anomaly is not None
+    fitted = []
+    for index, parts in enumerate(folds(images, recipe.anomaly.folds, recipe.seed)):
+        tell(
+            f"fold {index + 1} of {recipe.anomaly.folds}: "
+            f"{len(parts.training)} images, and {len(parts.validation)} held out"
+        )
+        network = train(parts, f"fold-{index + 1}")
+        found = gather(network, recipe, parts.training.images)
+        fitted.append((network, found, parts.validation, _witness(network, found, recipe, parts.validation.images)))
+    tell(f"all {len(images)} images")
+    network = train(Parts(images, images, images), "all")
+    final = _chosen(gather(network, recipe, images.images), [witness for *_, witness in fitted])
+    scored = [_scored(network, final.of(found), split.images) for network, found, split, _ in fitted]
+    together = HeldOut(*(np.concatenate(parts) for parts in zip(*scored, strict=True)))
+    return Detector(network, final, together)
+
+
+def gather(network: Autoencoder, recipe: Recipe, training: Images) -> dict[EvidenceName, Evidence]:
+    """All kinds of evidence that the recipe names, fitted to training images."""
+    assert recipe.anomaly is not None
+    scenes = list(_scenes(network, training[:FITTED_ON]))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    with torch.no_grad():
+        return {name: evidence.build(name, network, scenes, generator) for name in recipe.anomaly.evidence}
+
+
+def _chosen(found: Mapping[EvidenceName, Evidence], witnesses: list[_Witness]) -> Scorer:
+    normal, strange = (
+        {name: _join([getattr(witness, side)[name] for witness in witnesses]) for name in found}
+        for side in ("normal", "strange")
+    )
+    masks = torch.cat([witness.masks for witness in witnesses])
+    return Scorer(found, scorer.scales(normal), scorer.choose(normal, strange, masks)).eval()
+
+
+def _join(readings: list[Readings]) -> Readings:
+    maps = [each.maps for each in readings if each.maps is not None]
+    return Readings(torch.cat([each.numbers for each in readings]), torch.cat(maps) if maps else None)
+
+
+def _witness(network: Autoencoder, found: Mapping[EvidenceName, Evidence], recipe: Recipe, images: Images) -> _Witness:
+    normal = images[:LOOKED_AT]
+    repeated = np.concatenate([normal] * max(TRIALS, -(-FEWEST_TRIALS // len(normal))))[: TRIALS * LOOKED_AT]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    parts = [synthetic.deform(to_float(torch.from_numpy(part)), generator) for part in _batches(repeated)]
+    spoilt = torch.cat([part.images for part in parts]).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    masks = torch.cat([reduced(part.masks) for part in parts]).squeeze(1)
+    plain = masks.mean(dim=(1, 2)) >= SMALLEST  # where nothing is, nothing can be spoilt
+    return _Witness(_read(network, found, normal), _read(network, found, spoilt[plain.numpy()]), masks[plain])
+
+
+@torch.no_grad()
+def _read(network: Autoencoder, found: Mapping[EvidenceName, Evidence], images: Images) -> dict[EvidenceName, Readings]:
+    read: dict[EvidenceName, list[Readings]] = {name: [] for name in found}
+    for scene in _scenes(network, images):
+        for name, each in found.items():
+            read[name].append(Readings(*each(scene)))
+    return {name: _join(readings) for name, readings in read.items()}
+
+
+@torch.no_grad()
+def _scored(network: Autoencoder, graph: Scorer, images: Images) -> tuple[npt.NDArray[np.float32], ...]:
+    scored = []
+    for part in _batches(images):
+        given = torch.from_numpy(part)
+        intensities = to_float(given)
+        latents = network.encode(intensities).mean
+        _, scores, maps = graph(given, network.decode(latents).permute(0, 2, 3, 1), latents)
+        scored.append((scores.numpy(), maps.numpy()))
+    return tuple(np.concatenate(each) for each in zip(*scored, strict=True))
+
+
+@torch.no_grad()
+def _scenes(network: Autoencoder, images: Images) -> Iterator[Scene]:
+    for part in _batches(images):
+        seen = to_float(torch.from_numpy(part))
+        latents = network.encode(seen).mean
+        yield Scene(reduced(seen), reduced(network.decode(latents)), latents)
+
+
+def _batches(images: Images) -> Iterator[Images]:
+    return (images[start : start + BATCH] for start in range(0, len(images), BATCH))
