@@ -21,8 +21,8 @@ from training.similarity import reduced
 BATCH = 32
 FITTED_ON = 6000  # training images: more take minutes and change nothing that can be seen
 LOOKED_AT = 500  # held-out images that a choice is made on
-TRIALS = 4  # synthetic anomalies in each held-out image, at least 200 in all
-FEWEST_TRIALS = 200
+TRIALS = 4  # synthetic anomalies in each held-out image, at least 400 in all
+FEWEST_TRIALS = 400
 SMALLEST = 0.005  # part of an image that has to be changed
 
 Train = Callable[[Parts, str], Autoencoder]

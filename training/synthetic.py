@@ -55,7 +55,8 @@ def deform(images: Tensor, generator: torch.Generator) -> Spoilt:
     ]
     kind = torch.randint(len(kinds), (count,), generator=generator, device=images.device)
     change = torch.stack(kinds)[kind, torch.arange(count, device=images.device)]
-    change = (images + change).clamp(0, 1) - images
+    # Of every strength, for where all anomalies are plain no score is better than another.
+    change = (images + _between(0.5, 1.0, count, generator) * change).clamp(0, 1) - images
     return Spoilt(images + change, _seen(change, VISIBLE))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,11 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
     for line in block.splitlines()
 ]
+TINY_DETECTOR = [
+    word
+    for entry in ("input.height=64", "input.width=48", "architecture.widths=[4]", "architecture.code_channels=1")
+    for word in ("--set", entry)
+]
 OPTIONS = {
     "train": ["--data", str(DATA), "--set", "mixture_components=2"],
     "evaluate": ["--data", str(DATA)],
@@ -30,6 +36,7 @@ OPTIONS = {
     "benchmarks.models": ["--data", str(DATA), "--set", "mixture_components=2"],
     "benchmarks.labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
     "benchmarks.half": ["--data", str(DATA)],
+    "benchmarks.anomaly": ["--set", "training.epochs=4", "--set", "anomaly.folds=2", *TINY_DETECTOR],
     "benchmarks.training": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
 }
 
@@ -42,6 +49,8 @@ def small(command: str) -> list[str]:
     extra = list(OPTIONS[kind]) if kind else []
     if kind in ("train", "benchmarks.models", "benchmarks.labels", "benchmarks.training"):
         extra += SMALL
+    if "photo-anomaly" in words:
+        return [*runner, *words[1:], *OPTIONS["benchmarks.anomaly"]]
     if "folder" in words:
         extra += [
             "--data",
@@ -65,6 +74,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("guide")
     (directory / "photos").mkdir()
     (directory / "docs").mkdir()
+    shutil.copytree(DATA / "cookies", directory / "data" / "cookies")
+    shutil.copytree(DATA / "cookies", directory / "parts")
     generator = np.random.default_rng(0)
     for index in range(60):
         picture = generator.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
@@ -74,7 +85,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_of_the_guide_work(workplace: Path) -> None:
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 17
     for command in COMMANDS:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -82,12 +93,14 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
-    assert published == {"my-stack", "sharp", "greedy", "my-stack-fp16", "my-photos", "shared", "mnist-undercomplete"}
+    of_stacks = {"my-stack", "sharp", "greedy", "my-stack-fp16", "shared", "mnist-undercomplete"}
+    assert published == {*of_stacks, "my-photos", "parts"}
     assert (workplace / "models" / "my-photos" / "2" / MANIFEST).is_file()
     seeds = {path.parts[-3] for path in (workplace / "runs" / "study").glob(f"*/1/{MANIFEST}")}
     assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
     results = (workplace / "docs" / "results.md").read_text()
     assert re.search(r"mnist-undercomplete`\].* MSE \d\.\d+ ± \d\.\d+ .*3 seeds", results)
+    assert re.search(r"\| cookies at 256x192: train/good against test \| \d+\.\d\d; pixels \d+\.\d\d", results)
     assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
     speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())["images_per_second"]
     assert all(set(rates) == {"ours", "bare", "dataloader"} for rates in speeds.values())
