@@ -1,7 +1,8 @@
 """Whether what is scored is still like what the scores were calibrated on."""
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ AT_ONCE = 256  # images that are looked at together, for one by one costs more
 class DriftFigures(NamedTuple):
     """Of all images: how many, how many were called anomalous, how many p-values lie in each bin, and their sum.
 
-    `stability` is the index of the recent ones, None while they are few.
+    `stability` is the index of the scores of the recent ones, and `latent_stability` that of their latent distances:
+    None while they are few, and the latter where the model gives none.
     """
 
     images: int
@@ -26,30 +28,62 @@ class DriftFigures(NamedTuple):
     p_values: tuple[int, ...]
     sum: float
     stability: float | None
+    latent_stability: float | None
+
+
+class Stability:
+    """The population stability index of recent values against those of calibration.
+
+    It is sum((a - e) * log(a / e)) over bins that hold the shares a and e of them (Siddiqi 2006, "Credit Risk
+    Scorecards", chapter 8); it is 0 where the two are alike, and its mean is then (bins - 1) * (1 / recent +
+    1 / calibrated) (Yurdakul 2018, "Statistical Properties of Population Stability Index", chapter 3).
+    """
+
+    def __init__(self, edges: Floats, expected: npt.NDArray[np.float64]) -> None:
+        """Between ascending edges (n,) and beyond them are bins with these shares (n + 1,) of the calibration."""
+        self._edges = edges
+        self._expected = expected
+        self._recent: deque[int] = deque(maxlen=RECENT)
+
+    @classmethod
+    def of_scores(cls, scores: Floats) -> Self:
+        edges = np.unique(np.quantile(scores, np.arange(1, BINS) / BINS))
+        return cls(edges, _shares(np.bincount(_bins(edges, scores), minlength=len(edges) + 1)))
+
+    @classmethod
+    def of_deciles(cls, deciles: Sequence[float]) -> Self:
+        edges, counts = np.unique(np.asarray(deciles, np.float32), return_counts=True)
+        return cls(edges, np.append(counts, 1) / BINS)
+
+    def add(self, values: Floats) -> None:
+        self._recent.extend(_bins(self._edges, values[-RECENT:]).tolist())
+
+    def index(self) -> float | None:
+        """None while there are too few values."""
+        if len(self._recent) < FEWEST:
+            return None
+        found = _shares(np.bincount(self._recent, minlength=len(self._expected)))
+        return float(np.sum((found - self._expected) * np.log(found / self._expected)))
 
 
 class Drift:
-    """Follows the scores of a model.
+    """Follows the scores of a model, and where it gives them the latent distances. Not safe for threads."""
 
-    The population stability index of its recent scores against those of calibration is sum((a - e) * log(a / e)) over
-    bins that hold the shares a and e of them (Siddiqi 2006, "Credit Risk Scorecards", chapter 8); it is 0 where the two
-    are alike, and its mean is then (bins - 1) * (1 / recent + 1 / calibrated) (Yurdakul 2018, "Statistical Properties
-    of Population Stability Index", chapter 3). Not safe for threads.
-    """
-
-    def __init__(self, conformal: ConformalScores) -> None:
+    def __init__(self, conformal: ConformalScores, latent_deciles: Sequence[float] = ()) -> None:
         self._conformal = conformal
-        self._edges = np.unique(np.quantile(conformal.scores, np.arange(1, BINS) / BINS))
-        self._expected = self._shares(np.bincount(self._bins(conformal.scores), minlength=len(self._edges) + 1))
+        self._scores = Stability.of_scores(conformal.scores)
+        self._latents = Stability.of_deciles(latent_deciles) if latent_deciles else None
         self._waiting: list[tuple[Floats, float]] = []
-        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._distances: list[Floats] = []
         self._images = self._looked_at = self._anomalous = 0
         self._counts = np.zeros(len(P_VALUES), np.int64)
         self._sum = 0.0
 
-    def add(self, scores: Floats, false_positive_rate: float) -> None:
-        """Count scores (n,), which were judged at this rate."""
+    def add(self, scores: Floats, false_positive_rate: float, latent_distances: Floats | None = None) -> None:
+        """Count scores (n,), which were judged at this rate, and latent distances (n,) where there are any."""
         self._waiting.append((scores, false_positive_rate))
+        if latent_distances is not None:
+            self._distances.append(latent_distances)
         self._images += len(scores)
         if self._images - self._looked_at >= AT_ONCE:
             self._look()
@@ -57,7 +91,8 @@ class Drift:
     def figures(self) -> DriftFigures:
         self._look()
         counts = tuple(self._counts.tolist())
-        return DriftFigures(self._images, self._anomalous, counts, self._sum, self._stability())
+        of_latents = self._latents.index() if self._latents else None
+        return DriftFigures(self._images, self._anomalous, counts, self._sum, self._scores.index(), of_latents)
 
     def _look(self) -> None:
         if not self._waiting:
@@ -70,19 +105,17 @@ class Drift:
         self._anomalous += int(np.count_nonzero(p_values <= rates))
         self._counts += np.bincount(np.searchsorted(P_VALUES, p_values), minlength=len(P_VALUES))
         self._sum += float(p_values.sum())
-        self._recent.extend(self._bins(scores[-RECENT:]).tolist())
+        self._scores.add(scores)
+        if self._latents and self._distances:
+            self._latents.add(np.concatenate(self._distances))
+        self._distances.clear()
 
-    def _stability(self) -> float | None:
-        if len(self._recent) < FEWEST:
-            return None
-        found = self._shares(np.bincount(self._recent, minlength=len(self._expected)))
-        return float(np.sum((found - self._expected) * np.log(found / self._expected)))
 
-    def _bins(self, scores: Floats) -> npt.NDArray[np.intp]:
-        return np.searchsorted(self._edges, scores, side="right")
+def _bins(edges: Floats, values: Floats) -> npt.NDArray[np.intp]:
+    return np.searchsorted(edges, values, side="right")
 
-    @staticmethod
-    def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Shares of the bins, none of them 0: half an image more in each."""
-        shares: npt.NDArray[np.float64] = (counts + 0.5) / (counts + 0.5).sum()
-        return shares
+
+def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Shares of the bins, none of them 0: half an image more in each."""
+    shares: npt.NDArray[np.float64] = (counts + 0.5) / (counts + 0.5).sum()
+    return shares

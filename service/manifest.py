@@ -7,7 +7,7 @@ Its graphs, all with a free batch dimension:
 | --- | --- | --- |
 | `encoder` | `images` | `latents`, and for a variational model `log_variances` |
 | `decoder` | `latents` | `reconstructions`, `intensities`, and for a model with a likelihood `logits` |
-| `scorer` | `images`, `intensities`, and in a detector `latents` | `errors`, `scores`, `error_maps` |
+| `scorer` | `images`, `intensities` | `errors`, `scores`, `error_maps` |
 | `classifier` | `latents` | `probabilities` |
 
 `images` and `reconstructions` are uint8 (batch, height, width, channels), 0..255; `intensities` are reconstructions
@@ -15,13 +15,16 @@ before rounding, float32 in 0..1, and `logits` the parameters of their likelihoo
 float32 (batch, latent_dim). `errors` and `scores` are float32 (batch,): the mean squared error of the reconstruction
 on the 0..1 scale, and the anomaly score (higher is stranger). `error_maps` is float32 (batch, height, width), not
 negative: what each pixel adds to the score, or in a detector how strange it is. `probabilities` are float32 (batch,
-classes), in the order of the manifest's `classes`, and sum to 1. An operation chains the graphs that it needs, and no
-weight stands in two of them, but for a detector's scorer, which may look at the encoder's activations.
+classes), in the order of the manifest's `classes`, and sum to 1. The scorer of a detector takes `latents` too, and also
+gives `latent_distances`, float32 (batch,): the logarithm of how far they are from those of the training images, by
+which drift is followed. An operation chains the graphs that it needs, and no weight stands in two of them, but for a
+detector's scorer, which may look at the encoder's activations.
 """
 
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -114,11 +117,17 @@ class Calibration(Record):
     method: str = Field(description="What the score is.")
     scores: tuple[float, ...] = Field(min_length=1, description="Ascending.")
     error_map: ErrorMapScale
+    latent_deciles: tuple[float, ...] = Field(
+        (), description="Of the latent distances of these images: the nine that part them into tenths, or none."
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if any(a > b for a, b in zip(self.scores, self.scores[1:], strict=False)):
-            raise ValueError("scores must ascend")
+        for name, numbers in (("scores", self.scores), ("latent_deciles", self.latent_deciles)):
+            if any(a > b for a, b in pairwise(numbers)):
+                raise ValueError(f"{name} must ascend")
+        if len(self.latent_deciles) not in (0, 9):
+            raise ValueError("latent_deciles must be nine")
         return self
 
 

@@ -21,6 +21,7 @@ from service.manifest import (
     OPTIONAL_INPUTS,
     OUTPUTS,
     RESULTS,
+    Capability,
     GraphName,
     MixturePrior,
     ModelManifest,
@@ -54,8 +55,18 @@ class LoadedModel:
         """Run the graphs in turn, each on what those before it gave; give the outputs that were asked for."""
         return self.chain.run(graphs, tensors, outputs)
 
+    def results(self, capability: Capability) -> tuple[str, ...]:
+        """What is asked of the graphs for a capability: its results, and what drift is followed by."""
+        return results(capability, self.sessions)
+
     def gives(self, graph: GraphName, output: str) -> bool:
         return output in self.sessions[graph].outputs
+
+
+def results(capability: Capability, sessions: Mapping[GraphName, Session]) -> tuple[str, ...]:
+    followed = "latent_distances"
+    given = capability == "anomaly-score" and followed in sessions["scorer"].outputs
+    return (*RESULTS[capability], followed) if given else RESULTS[capability]
 
 
 def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedModel:
@@ -73,8 +84,8 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
     chain = engine.chain(sessions)
     for capability in manifest.capabilities:
         used = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
-        chain.warm_up(used, sorted(INPUTS[used[0]]), RESULTS[capability])
-    drift = Drift(conformal) if conformal else None
+        chain.warm_up(used, sorted(INPUTS[used[0]]), results(capability, sessions))
+    drift = Drift(conformal, manifest.calibration.latent_deciles) if manifest.calibration and conformal else None
     return LoadedModel(manifest, sessions, chain, _prior(manifest, place.directory), conformal, drift)
 
 

@@ -18,12 +18,18 @@ METHOD = "mean squared error of the reconstruction"
 
 def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
     """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
-    scored = graphs.chain_in_batches(SCORE, ["scores", "error_maps"], images=normal)
-    return summary(scored["scores"], scored["error_maps"], method)
+    followed = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
+    scored = graphs.chain_in_batches(SCORE, ["scores", "error_maps", *followed], images=normal)
+    return summary(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
 
 
-def summary(scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32], method: str) -> Calibration:
-    """What is kept of the scores (n,) and error maps (n, height, width) of normal images."""
+def summary(
+    scores: npt.NDArray[np.float32],
+    maps: npt.NDArray[np.float32],
+    method: str,
+    latent_distances: npt.NDArray[np.float32] | None = None,
+) -> Calibration:
+    """What is kept of the scores (n,), error maps (n, height, width) and latent distances (n,) of normal images."""
     low = float(np.quantile(maps, 0.99))
     high = float(np.quantile(maps.max(axis=(1, 2)), 0.99))
     if high <= low:
@@ -32,7 +38,12 @@ def summary(scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32], meth
         method=method,
         scores=tuple(float(f"{score:.9g}") for score in np.sort(scores)),  # 9 digits keep a float32
         error_map=ErrorMapScale(low=low, high=high),
+        latent_deciles=() if latent_distances is None else _deciles(latent_distances),
     )
+
+
+def _deciles(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(float(f"{decile:.9g}") for decile in np.quantile(values, np.arange(1, 10) / 10))
 
 
 def mixture_latents(graphs: Graphs, training: Images) -> npt.NDArray[np.float32]:

@@ -20,6 +20,10 @@ class CorruptionConfig(Config):
     sigma: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the 0..1 scale, before a clip to 0..1
     masking: float = Field(0.0, ge=0, lt=1)  # the share of pixels set to 0
 
+    @property
+    def active(self) -> bool:
+        return bool(self.sigma or self.masking)
+
 
 class AugmentationConfig(Config):
     """Random affine and elastic distortions; every range is symmetric around no change."""

@@ -29,10 +29,11 @@ Train = Callable[[Parts, str], Autoencoder]
 
 
 class HeldOut(NamedTuple):
-    """Scores (n,) and maps (n, height, width) of images, each by a network that was trained without it."""
+    """Scores (n,), maps (n, height, width) and latent distances (n,), each by a network that had not seen the image."""
 
     scores: npt.NDArray[np.float32]
     maps: npt.NDArray[np.float32]
+    latent_distances: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def fit(network: Autoencoder, recipe: Recipe, parts: Parts, tell: Tell) -> Detec
     tell("choosing the score by synthetic anomalies")
     found = gather(network, recipe, parts.training.images)
     witness = _witness(network, found, recipe, parts.validation.images)
-    return Detector(network, _chosen(found, [witness]), None)
+    return Detector(network, _chosen(recipe, found, [witness]), None)
 
 
 def cross_fit(recipe: Recipe, images: Split, train: Train, tell: Tell) -> Detector:
@@ -92,24 +93,27 @@ def cross_fit(recipe: Recipe, images: Split, train: Train, tell: Tell) -> Detect
         fitted.append((network, found, parts.validation, _witness(network, found, recipe, parts.validation.images)))
     tell(f"all {len(images)} images")
     network = train(Parts(images, images, images), "all")
-    final = _chosen(gather(network, recipe, images.images), [witness for *_, witness in fitted])
+    final = _chosen(recipe, gather(network, recipe, images.images), [witness for *_, witness in fitted])
     scored = [_scored(network, final.of(found), split.images) for network, found, split, _ in fitted]
     together = HeldOut(*(np.concatenate(parts) for parts in zip(*scored, strict=True)))
     return Detector(network, final, together)
 
 
 def gather(network: Autoencoder, recipe: Recipe, training: Images) -> dict[EvidenceName, Evidence]:
-    """All kinds of evidence that the recipe names, fitted to training images."""
+    """All kinds of evidence that the recipe names, and that of the latents, fitted to training images."""
     assert recipe.anomaly is not None
     scenes = list(_scenes(network, training[:FITTED_ON]))
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
-        return {name: evidence.build(name, network, scenes, generator) for name in recipe.anomaly.evidence}
+        # The latents' always: drift is followed by it.
+        names = dict.fromkeys((*recipe.anomaly.evidence, "latents"))
+        return {name: evidence.build(name, network, scenes, generator) for name in names}
 
 
-def _chosen(found: Mapping[EvidenceName, Evidence], witnesses: list[_Witness]) -> Scorer:
+def _chosen(recipe: Recipe, found: Mapping[EvidenceName, Evidence], witnesses: list[_Witness]) -> Scorer:
+    assert recipe.anomaly is not None
     normal, strange = (
-        {name: _join([getattr(witness, side)[name] for witness in witnesses]) for name in found}
+        {name: _join([getattr(witness, side)[name] for witness in witnesses]) for name in recipe.anomaly.evidence}
         for side in ("normal", "strange")
     )
     masks = torch.cat([witness.masks for witness in witnesses])
@@ -148,8 +152,8 @@ def _scored(network: Autoencoder, graph: Scorer, images: Images) -> tuple[npt.ND
         given = torch.from_numpy(part)
         intensities = to_float(given)
         latents = network.encode(intensities).mean
-        _, scores, maps = graph(given, network.decode(latents).permute(0, 2, 3, 1), latents)
-        scored.append((scores.numpy(), maps.numpy()))
+        _, *found = graph(given, network.decode(latents).permute(0, 2, 3, 1), latents)
+        scored.append([each.numpy() for each in found])
     return tuple(np.concatenate(each) for each in zip(*scored, strict=True))
 
 

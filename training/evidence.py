@@ -28,6 +28,7 @@ EvidenceName = Literal[
     "scattering-neighbours",
 ]
 NAMES: tuple[EvidenceName, ...] = get_args(EvidenceName)
+MAPPED: tuple[EvidenceName, ...] = ("pixels", "gradients", "segmenter", "neighbours")  # those that say where
 SHRINKAGE = 0.05  # what is added to the variance in every direction, in parts of the largest
 MOST_AXES = 128
 GRID = 4  # activations are averaged over a grid of so many cells a side
@@ -262,9 +263,7 @@ def _smooth(errors: Tensor, part: int) -> Tensor:
 
 
 def _on_a_grid(activations: Tensor) -> Tensor:
-    """(n, channels, height, width) or (n, units) to (n, numbers)."""
-    if activations.dim() == 2:
-        return activations
+    """(n, channels, height, width) to (n, numbers)."""
     return functional.adaptive_avg_pool2d(activations, min(GRID, *activations.shape[2:])).flatten(1)
 
 

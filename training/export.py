@@ -144,7 +144,9 @@ def _graphs(
     graphs: dict[GraphName, _Graph] = {
         "encoder": _Graph(EncoderGraph(model), {"images": images}, encoded),
         "decoder": _Graph(DecoderGraph(model, likelihood), latents, decoded),
-        "scorer": _Graph(scorer or ScorerGraph(), scored | (latents if scorer else {}), SCORES),
+        "scorer": _Graph(ScorerGraph(), scored, SCORES)
+        if scorer is None
+        else _Graph(scorer, scored | latents, [*SCORES, "latent_distances"]),
     }
     if model.head is not None:
         graphs["classifier"] = _Graph(ClassifierGraph(model), latents, ["probabilities"])

@@ -28,12 +28,15 @@ class Graphs:
     def names(self) -> tuple[GraphName, ...]:
         return tuple(self._sessions)
 
+    def outputs(self, name: GraphName) -> list[str]:
+        return [output.name for output in self._sessions[name].get_outputs()]
+
     def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Arrays:
         """Run the named graphs in turn; gives the tensors with all that the graphs made of them."""
         arrays: Arrays = dict(tensors)
         for name in names:
             session = self._sessions[name]
-            outputs = [output.name for output in session.get_outputs()]
+            outputs = self.outputs(name)
             feeds = {given.name: arrays[given.name] for given in session.get_inputs()}
             arrays.update(zip(outputs, session.run(outputs, feeds), strict=True))
         return arrays

@@ -117,7 +117,9 @@ def _publish(
         tell("calibrating")
         method = scorer.describe() if scorer else calibration.METHOD
         if found and found.held_out:
-            calibrated = calibration.summary(*found.held_out, f"{method}, each by a network that had not seen it")
+            scores, maps, distances = found.held_out
+            words = f"{method}, each by a network that had not seen it"
+            calibrated = calibration.summary(scores, maps, words, distances)
         else:
             calibrated = calibration.calibrate(graphs, given.parts.calibration.images, method)
         prior = _prior(graphs, given.parts, recipe, staging)

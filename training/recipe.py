@@ -23,7 +23,7 @@ from training.architectures import ArchitectureConfig
 from training.architectures.base import Config, Widths
 from training.chance import AugmentationConfig, CorruptionConfig
 from training.errors import RecipeError
-from training.evidence import NAMES, EvidenceName
+from training.evidence import MAPPED, NAMES, EvidenceName
 from training.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
 from training.optimisers import OptimiserConfig, ScheduleConfig
 
@@ -132,10 +132,14 @@ class Recipe(Config):
             raise ValueError("architecture.refinement needs a decoder that is trained: give classifier.reconstruction")
         if self.evaluation.importance_samples and not (needed and variational):
             raise ValueError("evaluation.importance_samples needs a variational architecture and a likelihood")
-        if self.anomaly and (variational or self.classifier or self.pretraining or self.data.binarise):
+        if self.anomaly and (variational or self.classifier or self.data.binarise or self.corruption.active):
             raise ValueError(
-                "anomaly needs a plain autoencoder: no variational one, classifier, pretraining or binarise"
+                "anomaly needs a plain autoencoder: no variational one, classifier, corruption or binarise"
             )
+        if self.anomaly and self.architecture.kind not in ("principal", "convolutional"):
+            raise ValueError("anomaly needs an architecture of kind principal or convolutional")
+        if self.anomaly and not {*self.anomaly.evidence} & {*MAPPED}:
+            raise ValueError(f"anomaly.evidence needs one that has a map: {', '.join(MAPPED)}")
         if self.loss.beta != 1 and not variational:
             raise ValueError("loss.beta weighs a divergence that only a variational architecture has")
         if min(self.input.height, self.input.width) < SSIM_WINDOW and (

@@ -41,10 +41,11 @@ class Scale(NamedTuple):
 
 
 class Scorer(nn.Module):
-    """uint8 images, intensities (both (batch, height, width, channels)) and latents to errors, scores and maps.
+    """uint8 images, intensities (both (batch, height, width, channels)) and latents to errors, scores, maps, distances.
 
     A score is the mean of its evidence, each in standard deviations from the mean of normal images. So is the map, of
-    which the softplus is taken, for maps are not negative.
+    which the softplus is taken, for maps are not negative. The distances are the evidence of the latents, whether the
+    score is made of it or not.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Scorer(nn.Module):
         super().__init__()
         used = [name for name in evidence if name in {*selection.score, *selection.map}]
         self.evidence = nn.ModuleDict({name: evidence[name] for name in used})
+        self.latents = evidence["latents"]
         self.scales = {name: scales[name] for name in used}
         self.selection = selection
 
@@ -63,7 +65,7 @@ class Scorer(nn.Module):
     def describe(self) -> str:
         return f"mean of {' and '.join(self.selection.score)} in standard deviations of normal images"
 
-    def forward(self, images: Tensor, intensities: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, intensities: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         difference = images.flatten(1).float() / 255 - intensities.flatten(1)
         errors = (difference * difference).mean(dim=1)
         scene = scene_of(images, intensities, latents)
@@ -80,7 +82,7 @@ class Scorer(nn.Module):
         combined = functional.softplus(torch.stack(maps).mean(dim=0))[:, None]
         size = list(images.shape[1:3])
         enlarged = functional.interpolate(combined, size, mode="bilinear", align_corners=False).squeeze(1)
-        return errors, torch.stack(numbers).mean(dim=0), enlarged
+        return errors, torch.stack(numbers).mean(dim=0), enlarged, self.latents(scene)[0]
 
 
 def scene_of(images: Tensor, intensities: Tensor, latents: Tensor) -> Scene:

@@ -1,9 +1,10 @@
 """Train detectors and measure how well they find what is strange, into docs/results/anomaly.json.
 
-    python -m benchmarks.anomaly --data DIR [--only TASK ...] [--seeds 0 1 2]
+    python -m benchmarks.anomaly --data DIR [--only TASK ...] [--seeds 0 1 2] [--models DIR]
 
 DIR holds folders `mnist` and `fashion-mnist` with the IDX files, and `mvtec-bottle-256` and `cookies` in the layout of
-MVTec AD; a task whose folder is not there is left out. Bundles are published beside the checkpoints, below `runs`.
+MVTec AD; a task whose folder is not there is left out. Bundles are published beside the checkpoints, below `runs`; what
+is shipped, or was trained before with the same recipe, is not trained again.
 """
 
 import argparse
@@ -29,7 +30,7 @@ class Task(NamedTuple):
 
 
 def _one_class(dataset: str) -> dict[str, tuple[str, ...]]:
-    return {f"class-{only}": (f"data.dataset={dataset}", f"data.only={only}") for only in range(CLASSES)}
+    return {f"{dataset}-{only}": (f"data.dataset={dataset}", f"data.only={only}") for only in range(CLASSES)}
 
 
 TASKS = (
@@ -37,7 +38,7 @@ TASKS = (
     Task("cookies", "cookies", "cookies", {"cookies": ()}),
     Task("one-class-mnist", "mnist", "one-class", _one_class("mnist")),
     Task("one-class-fashion-mnist", "fashion-mnist", "one-class", _one_class("fashion-mnist")),
-    Task("fashion-against-mnist", "fashion-mnist", "fashion-anomaly", {"fashion": ()}),
+    Task("fashion-against-mnist", "fashion-mnist", "fashion-anomaly", {"fashion-anomaly": ()}),
 )
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="TASK", choices=[task.name for task in TASKS], help="(all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="(0)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all")
+    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs/anomaly"), metavar="DIR", help="(%(default)s)")
     parser.add_argument(
         "--output", type=Path, default=Path("docs/results/anomaly.json"), metavar="JSON", help="(%(default)s)"
@@ -62,14 +64,15 @@ def main() -> None:
         # The data sets of IDX files are found by their names, for another one may be what is strange.
         data = options.data if task.folder in ("mnist", "fashion-mnist") else home
         for name, chosen in _runs(task, options.seeds, options.set):
-            manifest = _known(chosen, options.runs) or _train(chosen, data, options.runs)
+            homes = (options.models, options.runs / "models")
+            manifest = _known(chosen, homes) or _train(chosen, data, options.runs)
             _write(options.output, task.name, name, manifest)
 
 
 def _runs(task: Task, seeds: list[int], overrides: list[str]) -> Iterator[tuple[str, Recipe]]:
     for name, variant in task.variants.items():
         for seed in seeds:
-            run = f"{task.name}-{name}-seed{seed}"
+            run = f"{name}-seed{seed}" if seed else name
             yield f"{name}, seed {seed}", recipe.load(task.recipe, [*variant, *overrides, f"seed={seed}"], run)
 
 
@@ -79,9 +82,13 @@ def _train(chosen: Recipe, data: Path, runs: Path) -> ModelManifest:
     return ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
 
 
-def _known(chosen: Recipe, runs: Path) -> ModelManifest | None:
-    """The newest bundle of exactly this recipe, where it was trained before."""
-    paths = sorted((runs / "models" / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
+def _known(chosen: Recipe, homes: tuple[Path, ...]) -> ModelManifest | None:
+    """The newest bundle of exactly this recipe, where there is one."""
+    paths = [
+        path
+        for home in homes
+        for path in sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
+    ]
     found = (ModelManifest.model_validate_json(path.read_bytes()) for path in paths)
     wanted = chosen.model_dump(mode="json")
     return next((manifest for manifest in found if manifest.provenance.recipe == wanted), None)

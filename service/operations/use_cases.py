@@ -109,11 +109,12 @@ class Operations:
         self, model: LoadedModel, given: EncodedImages, timings: Timings, false_positive_rate: float, localise: bool
     ) -> Scored:
         """Anomaly scores with their p-values and verdicts, and where the images are strange if asked for."""
-        outputs = [*RESULTS["anomaly-score"], "error_maps"] if localise else RESULTS["anomaly-score"]
+        outputs = model.results("anomaly-score")
+        outputs = (*outputs, "error_maps") if localise else outputs
         images, found = await self._chain(model, "anomaly-score", given, outputs, timings, original_size=localise)
         assert model.conformal is not None  # the manifest promises a calibration with the capability
         assert model.drift is not None
-        model.drift.add(found["scores"], false_positive_rate)
+        model.drift.add(found["scores"], false_positive_rate, found.get("latent_distances"))
         method = model.conformal.method
         verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
         if not localise:

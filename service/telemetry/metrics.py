@@ -26,6 +26,8 @@ class ScoreFigures(Protocol):
     def sum(self) -> float: ...
     @property
     def stability(self) -> float | None: ...
+    @property
+    def latent_stability(self) -> float | None: ...
 
 
 Scores = Callable[[], Iterable[tuple[str, int, ScoreFigures]]]  # by model and version
@@ -110,6 +112,8 @@ class _ScoreCollector(Collector):
             "ae_p_value", "P-values: uniform for images like calibration's.", labels=labels
         )
         stability = GaugeMetricFamily("ae_score_psi", "Population stability index of recent scores.", labels=labels)
+        words = "Population stability index of recent latent distances."
+        latents = GaugeMetricFamily("ae_latent_psi", words, labels=labels)
         for name, version, figures in self._read():
             of = (name, str(version))
             images.add_metric(of, figures.images)
@@ -118,4 +122,6 @@ class _ScoreCollector(Collector):
             p_values.add_metric(of, counts, figures.sum)
             if figures.stability is not None:
                 stability.add_metric(of, figures.stability)
-        yield from (images, anomalous, p_values, stability)
+            if figures.latent_stability is not None:
+                latents.add_metric(of, figures.latent_stability)
+        yield from (images, anomalous, p_values, stability, latents)

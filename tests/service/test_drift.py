@@ -69,3 +69,28 @@ def test_scores_that_are_all_alike_are_no_drift_from_their_like() -> None:
     followed = drift(np.zeros(50))
     followed.add(np.zeros(FEWEST, np.float32), 0.01)
     assert followed.figures().stability == pytest.approx(0, abs=0.01)
+
+
+def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> None:
+    scores = tuple(normal(100, 0).astype(np.float64).tolist())
+    calibration = Calibration(method="any", scores=tuple(sorted(scores)), error_map=ErrorMapScale(low=0, high=1))
+    distances = normal(5000, 1)
+    deciles = np.quantile(distances, np.arange(1, 10) / 10).tolist()
+    like, unlike = (Drift(ConformalScores(calibration), deciles) for _ in range(2))
+    like.add(normal(RECENT, 2), 0.01, normal(RECENT, 3))
+    unlike.add(normal(RECENT, 2), 0.01, normal(RECENT, 3, mean=1.0))
+    assert like.figures().stability == unlike.figures().stability
+    assert (like.figures().latent_stability or 1) < 0.05
+    assert (unlike.figures().latent_stability or 0) > 0.5
+
+
+def test_without_latent_distances_there_is_no_index_of_them() -> None:
+    followed = drift(np.arange(1000))
+    followed.add(normal(RECENT, 0), 0.01)
+    assert followed.figures().latent_stability is None
+
+
+@pytest.mark.parametrize("deciles", [(1.0, 2.0), (9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)])
+def test_deciles_are_nine_and_ascend(deciles: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="latent_deciles must"):
+        Calibration(method="any", scores=(1.0,), error_map=ErrorMapScale(low=0, high=1), latent_deciles=deciles)

@@ -1,7 +1,5 @@
 """From a folder of good photographs to a calibrated detector that the service loads."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +49,7 @@ def test_few_photographs_take_turns_to_calibrate_on(manifest: ModelManifest, tol
     assert manifest.calibration is not None
     assert len(manifest.calibration.scores) == 24
     assert "each by a network that had not seen it" in manifest.calibration.method
+    assert len(manifest.calibration.latent_deciles) == 9
     assert "fold 2 of 2: 12 images, and 12 held out" in told
     assert "all 24 images" in told
 
@@ -62,6 +61,8 @@ def test_the_service_loads_and_scores_with_it(published: Path, manifest: ModelMa
         found = model.run(SCORE, {"images": golden["images"]}, ["scores", "error_maps"])
         np.testing.assert_allclose(found["scores"], golden["scores"], rtol=1e-4, atol=1e-4)
     assert found["error_maps"].shape == (4, 64, 48)
+    assert model.results("anomaly-score") == ("scores", "latent_distances")
+    assert model.results("encode") == ("latents",)
     assert manifest.capabilities == ("encode", "decode", "reconstruct", "anomaly-score", "interpolate")
 
 
@@ -94,6 +95,8 @@ def test_a_detector_can_be_calibrated_anew(published: Path, manifest: ModelManif
     assert again.calibration is not None
     assert len(again.calibration.scores) == 72
     assert "had not seen" not in again.calibration.method
+    assert manifest.calibration is not None
+    assert again.calibration.latent_deciles != manifest.calibration.latent_deciles
 
 
 def test_an_interrupted_fold_goes_on(tmp_path: Path) -> None:
@@ -146,6 +149,9 @@ def test_the_folds_hold_every_image_out_once() -> None:
         ("photo-anomaly", ["anomaly.folds=1"], "anomaly.folds"),
         ("photo-anomaly", ["anomaly.evidence=['pixel']"], "anomaly.evidence"),
         ("mnist-vae", ["anomaly.folds=2"], "anomaly needs a plain autoencoder"),
+        ("photo-anomaly", ["corruption.sigma=0.1"], "anomaly needs a plain autoencoder"),
+        ("mnist-stacked", ["anomaly.folds=2"], "kind principal or convolutional"),
+        ("photo-anomaly", ["anomaly.evidence=['latents']"], "one that has a map: pixels, gradients, segm"),
         ("mnist-undercomplete", ["data.licence=mine"], "are known"),
     ],
 )
@@ -160,9 +166,9 @@ def test_a_detector_is_not_halved(published: Path, capsys: pytest.CaptureFixture
     assert "is a detector" in capsys.readouterr().err
 
 
-def test_too_small_a_batch_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    stopped: list[str] = []
-    tell: Callable[[str], None] = stopped.append
+def test_too_few_steps_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    told: list[str] = []
     with pytest.raises(RecipeError, match="would have"):
-        run(recipe.load("photo-anomaly", [*SMALL, "training.epochs=1"]), COOKIES, tmp_path, tell)
-    assert json.dumps(stopped)
+        run(recipe.load("photo-anomaly", [*SMALL, "training.epochs=1"]), COOKIES, tmp_path, told.append)
+    assert [text for text in told if text.startswith("fold")] == ["fold 1 of 2: 12 images, and 12 held out"]
+    assert not (tmp_path / "models" / "photo-anomaly").exists()

@@ -62,10 +62,11 @@ def test_scores_are_in_standard_deviations_of_normal_images() -> None:
     graph = Scorer(evidence, scales, Selection(score=("pixels",), map=("pixels",), compared={}))
     given = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     intensities = images.permute(0, 2, 3, 1)
-    errors, scores, maps = graph(given, intensities, torch.zeros(6, 1))
+    errors, scores, maps, distances = graph(given, intensities, torch.zeros(6, 1))
     assert errors.abs().max() < 1e-6
     assert scores.mean().abs() < 1e-3
     assert abs(float(scores.std()) - 1) < 1e-3
     assert maps.shape == (6, 64, 48)
     assert maps.min() >= 0
+    assert distances.tolist() == [0.0] * 6
     assert "pixels" in graph.describe()

@@ -81,12 +81,6 @@ class DenseAutoencoder(Autoencoder):
     def encode(self, images: Tensor) -> Posterior:
         return self.posterior(self.encoder(self.flatten(images)))
 
-    def activations(self, images: Tensor) -> list[Tensor]:
-        found = [self.flatten(images)]
-        for layer in self.encoder:
-            found.append(layer(found[-1]))
-        return found[1:]
-
     def refine(self, images: Tensor, posterior: Posterior) -> Posterior:
         """Of a code that is to be refined, some steps of Levenberg's method towards the image."""
         latents = posterior.mean
