@@ -129,7 +129,9 @@ def _witness(network: Autoencoder, found: Mapping[EvidenceName, Evidence], recip
     normal = images[:LOOKED_AT]
     repeated = np.concatenate([normal] * max(TRIALS, -(-FEWEST_TRIALS // len(normal))))[: TRIALS * LOOKED_AT]
     generator = torch.Generator().manual_seed(recipe.seed)
-    parts = [synthetic.deform(to_float(torch.from_numpy(part)), generator) for part in _batches(repeated)]
+    assert recipe.anomaly is not None
+    spoil = synthetic.deform if recipe.anomaly.trials == "defects" else synthetic.rearrange
+    parts = [spoil(to_float(torch.from_numpy(part)), generator) for part in _batches(repeated)]
     spoilt = torch.cat([part.images for part in parts]).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     masks = torch.cat([reduced(part.masks) for part in parts]).squeeze(1)
     plain = masks.mean(dim=(1, 2)) >= SMALLEST  # where nothing is, nothing can be spoilt

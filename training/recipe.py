@@ -82,6 +82,7 @@ class AnomalyConfig(Config):
     synthetic: float = Field(0.7, gt=0, le=1)  # the share of training images that get an anomaly
     segmenter: Widths = (16, 32, 48, 64)  # channels at each resolution; every entry halves height and width
     evidence: tuple[EvidenceName, ...] = Field(NAMES, min_length=1)  # what a score may be made of
+    trials: Literal["defects", "wholes"] = "defects"  # of which kind the synthetic anomalies are that it is chosen by
     folds: int = Field(5, ge=2)  # of the cross-fitting, where there are too few images to hold any out
 
 

@@ -60,17 +60,38 @@ def deform(images: Tensor, generator: torch.Generator) -> Spoilt:
     return Spoilt(images + change, _seen(change, VISIBLE))
 
 
+def rearrange(images: Tensor, generator: torch.Generator) -> Spoilt:
+    """Something else made of each image as a whole: turned, cut and put together otherwise, or wrung.
+
+    Shifts and turns of the whole stand in for other objects as in Golan and El-Yaniv 2018, section 3, and in Tack et
+    al. 2020 (CSI), section 2.2.
+    """
+    count, _, height, width = images.shape
+    kinds = [
+        images.flip(2),
+        images.flip(3),
+        images.flip(2, 3),
+        images.roll(height // 2, dims=2),
+        images.roll(width // 2, dims=3),
+        _twisted(images, generator, least=0.2),
+    ]
+    if height == width:
+        kinds += [images.rot90(1, (2, 3)), images.rot90(3, (2, 3))]
+    kind = torch.randint(len(kinds), (count,), generator=generator, device=images.device)
+    return Spoilt(torch.stack(kinds)[kind, torch.arange(count, device=images.device)], torch.ones_like(images[:, :1]))
+
+
 def _seen(change: Tensor, least: float) -> Tensor:
     return (change.abs().amax(dim=1, keepdim=True) > least).float()
 
 
-def _twisted(images: Tensor, generator: torch.Generator) -> Tensor:
+def _twisted(images: Tensor, generator: torch.Generator, least: float = 0.05) -> Tensor:
     """Every pixel from somewhere near, by a smooth field."""
     count, _, *size = images.shape
     field = functional.interpolate(normal((count, 2, 8, 8), generator), size, mode="bicubic", align_corners=False)
     upright = torch.eye(2, 3, device=images.device).expand(count, 2, 3)
     grid = functional.affine_grid(upright, list(images.shape), align_corners=False)
-    grid = grid + _between(0.05, 0.3, count, generator) * field.permute(0, 2, 3, 1)
+    grid = grid + _between(least, 0.3, count, generator) * field.permute(0, 2, 3, 1)
     return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 

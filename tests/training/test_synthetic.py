@@ -36,6 +36,16 @@ def test_the_generator_decides(spoil: Callable[..., Spoilt]) -> None:
     assert not torch.equal(first, other)
 
 
+def test_wholes_are_made_of_the_same_pixels_in_other_places() -> None:
+    images = cookies()
+    spoilt, masks = synthetic.rearrange(images.repeat(5, 1, 1, 1), torch.Generator().manual_seed(0))
+    assert masks.min() == 1
+    again = images.repeat(5, 1, 1, 1)
+    assert ((spoilt - again).square().mean(dim=(1, 2, 3)) > 0.002).all()
+    kept = (spoilt.flatten(1).sort().values - again.flatten(1).sort().values).abs().amax(dim=1) == 0
+    assert 0.5 < kept.float().mean() < 1  # all but those that are wrung
+
+
 def test_a_share_of_the_images_is_left_alone() -> None:
     images = cookies().repeat(10, 1, 1, 1)
     spoilt, masks = synthetic.spoil(images, torch.Generator().manual_seed(0), share=0.3)
