@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training import evidence, scorer, synthetic
+from training import data, evidence, scorer, synthetic
 from training.architectures import Autoencoder
 from training.chance import to_float
 from training.data import Images, Parts, Split, Tell
@@ -19,7 +19,6 @@ from training.scorer import Readings, Scorer
 from training.similarity import reduced
 
 BATCH = 32
-FITTED_ON = 6000  # training images: more take minutes and change nothing that can be seen
 LOOKED_AT = 500  # held-out images that a choice is made on
 TRIALS = 4  # synthetic anomalies in each held-out image, at least 400 in all
 FEWEST_TRIALS = 400
@@ -102,7 +101,7 @@ def cross_fit(recipe: Recipe, images: Split, train: Train, tell: Tell) -> Detect
 def gather(network: Autoencoder, recipe: Recipe, training: Images) -> dict[EvidenceName, Evidence]:
     """All kinds of evidence that the recipe names, and that of the latents, fitted to training images."""
     assert recipe.anomaly is not None
-    scenes = list(_scenes(network, training[:FITTED_ON]))
+    scenes = list(_scenes(network, data.sample(training)))
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
         # The latents' always: drift is followed by it.
@@ -131,11 +130,15 @@ def _witness(network: Autoencoder, found: Mapping[EvidenceName, Evidence], recip
     generator = torch.Generator().manual_seed(recipe.seed)
     assert recipe.anomaly is not None
     spoil = synthetic.deform if recipe.anomaly.trials == "defects" else synthetic.rearrange
-    parts = [spoil(to_float(torch.from_numpy(part)), generator) for part in _batches(repeated)]
-    spoilt = torch.cat([part.images for part in parts]).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    masks = torch.cat([reduced(part.masks) for part in parts]).squeeze(1)
-    plain = masks.mean(dim=(1, 2)) >= SMALLEST  # where nothing is, nothing can be spoilt
-    return _Witness(_read(network, found, normal), _read(network, found, spoilt[plain.numpy()]), masks[plain])
+    spoilt, changed = [], []
+    for part in _batches(repeated):
+        made = spoil(to_float(torch.from_numpy(part)), generator)
+        masks = reduced(made.masks).squeeze(1)
+        plain = masks.mean(dim=(1, 2)) >= SMALLEST  # where nothing is, nothing can be spoilt
+        spoilt.append(made.images[plain].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        changed.append(masks[plain])
+    strange = _read(network, found, np.concatenate(spoilt))
+    return _Witness(_read(network, found, normal), strange, torch.cat(changed))
 
 
 @torch.no_grad()

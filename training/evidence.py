@@ -33,6 +33,7 @@ SHRINKAGE = 0.05  # what is added to the variance in every direction, in parts o
 MOST_AXES = 128
 GRID = 4  # activations are averaged over a grid of so many cells a side
 CORESET = 1000  # features that stand for all others
+CANDIDATES = 200_000  # features, by chance, that they are taken from
 NEIGHBOURS = 5
 TINY = 1e-12
 ERROR, DEVIATION = 1e-4, 1e-3  # floors, on the scales of each kind
@@ -128,7 +129,8 @@ class NearestNeighbour(Evidence):
         self.network = network
         features = torch.cat([self._features(scene.images).flatten(0, 2) for scene in scenes])
         self.scale = float(features.std())
-        self.register_buffer("bank", coreset(features / self.scale, CORESET, generator).half().float())
+        candidates = features[torch.randperm(len(features), generator=generator)[:CANDIDATES]] / self.scale
+        self.register_buffer("bank", coreset(candidates, CORESET, generator).half().float())
 
     def forward(self, scene: Scene) -> tuple[Tensor, Tensor | None]:
         features = self._features(scene.images) / self.scale

@@ -114,6 +114,19 @@ def test_the_principal_architecture_starts_at_the_best_linear_autoencoder() -> N
     assert "2 principal components" in model.describe()
 
 
+@pytest.mark.parametrize("count", [40, 400])
+def test_principal_components_are_the_same_by_either_matrix(count: int) -> None:
+    spec = InputSpec(height=8, width=16, channels=1)
+    images = torch.randint(0, 256, (count, 8, 16, 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[:, 0] //= 8
+    model = build(PrincipalConfig(components=3, widths=(4,), code_channels=1), spec)
+    model.prepare(images)
+    vectors = images.flatten(1) / 255
+    expected = torch.pca_lowrank(vectors, q=30, niter=20)[2][:, :3].T
+    assert isinstance(model.basis, torch.Tensor)
+    assert torch.allclose((model.basis.flatten(1) @ expected.T).abs(), torch.eye(3), atol=2e-3)
+
+
 def test_few_images_have_few_principal_components() -> None:
     model = build(PrincipalConfig(components=20, widths=(4,), code_channels=1), RGB)
     model.prepare(torch.randint(0, 256, (19, 32, 24, 3), dtype=torch.uint8))

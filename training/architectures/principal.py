@@ -64,12 +64,7 @@ class PrincipalAutoencoder(Autoencoder):
         small = torch.cat([reduced(part.permute(0, 3, 1, 2) / 255) for part in torch.split(images, 256)])
         count = min(self.config.components, len(images) // IMAGES_A_COMPONENT)
         mean = small.mean(dim=0)
-        # Of few images with many pixels, the components come from the matrix of their scalar products.
-        flat = (small - mean).flatten(1).double()
-        values, vectors = torch.linalg.eigh(flat @ flat.T)
-        values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-        basis = (vectors / values.clamp(min=1e-12).sqrt()).T @ flat
-        self._set(mean, basis.float().view(count, *self.shape))
+        self._set(mean, _components((small - mean).flatten(1).double(), count).float().view(count, *self.shape))
 
     def _set(self, mean: Tensor, basis: Tensor) -> None:
         # In float16, as bundles store weights.
@@ -118,6 +113,16 @@ class Gain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gain * x
+
+
+def _components(vectors: Tensor, count: int) -> Tensor:
+    """The directions (count, d) of the largest variances of centred vectors (n, d), by the smaller of two matrices."""
+    if len(vectors) > vectors.shape[1]:
+        axes: Tensor = torch.linalg.eigh(vectors.T @ vectors)[1]
+        return axes.flip(1)[:, :count].T
+    values, products = torch.linalg.eigh(vectors @ vectors.T)
+    largest: Tensor = (products / values.clamp(min=1e-12).sqrt()).flip(1)[:, :count]
+    return largest.T @ vectors
 
 
 def _in_full_precision(images: Tensor) -> torch.autocast:
