@@ -53,7 +53,7 @@ class Stability:
     @classmethod
     def of_deciles(cls, deciles: Sequence[float]) -> Self:
         edges, counts = np.unique(np.asarray(deciles, np.float32), return_counts=True)
-        return cls(edges, np.append(counts, 1) / BINS)
+        return cls(edges, np.append(1, counts) / BINS)
 
     def add(self, values: Floats) -> None:
         self._recent.extend(_bins(self._edges, values[-RECENT:]).tolist())

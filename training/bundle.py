@@ -119,7 +119,8 @@ def card(manifest: ModelManifest) -> str:
     half, differs = "", "between ONNX Runtime and torch"
     if manifest.precision == "float16":
         half, differs = "; computes in float16", "from the graphs in float32"
-    calibrated_on = f"{len(calibration.scores):,} held-out training images"
+    held_out = "training images, in turns" if data.images.get("validation") == 0 else "held-out training images"
+    calibrated_on = f"{len(calibration.scores):,} {held_out}"
     if made.recalibrated:
         calibrated_on = (
             f"{made.recalibrated.images:,} other images, after training ({made.recalibrated.source} was not)"

@@ -24,6 +24,7 @@ Labels = npt.NDArray[np.int64]
 PARTS = ("train", "t10k")
 SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
 FEWEST_PHOTOGRAPHS = 20  # of good parts: with fewer, not even one false alarm in twenty could be asked for
+FEWEST_TESTED = 2
 
 _UBYTE = 0x08
 
@@ -213,16 +214,20 @@ def _load_photographs(config: DataConfig, spec: InputSpec, seed: int, directory:
             "data.dataset is photographs: --data names the directory of good ones, or of train/good and test"
         )
     found = photographs.read(directory, spec, config.unfit, tell)
-    training = Split(found.training)
+    training, good = Split(found.training), directory / photographs.TEST / photographs.GOOD
     if found.normal is None:
-        tell(f"there are no good photographs in {directory / 'test'}: {config.test} of the others are held out to test")
+        count = min(config.test, max(FEWEST_TESTED, len(training) // 5))
+        tell(f"there are no photographs in {good}: {count} of the {len(training)} others are held out to test with")
         order = np.random.default_rng(seed).permutation(len(training))
-        test, training = training.take(order[: config.test]), training.take(order[config.test :])
+        test, training = training.take(order[:count]), training.take(order[count:])
     else:
         test = Split(found.normal)
+    if len(test) < FEWEST_TESTED:
+        raise DataError(f"{good} holds one photograph: take at least {FEWEST_TESTED}, or none, and some are held out")
     if len(training) < FEWEST_PHOTOGRAPHS:
         raise DataError(
             f"{len(training)} photographs of good parts are too few to train on: take at least {FEWEST_PHOTOGRAPHS}"
+            f" beside those in {good}, or a fourth more"
         )
     outliers = None
     if found.strange is not None:

@@ -13,6 +13,7 @@ from training import data, evidence, scorer, synthetic
 from training.architectures import Autoencoder
 from training.chance import to_float
 from training.data import Images, Parts, Split, Tell
+from training.errors import RecipeError
 from training.evidence import Evidence, EvidenceName, Scene
 from training.recipe import Recipe
 from training.scorer import Readings, Scorer
@@ -24,11 +25,14 @@ TRIALS = 4  # synthetic anomalies in each held-out image, at least 400 in all
 FEWEST_TRIALS = 400
 SMALLEST = 0.005  # part of an image that has to be changed
 
-Train = Callable[[Parts, str], Autoencoder]
+FEWEST_CALIBRATED, FEWEST_VALIDATED = 50, 20  # images that are held out, and shares of many images
+SHARE_CALIBRATED, SHARE_VALIDATED = 4, 10
+
+Train = Callable[[Parts, str, int], Autoencoder]
 
 
-class HeldOut(NamedTuple):
-    """Scores (n,), maps (n, height, width) and latent distances (n,), each by a network that had not seen the image."""
+class Scores(NamedTuple):
+    """Scores (n,), maps (n, height, width) and latent distances (n,) of images."""
 
     scores: npt.NDArray[np.float32]
     maps: npt.NDArray[np.float32]
@@ -37,11 +41,11 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Detector:
-    """A network in evaluation mode, its scorer, and calibration scores where no images were held out for them."""
+    """A network in evaluation mode, its scorer, and where no images were held out the scores to calibrate by."""
 
     network: Autoencoder
     scorer: Scorer
-    held_out: HeldOut | None
+    held_out: Scores | None
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,16 @@ class _Witness:
     masks: Tensor
 
 
-def can_hold_out(recipe: Recipe, images: Split) -> bool:
-    """Whether there are enough images to calibrate on some of them; else all take turns."""
-    return len(images) >= 3 * recipe.data.calibration
+def part(recipe: Recipe, images: Split) -> Parts:
+    """Hold images out, of many more, up to what the recipe says; of few images none, for they all take turns."""
+    wanted, count = recipe.data, len(images)
+    if count < 3 * min(FEWEST_CALIBRATED, wanted.calibration):
+        none = images.take(np.arange(0))
+        return Parts(images, none, none)
+    calibration = min(wanted.calibration, max(FEWEST_CALIBRATED, count // SHARE_CALIBRATED))
+    validation = min(wanted.validation, max(FEWEST_VALIDATED, count // SHARE_VALIDATED))
+    held_out = wanted.model_copy(update={"calibration": calibration, "validation": validation})
+    return data.split(images, held_out, recipe.seed)
 
 
 def folds(images: Split, count: int, seed: int) -> Iterator[Parts]:
@@ -69,7 +80,7 @@ def folds(images: Split, count: int, seed: int) -> Iterator[Parts]:
 def fit(network: Autoencoder, recipe: Recipe, parts: Parts, tell: Tell) -> Detector:
     """Choose the evidence on the validation images."""
     tell("choosing the score by synthetic anomalies")
-    found = gather(network, recipe, parts.training.images)
+    found = gather(network, recipe, parts.training.images, len(parts.training))
     witness = _witness(network, found, recipe, parts.validation.images)
     return Detector(network, _chosen(recipe, found, [witness]), None)
 
@@ -77,36 +88,44 @@ def fit(network: Autoencoder, recipe: Recipe, parts: Parts, tell: Tell) -> Detec
 def cross_fit(recipe: Recipe, images: Split, train: Train, tell: Tell) -> Detector:
     """Train once without each share of the images, which then is what was held out, and once with all.
 
-    The scores of all images, each by the network that did not see it, are the calibration: cross-conformal prediction
-    (Vovk 2015, section 2.2). The evidence is chosen on the same images.
+    The scores of all images, each by the network that did not see it, are the calibration, and the evidence is chosen
+    on the same images. It is near to cross-conformal prediction (Vovk 2015, section 2.2), where each fold's network
+    also scores the images to come: here one network does, so that p-values are valid in as far as it scores as theirs
+    do. What is fitted in closed form is therefore no finer than theirs, though there are more images.
+
+    Raises RecipeError where there are too few images for so many folds.
     """
     assert recipe.anomaly is not None
+    count = recipe.anomaly.folds
+    if len(images) < 2 * count:
+        raise RecipeError(f"anomaly.folds: {count} are too many for {len(images)} images")
+    size = len(images) - -(-len(images) // count)
     fitted = []
-    for index, parts in enumerate(folds(images, recipe.anomaly.folds, recipe.seed)):
-        tell(
-            f"fold {index + 1} of {recipe.anomaly.folds}: "
-            f"{len(parts.training)} images, and {len(parts.validation)} held out"
-        )
-        network = train(parts, f"fold-{index + 1}")
-        found = gather(network, recipe, parts.training.images)
+    for index, parts in enumerate(folds(images, count, recipe.seed)):
+        tell(f"fold {index + 1} of {count}: {len(parts.training)} images, and {len(parts.validation)} held out")
+        network = train(parts, f"fold-{index + 1}", size)
+        found = gather(network, recipe, parts.training.images, size)
         fitted.append((network, found, parts.validation, _witness(network, found, recipe, parts.validation.images)))
     tell(f"all {len(images)} images")
-    network = train(Parts(images, images, images), "all")
-    final = _chosen(recipe, gather(network, recipe, images.images), [witness for *_, witness in fitted])
-    scored = [_scored(network, final.of(found), split.images) for network, found, split, _ in fitted]
-    together = HeldOut(*(np.concatenate(parts) for parts in zip(*scored, strict=True)))
+    network = train(Parts(images, images, images), "all", size)
+    final = _chosen(recipe, gather(network, recipe, images.images, size), [witness for *_, witness in fitted])
+    held_out = [scored(network, final.of(found), split.images) for network, found, split, _ in fitted]
+    together = Scores(*(np.concatenate(parts) for parts in zip(*held_out, strict=True)))
     return Detector(network, final, together)
 
 
-def gather(network: Autoencoder, recipe: Recipe, training: Images) -> dict[EvidenceName, Evidence]:
-    """All kinds of evidence that the recipe names, and that of the latents, fitted to training images."""
+def gather(network: Autoencoder, recipe: Recipe, training: Images, fineness: int) -> dict[EvidenceName, Evidence]:
+    """All kinds of evidence that the recipe names, and that of the latents, fitted to training images.
+
+    They are no finer than `fineness` images allow.
+    """
     assert recipe.anomaly is not None
     scenes = list(_scenes(network, data.sample(training)))
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
         # The latents' always: drift is followed by it.
         names = dict.fromkeys((*recipe.anomaly.evidence, "latents"))
-        return {name: evidence.build(name, network, scenes, generator) for name in names}
+        return {name: evidence.build(name, network, scenes, generator, fineness) for name in names}
 
 
 def _chosen(recipe: Recipe, found: Mapping[EvidenceName, Evidence], witnesses: list[_Witness]) -> Scorer:
@@ -151,15 +170,16 @@ def _read(network: Autoencoder, found: Mapping[EvidenceName, Evidence], images: 
 
 
 @torch.no_grad()
-def _scored(network: Autoencoder, graph: Scorer, images: Images) -> tuple[npt.NDArray[np.float32], ...]:
-    scored = []
+def scored(network: Autoencoder, graph: Scorer, images: Images) -> Scores:
+    """What a network in evaluation mode and its scorer say of images, uint8 (n, height, width, channels)."""
+    found = []
     for part in _batches(images):
         given = torch.from_numpy(part)
         intensities = to_float(given)
         latents = network.encode(intensities).mean
-        _, *found = graph(given, network.decode(latents).permute(0, 2, 3, 1), latents)
-        scored.append([each.numpy() for each in found])
-    return tuple(np.concatenate(each) for each in zip(*scored, strict=True))
+        _, *of_part = graph(given, network.decode(latents).permute(0, 2, 3, 1), latents)
+        found.append([each.numpy() for each in of_part])
+    return Scores(*(np.concatenate(each) for each in zip(*found, strict=True)))
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ SHRINKAGE = 0.05  # what is added to the variance in every direction, in parts o
 MOST_AXES = 128
 GRID = 4  # activations are averaged over a grid of so many cells a side
 CORESET = 1000  # features that stand for all others
-CANDIDATES = 200_000  # features, by chance, that they are taken from
+CANDIDATES = 50_000  # features, by chance, that they are taken from
 NEIGHBOURS = 5
 TINY = 1e-12
 ERROR, DEVIATION = 1e-4, 1e-3  # floors, on the scales of each kind
@@ -87,9 +87,9 @@ class Segmentation(Evidence):
 class LatentDistance(Evidence):
     """The Mahalanobis distance of the latents from those of the training images (Lee et al. 2018, section 2.1)."""
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
+    def __init__(self, latents: Tensor, fineness: int) -> None:
         super().__init__()
-        self.whitening = Whitening(torch.cat([scene.latents for scene in scenes]))
+        self.whitening = Whitening(latents, fineness)
 
     def forward(self, scene: Scene) -> tuple[Tensor, Tensor | None]:
         distance: Tensor = self.whitening(scene.latents)
@@ -102,10 +102,10 @@ class ActivationDistance(Evidence):
     The distance is NAP, section 3.2: in the whitened space of the training images' differences.
     """
 
-    def __init__(self, network: Autoencoder, scenes: Sequence[Scene]) -> None:
+    def __init__(self, network: Autoencoder, scenes: Sequence[Scene], fineness: int) -> None:
         super().__init__()
         self.network = network
-        self.whitening = Whitening(torch.cat([self._differences(scene) for scene in scenes]))
+        self.whitening = Whitening(torch.cat([self._differences(scene) for scene in scenes]), fineness)
 
     def forward(self, scene: Scene) -> tuple[Tensor, Tensor | None]:
         distance: Tensor = self.whitening(self._differences(scene))
@@ -157,10 +157,10 @@ class ScatteringDistance(Evidence):
     Bruna and Mallat 2013, section 4.1, tell classes apart by the distance from a space of principal components.
     """
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
+    def __init__(self, scenes: Sequence[Scene], fineness: int) -> None:
         super().__init__()
         self.scattering = Scattering()
-        self.whitening = Whitening(torch.cat([self.scattering(scene.images) for scene in scenes]))
+        self.whitening = Whitening(torch.cat([self.scattering(scene.images) for scene in scenes]), fineness)
 
     def forward(self, scene: Scene) -> tuple[Tensor, Tensor | None]:
         distance: Tensor = self.whitening(self.scattering(scene.images))
@@ -172,11 +172,11 @@ class ScatteringNeighbours(Evidence):
 
     bank: Tensor
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
+    def __init__(self, scenes: Sequence[Scene], fineness: int) -> None:
         super().__init__()
         self.scattering = Scattering()
         coefficients = torch.cat([self.scattering(scene.images) for scene in scenes])
-        self.whitening = Whitening(coefficients)
+        self.whitening = Whitening(coefficients, fineness)
         self.register_buffer("bank", self.whitening.coordinates(coefficients).half().float())
 
     def forward(self, scene: Scene) -> tuple[Tensor, Tensor | None]:
@@ -190,19 +190,20 @@ class Whitening(nn.Module):
     """Mahalanobis distances (n,) of vectors (n, d), with a covariance that is shrunk so that few vectors will do.
 
     With the eigenvalues v of the largest axes and a variance e of every direction beside, the square of the distance is
-    the sum of p^2 / (v + e) over the projections p on the axes, and of the rest's square over e.
+    the sum of p^2 / (v + e) over the projections p on the axes, and of the rest's square over e. There is at most one
+    axis for two of `fineness` vectors.
     """
 
     mean: Tensor
     axes: Tensor
     weights: Tensor
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Tensor, fineness: int) -> None:
         super().__init__()
         mean = vectors.mean(dim=0)
         _, singular, axes = torch.linalg.svd((vectors - mean).double(), full_matrices=False)
         variances = singular.square() / len(vectors)
-        count = min(MOST_AXES, len(vectors) // 2, vectors.shape[1])
+        count = min(MOST_AXES, fineness // 2, vectors.shape[1])
         beside = SHRINKAGE * variances[0] + TINY
         self.register_buffer("mean", mean)
         self.register_buffer("axes", axes[:count].float().half().float())
@@ -226,8 +227,10 @@ def _squared_distances(vectors: Tensor, bank: Tensor) -> Tensor:
     return vectors.square().sum(dim=-1, keepdim=True) - 2 * vectors @ bank.T + bank.square().sum(dim=1)
 
 
-def build(name: EvidenceName, network: Autoencoder, scenes: Sequence[Scene], generator: torch.Generator) -> Evidence:
-    """Evidence of this kind, fitted to scenes of the training images."""
+def build(
+    name: EvidenceName, network: Autoencoder, scenes: Sequence[Scene], generator: torch.Generator, fineness: int
+) -> Evidence:
+    """Evidence of this kind, fitted to scenes of the training images, and no finer than `fineness` of them allow."""
     match name:
         case "pixels":
             return PixelError()
@@ -237,15 +240,15 @@ def build(name: EvidenceName, network: Autoencoder, scenes: Sequence[Scene], gen
             assert network.segmenter is not None  # the recipe has one
             return Segmentation(network.segmenter)
         case "latents":
-            return LatentDistance(scenes)
+            return LatentDistance(torch.cat([scene.latents for scene in scenes]), fineness)
         case "activations":
-            return ActivationDistance(network, scenes)
+            return ActivationDistance(network, scenes, fineness)
         case "neighbours":
             return NearestNeighbour(network, scenes, generator)
         case "scattering":
-            return ScatteringDistance(scenes)
+            return ScatteringDistance(scenes, fineness)
         case "scattering-neighbours":
-            return ScatteringNeighbours(scenes)
+            return ScatteringNeighbours(scenes, fineness)
 
 
 def _peak(errors: Tensor, part: int) -> Tensor:

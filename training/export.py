@@ -21,10 +21,12 @@ from training.architectures import Autoencoder
 from training.chance import to_float
 from training.data import Images
 from training.errors import ParityError
+from training.evidence import LatentDistance, Scene
 from training.graphs import Arrays, Graphs
 from training.scorer import Scorer
 
 SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
+BATCH = 256
 PARITY_BATCHES = (1, 2, 7, 64)
 FLOAT_TOLERANCE = 1e-5
 SCORES = ["errors", "scores", "error_maps"]
@@ -76,15 +78,34 @@ class ClassifierGraph(nn.Module):
         return self.model.classify(latents)
 
 
-class ScorerGraph(nn.Module):
-    """Images and intensities to the mean squared error, the anomaly score and its map."""
+class ErrorScorer(nn.Module):
+    """Images and intensities to the mean squared error, which is the anomaly score, and its map.
 
-    def forward(self, images: Tensor, intensities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    Where it was given `latents`, it takes those too and gives how far they are from those of the training images.
+    """
+
+    def __init__(self, latents: LatentDistance | None = None) -> None:
+        super().__init__()
+        self.latents = latents
+
+    def forward(self, images: Tensor, intensities: Tensor, latents: Tensor | None = None) -> tuple[Tensor, ...]:
         difference = images.flatten(1).float() / 255 - intensities.flatten(1)  # flat for speed, as in DecoderGraph
         squared = difference * difference
         errors = squared.mean(dim=1)
         maps = squared.view(images.shape)
-        return errors, errors.clone(), maps.squeeze(3) if images.shape[3] == 1 else maps.mean(dim=3)
+        scored = errors, errors.clone(), maps.squeeze(3) if images.shape[3] == 1 else maps.mean(dim=3)
+        if self.latents is None:
+            return scored
+        assert latents is not None
+        return *scored, self.latents(Scene(images, intensities, latents))[0]
+
+
+@torch.no_grad()
+def error_scorer(model: Autoencoder, training: Images) -> ErrorScorer:
+    """Of a model and its training images, uint8 (n, height, width, channels)."""
+    encoder = EncoderGraph(model.eval())
+    parts = (torch.from_numpy(training[start : start + BATCH]) for start in range(0, len(training), BATCH))
+    return ErrorScorer(LatentDistance(torch.cat([encoder(part)[0] for part in parts]), len(training)))
 
 
 @dataclass(frozen=True)
@@ -113,11 +134,11 @@ def export(
     samples: Images,
     directory: Path,
     likelihood: bool = False,
-    scorer: Scorer | None = None,
+    scorer: Scorer | ErrorScorer | None = None,
 ) -> Exported:
     """Write the graphs to `directory`; with `likelihood` the decoder gives its logits too.
 
-    Without a `scorer` the score is the mean squared error.
+    Without a `scorer` the score is the mean squared error, and the latents are not looked at.
 
     The model's weights are rounded to float16, in which they are stored; everything is computed in float32.
     `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
@@ -125,17 +146,17 @@ def export(
     1e-4), or one step of an uint8; of an output with numbers above 1, relative to the largest.
     """
     _round_to_half(model)
-    graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood, scorer)
+    graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood, scorer or ErrorScorer())
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
         _write(graph, directory / files[name])
     compared = with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
-    tolerances = dict.fromkeys(("scores", "error_maps"), DETECTOR_TOLERANCE) if scorer else {}
+    tolerances = dict.fromkeys(("scores", "error_maps"), DETECTOR_TOLERANCE) if isinstance(scorer, Scorer) else {}
     return Exported(files, _parity(graphs, Graphs(directory, files), compared, tolerances))
 
 
 def _graphs(
-    model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool, scorer: Scorer | None
+    model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool, scorer: Scorer | ErrorScorer
 ) -> dict[GraphName, _Graph]:
     latents = {"latents": torch.zeros(2, model.latent_dim)}
     encoded = ["latents", "log_variances"] if model.variational else ["latents"]
@@ -144,9 +165,9 @@ def _graphs(
     graphs: dict[GraphName, _Graph] = {
         "encoder": _Graph(EncoderGraph(model), {"images": images}, encoded),
         "decoder": _Graph(DecoderGraph(model, likelihood), latents, decoded),
-        "scorer": _Graph(ScorerGraph(), scored, SCORES)
-        if scorer is None
-        else _Graph(scorer, scored | latents, [*SCORES, "latent_distances"]),
+        "scorer": _Graph(scorer, scored | latents, [*SCORES, "latent_distances"])
+        if scorer.latents
+        else _Graph(scorer, scored, SCORES),
     }
     if model.head is not None:
         graphs["classifier"] = _Graph(ClassifierGraph(model), latents, ["probabilities"])

@@ -104,7 +104,7 @@ class Findings:
         labels = outliers.images.labels
         for label, kind in enumerate(outliers.kinds):
             if labels is not None and np.any(labels == label):
-                figures[f"auroc_against_{kind}"] = detection.auroc(normal.scores, found.scores[labels == label])
+                figures[f"{title}_{kind}"] = detection.auroc(normal.scores, found.scores[labels == label])
         if self._marked:
             assert normal.maps is not None
             assert found.maps is not None

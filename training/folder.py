@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,14 +38,21 @@ class Folder:
     paths: tuple[Path, ...]
 
 
-def read(directory: Path, spec: InputSpec, unfit: Literal["stop", "skip", "convert"], tell: Tell) -> Folder:
-    """Read every image below a directory; `tell` hears, file by file, of those that are unfit.
+def read(
+    directory: Path,
+    spec: InputSpec,
+    unfit: Literal["stop", "skip", "convert"],
+    tell: Tell,
+    besides: Collection[str] = (),
+) -> Folder:
+    """Read every image below a directory, but not in the subfolders `besides`; `tell` hears of each that is unfit.
 
     Unfit is a file that cannot be read, or whose mode (grey, colour, with transparency) is not the model's.
     Raises DataError where there is none, or, if `unfit` is `stop`, at the end where one is unfit. `skip` leaves unfit
     files out, and `convert` only those that cannot be read.
     """
-    paths = sorted(path for path in directory.rglob("*") if _is_image(path, directory))
+    found = sorted(path for path in directory.rglob("*") if is_image(path, directory))
+    paths = [path for path in found if path.relative_to(directory).parts[0] not in besides]
     images: list[npt.NDArray[np.uint8]] = []
     taken: list[Path] = []
     digest = hashlib.sha256()
@@ -77,7 +84,8 @@ def read(directory: Path, spec: InputSpec, unfit: Literal["stop", "skip", "conve
     )
 
 
-def _is_image(path: Path, directory: Path) -> bool:
+def is_image(path: Path, directory: Path) -> bool:
+    """Whether a file below a directory is an image by its name, and not hidden."""
     hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
     known = path.suffix.lower() in _OTHER_SUFFIXES or path.suffix.lower() in Image.registered_extensions()
     return known and not hidden and path.is_file()

@@ -27,7 +27,13 @@ from training.findings import Findings
 from training.graphs import Graphs
 
 # Float16 has 11 bits: a result is rounded by up to 0.0005 of itself, some ten times on its way through a network.
-TOLERANCES = {"reconstructions": 3.0, "intensities": 0.01, "error_maps": 0.02, "probabilities": 0.01}
+TOLERANCES = {
+    "reconstructions": 3.0,
+    "intensities": 0.01,
+    "error_maps": 0.02,
+    "latent_distances": 0.01,
+    "probabilities": 0.01,
+}
 TOLERANCE = 0.002  # of all other outputs
 SCORE_TOLERANCE = 0.01  # of the median change of a score, relative to it
 RATE = 0.01  # of false positives, at which verdicts are compared

@@ -1,12 +1,12 @@
 """From a recipe to a published bundle."""
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -52,10 +52,14 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
         on = f"{process.device.type}, {process.count} processes" if process.count > 1 else process.device.type
         tell(f"training {recipe.name} on {len(given.parts.training)} images, {on}")
         trainer = _Trainer(recipe, given, runs / recipe.name, process, tell)
+        started = time.monotonic()
         trained = trainer.all()
+        # An interrupted run goes on: what it took before is in its history alone.
+        seconds = max(time.monotonic() - started, sum(row["seconds"] for row in trained.history))
     if not process.first:
         return None
-    published = _publish(trained, _device_name(process.device), revision, recipe, given, models, tell)
+    made = _Made(revision, _device_name(process.device), round(seconds / 60, 1))
+    published = _publish(trained, made, recipe, given, models, tell)
     trainer.clear()
     return published
 
@@ -64,6 +68,12 @@ class _Trained(NamedTuple):
     network: Autoencoder
     history: list[Row]
     detector: Detector | None
+
+
+class _Made(NamedTuple):
+    revision: str | None
+    device: str
+    minutes: float
 
 
 class _Trainer:
@@ -77,7 +87,7 @@ class _Trainer:
     def all(self) -> _Trained:
         recipe, parts = self._recipe, self._given.parts
         if recipe.anomaly is None or len(parts.calibration):
-            network = self._train(parts)
+            network = self._train(parts, "", len(parts.training))
             found = detector.fit(network, recipe, parts, self._tell) if recipe.anomaly else None
         else:
             found = detector.cross_fit(recipe, parts.training, self._train, self._tell)
@@ -89,10 +99,10 @@ class _Trainer:
         for checkpoints in self._checkpoints:
             checkpoints.remove()
 
-    def _train(self, parts: Parts, fold: str = "") -> Autoencoder:
+    def _train(self, parts: Parts, fold: str, fineness: int) -> Autoencoder:
         recipe, dataset = self._recipe, self._given.dataset
         network = _build(recipe, dataset.classes)
-        network.prepare(torch.from_numpy(data.sample(parts.training.images)))
+        network.prepare(torch.from_numpy(data.sample(parts.training.images)), fineness)
         digests = sorted(dataset.sha256.items())
         fingerprint = recipe.fingerprint(
             digests, self._process.device.type, torch.__version__, *([fold] if fold else [])
@@ -104,24 +114,24 @@ class _Trainer:
         return network
 
 
-def _publish(
-    trained: _Trained, device: str, revision: str | None, recipe: Recipe, given: Given, models: Path, tell: Tell
-) -> Path:
+def _publish(trained: _Trained, made: _Made, recipe: Recipe, given: Given, models: Path, tell: Tell) -> Path:
     network, history, found = trained
     with bundle.staging(models, recipe.name) as staging:
         tell("exporting, and comparing ONNX Runtime with torch")
         likelihood = network.variational and recipe.loss.kind in LIKELIHOODS
-        scorer = found.scorer if found else None
+        scorer = found.scorer if found else export.error_scorer(network, data.sample(given.parts.training.images))
         exported = export.export(network, recipe.input, given.dataset.test.images, staging, likelihood, scorer)
         graphs = Graphs(staging, exported.files)
         tell("calibrating")
-        method = scorer.describe() if scorer else calibration.METHOD
+        method = found.scorer.describe() if found else calibration.METHOD
         if found and found.held_out:
             scores, maps, distances = found.held_out
             words = f"{method}, each by a network that had not seen it"
             calibrated = calibration.summary(scores, maps, words, distances)
         else:
             calibrated = calibration.calibrate(graphs, given.parts.calibration.images, method)
+        count = len(calibrated.scores)
+        tell(f"calibrated on {count} images: false positive rates from {1 / (count + 1):.2g} on can be asked for")
         prior = _prior(graphs, given.parts, recipe, staging)
         bundle.write_golden(graphs, given.dataset.test.images, recipe.input, staging / bundle.GOLDEN)
         (staging / bundle.HISTORY).write_text(json.dumps(history) + "\n", encoding="utf-8")
@@ -142,18 +152,18 @@ def _publish(
                 golden=bundle.GOLDEN,
                 prior=prior,
                 calibration=calibrated,
-                selection=scorer.selection if scorer else None,
+                selection=found.scorer.selection if found else None,
                 classes=given.dataset.classes if recipe.classifier else (),
                 metrics=metrics,
-                training_data=_training_data(recipe, given),
+                training_data=_training_data(recipe, given, count),
                 provenance=Provenance(
                     created=datetime.now(UTC).replace(microsecond=0),
                     recipe=recipe.model_dump(mode="json"),
-                    git_revision=revision,
+                    git_revision=made.revision,
                     libraries=bundle.library_versions(),
                     parity=exported.parity,
-                    device=device,
-                    minutes=round(sum(row["seconds"] for row in history) / 60, 1),
+                    device=made.device,
+                    minutes=made.minutes,
                 ),
                 files=bundle.digests(staging),
             )
@@ -176,9 +186,8 @@ def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
             data.check_fits(outliers.images.images, recipe.input)
     if recipe.classifier and not dataset.classes:
         raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
-    if recipe.anomaly and not detector.can_hold_out(recipe, dataset.training):
-        none = dataset.training.take(np.arange(0))
-        parts = Parts(dataset.training, none, none)
+    if recipe.anomaly:
+        parts = detector.part(recipe, dataset.training)
     else:
         parts = data.split(dataset.training, recipe.data, recipe.seed)
     if len(parts.training) < recipe.mixture_components:
@@ -239,7 +248,7 @@ def _device_name(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _training_data(recipe: Recipe, given: Given) -> TrainingData:
+def _training_data(recipe: Recipe, given: Given, calibrated: int) -> TrainingData:
     source = data.SOURCES.get(recipe.data.dataset)
     digests = given.dataset.sha256
     published = source is not None and all(source.sha256.get(name) == digest for name, digest in digests.items())
@@ -252,7 +261,7 @@ def _training_data(recipe: Recipe, given: Given) -> TrainingData:
         images={
             "training": len(given.parts.training),
             "validation": len(given.parts.validation),
-            "calibration": len(given.parts.calibration),
+            "calibration": calibrated,
             "test": len(given.dataset.test),
         },
         sha256=digests,

@@ -1,7 +1,7 @@
 """What a model makes of images and latents, and pictures of it."""
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,17 +190,23 @@ def roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     return figure
 
 
-def defects(model: Published, images: Images, titles: Sequence[str], masks: npt.NDArray[np.bool_] | None) -> Figure:
-    """Images in columns with their titles; below each its reconstruction, heatmap and, if there is one, mask."""
+def defects(model: Published, images: Images, titles: Sequence[str], masks: Sequence[Images | None] | None) -> Figure:
+    """Images in columns with their titles; below each its reconstruction, heatmap and, where there is one, mask."""
     hot = np.stack([in_colour(each[..., 0]) for each in heatmaps(model, images)])
-    below = {"image": images, "restored": reconstruct(model, images), "heatmap": hot}
-    if masks is not None:
-        below["mask"] = (masks[..., None] * 255).astype(np.uint8)
+    below: dict[str, Iterable[Images | None]] = {
+        "image": images,
+        "restored": reconstruct(model, images),
+        "heatmap": hot,
+    }
+    if masks:
+        below["mask"] = masks
     figure = Figure(figsize=(1.25 * len(images) + 0.6, 1.3 * len(below) + 0.3), dpi=DPI, layout="constrained")
     grid_of_axes = np.atleast_2d(figure.subplots(len(below), len(images)))
     for row, (name, pictures) in zip(grid_of_axes, below.items(), strict=True):
         for axes, picture in zip(row, pictures, strict=True):
-            _show(axes, picture[..., 0] if picture.shape[2] == 1 else picture)
+            axes.set_axis_off()
+            if picture is not None:
+                _show(axes, picture.squeeze(2) if picture.shape[2:] == (1,) else picture)
         row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
     for axes, title in zip(grid_of_axes[0], titles, strict=True):
         axes.set_title(title, fontsize=7)

@@ -26,6 +26,7 @@ from training.errors import RecipeError
 from training.evidence import MAPPED, NAMES, EvidenceName
 from training.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
 from training.optimisers import OptimiserConfig, ScheduleConfig
+from training.similarity import reduction
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -139,6 +140,10 @@ class Recipe(Config):
             )
         if self.anomaly and self.architecture.kind not in ("principal", "convolutional"):
             raise ValueError("anomaly needs an architecture of kind principal or convolutional")
+        if self.anomaly and self.architecture.kind == "convolutional" and reduction(*self.input.shape[:2]) > 1:
+            raise ValueError("anomaly of images this large needs an architecture of kind principal, which reduces them")
+        if self.anomaly and self.training.patience:
+            raise ValueError("anomaly needs training.patience unset: it would stop by what the scores are chosen by")
         if self.anomaly and not {*self.anomaly.evidence} & {*MAPPED}:
             raise ValueError(f"anomaly.evidence needs one that has a map: {', '.join(MAPPED)}")
         if self.loss.beta != 1 and not variational:

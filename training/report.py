@@ -123,15 +123,16 @@ def _detection(model: Published, findings: Findings, outliers: Outliers) -> Iter
     caption = "Strange images found at each rate of false alarms, by this model and by simple methods." + warning
     yield Picture("roc", "ROC", caption, plots.roc(curves))
 
-    test, labels = findings.given.dataset.test.images, outliers.images.labels
-    labels = np.zeros(len(outliers.images), dtype=np.int64) if labels is None else labels
-    kinds = outliers.kinds or (outliers.title,)
+    test, kinds, labels = findings.given.dataset.test.images, outliers.kinds, outliers.images.labels
+    if labels is None or not kinds:
+        kinds, labels = (outliers.title,), np.zeros(len(outliers.images), dtype=np.int64)
     share = max(1, (plots.COLUMNS - 2) // len(kinds))
     chosen = np.concatenate([np.flatnonzero(labels == label)[:share] for label in range(len(kinds))])
     images = np.concatenate([test[:2], outliers.images.images[chosen]])
-    masks = outliers.masks
-    if masks is not None:
-        masks = np.concatenate([np.zeros((len(test[:2]), *masks.shape[1:]), dtype=bool), masks[chosen]])
+    masks: list[Images | None] | None = None
+    if outliers.masks is not None and outliers.masked is not None:
+        drawn = (outliers.masks * 255).astype(np.uint8)
+        masks = [np.zeros_like(drawn[0])] * 2 + [drawn[each] if outliers.masked[each] else None for each in chosen]
     titles = ["normal"] * len(test[:2]) + [kinds[labels[index]] for index in chosen]
     caption = "Two normal images and the first of each strange kind; the colours mean the same in all."
     yield Picture("heatmaps", "Heatmaps", caption, plots.defects(model, images, titles, masks))

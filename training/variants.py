@@ -68,13 +68,17 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
 def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     """Publish the newest version of a model again, calibrated on the images below a directory, which are normal ones.
 
-    What cannot be read there is told of and left out. Raises TrainingError where there is no such model, or too few
-    images.
+    What cannot be read there is told of and left out. Raises TrainingError where there is no such model, where it
+    was trained on these images, or where they are too few.
     """
     model = bundle.newest(models, name)
     source = model.manifest
     normal = folder.read(directory, source.input, "convert", tell)
     count = len(normal.images)
+    if normal.sha256 in source.training_data.sha256.values():
+        raise DataError(
+            f"{name} was trained on the images in {directory}, which it knows too well to be calibrated on: take others"
+        )
     if count < FEWEST:
         raise DataError(f"{directory} holds {count} images; at least {FEWEST} are needed to calibrate on")
     tell(f"scoring {count} images; rates from {1 / (count + 1):.2g} on can be asked for then")

@@ -4,7 +4,7 @@
 
 DIR holds folders `mnist` and `fashion-mnist` with the IDX files, and `mvtec-bottle-256` and `cookies` in the layout of
 MVTec AD; a task whose folder is not there is left out. Bundles are published beside the checkpoints, below `runs`; what
-is shipped, or was trained before with the same recipe, is not trained again.
+is shipped with the same recipe, or was trained before with it by the same revision of the code, is not trained again.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.manifest import MANIFEST, ModelManifest
-from training import pipeline, recipe
+from training import bundle, pipeline, recipe
 from training.recipe import Recipe
 
 CLASSES = 10
@@ -64,8 +64,8 @@ def main() -> None:
         # The data sets of IDX files are found by their names, for another one may be what is strange.
         data = options.data if task.folder in ("mnist", "fashion-mnist") else home
         for name, chosen in _runs(task, options.seeds, options.set):
-            homes = (options.models, options.runs / "models")
-            manifest = _known(chosen, homes) or _train(chosen, data, options.runs)
+            manifest = _known(chosen, options.models) or _known(chosen, options.runs / "models", bundle.git_revision())
+            manifest = manifest or _train(chosen, data, options.runs)
             _write(options.output, task.name, name, manifest)
 
 
@@ -82,16 +82,15 @@ def _train(chosen: Recipe, data: Path, runs: Path) -> ModelManifest:
     return ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
 
 
-def _known(chosen: Recipe, homes: tuple[Path, ...]) -> ModelManifest | None:
-    """The newest bundle of exactly this recipe, where there is one."""
-    paths = [
-        path
-        for home in homes
-        for path in sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
-    ]
-    found = (ModelManifest.model_validate_json(path.read_bytes()) for path in paths)
-    wanted = chosen.model_dump(mode="json")
-    return next((manifest for manifest in found if manifest.provenance.recipe == wanted), None)
+def _known(chosen: Recipe, home: Path, revision: str | None = None) -> ModelManifest | None:
+    """The newest bundle of exactly this recipe, of this revision if one is given, that was not calibrated anew."""
+    paths = sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
+    for manifest in (ModelManifest.model_validate_json(path.read_bytes()) for path in paths):
+        made = manifest.provenance
+        same = made.recipe == chosen.model_dump(mode="json") and made.git_revision == (revision or made.git_revision)
+        if same and not made.recalibrated:
+            return manifest
+    return None
 
 
 def _write(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
@@ -103,6 +102,8 @@ def _write(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
         "metrics": manifest.metrics,
         "minutes": manifest.provenance.minutes,
         "device": manifest.provenance.device,
+        "revision": manifest.provenance.git_revision,
+        "calibrated_on": len(manifest.calibration.scores) if manifest.calibration else 0,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")

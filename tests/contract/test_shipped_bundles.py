@@ -98,6 +98,15 @@ def test_scores_tell_what_was_learned_from_what_was_not(model: LoadedModel) -> N
     assert (model.conformal.p_values(normal) <= 0.05).mean() < 0.15
 
 
+def test_distances_of_latents_are_calibrated(model: LoadedModel) -> None:
+    seen = CLOTHES if model.manifest.name.startswith("fashion") else DIGITS
+    found = model.run(["encoder", "decoder", "scorer"], {"images": seen}, ["latent_distances"])["latent_distances"]
+    assert model.manifest.calibration is not None
+    deciles = model.manifest.calibration.latent_deciles
+    assert len(deciles) == 9
+    assert abs(np.searchsorted(deciles, found).mean() - 4.5) < 1  # each share as full as the others
+
+
 def test_samples_are_drawn_from_the_prior(model: LoadedModel) -> None:
     assert model.prior is not None
     latents = model.prior.draw(32, 1, 1.0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.anomaly import ConformalScores
-from service.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift
+from service.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift, Stability
 from service.manifest import Calibration, ErrorMapScale
 
 
@@ -82,6 +82,12 @@ def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> 
     assert like.figures().stability == unlike.figures().stability
     assert (like.figures().latent_stability or 1) < 0.05
     assert (unlike.figures().latent_stability or 0) > 0.5
+
+
+def test_where_deciles_are_tied_more_is_expected_above_them() -> None:
+    stability = Stability.of_deciles([1, 1, 1, 1, 2, 3, 4, 5, 6])
+    stability.add(np.repeat(np.float32([0, 1, 2, 3, 4, 5, 6]), [100, 400, 100, 100, 100, 100, 100]))
+    assert stability.index() == pytest.approx(0, abs=1e-4)
 
 
 def test_without_latent_distances_there_is_no_index_of_them() -> None:

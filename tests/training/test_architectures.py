@@ -106,7 +106,7 @@ def test_the_principal_architecture_starts_at_the_best_linear_autoencoder() -> N
     mixed = (torch.rand(60, 2, generator=generator) @ directions / 2).view(60, 32, 24, 3)
     images = (mixed * 255).round().to(torch.uint8)
     model = build(PrincipalConfig(components=2, widths=(4, 8), code_channels=1), RGB)
-    model.prepare(images)
+    model.prepare(images, len(images))
     seen = images.permute(0, 3, 1, 2) / 255
     restored = model.eval().decode(model.encode(seen).mean)
     assert model.latent_dim == 2 + 8 * 6
@@ -120,7 +120,7 @@ def test_principal_components_are_the_same_by_either_matrix(count: int) -> None:
     images = torch.randint(0, 256, (count, 8, 16, 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images[:, 0] //= 8
     model = build(PrincipalConfig(components=3, widths=(4,), code_channels=1), spec)
-    model.prepare(images)
+    model.prepare(images, len(images))
     vectors = images.flatten(1) / 255
     expected = torch.pca_lowrank(vectors, q=30, niter=20)[2][:, :3].T
     assert isinstance(model.basis, torch.Tensor)
@@ -129,7 +129,7 @@ def test_principal_components_are_the_same_by_either_matrix(count: int) -> None:
 
 def test_few_images_have_few_principal_components() -> None:
     model = build(PrincipalConfig(components=20, widths=(4,), code_channels=1), RGB)
-    model.prepare(torch.randint(0, 256, (19, 32, 24, 3), dtype=torch.uint8))
+    model.prepare(torch.randint(0, 256, (19, 32, 24, 3), dtype=torch.uint8), 19)
     assert model.latent_dim == 3 + 16 * 12
     images = torch.rand(2, 3, 32, 24)
     assert model.decode(model.encode(images).mean).shape == images.shape

@@ -4,19 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 
 from service.anomaly import ConformalScores
 from service.inference.engine import OnnxEngine
-from service.manifest import MANIFEST, ModelManifest
+from service.manifest import MANIFEST, ModelManifest, Selection
 from service.registry import load
 from service.repository import ModelRepository
 from tests.conftest import DATA
 from tests.training.conftest import COOKIES, run
-from training import bundle, cli, detector, pipeline, recipe, variants
-from training.calibration import SCORE
-from training.data import Split
-from training.errors import RecipeError
+from training import bundle, cli, data, detector, evidence, pipeline, recipe, scorer, variants
+from training.architectures import Autoencoder, build
+from training.calibration import SCORE, summary
+from training.data import Parts, Split
+from training.errors import DataError, RecipeError
 
 SMALL = [
     "input.height=64",
@@ -70,7 +72,7 @@ def test_the_manifest_says_how_the_score_was_chosen_and_what_it_finds(manifest: 
     assert manifest.selection is not None
     assert set(manifest.selection.score) <= set(recipe.load("photo-anomaly").anomaly.evidence)  # type: ignore[union-attr]
     assert any(name.startswith("pixel_auroc_") for name in manifest.selection.compared)
-    figures = {"auroc_against_defects", "auroc_against_cracked", "pixel_auroc", "aupro"}
+    figures = {"auroc_against_defects", "auroc_against_defects_cracked", "pixel_auroc", "aupro"}
     baselines = {f"{name}_auroc_against_defects" for name in ("pca", "nearest_neighbours")}
     assert figures | baselines <= set(manifest.metrics)
     assert all(0 <= manifest.metrics[name] <= 1 for name in figures | baselines)
@@ -99,6 +101,11 @@ def test_a_detector_can_be_calibrated_anew(published: Path, manifest: ModelManif
     assert again.calibration.latent_deciles != manifest.calibration.latent_deciles
 
 
+def test_it_is_not_calibrated_on_what_it_was_trained_on(published: Path, manifest: ModelManifest) -> None:
+    with pytest.raises(DataError, match="was trained on the images in"):
+        variants.recalibrate(manifest.name, COOKIES / "train" / "good", published.parent.parent, lambda _: None)
+
+
 def test_an_interrupted_fold_goes_on(tmp_path: Path) -> None:
     """The run is stopped after the first fold; the second time that fold is not trained again."""
     config = recipe.load("photo-anomaly", [*SMALL, 'anomaly.evidence=["pixels"]'])
@@ -110,9 +117,69 @@ def test_an_interrupted_fold_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(config, COOKIES, tmp_path, stop)
     told: list[str] = []
-    run(config, COOKIES, tmp_path, told.append)
+    path = run(config, COOKIES, tmp_path, told.append)
     assert "going on after epoch 4 of autoencoder" in told
     assert list((tmp_path / "runs" / config.name).iterdir()) == []
+    whole = run(config, COOKIES, tmp_path / "whole")
+    once, twice = (ModelManifest.model_validate_json((each / MANIFEST).read_bytes()) for each in (whole, path))
+    assert once.calibration == twice.calibration
+    for file in once.graphs.values():
+        assert once.files[file] == twice.files[file]
+
+
+def test_of_more_photographs_some_are_held_out(tmp_path: Path) -> None:
+    told: list[str] = []
+    held_out = [*SMALL, "data.calibration=8", "data.validation=4"]
+    path = run(recipe.load("photo-anomaly", held_out), COOKIES, tmp_path, told.append)
+    manifest = ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
+    assert manifest.training_data.images == {"training": 12, "validation": 4, "calibration": 8, "test": 6}
+    assert manifest.calibration is not None
+    assert len(manifest.calibration.scores) == 8
+    assert {"pixel_auroc", "aupro"} <= set(manifest.metrics)
+    assert "calibrated on 8 images: false positive rates from 0.11 on can be asked for" in told
+
+
+def test_the_more_photographs_the_more_are_held_out_to_calibrate_on() -> None:
+    config = recipe.load("photo-anomaly")
+    found = {}
+    for count in (149, 150, 209, 1000):
+        parts = detector.part(config, Split(np.zeros((count, 1, 1, 1), dtype=np.uint8)))
+        found[count] = len(parts.calibration), len(parts.validation)
+    assert found == {149: (0, 0), 150: (50, 20), 209: (52, 20), 1000: (100, 50)}
+
+
+@pytest.mark.parametrize("name", ["pixels", "latents", "activations", "scattering-neighbours"])
+def test_cross_fitted_detectors_call_as_many_new_normal_images_strange_as_is_asked(
+    name: evidence.EvidenceName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of digits, by evidence that is fitted to 60 of them; the mean of five choices of these."""
+    monkeypatch.setattr(scorer, "choose", lambda *_: Selection(score=(name,), map=("pixels",), compared={}))
+    config = recipe.load("one-class", [f'anomaly.evidence=["pixels", "{name}"]'])
+    every = np.concatenate([data.load_training("mnist", DATA).images, data.load_test("mnist", DATA).images])
+
+    def untrained(parts: Parts, _: str, fineness: int) -> Autoencoder:
+        torch.manual_seed(0)
+        network = build(config.architecture, config.input).eval()
+        network.prepare(torch.from_numpy(parts.training.images), fineness)
+        return network
+
+    shares = []
+    for seed in range(5):
+        fitted, fresh = np.split(np.random.default_rng(seed).permutation(len(every)), [60])
+        found = detector.cross_fit(config, Split(every[fitted]), untrained, lambda _: None)
+        assert found.held_out is not None
+        scores = detector.scored(found.network, found.scorer, every[fresh]).scores
+        p_values = ConformalScores(summary(*found.held_out[:2], "any")).p_values(scores)
+        shares.append((p_values <= 0.2).mean())
+    error = np.sqrt(0.2 * 0.8 / 60 / len(shares))  # of what so few images to calibrate on leave to chance
+    assert abs(np.mean(shares) - 0.2) < 3 * error
+
+
+def test_more_folds_than_pairs_of_images_are_refused() -> None:
+    config = recipe.load("photo-anomaly", ["anomaly.folds=13"])
+    images = Split(np.zeros((24, 1, 1, 1), dtype=np.uint8))
+    with pytest.raises(RecipeError, match="13 are too many for 24 images"):
+        detector.cross_fit(config, images, lambda *_: pytest.fail("nothing is trained"), lambda _: None)
 
 
 def test_one_class_against_the_others_and_its_false_alarms(tmp_path: Path) -> None:
@@ -152,6 +219,8 @@ def test_the_folds_hold_every_image_out_once() -> None:
         ("photo-anomaly", ["corruption.sigma=0.1"], "anomaly needs a plain autoencoder"),
         ("mnist-stacked", ["anomaly.folds=2"], "kind principal or convolutional"),
         ("photo-anomaly", ["anomaly.evidence=['latents']"], "one that has a map: pixels, gradients, segm"),
+        ("folder", ["anomaly.folds=2", "input.height=256", "input.width=256"], "principal, which reduces"),
+        ("photo-anomaly", ["training.patience=3"], "training.patience unset"),
         ("mnist-undercomplete", ["data.licence=mine"], "are known"),
     ],
 )

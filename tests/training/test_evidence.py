@@ -30,7 +30,7 @@ def evidence_network(config: Recipe) -> Autoencoder:
     network = build(config.architecture, config.input)
     assert config.anomaly is not None
     network.segmenter = Segmenter(3, config.anomaly.segmenter)
-    network.prepare(images())
+    network.prepare(images(), len(images()))
     return network.eval()
 
 
@@ -41,7 +41,7 @@ def images(part: str = "train/good") -> torch.Tensor:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "segmenter"])  # which has to be trained
 def test_what_is_no_cookie_is_stranger(fitted: tuple[Recipe, Autoencoder], name: EvidenceName) -> None:
     config, network = fitted
-    found = detector.gather(network, config, images().numpy())[name]
+    found = detector.gather(network, config, images().numpy(), len(images()))[name]
     good = cookies("test/good")
     with torch.no_grad():
         (of_good, _), (of_others, _) = (found(scene(network, each)) for each in (good, digits()))
@@ -52,7 +52,7 @@ def test_what_is_no_cookie_is_stranger(fitted: tuple[Recipe, Autoencoder], name:
 @pytest.mark.parametrize("name", ["pixels", "gradients", "neighbours"])
 def test_maps_show_what_is_spoilt(fitted: tuple[Recipe, Autoencoder], name: EvidenceName) -> None:
     config, network = fitted
-    found = detector.gather(network, config, images().numpy())[name]
+    found = detector.gather(network, config, images().numpy(), len(images()))[name]
     spoilt = cookies("test/good")
     spoilt[:, :, 10:40, 10:36] = torch.rand(3, 30, 26, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -74,7 +74,7 @@ def scene(network: Autoencoder, seen: torch.Tensor) -> Scene:
 
 def test_a_segmenter_gives_its_logits(fitted: tuple[Recipe, Autoencoder]) -> None:
     _, network = fitted
-    found = evidence.build("segmenter", network, [], torch.Generator())
+    found = evidence.build("segmenter", network, [], torch.Generator(), 0)
     with torch.no_grad():
         numbers, maps = found(scene(network, cookies()))
     assert maps is not None
@@ -89,7 +89,7 @@ def test_the_whitening_is_that_of_the_shrunk_covariance() -> None:
     strange = generator.standard_normal((7, 4)).astype(np.float32) * 3
     centred = strange - vectors.mean(axis=0)
     expected = np.sqrt(np.einsum("nd,de,ne->n", centred, np.linalg.inv(shrunk), centred))
-    found = Whitening(torch.from_numpy(vectors))(torch.from_numpy(strange))
+    found = Whitening(torch.from_numpy(vectors), len(vectors))(torch.from_numpy(strange))
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -104,7 +104,7 @@ def test_the_coreset_leaves_nothing_far_from_it() -> None:
 def test_what_the_encoder_has_seen_has_a_neighbour(fitted: tuple[Recipe, Autoencoder]) -> None:
     config, network = fitted
     known = images()
-    found = detector.gather(network, config, known.numpy())
+    found = detector.gather(network, config, known.numpy(), len(known))
     spoilt = synthetic.spoil(cookies("train/good"), torch.Generator().manual_seed(0)).images
     with torch.no_grad():
         near, _ = found["scattering-neighbours"](scene(network, cookies("train/good")))

@@ -28,7 +28,8 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build(recipe.architecture, recipe.input).eval()
     images = load_test("mnist", DATA).images
-    exported = export.export(model, recipe.input, images, tmp_path, likelihood=True)
+    scorer = export.error_scorer(model, images)
+    exported = export.export(model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer)
     assert set(exported.parity) == {
         "logits",
         "latents",
@@ -38,6 +39,7 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
         "errors",
         "scores",
         "error_maps",
+        "latent_distances",
     }
     assert max(value for name, value in exported.parity.items() if name != "reconstructions") <= 1e-5
     graphs = Graphs(tmp_path, exported.files)

@@ -51,6 +51,7 @@ def test_the_manifest_tells_how_the_bundle_came_to_be(manifest: ModelManifest) -
     assert set(manifest.training_data.sha256) == files
     assert manifest.calibration is not None
     assert len(manifest.calibration.scores) == 50
+    assert len(manifest.calibration.latent_deciles) == 9
     assert {"mse", "auroc_against_fashion-mnist", "false_positive_rate_at_0.05"} <= set(manifest.metrics)
     assert ({"psnr", "ssim", "pca_psnr"} <= set(manifest.metrics)) == (manifest.name == "mnist-denoising")
     assert ({"elbo", "nll"} <= set(manifest.metrics)) == (manifest.name == "mnist-vae")

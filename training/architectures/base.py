@@ -59,8 +59,11 @@ class Autoencoder(nn.Module, ABC):
         self.head = None
         self.segmenter = None
 
-    def prepare(self, images: Tensor) -> None:
-        """Fit to the training images, uint8 (n, height, width, channels), what needs no steps; may set `latent_dim`."""
+    def prepare(self, images: Tensor, fineness: int) -> None:
+        """Fit to the training images, uint8 (n, height, width, channels), what needs no steps; may set `latent_dim`.
+
+        It is to be no finer than `fineness` images allow.
+        """
 
     @property
     def encoded_dim(self) -> int:

@@ -60,9 +60,9 @@ class PrincipalAutoencoder(Autoencoder):
         self.shape = spec.channels, height, width
         self._set(torch.zeros(self.shape), torch.zeros(config.components, *self.shape))
 
-    def prepare(self, images: Tensor) -> None:
+    def prepare(self, images: Tensor, fineness: int) -> None:
         small = torch.cat([reduced(part.permute(0, 3, 1, 2) / 255) for part in torch.split(images, 256)])
-        count = min(self.config.components, len(images) // IMAGES_A_COMPONENT)
+        count = min(self.config.components, fineness // IMAGES_A_COMPONENT)
         mean = small.mean(dim=0)
         self._set(mean, _components((small - mean).flatten(1).double(), count).float().view(count, *self.shape))
 
