@@ -23,6 +23,7 @@ from training.errors import DataError
 from training.graphs import Graphs
 
 GOLDEN = "golden.npz"
+LARGE = 64 * 64  # pixels: the golden tensors of larger images fill megabytes
 PRIOR = "prior.npz"
 CARD = "README.md"
 HISTORY = "history.json"
@@ -88,7 +89,7 @@ def newest(models: Path, name: str) -> Published:
 
 def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -> None:
     """Store what the graphs make of a few images, one of them resized: every tensor of the chain by its name."""
-    images = samples[:4].copy()
+    images = samples[: 4 if spec.height * spec.width <= LARGE else 2].copy()
     images[-1] = imaging.fit(imaging.resize(images[-1], (spec.height * 2, spec.width * 2), spec), spec)
     np.savez_compressed(path, allow_pickle=False, **graphs.chain(graphs.names, images=images))
 
