@@ -1,7 +1,7 @@
 """The scoring graph of a detector: evidence brought to one scale and added up; and which evidence that is.
 
 The choice is made without any labelled anomaly: on normal images that were held out, and on synthetic anomalies in
-them, of kinds that nothing was trained on.
+them, which are made otherwise than those that the network was trained on.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from training import half, pipeline
+from training import bundle, half, pipeline
 from training.errors import ParityError
 
 OUTPUT = Path("docs/results/half.json")
@@ -26,8 +26,9 @@ def main() -> None:
     options = parser.parse_args()
     found = {}
     for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
-        found[name] = _measure(name, options.data, options.models)
-        print(f"{name}: {found[name]}", flush=True)
+        if bundle.newest(options.models, name).manifest.selection is None:  # detectors are not halved
+            found[name] = _measure(name, options.data, options.models)
+            print(f"{name}: {found[name]}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -22,6 +22,20 @@ SMALL = [  # makes a training command of the documents short enough for a test
 ]
 
 
+SMALL_DETECTOR = [
+    word
+    for entry in (
+        "training.epochs=4",
+        "anomaly.folds=2",
+        "input.height=64",
+        "input.width=48",
+        "architecture.widths=[4]",
+        "architecture.code_channels=1",
+    )
+    for word in ("--set", entry)
+]
+
+
 @dataclass(frozen=True)
 class Server:
     """A real server process, and the line in which it said that it is ready."""

@@ -10,7 +10,7 @@ import pytest
 
 from service.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
-from tests.e2e.conftest import ROOT, SMALL, Server
+from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
@@ -30,6 +30,7 @@ PICTURES = ("boot", "noisy", "seven", "two")
 def workplace(tmp_path: Path) -> Path:
     """What the examples read, away from the repository: they write files."""
     shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
+    shutil.copy(ROOT / "docs" / "cookie.jpg", tmp_path / "docs")
     return tmp_path
 
 
@@ -49,7 +50,7 @@ def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
         assert operation in python
 
 
-@pytest.mark.parametrize("block", CURLS, ids=lambda block: re.search(r"mnist-[a-z]+/([a-z-]+)", block)[1])
+@pytest.mark.parametrize("block", CURLS, ids=lambda block: re.search(r"models/([a-z-]+/[a-z-]+)", block)[1])
 def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
@@ -57,7 +58,7 @@ def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> 
     done = subprocess.run(["sh", "-c", command], cwd=workplace, capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout
     written = [path.read_bytes() for path in workplace.glob("*.png")] or [done.stdout]
-    assert written[0].startswith((b"\x89PNG", b'{"model":"mnist-'))
+    assert written[0].startswith((b"\x89PNG", b'{"model":"'))
 
 
 def test_the_python_examples_print_what_they_say(server: Server, workplace: Path) -> None:
@@ -66,13 +67,13 @@ def test_the_python_examples_print_what_they_say(server: Server, workplace: Path
     assert done.returncode == 0, done.stderr
     promised = [re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
-    assert len(promised) == len(printed) == 6
+    assert len(promised) == len(printed) == 7
     for expected, line in zip(promised, printed, strict=True):
         assert line.startswith(expected)
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
     for command in COMMANDS:
         words = command.split("#")[0].split()
         if words[0] == "make":
@@ -88,11 +89,15 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
 
 def _small(words: list[str], directory: Path) -> list[str]:
     """The command on a few images, away from the repository."""
-    places = {"scores.csv": str(directory / "scores.csv"), "heatmaps": str(directory / "heatmaps")}
+    places = {
+        "scores.csv": str(directory / "scores.csv"),
+        "heatmaps": str(directory / "heatmaps"),
+        "parts": str(DATA / "cookies"),
+    }
     command = [sys.executable, *(places.get(word, word) for word in words[1:])]
     if "train" in words:
-        command += ["--data", str(DATA), "--models", str(directory / "models"), "--runs", str(directory / "runs")]
-        command += SMALL
+        command += ["--models", str(directory / "models"), "--runs", str(directory / "runs")]
+        command += SMALL_DETECTOR if "photo-anomaly" in words else ["--data", str(DATA), *SMALL]
     if "evaluate" in words:
         command += ["--data", str(DATA), "--models", str(directory / "models")]
     return command
@@ -103,9 +108,11 @@ def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
         manifest = ModelManifest.model_validate_json(path.read_bytes())
         (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{manifest.name}`]"))
         metrics = manifest.metrics
-        (auroc,) = (value for name, value in metrics.items() if name.startswith("auroc_against_"))
+        auroc = next(value for name, value in metrics.items() if name.startswith("auroc_against_"))
         figures = [f"{auroc:.4f}", f"]({path.parent.relative_to(ROOT)}/README.md)"]
-        if "psnr" in metrics:
+        if "pixel_auroc" in metrics:
+            figures += [f"AUROC of pixels {metrics['pixel_auroc']:.4f}", f"{metrics['pca_auroc_against_defects']:.4f}"]
+        elif "psnr" in metrics:
             figures += [f"{metrics['psnr']:.2f} dB", f"SSIM {metrics['ssim']:.3f}"]
         elif "nll" in metrics:
             figures += [f"NLL {metrics['nll']:.2f} nats"]

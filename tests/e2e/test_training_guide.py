@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.results.__main__ import render
 from service.manifest import MANIFEST
 from tests.conftest import DATA
-from tests.e2e.conftest import ROOT, SMALL
+from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR
 from training.recipe import Recipe
 
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -22,11 +22,6 @@ COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
     for line in block.splitlines()
-]
-TINY_DETECTOR = [
-    word
-    for entry in ("input.height=64", "input.width=48", "architecture.widths=[4]", "architecture.code_channels=1")
-    for word in ("--set", entry)
 ]
 OPTIONS = {
     "train": ["--data", str(DATA), "--set", "mixture_components=2"],
@@ -36,7 +31,7 @@ OPTIONS = {
     "benchmarks.models": ["--data", str(DATA), "--set", "mixture_components=2"],
     "benchmarks.labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
     "benchmarks.half": ["--data", str(DATA)],
-    "benchmarks.anomaly": ["--set", "training.epochs=4", "--set", "anomaly.folds=2", *TINY_DETECTOR],
+    "benchmarks.anomaly": SMALL_DETECTOR,
     "benchmarks.training": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
 }
 
@@ -80,6 +75,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(60):
         picture = generator.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
         Image.fromarray(picture).save(directory / "photos" / f"{index}.png")
+    shutil.copytree(directory / "photos", directory / "new-photos")
     Image.new("L", (9, 9)).save(directory / "photos" / "grey.png")
     return directory
 
