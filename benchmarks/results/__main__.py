@@ -113,6 +113,13 @@ the kinds of evidence for photographs were settled. PCA scores by the error of 3
 
 {anomaly.section(_read(figures, "anomaly")) if _read(figures, "anomaly") else NOT_YET}
 
+## Scoring in bulk
+
+`python -m benchmarks.bulk`: files scored by `python -m service score`, beside the bare session on the same images as
+arrays, and beside reading and decoding them one after the other; then a run that is killed in its middle, and goes on.
+
+{_bulk(_read(figures, "bulk")) if _read(figures, "bulk") else NOT_YET}
+
 ## Half precision
 
 `python -m benchmarks.half`: what computing in float16 does to the shipped models (`python -m training halve`), every
@@ -229,6 +236,19 @@ def _half(found: dict[str, Any]) -> str:
             f"{100 * each['score_change_largest']:.1f} % | {100 * each['verdicts_changed_at_0.01']:.2f} % |"
         )
     return "\n".join(lines)
+
+
+def _bulk(found: Figures) -> str:
+    return f"""{found["images"]:,} PNGs of 28x28 pixels, `{found["model"]}`, {found["cores"]} cores.
+
+| | images a second |
+| --- | --- |
+| in bulk | {found["bulk"]:,.0f} |
+| bare session | {found["bare"]:,.0f} |
+| reading and decoding | {found["decoding"]:,.0f} |
+
+Killed, it left {found["rows_left"]:,} rows; given again, the command made a table with {found["rows_lost"]} rows lost and
+{found["rows_doubled"]} doubled."""
 
 
 def _speed(found: dict[str, Any]) -> str:

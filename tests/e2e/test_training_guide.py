@@ -31,6 +31,7 @@ OPTIONS = {
     "benchmarks.models": ["--data", str(DATA), "--set", "mixture_components=2"],
     "benchmarks.labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
     "benchmarks.half": ["--data", str(DATA)],
+    "benchmarks.bulk": ["--data", str(DATA), "--images", "3000"],
     "benchmarks.anomaly": SMALL_DETECTOR,
     "benchmarks.training": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
 }
@@ -81,7 +82,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_of_the_guide_work(workplace: Path) -> None:
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 18
     for command in COMMANDS:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -97,6 +98,7 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     results = (workplace / "docs" / "results.md").read_text()
     assert re.search(r"mnist-undercomplete`\].* MSE \d\.\d+ ± \d\.\d+ .*3 seeds", results)
     assert re.search(r"\| cookies at 256x192: train/good against test \| \d+\.\d\d; pixels \d+\.\d\d", results)
+    assert re.search(r"Killed, it left [\d,]+ rows; .* with 0 rows lost and\n0 doubled", results)
     assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
     speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())["images_per_second"]
     assert all(set(rates) == {"ours", "bare", "dataloader"} for rates in speeds.values())
