@@ -247,8 +247,8 @@ def _bulk(found: Figures) -> str:
 | bare session | {found["bare"]:,.0f} |
 | reading and decoding | {found["decoding"]:,.0f} |
 
-Killed, it left {found["rows_left"]:,} rows; given again, the command made a table with {found["rows_lost"]} rows lost and
-{found["rows_doubled"]} doubled."""
+Killed, it left {found["rows_left"]:,} rows; given again, the command made a table with {found["rows_lost"]} rows
+lost and {found["rows_doubled"]} doubled."""
 
 
 def _speed(found: dict[str, Any]) -> str:
