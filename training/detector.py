@@ -55,6 +55,7 @@ class _Witness:
     normal: dict[EvidenceName, Readings]
     strange: dict[EvidenceName, Readings]
     masks: Tensor
+    kinds: Tensor | None
 
 
 def part(recipe: Recipe, images: Split) -> Parts:
@@ -135,7 +136,9 @@ def _chosen(recipe: Recipe, found: Mapping[EvidenceName, Evidence], witnesses: l
         for side in ("normal", "strange")
     )
     masks = torch.cat([witness.masks for witness in witnesses])
-    return Scorer(found, scorer.scales(normal), scorer.choose(normal, strange, masks)).eval()
+    kinds = [witness.kinds for witness in witnesses if witness.kinds is not None]
+    selection = scorer.choose(normal, strange, masks, torch.cat(kinds) if kinds else None)
+    return Scorer(found, scorer.scales(normal), selection).eval()
 
 
 def _join(readings: list[Readings]) -> Readings:
@@ -149,15 +152,17 @@ def _witness(network: Autoencoder, found: Mapping[EvidenceName, Evidence], recip
     generator = torch.Generator().manual_seed(recipe.seed)
     assert recipe.anomaly is not None
     spoil = synthetic.deform if recipe.anomaly.trials == "defects" else synthetic.rearrange
-    spoilt, changed = [], []
+    spoilt, changed, kinds = [], [], []
     for part in _batches(repeated):
         made = spoil(to_float(torch.from_numpy(part)), generator)
         masks = reduced(made.masks).squeeze(1)
         plain = masks.mean(dim=(1, 2)) >= SMALLEST  # where nothing is, nothing can be spoilt
         spoilt.append(made.images[plain].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
         changed.append(masks[plain])
+        kinds += [] if made.kinds is None else [made.kinds[plain]]
     strange = _read(network, found, np.concatenate(spoilt))
-    return _Witness(_read(network, found, normal), strange, torch.cat(changed))
+    normal_found = _read(network, found, normal)
+    return _Witness(normal_found, strange, torch.cat(changed), torch.cat(kinds) if kinds else None)
 
 
 @torch.no_grad()

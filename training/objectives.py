@@ -131,8 +131,8 @@ class RestorationObjective(ReconstructionObjective):
         assert self.recipe.anomaly is not None
         _, clean = super().draw(batch, generator)
         small = reduced(clean)
-        spoilt, masks = spoil(small, generator, self.recipe.anomaly.synthetic)
-        return spoilt, small, masks
+        spoilt = spoil(small, generator, self.recipe.anomaly.synthetic)
+        return spoilt.images, small, spoilt.masks
 
     def forward(self, *inputs: Tensor) -> Tensor:
         assert self.network.segmenter is not None

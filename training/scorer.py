@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.manifest import Selection
+from training.detection import auroc
 from training.evidence import Evidence, EvidenceName, Scene
 from training.similarity import reduced
 
@@ -23,6 +24,7 @@ Names = tuple[EvidenceName, ...]
 
 MOST = 3  # kinds of evidence in a sum
 TIE = 0.001  # of the area under the curve, within which sums are equally good
+PLAIN = 0.95  # the area above which a whole image that was changed is taken for another thing
 PIXELS = 17  # every 17th is looked at where maps are compared
 
 
@@ -100,13 +102,24 @@ def scales(normal: Mapping[EvidenceName, Readings]) -> dict[EvidenceName, Scale]
 
 
 def choose(
-    normal: Mapping[EvidenceName, Readings], strange: Mapping[EvidenceName, Readings], masks: Tensor
+    normal: Mapping[EvidenceName, Readings],
+    strange: Mapping[EvidenceName, Readings],
+    masks: Tensor,
+    kinds: Tensor | None = None,
 ) -> Selection:
     """By how well sums of evidence tell synthetic anomalies, with their masks (n, height, width), from normal images.
 
-    Of sums that are about as good, one of the most kinds is taken: the defects to come are of other kinds still.
+    Of sums that are about as good, one of the most kinds is taken: the defects to come are of other kinds still. Where
+    the anomalies have `kinds` (n,), those that may be normal images still are left out.
     """
     scale = scales(normal)
+    if kinds is not None:
+        other = _other(normal, strange, kinds)
+        masks = masks[other]
+        strange = {
+            name: Readings(found.numbers[other], None if found.maps is None else found.maps[other])
+            for name, found in strange.items()
+        }
     numbers = {name: _together(normal[name].numbers, strange[name].numbers, scale[name].number) for name in normal}
     truth = np.repeat([0, 1], [len(next(iter(normal.values())).numbers), len(masks)])
     by_score = {names: _auroc(truth, numbers, names) for names in _sums(list(numbers))}
@@ -121,6 +134,15 @@ def choose(
     compared |= {f"pixel_auroc_{'+'.join(names)}": area for names, area in by_map.items()}
     rounded = {name: round(area, 4) for name, area in compared.items()}
     return Selection(score=_best(by_score), map=_best(by_map), compared=rounded)
+
+
+def _other(normal: Mapping[EvidenceName, Readings], strange: Mapping[EvidenceName, Readings], kinds: Tensor) -> Tensor:
+    """Which anomalies are of kinds that some evidence tells from normal images: an 8 upside down is an 8 still."""
+    told = torch.zeros(len(kinds), dtype=torch.bool)
+    for kind in {*kinds.tolist()}:
+        numbers = {name: (normal[name].numbers, found.numbers[kinds == kind]) for name, found in strange.items()}
+        told |= (kinds == kind) & (max(auroc(a.numpy(), b.numpy()) for a, b in numbers.values()) >= PLAIN)
+    return told if told.any() else torch.ones_like(told)
 
 
 def _sums(names: list[EvidenceName]) -> list[Names]:

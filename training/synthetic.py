@@ -20,10 +20,14 @@ FAINT, VISIBLE = 5 / 255, 15 / 255  # the smallest change of a pixel that counts
 
 
 class Spoilt(NamedTuple):
-    """Images (n, channels, height, width) in 0..1, and masks (n, 1, height, width): 1 where they were changed."""
+    """Images (n, channels, height, width) in 0..1, and masks (n, 1, height, width): 1 where they were changed.
+
+    `kinds` (n,) are numbers of what was done to each as a whole, where that may have left it what it was.
+    """
 
     images: Tensor
     masks: Tensor
+    kinds: Tensor | None = None
 
 
 def spoil(images: Tensor, generator: torch.Generator, share: float = 1.0) -> Spoilt:
@@ -78,7 +82,8 @@ def rearrange(images: Tensor, generator: torch.Generator) -> Spoilt:
     if height == width:
         kinds += [images.rot90(1, (2, 3)), images.rot90(3, (2, 3))]
     kind = torch.randint(len(kinds), (count,), generator=generator, device=images.device)
-    return Spoilt(torch.stack(kinds)[kind, torch.arange(count, device=images.device)], torch.ones_like(images[:, :1]))
+    chosen = torch.stack(kinds)[kind, torch.arange(count, device=images.device)]
+    return Spoilt(chosen, torch.ones_like(images[:, :1]), kind)
 
 
 def _seen(change: Tensor, least: float) -> Tensor:

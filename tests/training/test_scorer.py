@@ -46,6 +46,20 @@ def test_the_evidence_that_tells_strange_images_apart_is_chosen() -> None:
     assert "pixel_auroc_latents" not in choice.compared
 
 
+def test_what_is_still_normal_when_it_is_turned_does_not_decide() -> None:
+    """Kind 0 is as normal images are but for luck, which one evidence has more of; kind 1 is told by the other."""
+    generator = torch.Generator().manual_seed(0)
+    normal: dict[EvidenceName, Readings] = {name: readings(0, generator) for name in ("pixels", "gradients")}
+    kinds = torch.arange(200) % 2
+    strange: dict[EvidenceName, Readings] = {}
+    for name, shifts in (("pixels", (1.5, 0.0)), ("gradients", (0.0, 4.0))):
+        numbers = torch.randn(200, generator=generator) + torch.tensor(shifts)[kinds]
+        strange[name] = Readings(numbers, normal[name].maps)
+    masks = torch.cat([torch.ones(200, 4, 8), torch.zeros(200, 4, 8)], dim=1)
+    assert scorer.choose(normal, strange, masks).score != ("gradients",)
+    assert scorer.choose(normal, strange, masks, kinds).score == ("gradients",)
+
+
 def test_where_all_are_equally_good_more_kinds_share_the_decision() -> None:
     generator = torch.Generator().manual_seed(0)
     names: tuple[EvidenceName, ...] = ("pixels", "gradients", "latents")

@@ -15,7 +15,7 @@ KINDS: list[Callable[..., Spoilt]] = [synthetic.spoil, synthetic.deform]
 @pytest.mark.parametrize("spoil", KINDS)
 def test_only_what_the_mask_shows_is_changed_visibly(spoil: Callable[..., Spoilt]) -> None:
     images = cookies()
-    spoilt, masks = spoil(images, torch.Generator().manual_seed(0))
+    spoilt, masks, _ = spoil(images, torch.Generator().manual_seed(0))
     change = (spoilt - images).abs().amax(dim=1, keepdim=True)
     least = synthetic.FAINT if spoil is synthetic.spoil else synthetic.VISIBLE
     assert spoilt.shape == images.shape
@@ -38,7 +38,7 @@ def test_the_generator_decides(spoil: Callable[..., Spoilt]) -> None:
 
 def test_wholes_are_made_of_the_same_pixels_in_other_places() -> None:
     images = cookies()
-    spoilt, masks = synthetic.rearrange(images.repeat(5, 1, 1, 1), torch.Generator().manual_seed(0))
+    spoilt, masks, _ = synthetic.rearrange(images.repeat(5, 1, 1, 1), torch.Generator().manual_seed(0))
     assert masks.min() == 1
     again = images.repeat(5, 1, 1, 1)
     assert ((spoilt - again).square().mean(dim=(1, 2, 3)) > 0.002).all()
@@ -48,7 +48,7 @@ def test_wholes_are_made_of_the_same_pixels_in_other_places() -> None:
 
 def test_a_share_of_the_images_is_left_alone() -> None:
     images = cookies().repeat(10, 1, 1, 1)
-    spoilt, masks = synthetic.spoil(images, torch.Generator().manual_seed(0), share=0.3)
+    spoilt, masks, _ = synthetic.spoil(images, torch.Generator().manual_seed(0), share=0.3)
     untouched = (spoilt == images).flatten(1).all(dim=1)
     assert 0.6 < untouched.float().mean() < 0.8
     assert masks[untouched].sum() == 0
