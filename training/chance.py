@@ -34,6 +34,7 @@ class AugmentationConfig(Config):
     shear: NonNegativeFloat = 0.0  # degrees
     elastic: NonNegativeFloat = 0.0  # pixels: the scale of a smooth random field (Simard et al. 2003)
     brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1
+    mirror: bool = False  # left and right, and up and down, each in half of the images
     outside: Literal["black", "edge"] = "black"  # what comes in from beyond the border
 
     @property
@@ -95,4 +96,7 @@ def augment(images: Tensor, config: AugmentationConfig, generator: torch.Generat
     if config.brightness:
         factors = 1 + config.brightness * (2 * uniform((count, 1, 1, 1), generator) - 1)
         distorted = (distorted * factors).clamp(0, 1)
+    for dimension in (2, 3) if config.mirror else ():
+        turned = uniform((count, 1, 1, 1), generator) < 0.5
+        distorted = torch.where(turned, distorted.flip(dimension), distorted)
     return distorted

@@ -78,6 +78,15 @@ def folds(images: Split, count: int, seed: int) -> Iterator[Parts]:
         yield Parts(kept, out, out)
 
 
+def representative(recipe: Recipe, training: Images) -> Images:
+    """The images that closed forms are fitted to: not more than are needed, and mirrored where they may be."""
+    found = data.sample(training)
+    if recipe.augmentation.mirror:
+        found = np.concatenate([found, found[:, ::-1]])
+        found = np.concatenate([found, found[:, :, ::-1]])
+    return found
+
+
 def fit(network: Autoencoder, recipe: Recipe, parts: Parts, tell: Tell) -> Detector:
     """Choose the evidence on the validation images."""
     tell("choosing the score by synthetic anomalies")
@@ -121,7 +130,7 @@ def gather(network: Autoencoder, recipe: Recipe, training: Images, fineness: int
     They are no finer than `fineness` images allow.
     """
     assert recipe.anomaly is not None
-    scenes = list(_scenes(network, data.sample(training)))
+    scenes = list(_scenes(network, representative(recipe, training)))
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
         # The latents' always: drift is followed by it.

@@ -102,7 +102,7 @@ class _Trainer:
     def _train(self, parts: Parts, fold: str, fineness: int) -> Autoencoder:
         recipe, dataset = self._recipe, self._given.dataset
         network = _build(recipe, dataset.classes)
-        network.prepare(torch.from_numpy(data.sample(parts.training.images)), fineness)
+        network.prepare(torch.from_numpy(detector.representative(recipe, parts.training.images)), fineness)
         digests = sorted(dataset.sha256.items())
         fingerprint = recipe.fingerprint(
             digests, self._process.device.type, torch.__version__, *([fold] if fold else [])

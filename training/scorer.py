@@ -22,8 +22,6 @@ from training.similarity import reduced
 
 Names = tuple[EvidenceName, ...]
 
-MOST = 3  # kinds of evidence in a sum
-TIE = 0.001  # of the area under the curve, within which sums are equally good
 PLAIN = 0.95  # the area above which a whole image that was changed is taken for another thing
 PIXELS = 17  # every 17th is looked at where maps are compared
 
@@ -109,8 +107,9 @@ def choose(
 ) -> Selection:
     """By how well sums of evidence tell synthetic anomalies, with their masks (n, height, width), from normal images.
 
-    Of sums that are about as good, one of the most kinds is taken: the defects to come are of other kinds still. Where
-    the anomalies have `kinds` (n,), those that may be normal images still are left out.
+    Of the sums within one standard error of the best, that of the most kinds is taken: the defects to come are of other
+    kinds still (as Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3, take the simplest tree).
+    Where the anomalies have `kinds` (n,), those that may be normal images still are left out.
     """
     scale = scales(normal)
     if kinds is not None:
@@ -133,7 +132,8 @@ def choose(
     compared = {f"image_auroc_{'+'.join(names)}": area for names, area in by_score.items()}
     compared |= {f"pixel_auroc_{'+'.join(names)}": area for names, area in by_map.items()}
     rounded = {name: round(area, 4) for name, area in compared.items()}
-    return Selection(score=_best(by_score), map=_best(by_map), compared=rounded)
+    counts = len(truth) - len(masks), len(masks)
+    return Selection(score=_best(by_score, *counts), map=_best(by_map, *counts), compared=rounded)
 
 
 def _other(normal: Mapping[EvidenceName, Readings], strange: Mapping[EvidenceName, Readings], kinds: Tensor) -> Tensor:
@@ -146,12 +146,20 @@ def _other(normal: Mapping[EvidenceName, Readings], strange: Mapping[EvidenceNam
 
 
 def _sums(names: list[EvidenceName]) -> list[Names]:
-    return [chosen for count in range(1, MOST + 1) for chosen in combinations(names, count)]
+    return [chosen for count in range(1, len(names) + 1) for chosen in combinations(names, count)]
 
 
-def _best(areas: Mapping[Names, float]) -> Names:
+def _best(areas: Mapping[Names, float], normal: int, strange: int) -> Names:
     most = max(areas.values())
-    return max((names for names in areas if areas[names] >= most - TIE), key=lambda names: (len(names), areas[names]))
+    least = most - _standard_error(most, normal, strange)
+    return max((names for names in areas if areas[names] >= least), key=lambda names: (len(names), areas[names]))
+
+
+def _standard_error(area: float, normal: int, strange: int) -> float:
+    """Of an area under the curve, from so many images (Hanley and McNeil 1982, equation 2)."""
+    first, second = area / (2 - area), 2 * area**2 / (1 + area)
+    among = (strange - 1) * (first - area**2) + (normal - 1) * (second - area**2)
+    return float(np.sqrt((area * (1 - area) + among) / (normal * strange)))
 
 
 def _together(

@@ -28,6 +28,13 @@ def test_a_pixel_is_white_as_often_as_its_intensity_says() -> None:
     assert drawn.mean().item() == pytest.approx(0.25, abs=0.01)
 
 
+def test_a_quarter_of_the_images_is_mirrored_in_each_way() -> None:
+    image = torch.arange(6.0).view(1, 1, 2, 3) / 6
+    mirrored = augment(image.repeat(400, 1, 1, 1), AugmentationConfig(mirror=True), generator())
+    for expected in (image, image.flip(2), image.flip(3), image.flip(2, 3)):
+        assert 70 < sum(torch.allclose(each, expected[0], atol=1e-5) for each in mirrored) < 130
+
+
 def test_without_ranges_nothing_is_augmented() -> None:
     images = torch.rand(2, 1, 28, 28)
     assert augment(images, AugmentationConfig(), generator()) is images
