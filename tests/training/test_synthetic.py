@@ -36,14 +36,28 @@ def test_the_generator_decides(spoil: Callable[..., Spoilt]) -> None:
     assert not torch.equal(first, other)
 
 
-def test_wholes_are_made_of_the_same_pixels_in_other_places() -> None:
-    images = cookies()
-    spoilt, masks, _ = synthetic.rearrange(images.repeat(5, 1, 1, 1), torch.Generator().manual_seed(0))
+def test_wholes_are_turned_cut_or_put_together_otherwise() -> None:
+    images = cookies().repeat(20, 1, 1, 1)
+    spoilt, masks, kinds = synthetic.rearrange(images, torch.Generator().manual_seed(0))
     assert masks.min() == 1
-    again = images.repeat(5, 1, 1, 1)
-    assert ((spoilt - again).square().mean(dim=(1, 2, 3)) > 0.002).all()
-    kept = (spoilt.flatten(1).sort().values - again.flatten(1).sort().values).abs().amax(dim=1) == 0
-    assert 0.5 < kept.float().mean() < 1  # all but those that are wrung
+    assert kinds is not None
+    assert set(kinds.tolist()) == set(range(10))  # they are not square: no quarter turns
+    assert ((spoilt - images).square().mean(dim=(1, 2, 3)) > 1e-4).float().mean() > 0.99
+    assert torch.equal(spoilt[kinds == 0], images.flip(2)[kinds == 0])
+    top = spoilt[kinds == 6]
+    assert torch.equal(top, top.flip(2))
+    assert torch.equal(top[:, :, :32], images[kinds == 6][:, :, :32])
+
+
+def test_what_is_cut_away_shows_the_background() -> None:
+    images = torch.full((200, 1, 16, 12), 0.25)
+    images[:, :, 4:12, 3:9] = 0.75
+    spoilt, _, kinds = synthetic.rearrange(images, torch.Generator().manual_seed(0))
+    assert kinds is not None
+    cut = spoilt[kinds == 4]
+    assert {*cut.unique().tolist()} == {0.25, 0.75}
+    assert ((cut == 0.75).float().mean(dim=(1, 2, 3)) < 0.25).all()
+    assert torch.equal(spoilt[kinds == 5], images[kinds == 5])  # laid over another of the same
 
 
 def test_a_share_of_the_images_is_left_alone() -> None:
