@@ -84,9 +84,11 @@ def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
 def test_the_table_of_detectors_has_the_mean_of_a_tasks_runs() -> None:
     def run(area: float) -> dict[str, object]:
         metrics = {f"{name}auroc_against_other_classes": area for name in ("", "pca_", "nearest_neighbours_")}
-        return {"metrics": metrics, "score": ["pixels", "latents"], "map": ["pixels"], "minutes": 1.5, "device": "CPU"}
+        metrics["false_positive_rate_at_0.05"] = 0.04
+        chosen = {"score": ["pixels", "latents"], "map": ["pixels"], "calibrated_on": 500}
+        return {"metrics": metrics, "minutes": 1.5, "device": "CPU", **chosen}
 
     text = anomaly.section({"one-class-mnist": {"class-0": run(0.98), "class-1": run(0.99)}})
-    assert "| one class of MNIST against all test images, mean of 10 | 98.50 | 98.50 | 98.50 |" in text
+    assert "| one class of MNIST against all test images | 98.50, mean of 2 | 98.50 | 98.50 |" in text
     assert "3.0 min together, CPU" in text
-    assert "| one-class-mnist, class-0 | pixels + latents | pixels |" in text
+    assert "| class-0 | 98.00 | pixels + latents | pixels | 500 images | 4.0 % |" in text

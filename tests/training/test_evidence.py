@@ -20,7 +20,7 @@ OVERRIDES = ["input.height=64", "input.width=48", "architecture.widths=[4, 8]", 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Recipe, Autoencoder]:
     """A network that knows the principal components only, which is what it starts with."""
-    config = recipe.load("photo-anomaly", OVERRIDES)
+    config = recipe.load("photo-anomaly", [*OVERRIDES, f"anomaly.evidence={list(NAMES)}"])
     torch.manual_seed(0)
     network = evidence_network(config)
     return config, network
