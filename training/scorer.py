@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -120,15 +119,15 @@ def choose(
             for name, found in strange.items()
         }
     numbers = {name: _together(normal[name].numbers, strange[name].numbers, scale[name].number) for name in normal}
-    truth = np.repeat([0, 1], [len(next(iter(normal.values())).numbers), len(masks)])
-    by_score = {names: _auroc(truth, numbers, names) for names in _sums(list(numbers))}
+    truth = np.repeat([False, True], [len(next(iter(normal.values())).numbers), len(masks)])
+    by_score = {names: _area(truth, numbers, names) for names in _sums(list(numbers))}
     marked = torch.cat([torch.zeros(len(truth) - len(masks), *masks.shape[1:]), masks]).flatten()[::PIXELS].numpy()
     maps = {
         name: _together(found.maps, strange[name].maps, scale[name].map)
         for name, found in normal.items()
         if found.maps is not None
     }
-    by_map = {names: _auroc(marked > 0.5, maps, names) for names in _sums(list(maps))}
+    by_map = {names: _area(marked > 0.5, maps, names) for names in _sums(list(maps))}
     compared = {f"image_auroc_{'+'.join(names)}": area for names, area in by_score.items()}
     compared |= {f"pixel_auroc_{'+'.join(names)}": area for names, area in by_map.items()}
     rounded = {name: round(area, 4) for name, area in compared.items()}
@@ -174,10 +173,9 @@ def _together(
     return standard
 
 
-def _auroc(
-    truth: npt.NDArray[np.generic], values: Mapping[EvidenceName, npt.NDArray[np.float32]], names: Names
-) -> float:
-    return float(roc_auc_score(truth, sum(values[name] for name in names)))
+def _area(truth: npt.NDArray[np.bool_], values: Mapping[EvidenceName, npt.NDArray[np.float32]], names: Names) -> float:
+    together = np.sum([values[name] for name in names], axis=0)
+    return auroc(together[~truth], together[truth])
 
 
 def _spread(values: Tensor) -> tuple[float, float]:

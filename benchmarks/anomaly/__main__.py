@@ -54,6 +54,7 @@ def main() -> None:
         "--output", type=Path, default=Path("docs/results/anomaly.json"), metavar="JSON", help="(%(default)s)"
     )
     options = parser.parse_args()
+    revision = bundle.git_revision()
     for task in TASKS:
         if options.only and task.name not in options.only:
             continue
@@ -64,7 +65,7 @@ def main() -> None:
         # The data sets of IDX files are found by their names, for another one may be what is strange.
         data = options.data if task.folder in ("mnist", "fashion-mnist") else home
         for name, chosen in _runs(task, options.seeds, options.set):
-            manifest = _known(chosen, options.models) or _known(chosen, options.runs / "models", bundle.git_revision())
+            manifest = _known(chosen, options.models) or _known(chosen, options.runs / "models", revision)
             manifest = manifest or _train(chosen, data, options.runs)
             _write(options.output, task.name, name, manifest)
 
@@ -84,10 +85,11 @@ def _train(chosen: Recipe, data: Path, runs: Path) -> ModelManifest:
 
 def _known(chosen: Recipe, home: Path, revision: str | None = None) -> ModelManifest | None:
     """The newest bundle of exactly this recipe, of this revision if one is given, that was not calibrated anew."""
+    wanted = chosen.model_dump(mode="json")
     paths = sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
     for manifest in (ModelManifest.model_validate_json(path.read_bytes()) for path in paths):
         made = manifest.provenance
-        same = made.recipe == chosen.model_dump(mode="json") and made.git_revision == (revision or made.git_revision)
+        same = made.recipe == wanted and made.git_revision == (revision or made.git_revision)
         if same and not made.recalibrated:
             return manifest
     return None
@@ -107,9 +109,7 @@ def _write(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
-    area = manifest.metrics.get("auroc_against_defects") or next(
-        value for name, value in manifest.metrics.items() if name.startswith("auroc_against_")
-    )
+    area = next(value for name, value in manifest.metrics.items() if name.startswith("auroc_against_"))
     print(f"{task}, {run}: AUROC {100 * area:.2f} by {' and '.join(manifest.selection.score)}", flush=True)
 
 

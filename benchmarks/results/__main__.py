@@ -111,14 +111,14 @@ bundle. What a score and a map are made of is chosen by synthetic anomalies in h
 is seen before the test, though the bottle's figures of earlier runs were known when the working size of 128 pixels and
 the kinds of evidence for photographs were settled. PCA scores by the error of 32 components at about 64 pixels.
 
-{anomaly.section(_read(figures, "anomaly")) if _read(figures, "anomaly") else NOT_YET}
+{anomaly.section(_read(figures, "anomaly")) or NOT_YET}
 
 ## Scoring in bulk
 
 `python -m benchmarks.bulk`: files scored by `python -m service score`, beside the bare session on the same images as
 arrays, and beside reading and decoding them one after the other; then a run that is killed in its middle, and goes on.
 
-{_bulk(_read(figures, "bulk")) if _read(figures, "bulk") else NOT_YET}
+{_bulk(_read(figures, "bulk"))}
 
 ## Half precision
 
@@ -239,6 +239,8 @@ def _half(found: dict[str, Any]) -> str:
 
 
 def _bulk(found: Figures) -> str:
+    if not found:
+        return NOT_YET
     return f"""{found["images"]:,} PNGs of 28x28 pixels, `{found["model"]}`, {found["cores"]} cores.
 
 | | images a second |

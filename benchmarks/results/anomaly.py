@@ -48,7 +48,9 @@ PICTURES = """
 
 
 def section(found: dict[str, dict[str, Any]]) -> str:
-    """The table, and below it what each score is made of."""
+    """The table, and below it what each score is made of; empty where nothing was measured."""
+    if not found:
+        return ""
     lines = [
         "| task | measured | PCA | 5 nearest neighbours | others, as reported | goal | trained |",
         "| --- | --- | --- | --- | --- | --- | --- |",
