@@ -75,7 +75,7 @@ class ConformalScores:
 
 
 def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
-    """Brightness of each pixel, (height, width) -> uint8: 0 is usual in normal images, 255 is beyond all but 1 %."""
+    """Brightness of each pixel, (height, width) -> uint8: 0 is usual in normal images, 255 is found in few."""
     brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
     return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
 
