@@ -1,19 +1,15 @@
-"""What is trained on: MNIST and Fashion-MNIST, downloaded with checksums or from a directory; or a folder of images."""
+"""What is trained on: MNIST, Fashion-MNIST, a folder of images or photographs of good parts; and how it is parted."""
 
-import gzip
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pooch
 import torch
 from torch import Tensor
 
-from service.manifest import InputSpec, sha256_of
-from training import folder, photographs
+from service.manifest import InputSpec
+from training import folder, idx, photographs
 from training.errors import DataError
 from training.folder import Tell as Tell
 from training.recipe import DataConfig
@@ -25,58 +21,6 @@ PARTS = ("train", "t10k")
 SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
 FEWEST_PHOTOGRAPHS = 20  # of good parts: with fewer, not even one false alarm in twenty could be asked for
 FEWEST_TESTED = 2
-
-_UBYTE = 0x08
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from, what its classes are called, and the SHA-256 of each of its files."""
-
-    title: str
-    url: str
-    licence: str
-    classes: tuple[str, ...]
-    sha256: dict[str, str]
-
-
-SOURCES = {
-    "mnist": Source(
-        title="MNIST (LeCun, Cortes and Burges)",
-        url="https://ossci-datasets.s3.amazonaws.com/mnist/",
-        licence="CC BY-SA 3.0, as stated by redistributors",
-        classes=tuple("0123456789"),
-        sha256={
-            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        },
-    ),
-    "fashion-mnist": Source(
-        title="Fashion-MNIST (Xiao, Rasul and Vollgraf 2017)",
-        url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        licence="MIT, Copyright (c) 2017 Zalando SE",
-        classes=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
-        sha256={
-            "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        },
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -150,7 +94,7 @@ def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None,
     (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
     for part in (training, test):
         check_fits(part.images, spec)
-    classes = SOURCES[config.dataset].classes
+    classes = idx.SOURCES[config.dataset].classes
     if training.labels is None or test.labels is None:
         if config.only is not None:
             raise DataError(
@@ -253,72 +197,12 @@ def _one_class(whole: Dataset, only: int) -> Dataset:
     )
 
 
-def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:
-    """`directory` holds the IDX files, or a folder of the data set's name that does; None downloads them."""
-    digests: dict[str, str] = {}
-
-    def read(kind: str) -> npt.NDArray[np.uint8] | None:
-        file = f"{part}-{kind}-ubyte.gz"
-        path = _download(dataset, file) if directory is None else _find(dataset, file, directory)
-        if path is None:
-            return None
-        digests[path.name] = sha256_of(path)
-        return read_idx(path)
-
-    images, labels = read("images-idx3"), read("labels-idx1")
-    if images is None:
-        where = "" if directory is None else f" in {_home(dataset, directory)}"
-        raise DataError(
-            f"there is no {part}-images-idx3-ubyte.gz{where}; --data names the directory of the IDX files of {dataset}"
-        )
-    if labels is not None and len(labels) != len(images):
-        raise DataError(f"{dataset} {part}: {len(images)} images, but {len(labels)} labels")
-    return Split(images[..., None], None if labels is None else labels.astype(np.int64)), digests
-
-
 def check_fits(images: Images, spec: InputSpec) -> None:
     """Raise DataError where the images are not of the recipe's size."""
     if images.shape[1:] != spec.shape:
         raise DataError(f"the images are {images.shape[1:]}, but the recipe's input is {spec.shape}")
 
 
-def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, gzipped or not.
-
-    Format: two zero bytes, the type, the number of dimensions, big-endian sizes, data (yann.lecun.com/exdb/mnist).
-    Raises DataError where it is anything else, cut short, or has bytes left over.
-    """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}; fetch it again") from error
-    if len(data) < 4 or data[:2] != b"\0\0":
-        raise DataError(f"{path} is not an IDX file: it must begin with two zero bytes")
-    if data[2] != _UBYTE:
-        raise DataError(f"{path} holds elements of type {data[2]:#04x}; only unsigned bytes ({_UBYTE:#04x}) are read")
-    header = 4 + 4 * data[3]
-    if len(data) < header:
-        raise DataError(f"{path} is cut short within its header; fetch it again")
-    shape = struct.unpack(f">{data[3]}I", data[4:header])
-    expected = header + int(np.prod(shape, dtype=object))
-    if len(data) != expected:
-        raise DataError(f"{path} has {len(data)} bytes where its header promises {expected}; fetch it again")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()  # torch wants it writable
-
-
-def _home(dataset: str, directory: Path) -> Path:
-    return directory / dataset if (directory / dataset).is_dir() else directory
-
-
-def _find(dataset: str, file: str, directory: Path) -> Path | None:
-    home = _home(dataset, directory)
-    return next((path for path in (home / file, home / file.removesuffix(".gz")) if path.is_file()), None)
-
-
-def _download(dataset: str, file: str) -> Path:
-    source = SOURCES[dataset]
-    cache = pooch.os_cache("autoencoder-service") / dataset
-    try:
-        return Path(pooch.retrieve(source.url + file, f"sha256:{source.sha256[file]}", file, cache, progressbar=True))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source.url + file} cannot be had: {error}; get it elsewhere and pass --data DIR") from error
+def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:
+    images, labels, sha256 = idx.load(dataset, part, directory)
+    return Split(images[..., None], None if labels is None else labels.astype(np.int64)), sha256

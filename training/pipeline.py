@@ -19,7 +19,7 @@ from service.manifest import (
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, detector, distributed, export, loop, report
+from training import bundle, calibration, data, detector, distributed, export, idx, loop, report
 from training.architectures import Autoencoder, build
 from training.architectures.segmenter import Segmenter
 from training.checkpoint import Checkpoints
@@ -249,7 +249,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _training_data(recipe: Recipe, given: Given, calibrated: int) -> TrainingData:
-    source = data.SOURCES.get(recipe.data.dataset)
+    source = idx.SOURCES.get(recipe.data.dataset)
     digests = given.dataset.sha256
     published = source is not None and all(source.sha256.get(name) == digest for name, digest in digests.items())
     own = recipe.data

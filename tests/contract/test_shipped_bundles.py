@@ -10,14 +10,14 @@ from service.inference.engine import OnnxEngine
 from service.registry import LoadedModel, load
 from service.repository import BundlePlace, ModelRepository
 from tests.conftest import DATA
-from training.data import read_idx
+from training import idx
 from training.export import FLOAT_TOLERANCE, OTHER_TOLERANCES
 
 MODELS = Path(__file__).parents[2] / "models"
 PLACES = ModelRepository(MODELS).places()
-DIGITS = read_idx(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
-CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
-LABELS = read_idx(DATA / "mnist" / "t10k-labels-idx1-ubyte.gz")
+DIGITS = idx.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
+CLOTHES = idx.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
+LABELS = idx.read(DATA / "mnist" / "t10k-labels-idx1-ubyte.gz")
 AT_MOST = {
     "mnist-undercomplete": {"mse": 0.0007},
     "mnist-stacked": {"mse": 0.0018},

@@ -15,11 +15,11 @@ from PIL import Image
 
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server, start
-from training.data import read_idx
+from training import idx
 from training.evaluation import add_noise
 
-DIGITS = read_idx(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
-CLOTHES = read_idx(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
+DIGITS = idx.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
+CLOTHES = idx.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 MODELS = sorted(path.name for path in (ROOT / "models").iterdir() if path.is_dir())
 
 

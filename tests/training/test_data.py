@@ -1,15 +1,10 @@
-import functools
-import gzip
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.manifest import InputSpec, sha256_of
+from service.manifest import InputSpec
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import tiny
@@ -20,42 +15,6 @@ from training.errors import DataError
 def load(directory: Path) -> data.Dataset:
     recipe = tiny()
     return data.load(recipe.data, recipe.input, recipe.seed, directory, lambda _: None)
-
-
-def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
-    write_idx(tmp_path / "a.gz", array)
-    (tmp_path / "a").write_bytes(gzip.decompress((tmp_path / "a.gz").read_bytes()))
-    for name in ("a", "a.gz"):
-        np.testing.assert_array_equal(data.read_idx(tmp_path / name), array)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "is not an IDX file"),
-        (b"\x01\x00\x08\x01", "is not an IDX file"),
-        (b"\x00\x00\x0d\x01" + bytes(4), "elements of type 0x0d"),
-        (b"\x00\x00\x08\x03\x00\x00", "cut short within its header"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x05abcd", "has 12 bytes where its header promises 13"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x03abcd", "has 12 bytes where its header promises 11"),
-        (b"\x00\x00\x08\x03" + b"\xff" * 12, "promises 79228162"),
-    ],
-)
-def test_a_broken_file_is_said_to_be_so(tmp_path: Path, content: bytes, complaint: str) -> None:
-    (tmp_path / "a").write_bytes(content)
-    with pytest.raises(DataError, match=complaint):
-        data.read_idx(tmp_path / "a")
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:-9], lambda raw: raw[:50] + b"\0" + raw[51:], lambda raw: b"x" + raw]
-)
-def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: object) -> None:
-    raw = (DATA / "mnist/t10k-images-idx3-ubyte.gz").read_bytes()
-    (tmp_path / "a.gz").write_bytes(damage(raw))  # type: ignore[operator]
-    with pytest.raises(DataError, match="cannot be read"):
-        data.read_idx(tmp_path / "a.gz")
 
 
 def test_the_directory_holds_the_files_or_a_folder_of_the_data_set() -> None:
@@ -124,44 +83,3 @@ def test_a_sample_of_many_images_is_spread_over_all() -> None:
 def test_images_of_another_size_than_the_recipes_are_refused() -> None:
     with pytest.raises(DataError, match="but the recipe's input is"):
         data.check_fits(np.zeros((2, 28, 28, 1), np.uint8), InputSpec(height=32, width=32, channels=1))
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """A mirror of the test images on this machine."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=DATA / "mnist")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as mirror:
-        thread = threading.Thread(target=mirror.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{mirror.server_address[1]}/"
-        mirror.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> data.Source:
-    monkeypatch.setattr(data.pooch, "os_cache", lambda name: tmp_path / name)
-    digests = {path.name: sha256_of(path) for path in (DATA / "mnist").iterdir()}
-    mirrored = data.Source("MNIST", server, "any", tuple("0123456789"), digests)
-    monkeypatch.setitem(data.SOURCES, "mnist", mirrored)
-    return mirrored
-
-
-@pytest.mark.usefixtures("source")
-def test_without_a_directory_the_files_are_downloaded_once(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert len(data.load_test("mnist", None)) == 128
-    cached = sorted(path.name for path in (tmp_path / "autoencoder-service" / "mnist").iterdir())
-    assert cached == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
-
-
-def test_a_download_with_another_checksum_is_refused(source: data.Source) -> None:
-    source.sha256["t10k-images-idx3-ubyte.gz"] = "0" * 64
-    with pytest.raises(DataError, match="pass --data DIR"):
-        data.load_test("mnist", None)
-
-
-def test_a_download_that_fails_says_what_to_do(source: data.Source) -> None:
-    source.sha256["missing.gz"] = "0" * 64
-    with pytest.raises(DataError, match=r"missing\.gz cannot be had.*pass --data DIR"):
-        data._download("mnist", "missing.gz")
