@@ -101,7 +101,10 @@ class InputSpec(Record):
 class ErrorMapScale(Record):
     """Where a heatmap is dark and where it is bright, from the error maps of the calibration images."""
 
-    low: float = Field(ge=0, description="99 % of the pixels of normal images have a smaller error: dark.")
+    low: float = Field(
+        ge=0,
+        description="99 % of the pixels of normal images, of few those of the middle one, have a smaller error: dark.",
+    )
     high: float = Field(
         gt=0, description="The largest errors of 99 % of normal images, of few 90 %, are smaller: bright."
     )

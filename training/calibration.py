@@ -31,9 +31,13 @@ def summary(
     latent_distances: npt.NDArray[np.float32] | None = None,
 ) -> Calibration:
     """What is kept of the scores (n,), error maps (n, height, width) and latent distances (n,) of normal images."""
-    low = float(np.quantile(maps, 0.99))
-    # Of a few dozen photographs one or two are unlike the others: they would leave every defect dark.
-    high = float(np.quantile(maps.max(axis=(1, 2)), 0.99 if len(maps) >= MANY else 0.9))
+    largest = maps.max(axis=(1, 2))
+    if len(maps) >= MANY:
+        low, high = float(np.quantile(maps, 0.99)), float(np.quantile(largest, 0.99))
+    else:
+        # Of a few dozen photographs one or two are unlike the others: beside them every defect would be dark.
+        low = float(np.median(np.quantile(maps, 0.99, axis=(1, 2))))
+        high = float(np.quantile(largest, 0.9))
     if high <= low:
         raise DataError("the calibration images are all reconstructed alike: are they real images?")
     return Calibration(
