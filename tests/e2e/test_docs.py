@@ -30,6 +30,7 @@ PICTURES = ("boot", "noisy", "seven", "two")
 def workplace(tmp_path: Path) -> Path:
     """What the examples read, away from the repository: they write files."""
     shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
+    shutil.copy(ROOT / "docs" / "cookie.jpg", tmp_path / "docs")
     return tmp_path
 
 
@@ -66,7 +67,7 @@ def test_the_python_examples_print_what_they_say(server: Server, workplace: Path
     assert done.returncode == 0, done.stderr
     promised = [re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
-    assert len(promised) == len(printed) == 6
+    assert len(promised) == len(printed) == 7
     for expected, line in zip(promised, printed, strict=True):
         assert line.startswith(expected)
 
@@ -109,7 +110,9 @@ def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
         metrics = manifest.metrics
         auroc = next(value for name, value in metrics.items() if name.startswith("auroc_against_"))
         figures = [f"{auroc:.4f}", f"]({path.parent.relative_to(ROOT)}/README.md)"]
-        if "psnr" in metrics:
+        if "pixel_auroc" in metrics:
+            figures += [f"AUROC of pixels {metrics['pixel_auroc']:.4f}", f"{metrics['pca_auroc_against_defects']:.4f}"]
+        elif "psnr" in metrics:
             figures += [f"{metrics['psnr']:.2f} dB", f"SSIM {metrics['ssim']:.3f}"]
         elif "nll" in metrics:
             figures += [f"NLL {metrics['nll']:.2f} nats"]
