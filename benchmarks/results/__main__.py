@@ -111,7 +111,7 @@ bundle. What a score and a map are made of is chosen by synthetic anomalies in h
 is seen before the test. But test figures of earlier runs were known when the recipes were settled: the bottle's for the
 working size of 128 pixels and the kinds of evidence for photographs, the cookies' for the size of their code, their
 augmentation and their epochs (seven variants, none clearly better), those of the digit 8 for the trials of wholes.
-PCA scores by the error of 32 components at about 64 pixels.
+PCA scores by the error of at most 32 components (half as many as there are images) at about 64 pixels.
 
 {anomaly.section(_read(figures, "anomaly")) or NOT_YET}
 

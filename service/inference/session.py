@@ -43,7 +43,7 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # The arena of each graph would keep what its largest batch took; without, a batch is up to 5 % slower.
+        # The arena of each graph would keep what its largest batch took; without, a batch is up to 6 % slower.
         options.enable_cpu_mem_arena = False
         # Threads that spin while they wait take the cores from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
