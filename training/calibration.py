@@ -15,6 +15,7 @@ SCORE: tuple[GraphName, ...] = (*RECONSTRUCT, "scorer")
 MANY = 100  # images of which one in a hundred can be told
 MIXTURE_IMAGES = 20_000  # more take minutes and change nothing that can be seen
 METHOD = "mean squared error of the reconstruction"
+CROSS_FITTED = ", each by a network that had not seen it"  # behind the method, where no images were held out
 
 
 def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:

@@ -63,7 +63,7 @@ class Dataset:
     training: Split
     test: Split
     classes: tuple[str, ...]
-    sha256: dict[str, str]
+    sha256: dict[str, str]  # by the names of files and folders, which do not count
     outliers: Outliers | None = None
 
 
@@ -129,7 +129,8 @@ def split(images: Split, config: DataConfig, seed: int) -> Parts:
     held_out = config.calibration + config.validation
     if len(images) <= held_out:
         raise DataError(
-            f"{len(images)} images are too few: {held_out} are held out (data.calibration, data.validation)"
+            f"{len(images)} images to train on are too few: {config.calibration} (data.calibration) and "
+            f"{config.validation} (data.validation) of them are held out"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     calibration, validation, training = np.split(order, [config.calibration, held_out])

@@ -18,8 +18,7 @@ from service.manifest import InputSpec
 from training.errors import DataError
 
 MAX_PIXELS = 200_000_000  # of one file; these are the user's own
-_OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".svg"}  # images that are not read, which is said of each
-
+_OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".tga"}  # images that are not read, as is said
 
 Tell = Callable[[str], None]
 
@@ -51,20 +50,26 @@ def read(
     Raises DataError where there is none, or, if `unfit` is `stop`, at the end where one is unfit. `skip` leaves unfit
     files out, and `convert` only those that cannot be read.
     """
-    found = sorted(path for path in directory.rglob("*") if is_image(path, directory))
-    paths = [path for path in found if path.relative_to(directory).parts[0] not in besides]
+    found = sorted(path for path in directory.rglob("*") if not _is_hidden(path, directory))
+    found = [path for path in found if path.relative_to(directory).parts[0] not in besides]
+    paths = [path for path in found if is_image(path, directory)]
+    for link in (path for path in found if path.is_symlink() and path.is_dir()):
+        tell(f"{link}: links to folders are not followed")
+    if others := sum(path.is_file() for path in found) - len(paths):
+        tell(f"{directory}: passed over {others} files that are no images by their names")
     images: list[npt.NDArray[np.uint8]] = []
     taken: list[Path] = []
     digest = hashlib.sha256()
     faults = 0
     for path in tqdm(paths, desc=f"reading {directory.name}", unit="file"):
-        data = path.read_bytes()
-        digest.update(f"{path.relative_to(directory).as_posix()}\0{hashlib.sha256(data).hexdigest()}\n".encode())
+        data = b""
         try:
+            data = path.read_bytes()
             pixels = imaging.decode(data, spec, MAX_PIXELS).pixels
             fault, usable = _foreign_mode(data, spec), unfit == "convert"
-        except ItemError as error:
+        except (OSError, ItemError) as error:
             fault, usable = str(error), False
+        digest.update(f"{path.relative_to(directory).as_posix()}\0{hashlib.sha256(data).hexdigest()}\n".encode())
         if fault:
             tell(f"{path}: {fault}")
             faults += 1
@@ -86,17 +91,30 @@ def read(
 
 def is_image(path: Path, directory: Path) -> bool:
     """Whether a file below a directory is an image by its name, and not hidden."""
-    hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-    known = path.suffix.lower() in _OTHER_SUFFIXES or path.suffix.lower() in Image.registered_extensions()
-    return known and not hidden and path.is_file()
+    suffix = path.suffix.lower()
+    known = suffix in _OTHER_SUFFIXES or Image.registered_extensions().get(suffix) in imaging.FORMATS
+    return known and not _is_hidden(path, directory) and path.is_file()
+
+
+def _is_hidden(path: Path, directory: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(directory).parts)
 
 
 def _foreign_mode(data: bytes, spec: InputSpec) -> str | None:
     """What is foreign to the model in the mode of an image that can be read."""
     with Image.open(io.BytesIO(data), formats=imaging.FORMATS) as image:
-        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         if image.has_transparency_data:
             return f"its mode is {image.mode}, with transparency"
-        if grey != (spec.channels == 1):
-            return f"its mode is {image.mode}, and the model takes {'grey' if spec.channels == 1 else 'RGB'}"
+        takes = "grey" if spec.channels == 1 else "RGB"
+        if _colours(image) != takes:
+            return f"its mode is {image.mode}, and the model takes {takes}"
     return None
+
+
+def _colours(image: Image.Image) -> Literal["grey", "RGB"] | None:
+    palette = image.getpalette("RGB")
+    if palette is not None:
+        return "grey" if palette[0::3] == palette[1::3] == palette[2::3] else "RGB"
+    if image.mode in ("1", "L") or image.mode.startswith("I"):
+        return "grey"
+    return "RGB" if image.mode in ("RGB", "YCbCr") else None

@@ -97,6 +97,8 @@ def load(dataset: str, part: str, directory: Path | None) -> Part:
         raise DataError(
             f"there is no {part}-images-idx3-ubyte.gz{where}; --data names the directory of the IDX files of {dataset}"
         )
+    if not images.size:
+        raise DataError(f"{dataset} {part}: the files hold no images")
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{dataset} {part}: {len(images)} images, but {len(labels)} labels")
     return Part(images, labels, digests)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from service.manifest import MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
-from training import bundle, calibration, folder, half, pipeline, report
+from training import bundle, calibration, folder, half, photographs, pipeline, report
 from training.data import Tell
 from training.errors import DataError, RecipeError
 
@@ -73,6 +73,11 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     """
     model = bundle.newest(models, name)
     source = model.manifest
+    if (directory / photographs.TEST).is_dir():
+        raise DataError(
+            f"{directory} holds images to test with, which may be strange: name a folder of normal ones alone, "
+            f"as {directory / photographs.TEST / photographs.GOOD}"
+        )
     normal = folder.read(directory, source.input, "convert", tell)
     count = len(normal.images)
     if normal.sha256 in source.training_data.sha256.values():
@@ -83,7 +88,8 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
         raise DataError(f"{directory} holds {count} images; at least {FEWEST} are needed to calibrate on")
     tell(f"scoring {count} images; rates from {1 / (count + 1):.2g} on can be asked for then")
     assert source.calibration is not None  # every recipe calibrates
-    calibrated = calibration.calibrate(model.graphs, normal.images, source.calibration.method.partition(",")[0])
+    method = source.calibration.method.removesuffix(calibration.CROSS_FITTED)
+    calibrated = calibration.calibrate(model.graphs, normal.images, method)
     changes = {
         "calibration": calibrated,
         "metrics": {key: value for key, value in source.metrics.items() if not key.startswith("false_positive_rate")},

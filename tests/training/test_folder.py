@@ -41,7 +41,7 @@ def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> No
     assert found.classes == ("a", "b")
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert told == []
+    assert told == [f"{photos}: passed over 1 files that are no images by their names"]
 
 
 def test_without_subfolders_there_are_no_classes(photos: Path) -> None:
@@ -70,7 +70,7 @@ def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -
     told: list[str] = []
     with pytest.raises(DataError, match=r"5 of 11 files are unfit; mend them, or set data\.unfit to skip or convert"):
         folder.read(photos, RGB, "stop", told.append)
-    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told)
+    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[1:])
     assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
     assert faults["grey.png"] == "its mode is L, and the model takes RGB"
     assert faults["clear.png"] == "its mode is RGBA, with transparency"
@@ -80,9 +80,9 @@ def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -
 def test_unfit_files_are_left_out_or_converted_as_asked(photos: Path) -> None:
     spoil(photos)
     skipped, told = read(photos, unfit="skip")
-    assert (len(skipped.images), len(told)) == (6, 5)
+    assert (len(skipped.images), len(told)) == (6, 1 + 5)
     converted, told = read(photos, unfit="convert")
-    assert (len(converted.images), len(told)) == (8, 5)
+    assert (len(converted.images), len(told)) == (8, 1 + 5)
     assert (converted.images[-1] == 7).all()
 
 
@@ -90,6 +90,40 @@ def test_a_grey_model_takes_grey_files(photos: Path) -> None:
     with pytest.raises(DataError, match="6 of 6 files are unfit"):
         read(photos, GREY)
     assert read(photos, GREY, "convert")[0].images.shape == (6, 8, 12, 1)
+
+
+def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
+    """A palette is grey or coloured; CMYK is neither, for how it looks depends on the ink."""
+    ramp = Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10))
+    grey, coloured = ramp.convert("P"), Image.new("P", (9, 9))
+    coloured.putpalette([200, 10, 10])
+    for name, image in (("grey", grey), ("coloured", coloured), ("ink", Image.new("CMYK", (9, 9)))):
+        (photos / name).mkdir()
+        image.save(photos / name / "0.tiff")
+    for spec, unfit in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
+        names = ("grey", "coloured", "ink")
+        told = [line for name in names for line in read(photos / name, spec, "convert")[1]]
+        assert [Path(line.partition(": ")[0]).parent.name for line in told] == unfit
+
+
+def test_a_file_that_may_not_be_read_is_unfit(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "4.tiff":
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    found, told = read(photos, unfit="skip")
+    assert len(found.images) == 5
+    assert f"{photos}/b/4.tiff: [Errno 13] Permission denied" in told
+
+
+def test_a_linked_folder_is_said_to_be_passed_over(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "c").symlink_to(tmp_path / "elsewhere")
+    assert f"{photos}/c: links to folders are not followed" in read(photos)[1]
 
 
 def test_an_empty_folder_is_said_to_be_so(tmp_path: Path) -> None:

@@ -90,3 +90,9 @@ def test_a_download_that_fails_says_what_to_do(source: idx.Source) -> None:
     source.sha256["missing.gz"] = "0" * 64
     with pytest.raises(DataError, match=r"missing\.gz cannot be had.*pass --data DIR"):
         idx._download("mnist", "missing.gz")
+
+
+def test_files_without_images_are_said_to_be_so(tmp_path: Path) -> None:
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((0, 28, 28), np.uint8))
+    with pytest.raises(DataError, match="mnist train: the files hold no images"):
+        idx.load("mnist", "train", tmp_path)

@@ -118,3 +118,9 @@ def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Pat
     with pytest.raises(DataError, match="holds 40 images; at least 50 are needed"):
         variants.recalibrate(published.parent.name, digits, models, lambda _: None)
     assert [path.name for path in published.parent.iterdir()] == ["1"]
+
+
+def test_a_folder_with_images_to_test_with_is_not_calibrated_on(published: Path, digits: Path) -> None:
+    (digits / "test" / "scratch").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"name a folder of normal ones alone, as .*test/good"):
+        variants.recalibrate(published.parent.name, digits, published.parent.parent, lambda _: None)
