@@ -28,7 +28,7 @@ PRIOR = "prior.npz"
 CARD = "README.md"
 HISTORY = "history.json"
 REPORT = "report"
-LIBRARIES = ("torch", "onnx", "onnxscript", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "onnx", "onnxscript", "numpy", "pillow", "scikit-learn", "scikit-image", "scipy")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The state of an unfinished run, so that a killed one goes on where its last epoch ended."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +61,10 @@ class Checkpoints:
         return state
 
     def remove(self) -> None:
-        """Remove the checkpoints and what was tracked beside them."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove the checkpoints, but not what was tracked beside them."""
+        for pattern in ("last*", "best-*"):
+            for path in self.directory.glob(pattern):
+                path.unlink()
 
     def _record(self, name: str) -> Path:
         return self.directory / f"{name}.json"

@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; train goes on from the last finished epoch when it is given again", file=sys.stderr)
+        goes_on = "; the same command goes on from the last finished epoch" if options.run is _train else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
 
 
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)
 
-    picture = commands.add_parser("picture", help="draw what the three shipped models do to test images")
+    picture = commands.add_parser("picture", help="draw what three of the shipped models do to test images")
     picture.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
     picture.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
     picture.add_argument("--output", type=Path, default=Path("docs/overview.png"), metavar="PNG", help="(%(default)s)")

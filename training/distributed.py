@@ -27,6 +27,13 @@ class Process:
         """Whether this process writes the files and talks."""
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """The device as a report names it."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"CPU, {torch.get_num_threads()} threads"
+
     def share(self, batch: Tensor) -> Tensor:
         """This process's part of a batch, whose size `count` divides."""
         return batch.chunk(self.count)[self.rank]

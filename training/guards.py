@@ -43,10 +43,9 @@ def collapse(dead: int, latents: Tensor, outputs: Tensor) -> str | None:
     return None
 
 
-def check_collapse(what: str | None, epochs: int, epoch: int) -> None:
-    """Raise CollapsedError where a collapse has lasted for `PATIENCE` epochs: the first ones are always dull."""
-    if what is not None and epochs >= PATIENCE:
+def check_collapse(what: str | None, epochs: int, epoch: int, most: int = PATIENCE) -> None:
+    """Raise CollapsedError where a collapse has lasted for `most` epochs: the first ones are always dull."""
+    if what is not None and epochs >= most:
         raise CollapsedError(
-            f"{what}, for {epochs} epochs up to epoch {epoch}: "
-            "lower optimiser.learning_rate or loss.beta, or take another architecture.activation"
+            f"{what}, for {epochs} epochs up to epoch {epoch}: lower optimiser.learning_rate or loss.beta"
         )

@@ -63,6 +63,8 @@ def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Pro
             _restore(run, generator, state, checkpoints)
             state = None
         run.fit(history, tracker, checkpoints)
+        if run.collapse:
+            tell(f"warning: {stages[index].name} ended in a collapse: {run.collapse}")
     if tracker:
         tracker.close()
     stages[-1].objective.cpu().eval()
@@ -81,7 +83,10 @@ def _check(stage: Stage, process: Process) -> None:
     size = stage.training.batch_size
     guards.check_images(stage.images.images)
     if len(stage.images) < size:
-        raise DataError(f"{stage.name}: {len(stage.images)} images are too few to train on: a batch takes {size}")
+        raise DataError(
+            f"{stage.name}: {len(stage.images)} images are too few to train on: a batch takes {size}; "
+            "lower its batch_size, or hold fewer out"
+        )
     if size % process.count:
         raise RecipeError(f"{stage.name}: a batch_size of {size} cannot be shared by {process.count} processes")
     check_steps(stage.schedule, len(stage.images) // size * stage.training.epochs, stage.name)
@@ -125,6 +130,7 @@ class Run:
         options = stage.training
         self.stage, self.index, self.generator, self.process, self.seed = stage, index, generator, process, seed
         self.epoch = 0
+        self.collapse: str | None = None
         self.collapsed = 0  # epochs without a break
         self.best = (0, float("inf"))  # the epoch with the lowest validation loss, and this loss
         self.steps_per_epoch = len(stage.images) // options.batch_size
@@ -145,6 +151,7 @@ class Run:
         return {
             "epoch": self.epoch,
             "best": list(self.best),
+            "collapse": self.collapse,
             "collapsed": self.collapsed,
             "network": self.objective.state_dict(),
             "averaged": self.averaged.objective.state_dict(),
@@ -160,7 +167,7 @@ class Run:
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.averaged.steps = state["epoch"], state["averaged_steps"]
         self.best = (state["best"][0], state["best"][1])
-        self.collapsed = state["collapsed"]
+        self.collapse, self.collapsed = state["collapse"], state["collapsed"]
 
     def fit(self, history: list[Row], tracker: Tracker | None, checkpoints: Checkpoints) -> None:
         """Train the epochs that are left, then give the objective its averaged, or its best, weights."""
@@ -184,6 +191,9 @@ class Run:
                         checkpoints.save(self._best_name, {"row": row, "network": self.averaged.objective.state_dict()})
                     whole = {"stage": self.index, "run": self.state_dict(), "history": history}
                     checkpoints.save("last", whole | _random_states(self.generator))
+        if self._patience_is_over():  # then the best epoch may be one of a collapse, however short
+            since_best = self.epoch - self.best[0] + 1
+            guards.check_collapse(self.collapse, self.collapsed, self.epoch, most=since_best)
         self.process.wait()  # for the first process, which writes what all read now
         self.objective.load_state_dict(self._outcome(checkpoints))
 
@@ -199,7 +209,11 @@ class Run:
         if self.stage.training.patience is None:
             return self.averaged.objective.state_dict()
         best = checkpoints.load(self._best_name)
-        assert best is not None  # the first epoch was better than none
+        if best is None:  # the first epoch was better than none, and saved
+            where = checkpoints.directory
+            raise CheckpointError(
+                f"{where} lacks {self._best_name}: processes must share it; delete it to start afresh"
+            )
         network: dict[str, Any] = best["network"]
         return network
 
@@ -261,9 +275,9 @@ class Run:
         measured = _measure(objective, self.validation, self.stage.training.batch_size, generator)
         guards.check_finite(measured.figures["loss"], self.stage.name, self.epoch)
         dead = guards.dead_units(measured.latents, objective.network.variational)
-        collapse = guards.collapse(dead, measured.latents, measured.outputs)
-        self.collapsed = self.collapsed + 1 if collapse else 0
-        guards.check_collapse(collapse, self.collapsed, self.epoch)
+        self.collapse = guards.collapse(dead, measured.latents, measured.outputs)
+        self.collapsed = self.collapsed + 1 if self.collapse else 0
+        guards.check_collapse(self.collapse, self.collapsed, self.epoch)
         return {"dead_latents": dead} | {f"validation_{name}": value for name, value in measured.figures.items()}
 
 

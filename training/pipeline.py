@@ -58,7 +58,7 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
         seconds = max(time.monotonic() - started, sum(row["seconds"] for row in trained.history))
     if not process.first:
         return None
-    made = _Made(revision, _device_name(process.device), round(seconds / 60, 1))
+    made = _Made(revision, process.device_name, round(seconds / 60, 1))
     published = _publish(trained, made, recipe, given, models, tell)
     trainer.clear()
     return published
@@ -103,7 +103,7 @@ class _Trainer:
         recipe, dataset = self._recipe, self._given.dataset
         network = _build(recipe, dataset.classes)
         network.prepare(torch.from_numpy(detector.representative(recipe, parts.training.images)), fineness)
-        digests = sorted(dataset.sha256.items())
+        digests = sorted(dataset.sha256.values())
         fingerprint = recipe.fingerprint(
             digests, self._process.device.type, torch.__version__, *([fold] if fold else [])
         )
@@ -126,8 +126,7 @@ def _publish(trained: _Trained, made: _Made, recipe: Recipe, given: Given, model
         method = found.scorer.describe() if found else calibration.METHOD
         if found and found.held_out:
             scores, maps, distances = found.held_out
-            words = f"{method}, each by a network that had not seen it"
-            calibrated = calibration.summary(scores, maps, words, distances)
+            calibrated = calibration.summary(scores, maps, method + calibration.CROSS_FITTED, distances)
         else:
             calibrated = calibration.calibrate(graphs, given.parts.calibration.images, method)
         count = len(calibrated.scores)
@@ -220,8 +219,11 @@ def published(name: str, directory: Path | None, models: Path, tell: Tell) -> tu
     except ValidationError as error:
         raise RecipeError(f"{name} was trained by a version whose recipes had other entries; train it again") from error
     given = load(recipe, directory, tell)
-    if given.dataset.sha256 != model.manifest.training_data.sha256:
-        raise DataError(f"the data are not those of {name}, so its test images may be among those it was trained on")
+    if sorted(given.dataset.sha256.values()) != sorted(model.manifest.training_data.sha256.values()):
+        raise DataError(
+            f"the files are not those that {name} was trained with, byte by byte, so the test images of this data"
+            " may be among those it was trained on"
+        )
     manifest = model.manifest
     assert manifest.calibration is not None  # every recipe calibrates
     return model, Findings(model.graphs, manifest.calibration, given, recipe, manifest.latent_dim)
@@ -240,12 +242,6 @@ def _build(recipe: Recipe, classes: Sequence[str]) -> Autoencoder:
     if recipe.anomaly:
         network.segmenter = Segmenter(recipe.input.channels, recipe.anomaly.segmenter)
     return network
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _training_data(recipe: Recipe, given: Given, calibrated: int) -> TrainingData:

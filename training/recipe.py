@@ -34,7 +34,7 @@ RECIPES = Path(__file__).parent / "recipes"
 class DataConfig(Config):
     dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
     calibration: PositiveInt = 5000  # training images held out for the calibration scores
-    validation: PositiveInt = 1000  # training images held out to watch the training
+    validation: int = Field(1000, ge=2)  # training images held out to watch the training
     test: int = Field(1000, ge=2)  # images of a folder held out for the figures; the others have a test split
     outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
     title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
@@ -125,7 +125,7 @@ class Recipe(Config):
             raise ValueError("loss.samples above 1 needs a variational architecture and a likelihood")
         if self.loss.samples > 1 and self.loss.beta != 1:
             raise ValueError("loss.samples above 1 is a bound on the likelihood only where loss.beta is 1")
-        if self.pretraining and (self.architecture.kind != "dense" or variational):
+        if self.pretraining and (self.architecture.kind not in ("dense", "residual-dense") or variational):
             raise ValueError("pretraining is layer by layer, which needs a dense architecture that is not variational")
         if self.classifier and (variational or self.data.binarise):
             raise ValueError("classifier needs an architecture that is not variational, and data.binarise = false")
@@ -155,6 +155,10 @@ class Recipe(Config):
         own = self.data.dataset in ("folder", "photographs")
         if not own and (self.data.title or self.data.source or self.data.licence):
             raise ValueError(f"data.title, source and licence of {self.data.dataset} are known")
+        if not own and (self.data.unfit != "stop" or self.data.test != DataConfig.model_fields["test"].default):
+            raise ValueError(f"data.unfit and test are for folders and photographs, not for {self.data.dataset}")
+        if own and self.data.only is not None:
+            raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
         if self.data.outliers == self.data.dataset:
             raise ValueError("data.outliers must be another data set than data.dataset")
         return self
@@ -216,27 +220,59 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: Any) -> str:
-    where = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        return f"  {where}: there is no such entry{_nearest(str(key), _entries(parents))}"
+        names, tables = _place(parents)
+        where = ".".join([*names, str(key)])
+        return f"  {where}: there is no such entry{_nearest(str(key), _entries(tables)) or _elsewhere(str(key))}"
+    where = ".".join(_place(error["loc"])[0])
     got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
     return f"  {where or 'the recipe'}: {error['msg']}{got}"
 
 
-def _entries(parents: Sequence[int | str]) -> list[str]:
-    """The names that may stand below `parents`, each of which names a table or, behind one, the kind of it."""
+def _place(location: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The names on the way to an entry, without the kinds that pydantic puts between them, and the tables there."""
+    names: list[str] = []
     tables: list[type[BaseModel]] = [Recipe]
-    for parent in map(str, parents):
+    for part in map(str, location):
         of_kind = [
-            table for table in tables if parent in get_args(getattr(table.model_fields.get("kind"), "annotation", ()))
+            table for table in tables if part in get_args(getattr(table.model_fields.get("kind"), "annotation", ()))
         ]
-        below = [table.model_fields[parent].annotation for table in tables if parent in table.model_fields]
-        tables = of_kind or [kind for annotation in below for kind in (get_args(annotation) or (annotation,))]
-        tables = [table for table in tables if isinstance(table, type) and issubclass(table, BaseModel)]
+        if not of_kind:
+            names.append(part)
+        tables = of_kind or [below for table in tables for below in _below(table).get(part, [])]
+    return names, tables
+
+
+def _below(table: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
+    """The entries of a table, and the tables that each may be."""
+    kinds = {name: get_args(field.annotation) or (field.annotation,) for name, field in table.model_fields.items()}
+    return {
+        name: [kind for kind in every if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        for name, every in kinds.items()
+    }
+
+
+def _entries(tables: Sequence[type[BaseModel]]) -> list[str]:
     return sorted({name for table in tables for name in table.model_fields})
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _elsewhere(key: str) -> str:
+    """Where an entry of this name is, in the table that is the nearest to the top."""
+    level: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
+    while level:
+        for path, table in level:
+            if key in table.model_fields:
+                return f"; did you mean {path + key!r}?"
+        level = [
+            (f"{path}{name}.", below)
+            for path, table in level
+            for name, tables in _below(table).items()
+            for below in tables
+        ]
+    return ""

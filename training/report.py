@@ -144,14 +144,13 @@ def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibrat
 
 
 def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:
-    """From the prior and from the mixture: of a variational model N(0, I), of any other one Gaussian is the prior."""
+    """From the prior, and from what it may be held against: beside N(0, I) a mixture, beside a mixture one Gaussian."""
     latents = calibration.mixture_latents(model.graphs, given.parts.training.images)
     priors: dict[str, Prior]
     if isinstance(model.prior, NormalPrior):
-        priors = {
-            "from the prior, N(0, I)": model.prior,
-            "from a mixture of Gaussians": calibration.fit_mixture(latents, recipe.mixture_components, recipe.seed),
-        }
+        priors = {"from the prior, N(0, I)": model.prior}
+        if count := recipe.mixture_components:
+            priors["from a mixture of Gaussians"] = calibration.fit_mixture(latents, count, recipe.seed)
     else:
         priors = {
             "from one Gaussian": calibration.fit_mixture(latents, 1, recipe.seed),

@@ -3,6 +3,7 @@
 import numpy as np
 
 from training.architectures import Autoencoder, DenseAutoencoder
+from training.architectures.base import ResidualLayer
 from training.data import Parts, Split
 from training.errors import DataError
 from training.loop import Stage
@@ -58,5 +59,6 @@ def _layers(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
             parts.training,
             parts.validation,
         )
-        for layer in range(len(network.encoder))
+        for layer, part in enumerate(network.encoder)
+        if not isinstance(part, ResidualLayer)  # it begins as the identity, which gives back all there is
     ]

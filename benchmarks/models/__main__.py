@@ -1,4 +1,4 @@
-"""Train every recipe, ours and the classics, and write their test figures to docs/results/models.json.
+"""Train every recipe, ours, the classics and the studies, and write their test figures to docs/results/models.json.
 
     python -m benchmarks.models [--data DIR] [--only RECIPE ...]
 
@@ -17,7 +17,6 @@ from training.recipe import Recipe
 
 SEEDS = (0, 1, 2)
 REPEATED = 10.0  # minutes: the runs that take less are run with every seed
-CLASSICS = "classics/"
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
         "--output", type=Path, default=Path("docs/results/models.json"), metavar="JSON", help="(%(default)s)"
     )
     options = parser.parse_args()
-    for name in options.only or _ours_and_classics():
+    for name in options.only or _every_recipe():
         for seed in SEEDS:
             figures = _figures(name, seed, options)
             if figures is None:
@@ -44,15 +43,15 @@ def main() -> None:
                 break
 
 
-def _ours_and_classics() -> list[str]:
-    """Every recipe whose data are the same for all and that makes no detector; that of folders is for one's own."""
+def _every_recipe() -> list[str]:
+    """Those whose data are the same for all and that makes no detector; that of folders is for one's own."""
     loaded = {name: recipe.load(name) for name in recipe.available()}
     return [name for name, each in loaded.items() if each.data.dataset != "folder" and each.anomaly is None]
 
 
 def _run(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe of a run, and where its bundle is published: the shipped one, or one beside the checkpoints."""
-    if seed == 0 and not name.startswith(CLASSICS):
+    if seed == 0 and "/" not in name:
         return recipe.load(name, options.set), options.models
     plain = recipe.load(name)
     return recipe.load(name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"), options.runs / "study"

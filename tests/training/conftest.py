@@ -12,7 +12,7 @@ from tests.conftest import DATA
 from training import data, loop, pipeline, recipe
 from training.architectures import Autoencoder, build
 from training.checkpoint import Checkpoints
-from training.data import Split
+from training.data import Split, Tell
 from training.distributed import Process
 from training.recipe import Recipe
 from training.stages import stages
@@ -64,12 +64,14 @@ def manifest(published: Path) -> ModelManifest:
     return ModelManifest.model_validate_json((published / MANIFEST).read_bytes())
 
 
-def train(recipe: Recipe, images: Split, runs: Path, process: Process = CPU) -> tuple[Autoencoder, list[Row]]:
+def train(
+    recipe: Recipe, images: Split, runs: Path, process: Process = CPU, tell: Tell = lambda _: None
+) -> tuple[Autoencoder, list[Row]]:
     """Train as the pipeline does; gives the network and the history."""
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.input, 10 if recipe.classifier else 0)
     planned = stages(recipe, network, data.split(images, recipe.data, recipe.seed))
-    history = loop.train(planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, lambda _: None)
+    history = loop.train(planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, tell)
     return network, history
 
 

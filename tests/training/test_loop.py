@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests.training.conftest import assert_equal, tiny, train
-from training import guards
+from training import guards, recipe
+from training.architectures import build
 from training.chance import to_float
 from training.checkpoint import Checkpoints
-from training.data import Split, split
+from training.data import Parts, Split, split
 from training.distributed import Process
 from training.errors import CheckpointError, CollapsedError, DataError, DivergedError, RecipeError
+from training.stages import stages
 from training.tracking import METRICS
 
 # One recipe of each family, of each optimiser, and one with every kind of stage.
@@ -32,6 +34,7 @@ RECIPES = {
     "classics/mnist-undercomplete": ["corruption.masking=0.2"],
     "classics/mnist-stacked": [],
     "mnist-stacked": ["optimiser.kind=sgd"],
+    "studies/mnist-stacked-greedy": ["pretraining.epochs=1", "pretraining.batch_size=32", "training.patience=1"],
 }
 
 
@@ -233,7 +236,7 @@ def test_the_parts_do_not_overlap_and_hold_every_image() -> None:
 
 
 def test_too_few_images_are_refused(images: Split) -> None:
-    with pytest.raises(DataError, match="70 images are too few: 70 are held out"):
+    with pytest.raises(DataError, match=r"70 images .* too few: 50 \(data.calibration\) and 20 "):
         split(images.take(np.arange(70)), tiny().data, seed=0)
 
 
@@ -246,6 +249,35 @@ def test_a_collapse_that_lasts_ends_the_training(images: Split, tmp_path: Path) 
     recipe = tiny("mnist-vae", "loss.beta=1000", "training.epochs=30")
     with pytest.raises(CollapsedError, match=r"all 32 latent units are dead, for 5 epochs.*lower .*loss\.beta"):
         train(recipe, images, tmp_path)
+
+
+def test_early_stopping_does_not_save_a_collapse(images: Split, tmp_path: Path) -> None:
+    recipe = tiny("mnist-vae", "loss.beta=1000", "training.epochs=30", "training.patience=1", "training.ema=0")
+    with pytest.raises(CollapsedError, match="all 32 latent units are dead"):
+        train(recipe, images, tmp_path)
+
+
+def test_a_run_that_is_too_short_for_the_guard_says_that_it_ended_in_a_collapse(images: Split, tmp_path: Path) -> None:
+    told: list[str] = []
+    train(tiny("mnist-vae", "loss.beta=1000"), images, tmp_path, tell=told.append)
+    assert told == ["warning: autoencoder ended in a collapse: all 32 latent units are dead"]
+
+
+def test_a_best_epoch_that_is_lost_is_said_to_be_so(images: Split, tmp_path: Path) -> None:
+    recipe = tiny("mnist-undercomplete", "training.patience=2")
+    train(recipe, images, tmp_path)
+    (Checkpoints(tmp_path, recipe.fingerprint()).directory / "best-autoencoder.json").unlink()
+    with pytest.raises(CheckpointError, match="lacks best-autoencoder: processes must share it"):
+        train(recipe, images, tmp_path)
+
+
+def test_greedy_pretraining_is_of_the_layers_that_lose_something(images: Split) -> None:
+    """Residual blocks begin as the identity."""
+    for name, layers in (("studies/mnist-stacked-greedy", [1, 4]), ("classics/mnist-stacked-greedy", [1, 2, 3, 4])):
+        chosen = recipe.load(name)
+        network = build(chosen.architecture, chosen.input)
+        planned = stages(chosen, network, Parts(images, images, images))
+        assert [stage.name for stage in planned] == [*(f"layer-{layer}" for layer in layers), "autoencoder"]
 
 
 def test_a_collapse_is_told_from_a_living_network() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from service.inference.engine import OnnxEngine
 from service.manifest import MANIFEST, MixturePrior, ModelManifest
@@ -21,7 +22,7 @@ from service.repository import ModelRepository
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import run, tiny
-from training import bundle, cli, evaluation, export, pipeline
+from training import bundle, cli, evaluation, export, pipeline, recipe
 from training.architectures import Posterior
 from training.data import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
@@ -91,8 +92,28 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
 def test_other_data_than_the_bundles_are_refused(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
     shutil.copytree(DATA / "mnist", tmp_path / "mnist")
     write_idx(tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", np.zeros((128, 28, 28), np.uint8))
-    with pytest.raises(DataError, match=f"the data are not those of {manifest.name}"):
+    with pytest.raises(DataError, match=f"the files are not those that {manifest.name} was trained with"):
         pipeline.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
+
+
+def test_the_names_of_files_and_folders_do_not_count(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for index in range(40):
+        picture = generator.integers(0, 256, (28, 28), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{index}.png")
+    held_out = ["data.test=4", "data.calibration=8", "data.validation=4"]
+    size = ["input.height=16", "input.width=16", "input.channels=1", "architecture.widths=[4]", "training.epochs=1"]
+    chosen = recipe.load("folder", [*held_out, *size, "training.batch_size=8"])
+    run(chosen, tmp_path / "photos", tmp_path)
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    models = tmp_path / "models"
+    assert pipeline.evaluate_published("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
+
+
+def test_a_variational_model_needs_no_mixture(tmp_path: Path) -> None:
+    path = run(tiny("mnist-vae", "mixture_components=0"), DATA, tmp_path)
+    assert (path / bundle.REPORT / "samples.png").is_file()
 
 
 def test_a_classifier_without_reconstruction_promises_none(tmp_path: Path) -> None:
@@ -119,7 +140,8 @@ def test_training_again_publishes_the_next_version_and_leaves_nothing_behind(tmp
             command += ["--set", entry]
         assert cli.main([*command, "--set", "training.batch_size=32", "--set", "architecture.widths=[8]"]) == 0
         assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == list("12"[:version])
-    assert not list((tmp_path / "runs" / "mine").iterdir())
+    (kept,) = (tmp_path / "runs" / "mine").iterdir()
+    assert {path.name.split(".")[0] for path in kept.iterdir()} == {"metrics", "events"}
 
 
 def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -> None:
@@ -185,7 +207,7 @@ def test_errors_are_told_without_a_traceback(tmp_path: Path, capsys: pytest.Capt
     assert "did you mean 'mnist-vae'" in told
     assert "there is no train-images-idx3-ubyte.gz" in told
     assert "architecture: 28x28 cannot be halved 3 times" in told
-    assert "256 images are too few" in told
+    assert "256 images to train on are too few" in told
     assert "File exists" in told
 
 

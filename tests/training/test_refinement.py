@@ -27,7 +27,7 @@ def answering(config: ResidualDenseConfig) -> Autoencoder:
     torch.manual_seed(0)
     model = build(config, GREY).eval()
     with torch.no_grad():
-        for parameter in model.decoder[-1].parameters():
+        for parameter in model.decoder[-1][2].parameters():
             parameter *= 5
     return model
 
@@ -93,7 +93,7 @@ def test_a_collapse_is_seen_behind_it() -> None:
     chosen = tiny("fashion-latent3")
     network = build(chosen.architecture, chosen.input).eval()
     with torch.no_grad():
-        network.encoder[-2].weight.zero_()
+        network.encoder[-1][2].weight.zero_()
     objective = ReconstructionObjective(network, chosen, chosen.training)
     images = torch.from_numpy(load_test("fashion-mnist", DATA).images)
     measured = objective.measure(*objective.draw(Batch(images, None), torch.Generator()))

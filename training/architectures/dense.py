@@ -52,6 +52,8 @@ class ResidualDenseConfig(Config):
 
 
 class DenseAutoencoder(Autoencoder):
+    """The layers of the encoder, and those of the decoder from its end, mirror each other one by one."""
+
     encoder: nn.Sequential
     decoder: nn.Sequential
 
@@ -72,9 +74,9 @@ class DenseAutoencoder(Autoencoder):
             self._layers = "-".join(map(str, widths + widths[-2::-1]))
         else:
             self.latent_dim, self.refinement = config.latent_dim, config.refinement
-            code_activation = "linear" if config.variational else config.code_activation
-            self.encoder = _residual(pixels, config, self.encoded_dim).append(ACTIVATIONS[code_activation]())
-            self.decoder = _residual(self.latent_dim, config, pixels)
+            code = "linear" if config.variational else config.code_activation
+            self.encoder = _residual(pixels, config, self.encoded_dim, code)
+            self.decoder = _residual(self.latent_dim, config, pixels, "linear")
             self._layers = f"residual, {config.blocks} blocks of width {config.width} each way, code {self.latent_dim}"
             self._layers += f" refined in {config.refinement} steps" if config.refinement else ""
 
@@ -96,7 +98,7 @@ class DenseAutoencoder(Autoencoder):
         return f"fully connected{' variational' if self.variational else ''}, {self._layers}"
 
 
-def _residual(before: int, config: ResidualDenseConfig, after: int) -> nn.Sequential:
+def _residual(before: int, config: ResidualDenseConfig, after: int, activation: ActivationName) -> nn.Sequential:
     blocks = [ResidualLayer(config.width, config.width) for _ in range(config.blocks)]
-    last = nn.LayerNorm(config.width), nn.GELU(), nn.Linear(config.width, after)
-    return nn.Sequential(nn.Linear(before, config.width), *blocks, *last)
+    last = [nn.LayerNorm(config.width), nn.GELU(), nn.Linear(config.width, after), ACTIVATIONS[activation]()]
+    return nn.Sequential(nn.Linear(before, config.width), *blocks, nn.Sequential(*last))
