@@ -63,7 +63,7 @@ def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Pro
             _restore(run, generator, state, checkpoints)
             state = None
         run.fit(history, tracker, checkpoints)
-        if run.collapse:
+        if run.collapse and run.stage.training.patience is None:
             tell(f"warning: {stages[index].name} ended in a collapse: {run.collapse}")
     if tracker:
         tracker.close()
@@ -191,7 +191,7 @@ class Run:
                         checkpoints.save(self._best_name, {"row": row, "network": self.averaged.objective.state_dict()})
                     whole = {"stage": self.index, "run": self.state_dict(), "history": history}
                     checkpoints.save("last", whole | _random_states(self.generator))
-        if self._patience_is_over():  # then the best epoch may be one of a collapse, however short
+        if options.patience is not None:  # the best epoch must not be one of a collapse, however short
             since_best = self.epoch - self.best[0] + 1
             guards.check_collapse(self.collapse, self.collapsed, self.epoch, most=since_best)
         self.process.wait()  # for the first process, which writes what all read now
