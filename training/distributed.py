@@ -32,7 +32,8 @@ class Process:
         """The device as a report names it."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"CPU, {torch.get_num_threads()} threads"
+        count = torch.get_num_threads()
+        return f"CPU, {count} threads" if count > 1 else "CPU, 1 thread"
 
     def share(self, batch: Tensor) -> Tensor:
         """This process's part of a batch, whose size `count` divides."""
