@@ -56,7 +56,7 @@ def read(
     for link in (path for path in found if path.is_symlink() and path.is_dir()):
         tell(f"{link}: links to folders are not followed")
     if others := sum(path.is_file() for path in found) - len(paths):
-        tell(f"{directory}: passed over {others} files that are no images by their names")
+        tell(f"{directory}: passed over what is no image by its name, files: {others}")
     images: list[npt.NDArray[np.uint8]] = []
     taken: list[Path] = []
     digest = hashlib.sha256()

@@ -15,6 +15,7 @@ from benchmarks.results.__main__ import render
 from service.manifest import MANIFEST
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR
+from training import recipe
 from training.recipe import Recipe
 
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -106,6 +107,13 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
 
 def test_the_results_are_those_of_the_figures() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == render(ROOT / "docs" / "results")
+
+
+def test_the_guide_says_how_many_images_a_folder_needs() -> None:
+    chosen = recipe.load("folder")
+    held_out = chosen.data.test + chosen.data.calibration + chosen.data.validation
+    assert f"{held_out} are held out" in GUIDE
+    assert f"{held_out + chosen.training.batch_size} are the fewest for its batches" in GUIDE
 
 
 @pytest.mark.parametrize("name", Recipe.model_fields)

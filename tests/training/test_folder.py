@@ -41,7 +41,7 @@ def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> No
     assert found.classes == ("a", "b")
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert told == [f"{photos}: passed over 1 files that are no images by their names"]
+    assert told == [f"{photos}: passed over what is no image by its name, files: 1"]
 
 
 def test_without_subfolders_there_are_no_classes(photos: Path) -> None:
