@@ -63,7 +63,7 @@ class Dataset:
     training: Split
     test: Split
     classes: tuple[str, ...]
-    sha256: dict[str, str]  # by the names of files and folders, which do not count
+    sha256: dict[str, str]  # by the file's or the folder's name, which may change: the same digests are the same data
     outliers: Outliers | None = None
 
 

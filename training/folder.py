@@ -53,10 +53,11 @@ def read(
     found = sorted(path for path in directory.rglob("*") if not _is_hidden(path, directory))
     found = [path for path in found if path.relative_to(directory).parts[0] not in besides]
     paths = [path for path in found if is_image(path, directory)]
-    for link in (path for path in found if path.is_symlink() and path.is_dir()):
+    others = sorted({*found} - {*paths})
+    for link in (path for path in others if path.is_symlink() and path.is_dir()):
         tell(f"{link}: links to folders are not followed")
-    if others := sum(path.is_file() for path in found) - len(paths):
-        tell(f"{directory}: passed over what is no image by its name, files: {others}")
+    if count := sum(path.is_file() for path in others):
+        tell(f"{directory}: passed over what is no image by its name, files: {count}")
     images: list[npt.NDArray[np.uint8]] = []
     taken: list[Path] = []
     digest = hashlib.sha256()

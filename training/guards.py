@@ -43,9 +43,9 @@ def collapse(dead: int, latents: Tensor, outputs: Tensor) -> str | None:
     return None
 
 
-def check_collapse(what: str | None, epochs: int, epoch: int, most: int = PATIENCE) -> None:
-    """Raise CollapsedError where a collapse has lasted for `most` epochs: the first ones are always dull."""
-    if what is not None and epochs >= most:
+def check_collapse(what: str | None, epochs: int, epoch: int, patience: int = PATIENCE) -> None:
+    """Raise CollapsedError where a collapse has lasted for `patience` epochs: the first ones are always dull."""
+    if what is not None and epochs >= patience:
         raise CollapsedError(
             f"{what}, for {epochs} epochs up to epoch {epoch}: lower optimiser.learning_rate or loss.beta"
         )

@@ -193,7 +193,7 @@ class Run:
                     checkpoints.save("last", whole | _random_states(self.generator))
         if options.patience is not None:  # the best epoch must not be one of a collapse, however short
             since_best = self.epoch - self.best[0] + 1
-            guards.check_collapse(self.collapse, self.collapsed, self.epoch, most=since_best)
+            guards.check_collapse(self.collapse, self.collapsed, self.epoch, patience=since_best)
         self.process.wait()  # for the first process, which writes what all read now
         self.objective.load_state_dict(self._outcome(checkpoints))
 

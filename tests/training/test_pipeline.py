@@ -96,7 +96,7 @@ def test_other_data_than_the_bundles_are_refused(published: Path, manifest: Mode
         pipeline.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
 
 
-def test_the_names_of_files_and_folders_do_not_count(tmp_path: Path) -> None:
+def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for index in range(40):
@@ -132,7 +132,7 @@ def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) 
             assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
-def test_training_again_publishes_the_next_version_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_training_again_publishes_the_next_version_and_leaves_only_what_was_tracked(tmp_path: Path) -> None:
     for version in (1, 2):
         command = ["train", "mnist-undercomplete", "--data", str(DATA / "mnist"), "--name", "mine"]
         command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]

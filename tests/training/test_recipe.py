@@ -17,6 +17,15 @@ def test_the_promised_recipes_are_there() -> None:
     assert promised <= set(recipe.available())
 
 
+@pytest.mark.parametrize("name", [name for name in recipe.available() if name.startswith("studies/")])
+def test_a_study_differs_from_its_recipe_in_the_pretraining_alone(name: str) -> None:
+    study = recipe.load(name)
+    studied = recipe.load(study.name.removesuffix("-greedy"))
+    assert study.pretraining is not None
+    own = {"name": studied.name, "description": studied.description, "pretraining": None}
+    assert study.model_copy(update=own) == studied
+
+
 def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text((recipe.RECIPES / "mnist-vae.toml").read_text())
