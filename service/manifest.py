@@ -5,20 +5,21 @@ Its graphs, all with a free batch dimension:
 
 | graph | takes | gives |
 | --- | --- | --- |
-| `encoder` | `images` | `latents`, and for a variational model `log_variances` |
+| `encoder` | `images` | `latents`; a variational model's also `log_variances`, a backbone's also `features_<stride>` |
 | `decoder` | `latents` | `reconstructions`, `intensities`, and for a model with a likelihood `logits` |
-| `scorer` | `images`, `intensities` | `errors`, `scores`, `error_maps` |
+| `scorer` | any of these but `log_variances` and `logits` | `scores`, `error_maps`; of `intensities` also `errors` |
 | `classifier` | `latents` | `probabilities` |
 
 `images` and `reconstructions` are uint8 (batch, height, width, channels), 0..255; `intensities` are reconstructions
 before rounding, float32 in 0..1, and `logits` the parameters of their likelihood. `latents` and `log_variances` are
-float32 (batch, latent_dim). `errors` and `scores` are float32 (batch,): the mean squared error of the reconstruction
-on the 0..1 scale, and the anomaly score (higher is stranger). `error_maps` is float32 (batch, height, width), not
-negative: what each pixel adds to the score, or in a detector how strange it is. `probabilities` are float32 (batch,
-classes), in the order of the manifest's `classes`, and sum to 1. The scorer of a detector takes `latents` too, and also
-gives `latent_distances`, float32 (batch,): the logarithm of how far they are from those of the training images, by
-which drift is followed. An operation chains the graphs that it needs, and no weight stands in two of them, but for a
-detector's scorer, which may look at the encoder's activations.
+float32 (batch, latent_dim). `features_<stride>` are a backbone's feature maps, float32 (batch, channels, height /
+stride, width / stride), handed from graph to graph. `errors` and `scores` are float32 (batch,): the mean squared error
+of the reconstruction on the 0..1 scale, and the anomaly score (higher is more anomalous). `error_maps` is float32
+(batch, height, width), not negative: the anomaly score of each pixel. `probabilities` are float32 (batch, classes), in
+the order of the manifest's `classes`, and sum to 1. A scorer that takes `latents` also gives `latent_distances`,
+float32 (batch,): the logarithm of their distance from those of the training images, by which drift is followed. An
+operation runs the graphs that its results need, each on what those before it gave. No weight stands in two graphs, but
+for the scorers of older detectors, which hold a copy of the encoder.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "reconstruct": frozenset({"encoder", "decoder", "scorer"}),
     "denoise": frozenset({"encoder", "decoder"}),
     "sample": frozenset({"decoder"}),
-    "anomaly-score": frozenset({"encoder", "decoder", "scorer"}),
+    "anomaly-score": frozenset({"scorer"}),  # and those that give it its inputs
     "interpolate": frozenset({"encoder", "decoder"}),
     "classify": frozenset({"encoder", "classifier"}),
 }
@@ -62,17 +63,20 @@ RESULTS: Mapping[Capability, tuple[str, ...]] = {
     "classify": ("probabilities",),
 }
 
+STARTS: Mapping[Capability, str] = {"decode": "latents", "sample": "latents"}  # all others start at images
+
+FEATURES = "features_"  # before the stride, in the names of feature maps
 INPUTS: Mapping[GraphName, frozenset[str]] = {
     "encoder": frozenset({"images"}),
     "decoder": frozenset({"latents"}),
-    "scorer": frozenset({"images", "intensities"}),
+    "scorer": frozenset(),
     "classifier": frozenset({"latents"}),
 }
-OPTIONAL_INPUTS: Mapping[GraphName, frozenset[str]] = {"scorer": frozenset({"latents"})}
+OPTIONAL_INPUTS: Mapping[GraphName, frozenset[str]] = {"scorer": frozenset({"images", "intensities", "latents"})}
 OUTPUTS: Mapping[GraphName, frozenset[str]] = {
     "encoder": frozenset({"latents"}),
     "decoder": frozenset({"reconstructions", "intensities"}),
-    "scorer": frozenset({"errors", "scores", "error_maps"}),
+    "scorer": frozenset({"scores", "error_maps"}),
     "classifier": frozenset({"probabilities"}),
 }
 
@@ -215,6 +219,7 @@ class ModelManifest(Record):
     golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
     prior: LatentPrior | None = None
     calibration: Calibration | None = None
+    max_batch: PositiveInt | None = Field(None, description="Most images that one run of its graphs takes.")
     selection: Selection | None = None
     classes: tuple[str, ...] = Field((), description="The names of the classes that `classify` tells apart.")
     metrics: dict[str, float]

@@ -15,12 +15,13 @@ from service.inference.engine import Engine
 from service.inference.session import Array, Session, Tensors
 from service.latents import GaussianMixture, NormalPrior, Prior
 from service.manifest import (
+    FEATURES,
     GRAPHS,
-    GRAPHS_OF,
     INPUTS,
     OPTIONAL_INPUTS,
     OUTPUTS,
     RESULTS,
+    STARTS,
     Capability,
     GraphName,
     MixturePrior,
@@ -42,6 +43,7 @@ class LoadedModel:
     manifest: ModelManifest
     sessions: Mapping[GraphName, Session]
     chain: Chain
+    graphs: Mapping[Capability, tuple[GraphName, ...]]  # that each capability runs, in order
     prior: Prior | None
     conformal: ConformalScores | None
     drift: Drift | None  # where there is a calibration
@@ -53,7 +55,14 @@ class LoadedModel:
 
     def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
         """Run the graphs in turn, each on what those before it gave; give the outputs that were asked for."""
-        return self.chain.run(graphs, tensors, outputs)
+        count, most = len(next(iter(tensors.values()))), self.manifest.max_batch
+        if most is None or count <= most:
+            return self.chain.run(graphs, tensors, outputs)
+        parts = [
+            self.chain.run(graphs, {name: each[start : start + most] for name, each in tensors.items()}, outputs)
+            for start in range(0, count, most)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
     def results(self, capability: Capability) -> tuple[str, ...]:
         """What is asked of the graphs for a capability: its results, and what drift is followed by."""
@@ -73,20 +82,42 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
     """Open a bundle's graphs and test them. Raises BundleError, or DeviceError where the device is at fault."""
     sessions = {name: engine.open(place.directory / file) for name, file in manifest.graphs.items()}
     for name, session in sessions.items():
-        needless = set(session.inputs) - INPUTS[name] - OPTIONAL_INPUTS.get(name, frozenset())
-        if needless or not set(session.inputs) >= INPUTS[name] or not set(session.outputs) >= OUTPUTS[name]:
+        optional = OPTIONAL_INPUTS.get(name, frozenset())
+        unknown = {given for given in session.inputs if given not in optional and not given.startswith(FEATURES)}
+        if (
+            unknown - INPUTS[name]
+            or not set(session.inputs) >= INPUTS[name]
+            or not set(session.outputs) >= OUTPUTS[name]
+        ):
             raise BundleError(f"the {name} takes {', '.join(session.inputs)} and gives {', '.join(session.outputs)}")
     golden = _golden(place.directory / manifest.golden, manifest)
-    for name, session in sessions.items():
+    known = dict(golden)
+    for name in (name for name in GRAPHS if name in sessions):
         # The scorer computes in float32 in either precision.
-        _test(name, session, golden, "float32" if name == "scorer" else manifest.precision)
+        known = _test(name, sessions[name], golden, "float32" if name == "scorer" else manifest.precision, known)
+    chains = {capability: _chain_of(capability, sessions) for capability in manifest.capabilities}
     conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
-    chain = engine.chain(sessions)
-    for capability in manifest.capabilities:
-        used = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
-        chain.warm_up(used, sorted(INPUTS[used[0]]), results(capability, sessions))
+    chain = engine.chain(sessions, manifest.max_batch)
+    for capability, graphs in chains.items():
+        chain.warm_up(graphs, [STARTS.get(capability, "images")], results(capability, sessions))
     drift = Drift(conformal, manifest.calibration.latent_deciles) if manifest.calibration and conformal else None
-    return LoadedModel(manifest, sessions, chain, _prior(manifest, place.directory), conformal, drift)
+    return LoadedModel(manifest, sessions, chain, chains, _prior(manifest, place.directory), conformal, drift)
+
+
+def _chain_of(capability: Capability, sessions: Mapping[GraphName, Session]) -> tuple[GraphName, ...]:
+    """The graphs that give a capability's results, and those that give these graphs their inputs, in order.
+
+    Raises BundleError where a graph of them takes what none before it gives.
+    """
+    known, wanted = {STARTS.get(capability, "images")}, {*RESULTS[capability]}
+    chain: list[GraphName] = []
+    for name in (name for name in reversed(GRAPHS) if name in sessions):
+        if (wanted - known) & {*sessions[name].outputs}:
+            wanted = wanted - {*sessions[name].outputs} | {*sessions[name].inputs}
+            chain.insert(0, name)
+    if missing := wanted - known:
+        raise BundleError(f"{capability} needs {', '.join(sorted(missing))}, which no graph gives")
+    return tuple(chain)
 
 
 def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
@@ -121,17 +152,25 @@ def _golden(path: Path, manifest: ModelManifest) -> Tensors:
     return golden
 
 
-def _test(name: GraphName, session: Session, golden: Tensors, precision: Precision) -> None:
-    """Run a graph on its golden inputs. Raises BundleError where an answer is another than the golden one."""
-    if missing := {*session.inputs, *session.outputs} - golden.keys():
+def _test(name: GraphName, session: Session, golden: Tensors, precision: Precision, known: Tensors) -> Tensors:
+    """Run a graph on what is known, and compare what it gives with the golden tensors; gives all that is known then.
+
+    Feature maps are not stored: the next graph takes them as they were computed. Raises BundleError where
+    an answer is another than the golden one.
+    """
+    if missing := {*session.inputs} - known.keys():
         raise BundleError(f"the golden vectors lack {', '.join(sorted(missing))} of the {name}")
     try:
-        answers = session.run(golden, session.outputs)
+        answers = session.run(known, session.outputs)
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
         raise BundleError(f"the {name} cannot be run on its golden vectors: {error}") from error
     for output, found in answers.items():
-        if not _same(found, golden[output], *GOLDEN_TOLERANCES[precision]):
+        if output not in golden:
+            if not output.startswith(FEATURES):
+                raise BundleError(f"the golden vectors lack {output} of the {name}")
+        elif not _same(found, golden[output], *GOLDEN_TOLERANCES[precision]):
             raise BundleError(f"the {name} answers its golden vectors wrongly on {session.provider}: see {output}")
+    return answers | known
 
 
 def _same(found: Array, expected: Array, tolerance: float, steps: int) -> bool:

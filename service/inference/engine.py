@@ -33,8 +33,8 @@ class Engine(Protocol):
         """Raises BundleError where the graph is at fault and DeviceError where the device is."""
         ...
 
-    def chain(self, sessions: Mapping[GraphName, Session]) -> Chain:
-        """The sessions of a model, to be run one after the other."""
+    def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None) -> Chain:
+        """The sessions of a model, to be run one after the other, on at most `max_batch` images where that is set."""
         ...
 
 
@@ -61,12 +61,14 @@ class OnnxEngine:
             logger.warning("device policy %s: %s", self._policy, error)
             return on_cpu
 
-    def chain(self, sessions: Mapping[GraphName, Session]) -> Chain:
+    def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None = None) -> Chain:
         """On a GPU what the graphs hand on stays there, if all of them run on it."""
         on_gpu = {name: each for name, each in sessions.items() if isinstance(each, OnnxSession) and each.on_gpu}
         if len(on_gpu) < len(sessions):
             return HostChain(sessions)
-        return DeviceChain(on_gpu, self._max_batch_size, cuda_graphs=self._gpu.cuda_graphs)
+        return DeviceChain(
+            on_gpu, min(self._max_batch_size, max_batch or self._max_batch_size), cuda_graphs=self._gpu.cuda_graphs
+        )
 
 
 def inspect_machine() -> Machine:

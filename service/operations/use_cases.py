@@ -25,7 +25,7 @@ from service.inference.batcher import Work
 from service.inference.executor import DeviceExecutor
 from service.inference.session import Array, Tensors
 from service.latents import interpolate
-from service.manifest import GRAPHS, GRAPHS_OF, RESULTS, Capability, GraphName, InputSpec
+from service.manifest import RESULTS, Capability, GraphName, InputSpec
 from service.operations.values import (
     MAX_SEED,
     Classified,
@@ -159,7 +159,7 @@ class Operations:
     ) -> tuple[Images, Tensors]:
         _check_supported(model, capability)
         self._check_count(len(given.images))
-        graphs = [name for name in GRAPHS if name in GRAPHS_OF[capability]]
+        graphs = model.graphs[capability]
         with self._executor.admit(len(given.images)):
             images = await self._prepare(model, given, timings)
             if original_size:
