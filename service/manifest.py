@@ -146,6 +146,7 @@ class Selection(Record):
     score: tuple[str, ...] = Field(min_length=1)
     map: tuple[str, ...] = Field(min_length=1)
     compared: dict[str, float] = Field(description="Areas under the ROC curve of what there was to choose from.")
+    weak: str | None = Field(None, description="Why it was published though its trials were weak.")
 
 
 class StandardNormal(Record):
@@ -244,6 +245,12 @@ class ModelManifest(Record):
         if unlisted := needed - self.files.keys():
             raise ValueError(f"files lacks the digest of {', '.join(sorted(unlisted))}")
         return self
+
+    @property
+    def encoder(self) -> str | None:
+        """SHA-256 of the encoder graph; vectors of different encoders are never comparable."""
+        file = self.graphs.get("encoder")
+        return None if file is None else self.files[file]
 
 
 def sha256_of(path: Path) -> str:

@@ -90,12 +90,12 @@ def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedM
             or not set(session.outputs) >= OUTPUTS[name]
         ):
             raise BundleError(f"the {name} takes {', '.join(session.inputs)} and gives {', '.join(session.outputs)}")
+    chains = {capability: _chain_of(capability, sessions) for capability in manifest.capabilities}
     golden = _golden(place.directory / manifest.golden, manifest)
     known = dict(golden)
     for name in (name for name in GRAPHS if name in sessions):
         # The scorer computes in float32 in either precision.
         known = _test(name, sessions[name], golden, "float32" if name == "scorer" else manifest.precision, known)
-    chains = {capability: _chain_of(capability, sessions) for capability in manifest.capabilities}
     conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
     chain = engine.chain(sessions, manifest.max_batch)
     for capability, graphs in chains.items():

@@ -1,7 +1,8 @@
 """Bundles for the tests, whose graphs are made by hand: no torch, no training.
 
 The code is the image's first values on the 0..1 scale; the decoder puts them back and leaves the rest black, and the
-classifier takes the first three for logits.
+classifier takes the first three for logits. A detector has no decoder: its scorer compares each
+pixel with the mean of its surroundings, a feature map of its encoder.
 """
 
 from datetime import UTC, datetime
@@ -14,10 +15,12 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from service.latents import GaussianMixture
-from service.manifest import MANIFEST, InputSpec, ModelManifest, sha256_of
+from service.manifest import GRAPHS_OF, MANIFEST, Capability, InputSpec, ModelManifest, sha256_of
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8
+DETECTOR_SPEC = InputSpec(height=16, width=24, channels=1)
+STRIDE = 8  # of a detector's feature map
 CLASSES = ("black", "grey", "white")
 FILES = {
     "encoder": "encoder.onnx",
@@ -25,7 +28,7 @@ FILES = {
     "scorer": "scorer.onnx",
     "classifier": "classifier.onnx",
 }
-ALL = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify")
+ALL: tuple[Capability, ...] = tuple(GRAPHS_OF)
 
 
 def write_bundle(
@@ -36,56 +39,117 @@ def write_bundle(
     latent_dim: int = LATENT_DIM,
     variational: bool = False,
     mixture: bool = False,
-    capabilities: tuple[str, ...] = ALL,
+    capabilities: tuple[str, ...] | None = None,
     calibration_size: int = 99,
+    graphs: tuple[str, ...] = tuple(FILES),
     **changes: Any,
 ) -> Path:
-    """Write a bundle that works; `changes` replace entries of its manifest."""
+    """Write a bundle of some graphs that works; `changes` replace entries of its manifest.
+
+    Without `capabilities` it has all that the graphs allow. A prior comes with a decoder, a
+    calibration with a scorer, and classes with a classifier.
+    """
     directory = models / name / str(version)
     directory.mkdir(parents=True)
     size = spec.height * spec.width * spec.channels
-    _save(directory / FILES["encoder"], *_encoder(spec, size, latent_dim, variational))
-    _save(directory / FILES["decoder"], *_decoder(spec, size, latent_dim))
-    _save(directory / FILES["scorer"], *_scorer(spec))
-    _save(directory / FILES["classifier"], *_classifier(latent_dim))
-    images = np.random.default_rng(0).integers(0, 256, (3, *spec.shape), dtype=np.uint8)
-    golden: dict[str, Any] = {"images": images}
-    for file in FILES.values():
-        session = onnxruntime.InferenceSession(directory / file, providers=["CPUExecutionProvider"])
-        feeds = {given.name: golden[given.name] for given in session.get_inputs()}
-        golden |= zip([given.name for given in session.get_outputs()], session.run(None, feeds), strict=True)
-    np.savez(directory / "golden.npz", **golden)
-    prior: dict[str, Any] = {"kind": "standard_normal"}
+    parts = {
+        "encoder": lambda: _encoder(spec, size, latent_dim, variational),
+        "decoder": lambda: _decoder(spec, size, latent_dim),
+        "scorer": lambda: _scorer(spec),
+        "classifier": lambda: _classifier(latent_dim),
+    }
+    for graph in graphs:
+        _save(directory / FILES[graph], *parts[graph]())
+    _write_golden(directory, graphs, spec, 3)
+    prior: dict[str, Any] | None = {"kind": "standard_normal"} if "decoder" in graphs else None
     if mixture:
         prior = {"kind": "gaussian_mixture", "file": "prior.npz"}
         eye = np.eye(latent_dim, dtype=np.float32)
         means = np.stack([np.full(latent_dim, mean, np.float32) for mean in (0.2, 0.8)])
         GaussianMixture(np.array([0.5, 0.5]), means, np.stack([0.01 * eye] * 2)).save(directory / "prior.npz")
-    values: dict[str, Any] = {
-        "name": name,
+    allowed = tuple(each for each in ALL if GRAPHS_OF[each] <= {*graphs})
+    entries = {
         "version": version,
-        "description": "A model made by hand",
         "architecture": "the first values",
-        "capabilities": capabilities,
+        "capabilities": allowed if capabilities is None else capabilities,
         "input": spec,
         "latent_dim": latent_dim,
-        "graphs": FILES,
-        "golden": "golden.npz",
         "prior": prior,
-        "calibration": {
-            "method": "mean squared error of the reconstruction",
-            "scores": [float(np.float32(rank / 1000)) for rank in range(1, calibration_size + 1)],
-            "error_map": {"low": 0.01, "high": 0.2},
-        },
-        "classes": CLASSES,
+        "calibration": _calibration(calibration_size) if "scorer" in graphs else None,
+        "classes": CLASSES if "classifier" in graphs else (),
+    }
+    _write_manifest(directory, graphs, entries | changes)
+    return directory
+
+
+def write_detector(
+    models: Path,
+    name: str = "detector",
+    stride_taken: int = STRIDE,
+    calibration_size: int = 99,
+    **changes: Any,
+) -> Path:
+    """Write a detector without a decoder, that takes 2 images at a time.
+
+    Its scorer takes feature maps of `stride_taken`, which its encoder gives if that is STRIDE.
+    """
+    directory = models / name / "1"
+    directory.mkdir(parents=True)
+    spec, graphs = DETECTOR_SPEC, ("encoder", "scorer")
+    _save(directory / FILES["encoder"], *_backbone(spec))
+    _save(directory / FILES["scorer"], *_feature_scorer(spec, f"features_{stride_taken}"))
+    if stride_taken == STRIDE:
+        _write_golden(directory, graphs, spec, 1)
+    else:
+        np.savez(directory / "golden.npz", images=np.zeros((1, *spec.shape), np.uint8))
+    entries = {
+        "version": 1,
+        "architecture": "the mean of the surroundings",
+        "capabilities": ("encode", "anomaly-score"),
+        "input": spec,
+        "latent_dim": LATENT_DIM,
+        "calibration": _calibration(calibration_size),
+        "max_batch": 2,
+    }
+    _write_manifest(directory, graphs, entries | changes)
+    return directory
+
+
+def _write_golden(directory: Path, graphs: tuple[str, ...], spec: InputSpec, count: int) -> None:
+    """Write the golden vectors of so many images, without feature maps."""
+    images = np.random.default_rng(0).integers(0, 256, (count, *spec.shape), dtype=np.uint8)
+    known: dict[str, Any] = {"images": images}
+    for graph in (graph for graph in FILES if graph in graphs):
+        path = directory / FILES[graph]
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        feeds = {given.name: known[given.name] for given in session.get_inputs()}
+        names = [given.name for given in session.get_outputs()]
+        known |= zip(names, session.run(None, feeds), strict=True)
+    golden = {name: tensor for name, tensor in known.items() if not name.startswith("features_")}
+    np.savez(directory / "golden.npz", **golden)
+
+
+def _calibration(size: int) -> dict[str, Any]:
+    return {
+        "method": "mean squared error of the reconstruction",
+        "scores": [float(np.float32(rank / 1000)) for rank in range(1, size + 1)],
+        "error_map": {"low": 0.01, "high": 0.2},
+    }
+
+
+def _write_manifest(directory: Path, graphs: tuple[str, ...], entries: dict[str, Any]) -> None:
+    values: dict[str, Any] = {
+        "name": directory.parent.name,
+        "description": "A model made by hand",
+        "graphs": {graph: FILES[graph] for graph in graphs},
+        "golden": "golden.npz",
         "metrics": {"mse": 0.25},
         "training_data": {"name": "none", "source": "tests", "licence": "none", "images": {}, "sha256": {}},
         "provenance": {"created": datetime(2026, 1, 1, tzinfo=UTC), "recipe": {}, "libraries": {}, "parity": {}},
         "files": {path.name: sha256_of(path) for path in sorted(directory.iterdir())},
     }
-    manifest = ModelManifest.model_validate(values | changes)
+    manifest = ModelManifest.model_validate(values | entries)
     (directory / MANIFEST).write_text(manifest.model_dump_json())
-    return directory
 
 
 def rewrite_manifest(directory: Path, **changes: Any) -> None:
@@ -153,6 +217,49 @@ def _scorer(spec: InputSpec) -> tuple[Any, ...]:
     ]
     outputs = [
         _value("errors", TensorProto.FLOAT),
+        _value("scores", TensorProto.FLOAT),
+        _value("error_maps", TensorProto.FLOAT, spec.height, spec.width),
+    ]
+    return nodes, inputs, outputs, constants
+
+
+def _backbone(spec: InputSpec) -> tuple[Any, ...]:
+    """An encoder that gives a feature map too: the mean of each square of STRIDE pixels a side."""
+    size = spec.height * spec.width * spec.channels
+    nodes, inputs, outputs, constants = _encoder(spec, size, LATENT_DIM, variational=False)
+    name, side = f"features_{STRIDE}", [STRIDE, STRIDE]
+    nodes += [
+        helper.make_node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], [name], kernel_shape=side, strides=side),
+    ]
+    shape = (spec.channels, spec.height // STRIDE, spec.width // STRIDE)
+    return nodes, inputs, [*outputs, _value(name, TensorProto.FLOAT, *shape)], constants
+
+
+def _feature_scorer(spec: InputSpec, features: str) -> tuple[Any, ...]:
+    """A scorer by the squared difference of each pixel from the feature map: their maximum."""
+    stride = int(features.removeprefix("features_"))
+    nodes = [
+        *_to_unit("images", "unit"),
+        helper.make_node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Resize", [features, "", "scales"], ["means"], mode="nearest"),
+        helper.make_node("Sub", ["planes", "means"], ["difference"]),
+        helper.make_node("Mul", ["difference", "difference"], ["squared"]),
+        helper.make_node("ReduceMean", ["squared", "channel"], ["error_maps"], keepdims=0),
+        helper.make_node("ReduceMax", ["error_maps", "pixels"], ["scores"], keepdims=0),
+    ]
+    constants = [
+        _constant("full", np.float32(255)),
+        _constant("scales", np.array([1, 1, stride, stride], dtype=np.float32)),
+        _constant("channel", np.array([1], dtype=np.int64)),
+        _constant("pixels", np.array([1, 2], dtype=np.int64)),
+    ]
+    shape = (spec.channels, spec.height // stride, spec.width // stride)
+    inputs = [
+        _value("images", TensorProto.UINT8, *spec.shape),
+        _value(features, TensorProto.FLOAT, *shape),
+    ]
+    outputs = [
         _value("scores", TensorProto.FLOAT),
         _value("error_maps", TensorProto.FLOAT, spec.height, spec.width),
     ]

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from service.errors import BundleError, DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
@@ -11,7 +12,14 @@ from service.inference.session import Session
 from service.latents import GaussianMixture
 from service.registry import ModelRegistry
 from service.repository import ModelRepository
-from tests.bundles import SPEC, rewrite_manifest, write_bundle
+from tests.bundles import (
+    DETECTOR_SPEC,
+    LATENT_DIM,
+    SPEC,
+    rewrite_manifest,
+    write_bundle,
+    write_detector,
+)
 
 
 def load(models: Path) -> ModelRegistry:
@@ -129,6 +137,50 @@ def test_a_bundle_that_contradicts_its_manifest_is_left_out(tmp_path: Path) -> N
     assert "the encoder takes latents and gives reconstructions, intensities" in failures["graphs/1"]
     assert "prior.npz has 3 dimensions, not 8" in failures["prior/1"]
     assert "golden.npz holds no golden vectors" in failures["cut/1"]
+
+
+def test_an_encoder_alone_is_a_model(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "embedder", graphs=("encoder",))
+    model = load(tmp_path).get("embedder")
+    assert model.manifest.capabilities == ("encode",)
+    assert (model.prior, model.conformal, model.drift) == (None, None, None)
+    images = np.zeros((2, *SPEC.shape), np.uint8)
+    found = model.run(model.graphs["encode"], {"images": images}, ["latents"])
+    assert found["latents"].shape == (2, LATENT_DIM)
+
+
+def test_a_scorer_may_take_feature_maps_of_few_images_at_a_time(tmp_path: Path) -> None:
+    directory = write_detector(tmp_path)
+    with np.load(directory / "golden.npz") as golden:
+        assert set(golden.files) == {"images", "latents", "scores", "error_maps"}
+        assert len(golden["images"]) == 1
+    model = load(tmp_path).get("detector")
+    assert model.graphs["anomaly-score"] == ("encoder", "scorer")
+    images = np.random.default_rng(0).integers(0, 256, (5, *DETECTOR_SPEC.shape), dtype=np.uint8)
+    outputs = ["scores", "error_maps"]
+    together = model.run(model.graphs["anomaly-score"], {"images": images}, outputs)
+    for index in range(5):
+        one = {"images": images[index : index + 1]}
+        alone = model.run(model.graphs["anomaly-score"], one, outputs)
+        for name in outputs:
+            np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-6)
+
+
+def test_a_scorer_that_takes_features_which_no_graph_gives_is_left_out(tmp_path: Path) -> None:
+    write_detector(tmp_path, stride_taken=4)
+    failure = load(tmp_path).failures()["detector/1"]
+    assert failure == "anomaly-score needs features_4, which no graph gives"
+
+
+def test_a_scorer_without_errors_cannot_reconstruct(tmp_path: Path) -> None:
+    directory = write_bundle(tmp_path, graphs=("encoder", "decoder", "scorer"))
+    scorer = onnx.load(directory / "scorer.onnx")
+    kept = [output for output in scorer.graph.output if output.name != "errors"]
+    del scorer.graph.output[:]
+    scorer.graph.output.extend(kept)
+    onnx.save(scorer, directory / "scorer.onnx")
+    rewrite_manifest(directory)
+    assert load(tmp_path).failures()["tiny/1"] == "reconstruct needs errors, which no graph gives"
 
 
 def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
