@@ -1,4 +1,4 @@
-"""From an anomaly score to a p-value, a threshold and a verdict; from an error map to a heatmap and regions."""
+"""From an anomaly score to a p-value, threshold and verdict; from an error map to a heatmap."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -12,9 +12,12 @@ from service.manifest import Calibration, ErrorMapScale
 
 Floats = npt.NDArray[np.floating]
 
+# False positive rates; where none is asked for, the lowest that the calibration can tell is taken.
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+
 
 class Verdict(NamedTuple):
-    """What one score means. `threshold` and `is_anomaly` are None where the calibration is too small for the rate."""
+    """Meaning of one score; threshold and verdict are None if the calibration is too small."""
 
     score: float
     p_value: float
@@ -33,6 +36,27 @@ class Region:
     score: float
 
 
+def can_tell(images: int, rate: float) -> bool:
+    """Whether some score has a p-value as low as the rate, with that many calibration images."""
+    return 1 / (images + 1) <= rate
+
+
+def default_rate(images: int) -> float:
+    """The lowest of RATES that so many calibration images can tell; the last if they tell none."""
+    return next((rate for rate in RATES if can_tell(images, rate)), RATES[-1])
+
+
+def minimum_rate(images: int) -> float:
+    """The lowest rate that so many calibration images can tell, rounded up to two digits."""
+    scale: int = 10 ** (len(str(images + 1)) + 1)
+    return -(-scale // (images + 1)) / scale
+
+
+def as_text(rate: float) -> str:
+    """A rate in decimal notation."""
+    return str(np.format_float_positional(rate, trim="-"))
+
+
 class ConformalScores:
     """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
 
@@ -42,6 +66,7 @@ class ConformalScores:
         # A list too, for a few scores are found faster in it than in an array.
         self._scores: list[float] = self.scores.tolist()
         self._threshold = lru_cache(maxsize=64)(self.threshold)
+        self.default_rate = default_rate(len(self._scores))
 
     def p_value(self, score: float) -> float:
         """(1 + #{calibration scores >= score}) / (n + 1), in (0, 1], of a float32 score."""
@@ -65,6 +90,15 @@ class ConformalScores:
             return float(np.float32(-np.inf))
         return float(np.nextafter(np.float32(self._scores[n - allowed]), np.float32(np.inf)))
 
+    def reason(self, false_positive_rate: float) -> str | None:
+        """The reason why no verdict can be given at this rate; None if one can."""
+        if self._threshold(false_positive_rate) is not None:
+            return None
+        n = len(self._scores)
+        least = as_text(minimum_rate(n))
+        advice = f"set false_positive_rate to {least} or more"
+        return f"{n} calibration images tell rates from {least} on: {advice}"
+
     def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
         threshold = self._threshold(false_positive_rate)
         verdicts = []
@@ -81,7 +115,7 @@ def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
 
 
 def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A heatmap (height, width) as RGB (height, width, 3): black over red and orange to white, ever lighter."""
+    """A heatmap (height, width) as RGB (height, width, 3): from black to pale yellow."""
     colours: npt.NDArray[np.uint8] = _COLOURS[heatmap]
     return colours
 
@@ -112,10 +146,25 @@ def _label(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
 
 
 def _colour_map() -> npt.NDArray[np.uint8]:
-    """256 RGB colours of rising lightness."""
-    stops = np.linspace(0, 255, 5)
-    channels = ((0, 90, 200, 255, 255), (0, 10, 50, 165, 255), (0, 90, 60, 10, 230))
-    return np.stack([np.interp(np.arange(256), stops, values) for values in channels], axis=-1).astype(np.uint8)
+    """256 RGB colours of evenly rising lightness, which colour-blind people tell apart by it.
+
+    The course is that of matplotlib's inferno (Smith and van der Walt 2015), by nine stops.
+    """
+    stops = np.array(_STOPS)
+    levels, places = np.arange(256), np.linspace(0, 255, len(stops))
+    channels = [np.rint(np.interp(levels, places, values)) for values in stops.T]
+    return np.stack(channels, axis=-1).astype(np.uint8)
 
 
+_STOPS = (
+    (0, 0, 0),
+    (33, 12, 74),
+    (87, 16, 110),
+    (138, 34, 106),
+    (188, 55, 84),
+    (228, 90, 49),
+    (249, 142, 9),
+    (249, 203, 53),
+    (252, 255, 164),
+)
 _COLOURS = _colour_map()

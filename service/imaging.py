@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,24 @@ Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 REDUCING_GAP = 2  # how many times the model's size a JPEG is decoded at, at the least; what Pillow's thumbnails take
+SAMPLE = 64  # pixels a side that are looked at for colour, at the most
+# An image is in colour if over 1 % of its pixels have channels that lie more than 20 levels apart:
+# what JPEG makes of grey stays below that, and so does a slight tint.
+COLOUR_LEVELS, COLOUR_SHARE = 20, 0.01
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _PNG_END = b"IEND\xaeB`\x82"
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class DecodedImage(NamedTuple):
-    """An image at the model's size, uint8 (height, width, channels), and the size (height, width) that it came in."""
+    """An image at the model's size, uint8 (height, width, channels), and the size that it came in.
+
+    `lost_colour` says that the image is in colour, but the model takes grey images.
+    """
 
     pixels: Pixels
-    original_size: tuple[int, int]
+    original_size: tuple[int, int]  # height, width
+    lost_colour: bool = False
 
 
 def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
@@ -44,6 +53,14 @@ def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> D
     """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
     with _opened(data, max_pixels) as image:
         return _decoded(image, data, spec) if image.width * image.height <= small else None
+
+
+def decode_original(data: bytes, max_pixels: int) -> Pixels:
+    """Decode an image as `decode` does, but to RGB at its own size: uint8 (height, width, 3)."""
+    with _opened(data, max_pixels) as image:
+        _load(image, data)
+        _turn(image)
+        return np.asarray(_to_mode(image, "RGB"))
 
 
 @contextmanager
@@ -69,12 +86,18 @@ def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
         # No mode is asked for: grey would then be made of colours in another way than elsewhere.
         image.draft(None, (REDUCING_GAP * max(spec.height, spec.width),) * 2)
     reduced = image.size
-    image.load()
-    if image.format == "PNG" and _PNG_END not in data:  # Pillow does not miss it
-        raise InvalidImage("the image is truncated: its last chunk is missing")
+    _load(image, data)
     _turn(image)
     width, height = image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
-    return DecodedImage(fit(np.asarray(_to_mode(image, spec)), spec), (height, width))
+    pixels = fit(np.asarray(_to_mode(image, "L" if spec.channels == 1 else "RGB")), spec)
+    return DecodedImage(pixels, (height, width), spec.channels == 1 and _in_colour(image))
+
+
+def _load(image: Image.Image, data: bytes) -> None:
+    """Decode the pixels. Raises InvalidImage for a PNG without its end, which Pillow ignores."""
+    image.load()
+    if image.format == "PNG" and _PNG_END not in data:
+        raise InvalidImage("the image is truncated: its last chunk is missing")
 
 
 def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
@@ -138,8 +161,20 @@ def _turn(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
-    mode = "L" if spec.channels == 1 else "RGB"
+def _in_colour(image: Image.Image) -> bool:
+    """Tell whether an image is in colour, by a sample of its pixels unless its mode is grey."""
+    if image.mode in _GREY_MODES or image.mode.startswith("I;16"):
+        return False
+    size = min(image.width, SAMPLE), min(image.height, SAMPLE)
+    sample = image if size == image.size else image.resize(size, Image.Resampling.NEAREST)
+    # By planes, for numpy takes many times as long to reduce an axis of three.
+    red, green, blue = (np.asarray(plane) for plane in _to_mode(sample, "RGB").split())
+    largest = np.maximum(np.maximum(red, green), blue)
+    apart = largest - np.minimum(np.minimum(red, green), blue)
+    return bool(np.count_nonzero(apart > COLOUR_LEVELS) > COLOUR_SHARE * apart.size)
+
+
+def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode == "F":
         raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):

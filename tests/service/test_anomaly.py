@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.anomaly import ConformalScores, heat, regions
+from service.anomaly import (
+    RATES,
+    ConformalScores,
+    can_tell,
+    default_rate,
+    heat,
+    minimum_rate,
+    regions,
+)
 from service.manifest import Calibration, ErrorMapScale
 
 SCALE = ErrorMapScale(low=0.1, high=0.5)
@@ -34,6 +42,38 @@ def test_verdict_and_threshold_say_the_same(values: list[float], score: float, r
 def test_one_percent_needs_99_calibration_scores(count: int, decided: bool) -> None:
     threshold = conformal([index / 1000 for index in range(count)]).threshold(0.01)
     assert (threshold is not None) == decided
+
+
+@pytest.mark.parametrize(
+    ("count", "rate"),
+    [(1, 0.2), (4, 0.2), (9, 0.1), (18, 0.1), (19, 0.05), (31, 0.05), (98, 0.02), (99, 0.01)],
+)
+def test_without_a_rate_the_lowest_is_taken_that_can_be_told(count: int, rate: float) -> None:
+    calibrated = conformal([index / 1000 for index in range(count)])
+    assert calibrated.default_rate == default_rate(count) == rate
+    told = [each for each in RATES if calibrated.threshold(each) is not None]
+    assert told[:1] == ([rate] if told else [])
+
+
+@given(st.integers(1, 10**6))
+def test_the_minimum_rate_can_be_told_and_is_hardly_larger_than_it_must_be(count: int) -> None:
+    least = minimum_rate(count)
+    assert can_tell(count, least)
+    assert 1 <= least * (count + 1) < 1.1
+    assert 0 < least < 1
+
+
+@given(st.integers(1, 300), st.floats(0.001, 0.999))
+def test_a_rate_can_be_told_where_it_has_a_threshold(count: int, rate: float) -> None:
+    calibrated = conformal([0.5] * count)
+    told = can_tell(count, rate)
+    assert (calibrated.threshold(rate) is not None) == (calibrated.reason(rate) is None) == told
+
+
+def test_the_reason_for_no_verdict_names_the_rate_that_gives_one() -> None:
+    reason = conformal([0.5] * 31).reason(0.01)
+    advice = "set false_positive_rate to 0.032 or more"
+    assert reason == f"31 calibration images tell rates from 0.032 on: {advice}"
 
 
 def test_the_false_positive_rate_on_unseen_normal_scores_is_the_rate_asked() -> None:

@@ -6,9 +6,13 @@ from service.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift, Stability
 from service.manifest import Calibration, ErrorMapScale
 
 
-def drift(calibrated: np.ndarray) -> Drift:
+def of(calibrated: np.ndarray) -> Calibration:
     scores = tuple(sorted(calibrated.astype(np.float32).tolist()))
-    return Drift(ConformalScores(Calibration(method="any", scores=scores, error_map=ErrorMapScale(low=0, high=1))))
+    return Calibration(method="any", scores=scores, error_map=ErrorMapScale(low=0, high=1))
+
+
+def drift(calibrated: np.ndarray) -> Drift:
+    return Drift(ConformalScores(of(calibrated)))
 
 
 def normal(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
@@ -33,6 +37,16 @@ def test_each_request_counts_at_its_own_rate() -> None:
     followed = drift(np.arange(99))
     followed.add(np.array([97.5], np.float32), 0.01)
     followed.add(np.array([97.5], np.float32), 0.02)
+    assert followed.figures().anomalous == 1
+
+
+def test_images_without_a_verdict_are_not_counted_as_anomalous() -> None:
+    followed = drift(np.arange(3))
+    followed.add(np.array([9.0, 0.0], np.float32), 0.2)
+    assert ConformalScores(of(np.arange(3))).threshold(0.2) is None
+    figures = followed.figures()
+    assert (figures.images, figures.anomalous) == (2, 0)
+    followed.add(np.array([9.0], np.float32), 0.25)
     assert followed.figures().anomalous == 1
 
 

@@ -215,6 +215,64 @@ def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(
     assert np.abs(decoded.pixels.astype(int) - expected).mean() < 2
 
 
+def colourful(share: float, levels: int) -> Image.Image:
+    """Grey noise, of which a share is reddish by some levels."""
+    noise = np.random.default_rng(0).integers(0, 200, (200, 250, 1)).repeat(3, axis=2)
+    noise[: round(200 * share), :, 0] += levels
+    return Image.fromarray(noise.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "lost"),
+    [
+        (colourful(1, 50), "PNG", True),
+        (colourful(0.1, 50), "PNG", True),
+        (colourful(1, 50), "JPEG", True),
+        (colourful(1, 50).convert("CMYK"), "JPEG", True),
+        (colourful(1, 50).convert("RGBA"), "PNG", True),
+        (colourful(1, 50).convert("P"), "GIF", True),
+        (colourful(0, 0), "PNG", False),
+        (colourful(0, 0), "JPEG", False),
+        (colourful(1, 15), "JPEG", False),
+        (colourful(0.005, 50), "PNG", False),
+        (colourful(0, 0).convert("L"), "PNG", False),
+        (colourful(0, 0).convert("L"), "GIF", False),
+        (colourful(0, 0).convert("P"), "PNG", False),
+        (colourful(0, 0).convert("LA"), "PNG", False),
+        (Image.new("RGBA", (6, 4), (200, 0, 0, 0)), "PNG", False),
+        (Image.fromarray(np.full((4, 6), 30_000, np.uint16)), "PNG", False),
+    ],
+)
+def test_an_image_in_colour_loses_it_to_a_grey_model_only(
+    image: Image.Image,
+    kind: str,
+    lost: bool,
+) -> None:
+    data = encoded(image, kind)
+    assert imaging.decode(data, GREY, ANY).lost_colour == lost
+    assert not imaging.decode(data, RGB, ANY).lost_colour
+
+
+def test_the_original_is_turned_and_composed_at_its_own_size() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    lying = Image.new("RGBA", (4, 6), (200, 0, 0, 255))
+    lying.putpixel((0, 0), (0, 0, 0, 0))
+    data = encoded(lying, exif=exif)
+    pixels = imaging.decode_original(data, ANY)
+    assert pixels.shape[:2] == imaging.decode(data, RGB, ANY).original_size == (4, 6)
+    assert pixels[0, 5].tolist() == [255, 255, 255]
+    assert pixels[3, 0].tolist() == [200, 0, 0]
+
+
+def test_the_original_of_a_large_jpeg_is_not_reduced() -> None:
+    large = Image.effect_noise((400, 300), 50)
+    data = encoded(large, "JPEG")
+    assert imaging.decode_original(data, ANY).shape == (300, 400, 3)
+    with pytest.raises(ImageTooLarge):
+        imaging.decode_original(data, 1000)
+
+
 def test_only_a_small_image_is_decoded_as_one() -> None:
     data = encoded(gradient())
     pixels = Image.open(io.BytesIO(data)).size[0] * Image.open(io.BytesIO(data)).size[1]
