@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from service.anomaly import RATES
 from service.api.dependencies import Services
 from service.api.protocol import Protocol
 from service.app import assemble, build_engine, build_services, create_api, create_app
@@ -72,11 +73,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a heatmap of each image to this folder")
     score.add_argument(
+        "--overlays",
+        type=Path,
+        metavar="DIR",
+        help="write each image to this folder with its heatmap blended over it, as PNG; "
+        "with --url, each image is sent twice if there are --heatmaps too",
+    )
+    score.add_argument(
         "--false-positive-rate",
         type=_rate,
-        default=0.01,
         metavar="RATE",
-        help="the share of normal images that may be called anomalous (%(default)s)",
+        help="the share of normal images that may be called anomalous "
+        f"(the lowest of {', '.join(map(str, RATES))} that the calibration can tell)",
     )
     score.add_argument(
         "--url", metavar="URL", help="ask the service that runs there, with the key in AE_API_KEY if it wants one"
@@ -160,10 +168,17 @@ class Server(uvicorn.Server):
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
     from service.bulk import command  # what it needs would make a server start later
+    from service.bulk.run import Folders
 
     logging.configure(settings.log_format, "warning")
-    rate: float = options.false_positive_rate
-    wanted = command.Wanted(options.paths, options.list, options.model, options.output, options.heatmaps, rate)
+    wanted = command.Wanted(
+        sources=options.paths,
+        listed=options.list,
+        model=options.model,
+        output=options.output,
+        folders=Folders(options.heatmaps, options.overlays),
+        false_positive_rate=options.false_positive_rate,
+    )
     wanted.check()
     try:
         if options.url:

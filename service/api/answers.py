@@ -11,20 +11,21 @@ import orjson
 from starlette.responses import Response
 
 from service import imaging
-from service.anomaly import in_colour
 from service.api.bodies import JSON, NPY
 from service.api.negotiation import PNG
 from service.errors import InvalidParameter
 from service.imaging import Pixels
 from service.inference.session import Array
 from service.manifest import InputSpec
-from service.operations import Classified, Localised
+from service.operations import Classified, Scored
 from service.registry import LoadedModel
 
 
-def as_json(model: LoadedModel, **fields: Any) -> Response:
+def as_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
     """A JSON answer that says which model and version gave it; arrays become lists."""
     body = {"model": model.manifest.name, "version": model.manifest.version, **fields}
+    if warnings:
+        body["warnings"] = warnings
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
 
 
@@ -79,9 +80,12 @@ def classified(found: Classified) -> list[dict[str, Any]]:
     ]
 
 
-def localised(found: Localised) -> dict[str, Any]:
-    """The heatmap as a PNG in colour, and the boxes of its bright areas."""
-    return {
-        "heatmap": base64_png(in_colour(found.heatmap)),
-        "regions": [asdict(region) for region in found.regions],
-    }
+def scored(found: Scored) -> list[dict[str, Any]]:
+    """For each image its verdict or the reason for none; heatmap and regions if asked for."""
+    reason = {"reason": found.reason} if found.reason else {}
+    results = [verdict._asdict() | reason for verdict in found.verdicts]
+    for result, located in zip(results, found.localised or [], strict=False):
+        picture = located.overlay or located.heatmap or b""
+        result["heatmap"] = base64.b64encode(picture).decode("ascii")
+        result["regions"] = [asdict(region) for region in located.regions]
+    return results

@@ -46,7 +46,7 @@ def _routes(prefix: str, operations: Sequence[Operation[Any]]) -> APIRouter:
             f"{prefix}/{operation.name}",
             _endpoint(prefix, operation),
             methods=["POST"],
-            responses=gives(operation.answer, *operation.offered[1:]),
+            responses=gives(operation.answer, *operation.offered[1:], headers=operation.headers),
             openapi_extra=operation.body,
         )
     return router

@@ -1,8 +1,8 @@
 """An operation of a model, declared once: it is served by `dispatch` and documented by `openapi`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -32,7 +32,10 @@ class Call(NamedTuple):
         return await bodies.read_images(self.request, self.services.body_limits)
 
     async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
-        """Make the answer, off the event loop where it holds many pixels of PNG; the time counts as encoding."""
+        """Make the answer, off the event loop if it holds many pixels, or bytes, of PNG.
+
+        The time counts as encoding.
+        """
         with self.timings.measure("encode"):
             return make() if pixels <= FEW_PIXELS else await asyncio.to_thread(make)
 
@@ -47,3 +50,4 @@ class Operation(Generic[Options]):
     offered: tuple[str, ...]  # media types of the answer, the default first
     answer: type[BaseModel]  # in JSON
     body: dict[str, Any]  # as OpenAPI says it
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the answer, with a description

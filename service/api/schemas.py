@@ -4,11 +4,13 @@ Answers are written by `service.api.answers`; these types describe them and are 
 """
 
 import base64
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.anomaly import RATES
 from service.api.bodies import IMAGE_TYPES, JSON, MULTIPART, NPY
 from service.manifest import InputSpec, Record, TrainingData
 from service.operations import MAX_SEED
@@ -16,6 +18,10 @@ from service.operations import MAX_SEED
 EXAMPLE_IMAGE = base64.b64encode(resources.files("service.api").joinpath("example.png").read_bytes()).decode("ascii")
 EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 4
 OTHER_LATENT = [-number for number in EXAMPLE_LATENT]
+
+
+ENCODER = "SHA-256 of the encoder. Vectors of different digests are never comparable."
+_RATES = ", ".join(map(str, RATES))
 
 
 class NoOptions(Record):
@@ -32,10 +38,18 @@ class SizeOptions(Record):
 
 
 class ScoreOptions(Record):
-    false_positive_rate: float = Field(
-        0.01, gt=0, lt=1, description="The share of normal images that may be called anomalous."
+    false_positive_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="The share of normal images that may be called anomalous. "
+        f"Without it, the lowest of {_RATES} that the calibration can tell.",
     )
-    heatmap: bool = Field(False, description="Show where the image is strange.")
+    heatmap: bool | Literal["overlay"] = Field(
+        False,
+        description="`true` adds `heatmap` and `regions` to the results; "
+        "with `overlay` the heatmap is blended over the image, and the regions are outlined.",
+    )
 
 
 class InterpolationOptions(Record):
@@ -56,11 +70,17 @@ class Answer(BaseModel):
 
     model: str
     version: int
+    warnings: list[str] | None = Field(
+        None,
+        description="Sentences about images that hardly suit the model, such as those in colour "
+        "where it takes grey ones; absent where there are none.",
+    )
 
 
 class EncodeAnswer(Answer):
     latents: list[list[float]] | list[str] = Field(description="With `encoding=base64` little-endian float32.")
     log_variances: list[list[float]] | list[str] | None = Field(None, description="With `variance=true`.")
+    encoder: str = Field(description=ENCODER)
 
 
 class ImagesAnswer(Answer):
@@ -94,15 +114,24 @@ class Score(BaseModel):
 
     score: float
     p_value: float
-    threshold: float | None = Field(description="null where the calibration is too small for the rate.")
-    is_anomaly: bool | None
-    heatmap: str | None = Field(None, description="PNG in base64, of the input's size; with `heatmap=true`.")
-    regions: list[RegionBody] | None = Field(None, description="In pixels of the input; with `heatmap=true`.")
+    threshold: float | None = Field(
+        description="The lowest anomalous score; null where the calibration cannot tell the rate."
+    )
+    is_anomaly: bool | None = Field(description="null where there is no threshold.")
+    reason: str | None = Field(None, description="Why there is no verdict; absent if there is one.")
+    heatmap: str | None = Field(
+        None, description="PNG in base64, of the input's size; with `heatmap=true` or `overlay`."
+    )
+    regions: list[RegionBody] | None = Field(
+        None, description="In pixels of the input; with `heatmap=true` or `overlay`."
+    )
 
 
 class ScoreAnswer(Answer):
     results: list[Score]
-    false_positive_rate: float
+    false_positive_rate: float = Field(
+        description=f"As asked, else the lowest of {_RATES} that the calibration can tell."
+    )
     method: str
 
 
@@ -138,6 +167,8 @@ class Card(BaseModel):
     classes: list[str] = Field(description="That `classify` tells apart.")
     training_data: TrainingData
     sha256: dict[str, str]
+    encoder: str | None = Field(description="SHA-256 of the encoder; null without one.")
+    weak: str | None = Field(None, description="Why a detector with weak trials was published.")
     execution_provider: str
 
 
@@ -225,6 +256,12 @@ INTERPOLATE_BODY = {
 }
 
 
-def gives(model: type[BaseModel], *others: str) -> dict[int | str, dict[str, Any]]:
+def gives(
+    model: type[BaseModel], *others: str, headers: Mapping[str, str] | None = None
+) -> dict[int | str, dict[str, Any]]:
     """The answer of an operation: JSON, and what else can be accepted."""
-    return {200: {"model": model, "content": dict.fromkeys(others, _BINARY)}}
+    answer: dict[str, Any] = {"model": model, "content": dict.fromkeys(others, _BINARY)}
+    if headers:
+        text = {"schema": {"type": "string"}}
+        answer["headers"] = {name: {"description": said, **text} for name, said in headers.items()}
+    return {200: answer}

@@ -25,7 +25,22 @@ class Row(NamedTuple):
     threshold: float | None = None
     is_anomaly: bool | None = None
     heatmap: str | None = None
+    overlay: str | None = None
     error: str | None = None
+
+
+# Of the table, in the order of Row; paths are bytes.
+COLUMNS = {
+    "position": "INTEGER",
+    "path": "BLOB PRIMARY KEY",
+    "score": "REAL",
+    "p_value": "REAL",
+    "threshold": "REAL",
+    "is_anomaly": "INTEGER",
+    "heatmap": "BLOB",
+    "overlay": "BLOB",
+    "error": "TEXT",
+}
 
 
 class Journal:
@@ -83,22 +98,19 @@ class Journal:
 
         Raises JournalError where they cannot be written, as on a full disk.
         """
-        kept = [(at, os.fsencode(row.path), *row[1:5], _key(row.heatmap), row.error) for at, row in rows]
+        kept = [(at, *_as_bytes(row)) for at, row in rows]
+        marks = ",".join("?" * len(COLUMNS))
         try:
             self._rows.execute("BEGIN")
             with self._rows:
-                self._rows.executemany("INSERT OR IGNORE INTO rows VALUES (?,?,?,?,?,?,?,?)", kept)
+                self._rows.executemany(f"INSERT OR IGNORE INTO rows VALUES ({marks})", kept)
         except sqlite3.Error as error:
             raise JournalError(f"{self._path} cannot be written: {error}") from None
 
     def rows(self) -> Iterator[Row]:
         """All rows in the order of the files."""
-        for _, path, score, p_value, threshold, is_anomaly, heatmap, error in self._rows.execute(
-            "SELECT * FROM rows ORDER BY position, path"
-        ):
-            verdict = None if is_anomaly is None else bool(is_anomaly)
-            place = None if heatmap is None else os.fsdecode(heatmap)
-            yield Row(os.fsdecode(path), score, p_value, threshold, verdict, place, error)
+        for _, *values in self._rows.execute("SELECT * FROM rows ORDER BY position, path"):
+            yield _as_text(Row(*values))
 
     def remove(self) -> None:
         """Close it and leave nothing of it."""
@@ -113,8 +125,9 @@ class Journal:
         self._rows.execute("BEGIN EXCLUSIVE")
         with self._rows:
             self._rows.execute("CREATE TABLE IF NOT EXISTS run (text TEXT NOT NULL)")
-            columns = "score REAL, p_value REAL, threshold REAL, is_anomaly INTEGER, heatmap BLOB, error TEXT"
-            self._rows.execute(f"CREATE TABLE IF NOT EXISTS rows (position INTEGER, path BLOB PRIMARY KEY, {columns})")
+            columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+            self._rows.execute(f"CREATE TABLE IF NOT EXISTS rows ({columns})")
+            self._check_columns()
             earlier = self._rows.execute("SELECT text FROM run").fetchone()
             if earlier is None:
                 self._rows.execute("INSERT INTO run VALUES (?)", [run])
@@ -125,6 +138,14 @@ class Journal:
                     f"{self._path} is of an unfinished run with another {others}: "
                     "give the same command again, remove the file, or choose another output"
                 )
+
+    def _check_columns(self) -> None:
+        found = [name for _, name, *_ in self._rows.execute("PRAGMA table_info(rows)")]
+        if found != [*COLUMNS]:
+            raise JournalError(
+                f"{self._path} is of an unfinished run of another version of this program: "
+                "finish it with that version, remove the file, or choose another output"
+            )
 
 
 def earlier(path: Path) -> dict[str, object]:
@@ -142,5 +163,19 @@ def _opened(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
 
 
-def _key(path: str | None) -> bytes | None:
-    return None if path is None else os.fsencode(path)
+def _as_bytes(row: Row) -> tuple[object, ...]:
+    """A row as it is stored: paths of any bytes stay apart."""
+    key = {"path": os.fsencode(row.path)}
+    places = {name: getattr(row, name) for name in ("heatmap", "overlay")}
+    keys = {name: place and os.fsencode(place) for name, place in places.items()}
+    return tuple((row._asdict() | key | keys).values())
+
+
+def _as_text(row: Row) -> Row:
+    """A row that was stored, as it was given."""
+    return row._replace(
+        path=os.fsdecode(row.path),
+        is_anomaly=None if row.is_anomaly is None else bool(row.is_anomaly),
+        heatmap=row.heatmap and os.fsdecode(row.heatmap),
+        overlay=row.overlay and os.fsdecode(row.overlay),
+    )

@@ -47,7 +47,11 @@ def write(rows: Iterable[Row], path: Path) -> None:
 
 
 def _as_text(row: Row) -> Row:
-    return row._replace(path=label(row.path), heatmap=None if row.heatmap is None else label(row.heatmap))
+    return row._replace(
+        path=label(row.path),
+        heatmap=row.heatmap and label(row.heatmap),
+        overlay=row.overlay and label(row.overlay),
+    )
 
 
 def _csv(rows: Iterable[Row], path: Path) -> None:

@@ -5,7 +5,7 @@ import base64
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx2
@@ -13,6 +13,7 @@ import httpx2
 from service.anomaly import Verdict
 from service.bulk.scorers import Faulty, Found, TooMuch
 from service.errors import BulkError, InvalidParameter
+from service.operations import Pictures, check_supported
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,28 @@ def connected(url: str, key: str | None) -> httpx2.AsyncClient:
         raise InvalidParameter(f"{url!r} is no address: {error}") from None
 
 
-async def newest(client: httpx2.AsyncClient, model: str, patience: float = PATIENCE) -> str:
-    """The newest version of a model. Raises RemoteError where the service does not have it."""
-    answer = await _asked(client, "GET", _path(model), patience)
+class Card(NamedTuple):
+    """The version of a model, and the number of images it was calibrated on."""
+
+    version: str
+    calibration_images: int
+
+
+async def card(client: httpx2.AsyncClient, model: str, version: str | None) -> Card:
+    """The card of a model's version, or of its newest.
+
+    Raises RemoteError if the service does not have it, OperationNotSupported if it cannot score.
+    """
+    path = _path(model) if version is None else f"{_path(model)}/versions/{version}"
+    answer = await _asked(client, "GET", path, PATIENCE)
     if answer.status_code != 200:
         raise RemoteError(_said(answer))
-    return str(answer.json()["version"])
+    try:
+        document = answer.json()
+        check_supported(model, "anomaly-score", document["capabilities"])
+        return Card(str(document["version"]), int(document["calibration"]["images"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_answer(answer, error) from None
 
 
 class Remote:
@@ -54,31 +71,53 @@ class Remote:
         client: httpx2.AsyncClient,
         model: str,
         version: str,
-        false_positive_rate: float,
+        rate: float,
+        pictures: Pictures,
         *,
-        heatmaps: bool,
         patience: float = PATIENCE,
     ) -> None:
-        self._client, self._patience, self._heatmaps = client, patience, heatmaps
+        self._client, self._patience, self._pictures = client, patience, pictures
         self._path = f"{_path(model)}/versions/{version}/anomaly-score"
-        self._query = {"false_positive_rate": str(false_positive_rate), "heatmap": str(heatmaps).lower()}
+        self._rate = str(rate)
 
     async def score(self, images: Sequence[bytes]) -> list[Found]:
+        """As `Scorer.score`; one request for each picture, because a response holds one."""
+        found: list[Found] = []
+        if self._pictures.heatmap or not self._pictures.overlay:
+            found = await self._score(images, str(self._pictures.heatmap).lower())
+        if not self._pictures.overlay:
+            return found
+        drawn = await self._score(images, "overlay")
+        if not found:
+            return [each._replace(heatmap=None, overlay=each.heatmap) for each in drawn]
+        pairs = zip(found, drawn, strict=True)
+        return [each._replace(overlay=other.heatmap) for each, other in pairs]
+
+    async def _score(self, images: Sequence[bytes], heatmap: str) -> list[Found]:
+        """Ask with a value of the parameter `heatmap`; its picture stands in `Found.heatmap`."""
+        query = {"false_positive_rate": self._rate, "heatmap": heatmap}
         files = [("images", (str(index), image)) for index, image in enumerate(images)]
-        answer = await _asked(self._client, "POST", self._path, self._patience, params=self._query, files=files)
+        body = {"params": query, "files": files}
+        answer = await _asked(self._client, "POST", self._path, self._patience, **body)
         try:
             if answer.status_code != 200:
                 raise _refusal(answer, len(images))
-            found = [self._found(result) for result in answer.json()["results"]]
+            found = [_found(result, heatmap != "false") for result in answer.json()["results"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise RemoteError(f"{answer.request.url} answers what is no answer of this service: {error!r}") from None
+            raise _no_answer(answer, error) from None
         if len(found) != len(images):
             raise RemoteError(f"{answer.request.url} answers {len(found)} results for {len(images)} images")
         return found
 
-    def _found(self, result: dict[str, Any]) -> Found:
-        verdict = Verdict(result["score"], result["p_value"], result["threshold"], result["is_anomaly"])
-        return Found(verdict, base64.b64decode(result["heatmap"]) if self._heatmaps else None)
+
+def _found(result: dict[str, Any], pictured: bool) -> Found:
+    verdict = Verdict(result["score"], result["p_value"], result["threshold"], result["is_anomaly"])
+    return Found(verdict, base64.b64decode(result["heatmap"]) if pictured else None)
+
+
+def _no_answer(answer: httpx2.Response, error: Exception) -> RemoteError:
+    url = answer.request.url
+    return RemoteError(f"{url} answers what is no answer of this service: {error!r}")
 
 
 async def _asked(

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 CHUNK = 64  # images of a chunk at the most
 CHUNK_BYTES = 8 * 2**20  # from which on a chunk is not made longer
 LARGEST = 128 * 2**20  # bytes of a file, beyond which it is not read
-OUTSIDE = "_outside"  # the folder of heatmaps of files that are not below the working directory
+OUTSIDE = "_outside"  # the folder of pictures of files that are not below the working directory
 
 
 class File(NamedTuple):
@@ -30,8 +30,15 @@ class File(NamedTuple):
     path: Path
 
 
+class Folders(NamedTuple):
+    """The folders that heatmaps and overlays are written to; None if there are to be none."""
+
+    heatmap: Path | None = None
+    overlay: Path | None = None
+
+
 class Bulk:
-    """Scores files into a journal, `at_once` chunks at a time; heatmaps go to a folder if there is one.
+    """Scores files into a journal, `at_once` chunks at a time; pictures go to the folders.
 
     `tell` hears how many rows each chunk brought.
     """
@@ -41,11 +48,11 @@ class Bulk:
         scorer: Scorer,
         journal: Journal,
         at_once: int,
-        heatmaps: Path | None,
+        folders: Folders,
         tell: Callable[[int], object],
     ) -> None:
         self._scorer, self._journal, self._at_once = scorer, journal, at_once
-        self._heatmaps, self._tell = heatmaps, tell
+        self._folders, self._tell = folders, tell
         self._most = CHUNK  # images that the scorer is asked of at a time; fewer where that was too much
 
     async def run(self, files: Iterator[Path]) -> None:
@@ -103,17 +110,22 @@ class Bulk:
         if isinstance(outcome, str):
             return Row(str(path), error=outcome)
         row = Row(str(path), *outcome.verdict)
-        if not self._heatmaps or not outcome.heatmap:
-            return row
-        heatmap = _beside(path, self._heatmaps)
-        try:
-            heatmap.parent.mkdir(parents=True, exist_ok=True)
-            heatmap.write_bytes(outcome.heatmap)
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return row._replace(error=f"the heatmap cannot be written: {error.strerror}")
-            raise OutputError(f"the heatmap {heatmap} cannot be written: {error.strerror}") from None
-        return row._replace(heatmap=str(heatmap))
+        for picture, folder in self._folders._asdict().items():
+            if folder and (data := getattr(outcome, picture)):
+                row = _pictured(row, picture, _beside(path, folder), data)
+        return row
+
+
+def _pictured(row: Row, picture: str, place: Path, data: bytes) -> Row:
+    """The row with a picture, which is written; or with the error if it can have no name."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return row._replace(error=f"the {picture} cannot be written: {error.strerror}")
+        raise OutputError(f"the {picture} {place} cannot be written: {error.strerror}") from None
+    return Row(**(row._asdict() | {picture: str(place)}))
 
 
 def _chunks(paths: Iterator[Path]) -> Iterator[list[File]]:
@@ -144,7 +156,10 @@ def _read(path: Path) -> bytes | str:
 
 
 def _beside(path: Path, folder: Path) -> Path:
-    """Where the heatmap of a file goes: below the folder as the file is below the working directory, or the root."""
+    """The place of a file's picture: below the folder as the file is below the working directory.
+
+    A file elsewhere is placed by its path from the root.
+    """
     place = Path(os.path.abspath(path))  # noqa: PTH100 - which would follow links, or leave `..` in it
     here = Path.cwd()
     inside = place.is_relative_to(here)

@@ -1,21 +1,20 @@
 """Who scores: what the runner asks of it, and a model of this process."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from service import anomaly, imaging
 from service.anomaly import Verdict
 from service.errors import ImageTooLarge, InvalidItems, TooManyImages
-from service.operations import EncodedImages, Operations, Timings
+from service.operations import EncodedImages, Operations, Pictures, Timings
 from service.registry import LoadedModel
 
 
 class Found(NamedTuple):
-    """The verdict on an image, and its heatmap as a PNG if that was asked for."""
+    """The verdict on an image, and its heatmap and overlay as PNG, each if it was asked for."""
 
     verdict: Verdict
     heatmap: bytes | None
+    overlay: bytes | None = None
 
 
 class Faulty(Exception):
@@ -42,24 +41,27 @@ class Local:
     """A model of this process."""
 
     def __init__(
-        self, operations: Operations, model: LoadedModel, false_positive_rate: float, *, heatmaps: bool
+        self,
+        operations: Operations,
+        model: LoadedModel,
+        rate: float,
+        pictures: Pictures,
     ) -> None:
         self._operations, self._model = operations, model
-        self._rate, self._heatmaps = false_positive_rate, heatmaps
+        self._rate, self._pictures = rate, pictures
 
     async def score(self, images: Sequence[bytes]) -> list[Found]:
-        given = EncodedImages(images)
         try:
-            scored = await self._operations.score(self._model, given, Timings(), self._rate, self._heatmaps)
+            scored = await self._operations.score(
+                self._model, EncodedImages(images), Timings(), self._rate, self._pictures
+            )
         except InvalidItems as error:
             raise Faulty({index: str(fault) for index, fault in error.errors}) from None
         except (ImageTooLarge, TooManyImages) as error:
             raise TooMuch(str(error)) from None
         if scored.localised is None:
             return [Found(verdict, None) for verdict in scored.verdicts]
-        return await asyncio.to_thread(
-            lambda: [
-                Found(verdict, imaging.encode_png(anomaly.in_colour(located.heatmap)))
-                for verdict, located in zip(scored.verdicts, scored.localised or (), strict=True)
-            ]
-        )
+        return [
+            Found(verdict, located.heatmap, located.overlay)
+            for verdict, located in zip(scored.verdicts, scored.localised, strict=True)
+        ]

@@ -20,12 +20,13 @@ def check(sources: Sequence[str]) -> None:
             raise InvalidParameter(f"{source} {what}")
 
 
-def files(sources: Sequence[str], omit: Path | None = None) -> Iterator[Path]:
+def files(sources: Sequence[str], omit: Sequence[Path] = ()) -> Iterator[Path]:
     """The files that are named, those that match, and the images below folders, each folder in the order of its names.
 
-    In folders hidden files are passed over, what has no suffix of an image, and all that is in the folder to `omit`. A
-    folder that cannot be listed is given itself.
+    In folders hidden files are skipped, files without an image suffix, and all that is in the
+    folders to `omit`. A folder that cannot be listed is given itself.
     """
+    omitted = [folder.absolute() for folder in omit]
     for source in sources:
         if os.path.isdir(source):  # noqa: PTH112 - which, unlike pathlib's, raises nothing
             found = _below(source)
@@ -34,7 +35,7 @@ def files(sources: Sequence[str], omit: Path | None = None) -> Iterator[Path]:
             continue
         else:
             found = _matches(source)
-        yield from (path for path in found if omit is None or not path.absolute().is_relative_to(omit.absolute()))
+        yield from (path for path in found if not _is_below(path.absolute(), omitted))
 
 
 def listed(lines: Iterable[bytes]) -> Iterator[Path]:
@@ -59,6 +60,10 @@ def size(path: Path) -> int:
 def label(path: str) -> str:
     """The path as text that every output can hold: what is not UTF-8 in it is escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _matches(pattern: str) -> Iterator[Path]:

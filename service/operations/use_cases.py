@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from service import cores, imaging
-from service.anomaly import Region, heat, regions
+from service import cores, imaging, overlay
+from service.anomaly import Region, heat, in_colour, regions
 from service.errors import (
     DeadlineExceeded,
     ImageTooLarge,
@@ -18,7 +18,6 @@ from service.errors import (
     InvalidLatents,
     InvalidParameter,
     ItemError,
-    OperationNotSupported,
 )
 from service.imaging import DecodedImage, Pixels
 from service.inference.batcher import Work
@@ -28,6 +27,7 @@ from service.latents import interpolate
 from service.manifest import RESULTS, Capability, GraphName, InputSpec
 from service.operations.values import (
     MAX_SEED,
+    NO_PICTURES,
     Classified,
     Denoised,
     Drawn,
@@ -38,16 +38,19 @@ from service.operations.values import (
     Latents,
     Limits,
     Localised,
+    Pictures,
     Reconstructed,
     Scored,
     Timings,
     check_count,
+    check_supported,
     each,
 )
 from service.registry import LoadedModel
 
 SMALL = 128 * 128  # pixels, and bytes, of an image that is decoded sooner than a thread would have begun
 SMALL_BYTES = 16 * 1024
+NAMED = 3  # images that a warning names, at the most
 
 
 class Operations:
@@ -65,8 +68,9 @@ class Operations:
         if variance and not model.gives("encoder", "log_variances"):
             raise InvalidParameter(f"{model.manifest.name} is not variational: it has no variance to give")
         outputs = [*RESULTS["encode"], "log_variances"] if variance else RESULTS["encode"]
-        _, found = await self._chain(model, "encode", given, outputs, timings)
-        return Encoded(found["latents"], found.get("log_variances"))
+        images, found = await self._chain(model, "encode", given, outputs, timings)
+        warnings = _warnings(model, images)
+        return Encoded(found["latents"], found.get("log_variances"), warnings)
 
     async def decode(self, model: LoadedModel, latents: Latents, timings: Timings) -> Pixels:
         """Latents, float32 (n, latent_dim), to images, uint8 (n, height, width, channels). Raises InvalidItems."""
@@ -80,19 +84,23 @@ class Operations:
         """Encode and decode. `original_size` says that the images will be given back at the size of their inputs."""
         outputs = RESULTS["reconstruct"]
         images, found = await self._chain(model, "reconstruct", given, outputs, timings, original_size)
-        return Reconstructed(found["reconstructions"], found["errors"], images.original_sizes)
+        warnings = _warnings(model, images)
+        sizes = images.original_sizes
+        return Reconstructed(found["reconstructions"], found["errors"], sizes, warnings)
 
     async def denoise(
         self, model: LoadedModel, given: EncodedImages, timings: Timings, original_size: bool = False
     ) -> Denoised:
         """Encode and decode noisy images. `original_size` as in `reconstruct`."""
         images, found = await self._chain(model, "denoise", given, RESULTS["denoise"], timings, original_size)
-        return Denoised(found["reconstructions"], images.original_sizes)
+        warnings = _warnings(model, images)
+        return Denoised(found["reconstructions"], images.original_sizes, warnings)
 
     async def classify(self, model: LoadedModel, given: EncodedImages, timings: Timings) -> Classified:
         """The probability of each class that the model tells apart."""
-        _, found = await self._chain(model, "classify", given, RESULTS["classify"], timings)
-        return Classified(found["probabilities"], model.manifest.classes)
+        images, found = await self._chain(model, "classify", given, RESULTS["classify"], timings)
+        classes = model.manifest.classes
+        return Classified(found["probabilities"], classes, _warnings(model, images))
 
     async def sample(
         self, model: LoadedModel, count: int, seed: int | None, temperature: float, timings: Timings
@@ -106,22 +114,40 @@ class Operations:
         return Drawn(await self._decode(model, latents, timings), latents), seed
 
     async def score(
-        self, model: LoadedModel, given: EncodedImages, timings: Timings, false_positive_rate: float, localise: bool
+        self,
+        model: LoadedModel,
+        given: EncodedImages,
+        timings: Timings,
+        false_positive_rate: float | None = None,
+        pictures: Pictures = NO_PICTURES,
     ) -> Scored:
-        """Anomaly scores with their p-values and verdicts, and where the images are strange if asked for."""
+        """Anomaly scores with p-values and verdicts, and pictures of the anomalies if asked for.
+
+        Without a rate, the lowest of `anomaly.RATES` is taken that the calibration can tell.
+        """
+        _check_supported(model, "anomaly-score")
+        localise = any(pictures)
         outputs = model.results("anomaly-score")
         outputs = (*outputs, "error_maps") if localise else outputs
         images, found = await self._chain(model, "anomaly-score", given, outputs, timings, original_size=localise)
-        assert model.conformal is not None  # the manifest promises a calibration with the capability
-        assert model.drift is not None
-        model.drift.add(found["scores"], false_positive_rate, found.get("latent_distances"))
-        method = model.conformal.method
-        verdicts = model.conformal.verdicts(found["scores"], false_positive_rate)
-        if not localise:
-            return Scored(verdicts, method, None)
-        with timings.measure("encode"):
-            located = await asyncio.to_thread(_localise, model, found["error_maps"], images.original_sizes)
-        return Scored(verdicts, method, located)
+        conformal, drift = model.conformal, model.drift
+        assert conformal is not None  # the manifest promises a calibration with the capability
+        assert drift is not None
+        asked = false_positive_rate
+        rate = conformal.default_rate if asked is None else asked
+        drift.add(found["scores"], rate, found.get("latent_distances"))
+        located = None
+        if localise:
+            maps = found["error_maps"]
+            located = await self._localise(model, given, images, maps, pictures, timings)
+        return Scored(
+            verdicts=conformal.verdicts(found["scores"], rate),
+            false_positive_rate=rate,
+            method=conformal.method,
+            reason=conformal.reason(rate),
+            localised=located,
+            warnings=_warnings(model, images),
+        )
 
     async def interpolate(
         self,
@@ -165,6 +191,40 @@ class Operations:
             if original_size:
                 self._check_output(images.original_sizes)
             return images, await self._run(model, graphs, {"images": images.pixels}, outputs, timings)
+
+    async def _localise(
+        self,
+        model: LoadedModel,
+        given: EncodedImages,
+        images: Images,
+        maps: Floats,
+        pictures: Pictures,
+        timings: Timings,
+    ) -> list[Localised]:
+        """The regions and pictures of each image, from its error map."""
+
+        def localise(index: int) -> Localised:
+            if pictures.overlay and time.monotonic() > self._deadline(timings):
+                done = f"{index} of {len(maps)} overlays were drawn"
+                raise DeadlineExceeded(f"the request's time was up after {done}")
+            size = images.original_sizes[index]
+            scale, found = _heat(model, maps[index], size)
+            heatmap = imaging.encode_png(in_colour(scale)) if pictures.heatmap else None
+            if not pictures.overlay:
+                return Localised(found, heatmap, None)
+            if isinstance(given.images, np.ndarray):
+                image = images.pixels[index]
+            else:
+                most = self._limits.max_image_pixels
+                image = imaging.decode_original(given.images[index], most)
+            drawn = overlay.draw(image, scale, found)
+            return Localised(found, heatmap, imaging.encode_png(drawn))
+
+        # Overlays decode again, of which no more than there are cores may run at once.
+        pool = self._decoders if pictures.overlay else None
+        with timings.measure("encode"):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(pool, each, len(maps), localise)
 
     def _check_output(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Raise ImageTooLarge where images of these sizes are more than one answer may hold.
@@ -219,9 +279,11 @@ class Operations:
             return Images(pixels, [(spec.height, spec.width)] * len(pixels))
         with timings.measure("decode"):
             decoded = self._decode_small(given.images, spec) or await self._decode_many(given.images, spec, timings)
+        lost_colour = [index for index, image in enumerate(decoded) if image.lost_colour]
         if len(decoded) == 1:
-            return Images(decoded[0].pixels[None], [decoded[0].original_size])
-        return Images(np.stack([image.pixels for image in decoded]), [image.original_size for image in decoded])
+            return Images(decoded[0].pixels[None], [decoded[0].original_size], lost_colour)
+        sizes = [image.original_size for image in decoded]
+        return Images(np.stack([image.pixels for image in decoded]), sizes, lost_colour)
 
     def _decode_small(self, encoded: Sequence[bytes], spec: InputSpec) -> list[DecodedImage] | None:
         """Decode a single small image at once, for which a thread would take longer to begin; None for others."""
@@ -263,24 +325,34 @@ def _shape(vector: Array) -> str:
 
 
 def _check_supported(model: LoadedModel, capability: Capability) -> None:
-    manifest = model.manifest
-    if capability not in manifest.capabilities:
-        raise OperationNotSupported(
-            f"{manifest.name} was not trained to {capability}; it can: {', '.join(manifest.capabilities)}"
-        )
+    check_supported(model.manifest.name, capability, model.manifest.capabilities)
 
 
-def _localise(model: LoadedModel, maps: Floats, sizes: Sequence[tuple[int, int]]) -> list[Localised]:
+def _warnings(model: LoadedModel, images: Images) -> list[str]:
+    """Sentences about images that hardly suit the model."""
+    indices = images.lost_colour
+    if not indices:
+        return []
+    named = [str(index) for index in indices[:NAMED]]
+    if len(indices) > NAMED:
+        named.append(f"{len(indices) - NAMED} more")
+    many = f"images {', '.join(named[:-1])} and {named[-1]} are in colour"
+    are, their = (many, "their") if len(indices) > 1 else (f"image {named[0]} is in colour", "its")
+    return [f"{are}, but {model.manifest.name} takes grey images: {their} colours were discarded"]
+
+
+def _heat(
+    model: LoadedModel,
+    error_map: Floats,
+    size: tuple[int, int],
+) -> tuple[Pixels, list[Region]]:
+    """The brightness of each pixel, and the regions, both at the input's own size."""
     calibration, spec = model.manifest.calibration, model.manifest.input
     assert calibration is not None  # the manifest promises a calibration with the capability
     scale = calibration.error_map
-    return [
-        Localised(
-            imaging.resize(heat(error_map, scale), size, spec),
-            [_enlarge(region, size, (spec.height, spec.width)) for region in regions(error_map, scale)],
-        )
-        for error_map, size in zip(maps, sizes, strict=True)
-    ]
+    found = regions(error_map, scale)
+    own = [_enlarge(region, size, (spec.height, spec.width)) for region in found]
+    return imaging.resize(heat(error_map, scale), size, spec), own
 
 
 def _enlarge(region: Region, size: tuple[int, int], model_size: tuple[int, int]) -> Region:

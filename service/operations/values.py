@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.anomaly import Region, Verdict
-from service.errors import InvalidItems, ItemError, TooManyImages
+from service.errors import InvalidItems, ItemError, OperationNotSupported, TooManyImages
 from service.imaging import Pixels
 from service.inference.session import Array
+from service.manifest import Capability
 
 Floats = npt.NDArray[np.float32]
 Latents = Sequence[Array] | Array  # float32, to be checked: (n, latent_dim)
@@ -75,10 +76,14 @@ class EncodedImages:
 
 
 class Images(NamedTuple):
-    """Images at the model's size, uint8 (n, height, width, channels), and the size that each came in."""
+    """Images at the model's size, uint8 (n, height, width, channels), and their original sizes.
+
+    `lost_colour` holds the indices of images in colour that a model of grey images was sent.
+    """
 
     pixels: Pixels
     original_sizes: Sequence[tuple[int, int]]
+    lost_colour: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Encoded:
 
     latents: Floats
     log_variances: Floats | None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -96,12 +102,14 @@ class Reconstructed:
     images: Pixels
     errors: Floats
     original_sizes: Sequence[tuple[int, int]]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Denoised:
     images: Pixels
     original_sizes: Sequence[tuple[int, int]]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Classified:
 
     probabilities: Floats
     classes: tuple[str, ...]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -120,21 +129,45 @@ class Drawn:
     latents: Floats
 
 
+class Pictures(NamedTuple):
+    """Pictures of anomalies that are asked for, each at the input's own size."""
+
+    heatmap: bool = False
+    overlay: bool = False
+
+
+NO_PICTURES = Pictures()
+
+
 @dataclass(frozen=True)
 class Localised:
-    """Where an image is strange: brightness uint8 (height, width) and boxes, both at the input's own size."""
+    """The anomalous regions of an image in pixels of the input, and pictures of them, as PNG."""
 
-    heatmap: Pixels
     regions: list[Region]
+    heatmap: bytes | None
+    overlay: bytes | None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Verdicts, what the score is, and where each image is strange if that was asked for."""
+    """Verdicts at a false positive rate, and the regions of each image if they were asked for.
+
+    `reason` says why the rate allows no verdict.
+    """
 
     verdicts: list[Verdict]
+    false_positive_rate: float
     method: str
+    reason: str | None
     localised: list[Localised] | None
+    warnings: Sequence[str] = ()
+
+
+def check_supported(name: str, capability: Capability, capabilities: Sequence[str]) -> None:
+    """Raise OperationNotSupported if it is not among the capabilities of the named model."""
+    if capability not in capabilities:
+        can = ", ".join(capabilities)
+        raise OperationNotSupported(f"{name} was not trained to {capability}; it can: {can}")
 
 
 def check_count(count: int, most: int) -> None:

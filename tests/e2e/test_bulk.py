@@ -42,7 +42,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._answer({"version": 1})
+        calibration = {"images": 99}
+        self._answer({"version": 1, "capabilities": ["anomaly-score"], "calibration": calibration})
 
     def do_POST(self) -> None:
         count = self.rfile.read(int(self.headers["Content-Length"])).count(b'name="images"')

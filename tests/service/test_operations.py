@@ -1,14 +1,16 @@
 import asyncio
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.errors import InvalidItems, InvalidParameter, OperationNotSupported, TooManyImages
 from service.inference.engine import OnnxEngine
 from service.inference.executor import DeviceExecutor
-from service.operations import EncodedImages, Limits, Operations, Timings
+from service.operations import EncodedImages, Limits, Operations, Pictures, Timings
 from service.registry import LoadedModel, ModelRegistry
 from service.repository import ModelRepository
 from tests.bundles import LATENT_DIM
@@ -78,10 +80,12 @@ def test_regions_and_heatmap_are_in_pixels_of_the_input(operations: Operations, 
     image = np.zeros((8, 18), np.uint8)  # twice as high and three times as wide as the model's input
     image[6:8, 15:18] = 255  # the model's last pixel
     given = EncodedImages([encode_png(image)])
-    scored = asyncio.run(operations.score(tiny, given, Timings(), 0.01, localise=True))
+    scored = asyncio.run(operations.score(tiny, given, Timings(), 0.01, Pictures(heatmap=True)))
     assert scored.localised is not None
     (found,) = scored.localised
-    assert found.heatmap.shape == (8, 18)
+    assert found.heatmap is not None
+    assert Image.open(io.BytesIO(found.heatmap)).size == (18, 8)
+    assert found.overlay is None
     (region,) = found.regions
     assert (region.x, region.y, region.width, region.height) == (15, 6, 3, 2)
 

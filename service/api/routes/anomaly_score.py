@@ -5,23 +5,36 @@ from service.api import answers, schemas
 from service.api.bodies import NPY
 from service.api.negotiation import VECTORS
 from service.api.operation import Call, Operation
+from service.operations import NO_PICTURES, Pictures
 
 
 async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
-    """Score how strange images are, with p-values against normal images."""
+    """Score how anomalous images are, with p-values against normal images."""
     given = await call.read_images()
-    rate, localise = options.false_positive_rate, options.heatmap and call.kind != NPY
-    scored = await call.services.operations.score(call.model, given, call.timings, rate, localise)
+    scored = await call.services.operations.score(
+        call.model, given, call.timings, options.false_positive_rate, _pictures(call, options)
+    )
 
     def make() -> Response:
         if call.kind == NPY:
-            return answers.as_npy(np.array([verdict.score for verdict in scored.verdicts], dtype=np.float32))
-        results = [verdict._asdict() for verdict in scored.verdicts]
-        for result, found in zip(results, scored.localised or [], strict=False):
-            result |= answers.localised(found)
-        return answers.as_json(call.model, results=results, false_positive_rate=rate, method=scored.method)
+            scores = [verdict.score for verdict in scored.verdicts]
+            return answers.as_npy(np.array(scores, dtype=np.float32))
+        return answers.as_json(
+            call.model,
+            scored.warnings,
+            results=answers.scored(scored),
+            false_positive_rate=scored.false_positive_rate,
+            method=scored.method,
+        )
 
-    return await call.render(make, sum(found.heatmap.size for found in scored.localised or []))
+    pictures = [each.overlay or each.heatmap or b"" for each in scored.localised or []]
+    return await call.render(make, sum(map(len, pictures)))
+
+
+def _pictures(call: Call, options: schemas.ScoreOptions) -> Pictures:
+    if call.kind == NPY:
+        return NO_PICTURES
+    return Pictures(heatmap=options.heatmap is True, overlay=options.heatmap == "overlay")
 
 
 OPERATION = Operation(

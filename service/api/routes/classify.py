@@ -14,7 +14,7 @@ async def classify(call: Call, _: schemas.NoOptions) -> Response:
     def make() -> Response:
         if call.kind == NPY:
             return answers.as_npy(found.probabilities)
-        return answers.as_json(call.model, results=answers.classified(found))
+        return answers.as_json(call.model, found.warnings, results=answers.classified(found))
 
     return await call.render(make)
 

@@ -12,7 +12,7 @@ async def denoise(call: Call, options: schemas.SizeOptions) -> Response:
 
     def make() -> Response:
         images = answers.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
-        return answers.images(call.kind, call.model, images)
+        return answers.images(call.kind, call.model, images, warnings=found.warnings)
 
     return await call.render(make, answers.pixels(original, found.images, found.original_sizes))
 

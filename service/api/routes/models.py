@@ -47,6 +47,8 @@ def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
         classes=list(manifest.classes),
         training_data=manifest.training_data,
         sha256=dict(manifest.files),
+        encoder=manifest.encoder,
+        weak=manifest.selection.weak if manifest.selection else None,
         execution_provider=model.provider,
     )
 

@@ -12,7 +12,8 @@ async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
 
     def make() -> Response:
         images = answers.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
-        return answers.images(call.kind, call.model, images, errors=found.errors)
+        fields = {"errors": found.errors, "warnings": found.warnings}
+        return answers.images(call.kind, call.model, images, **fields)
 
     return await call.render(make, answers.pixels(original, found.images, found.original_sizes))
 

@@ -191,6 +191,8 @@ def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
         ("reconstruct", image, schemas.ReconstructAnswer),
         ("denoise", image, schemas.ImagesAnswer),
         ("anomaly-score?heatmap=true", image, schemas.ScoreAnswer),
+        ("anomaly-score?heatmap=overlay", image, schemas.ScoreAnswer),
+        ("anomaly-score?false_positive_rate=0.001", image, schemas.ScoreAnswer),
         ("sample", {"count": 2}, schemas.SampleAnswer),
         ("decode", {"latents": [[0] * 8]}, schemas.ImagesAnswer),
         ("interpolate", {"images": image["images"] * 2}, schemas.InterpolateAnswer),
@@ -204,6 +206,21 @@ def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str
     for said in TABLE.values():
         assert f"`{said.code}`" in responses[str(said.status)]["description"]
     assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}
+
+
+def test_the_openapi_document_describes_options_and_encoder(document: dict[str, Any]) -> None:
+    encode = document["paths"]["/v1/models/{model}/encode"]["post"]
+    assert "never comparable" in encode["description"]
+    header = encode["responses"]["200"]["headers"]["X-Encoder"]
+    assert "never comparable" in header["description"]
+    fields = document["components"]["schemas"]["EncodeAnswer"]["properties"]
+    assert "never comparable" in fields["encoder"]["description"]
+    score = document["paths"]["/v1/models/{model}/anomaly-score"]["post"]
+    options = {each["name"]: each for each in score["parameters"]}
+    assert {"type": "boolean"} in options["heatmap"]["schema"]["anyOf"]
+    assert "overlay" in [each.get("const") for each in options["heatmap"]["schema"]["anyOf"]]
+    assert not options["false_positive_rate"]["required"]
+    assert "default" not in options["false_positive_rate"]["schema"]
 
 
 def test_every_domain_error_has_a_status() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service.manifest import sha256_of
 from tests.bundles import CLASSES, LATENT_DIM
 
 TINY = "/v1/models/tiny"
@@ -91,7 +93,7 @@ def test_images_come_back_from_every_body_type(client: TestClient, operation: st
 @pytest.mark.parametrize("body", bodies(PIXELS))
 def test_anomaly_score_reads_every_body_type(client: TestClient, body: str) -> None:
     answer = client.post(f"{TINY}/anomaly-score", **bodies(PIXELS)[body]).json()
-    assert answer["false_positive_rate"] == 0.01
+    assert answer["false_positive_rate"] == 0.01  # the lowest that 99 calibration images tell
     assert answer["method"] == "mean squared error of the reconstruction"
     for result in answer["results"]:
         assert set(result) == {"score", "p_value", "threshold", "is_anomaly"}
@@ -189,6 +191,44 @@ def test_heatmap_and_regions_have_the_inputs_size(client: TestClient) -> None:
     assert region == {"x": 10, "y": 6, "width": 2, "height": 2}
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (4, 6), (33, 50)])
+def test_an_overlay_colours_the_anomalies_of_the_image(
+    client: TestClient,
+    height: int,
+    width: int,
+) -> None:
+    image = np.full((height, width, 3), (60, 60, 70), np.uint8)
+    image[-height // 4 :, -width // 6 :] = 255
+    body: dict[str, Any] = {"content": png(image), "headers": {"Content-Type": "image/png"}}
+    (result,) = client.post(f"{TINY}/anomaly-score?heatmap=overlay", **body).json()["results"]
+    (plain,) = client.post(f"{TINY}/anomaly-score?heatmap=true", **body).json()["results"]
+    assert result["regions"] == plain["regions"] != []
+    overlay, heatmap = image_of(result["heatmap"]), image_of(plain["heatmap"])
+    assert overlay.shape == heatmap.shape == (height, width, 3)
+    assert not np.array_equal(overlay, heatmap)
+
+
+def test_an_overlay_of_an_image_without_anomalies_is_the_image(client: TestClient) -> None:
+    image = np.zeros((8, 12, 3), np.uint8)
+    image[:2, :, 2] = 200  # which the model, in grey, gives back
+    body: dict[str, Any] = {"content": png(image), "headers": {"Content-Type": "image/png"}}
+    (result,) = client.post(f"{TINY}/anomaly-score?heatmap=overlay", **body).json()["results"]
+    np.testing.assert_array_equal(image_of(result["heatmap"]), image)
+
+
+def test_an_overlay_of_an_array_is_at_the_models_size(client: TestClient) -> None:
+    answer = client.post(f"{TINY}/anomaly-score?heatmap=overlay", **bodies(PIXELS)["npy"]).json()
+    assert [image_of(result["heatmap"]).shape for result in answer["results"]] == [(4, 6, 3)] * 2
+
+
+def test_a_heatmap_is_true_false_or_an_overlay(client: TestClient) -> None:
+    answer = client.post(f"{TINY}/anomaly-score?heatmap=blue", **bodies(PIXELS)["image"])
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert "heatmap" in answer.json()["detail"]
+    plain = client.post(f"{TINY}/anomaly-score?heatmap=false", **bodies(PIXELS)["image"]).json()
+    assert set(plain["results"][0]) == {"score", "p_value", "threshold", "is_anomaly"}
+
+
 def test_the_rate_moves_the_threshold(client: TestClient) -> None:
     at = {
         rate: client.post(f"{TINY}/anomaly-score?false_positive_rate={rate}", **bodies(PIXELS)["image"]).json()
@@ -264,9 +304,50 @@ def test_the_card_tells_all_about_a_model(client: TestClient) -> None:
     assert client.get(f"{TINY}/versions/1").json()["version"] == 1
     fields = (
         "name version versions description architecture capabilities input latent_dim metrics calibration "
-        "classes training_data sha256 execution_provider"
+        "classes training_data sha256 encoder weak execution_provider"
     )
     assert set(card) == set(fields.split())
+
+
+def test_the_card_names_the_encoder(client: TestClient, models: Path) -> None:
+    file = models / "tiny" / "2" / "encoder.onnx"
+    assert client.get(TINY).json()["encoder"] == sha256_of(file)
+
+
+def test_every_encode_answer_names_the_encoder(client: TestClient) -> None:
+    encoder = client.get(TINY).json()["encoder"]
+    for path in ("encode", "encode?encoding=base64"):
+        answer = client.post(f"{TINY}/{path}", **bodies(PIXELS)["npy"])
+        assert answer.json()["encoder"] == answer.headers["x-encoder"] == encoder
+    answer = client.post(f"{TINY}/encode", content=npy(PIXELS), headers=NPY_BOTH_WAYS)
+    assert answer.headers["x-encoder"] == encoder
+    other = client.post("/v1/models/tiny-vae/encode", **bodies(PIXELS)["npy"])
+    assert other.headers["x-encoder"] != encoder
+
+
+def in_colour(*colours: tuple[int, int, int]) -> dict[str, Any]:
+    files = [np.full((4, 6, 3), colour, np.uint8) for colour in colours]
+    return {"files": [("images", ("a.png", png(image))) for image in files]}
+
+
+GREY, RED = (90, 90, 90), (200, 30, 30)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    ["encode", "reconstruct", "denoise", "classify", "anomaly-score"],
+)
+def test_a_grey_model_warns_of_images_in_colour(client: TestClient, operation: str) -> None:
+    path = f"{TINY}/{operation}"
+    assert "warnings" not in client.post(path, **in_colour(GREY, GREY)).json()
+    assert "warnings" not in client.post(path, **bodies(PIXELS)["npy"]).json()
+    one = client.post(path, **in_colour(GREY, RED)).json()
+    lost = "but tiny takes grey images: {} colours were discarded"
+    assert one["warnings"] == [f"image 1 is in colour, {lost.format('its')}"]
+    two = client.post(path, **in_colour(RED, GREY, RED)).json()
+    assert two["warnings"] == [f"images 0 and 2 are in colour, {lost.format('their')}"]
+    many = client.post(path, **in_colour(*[RED] * 7)).json()
+    assert many["warnings"] == [f"images 0, 1, 2 and 4 more are in colour, {lost.format('their')}"]
 
 
 def test_the_list_holds_the_card_of_each_model_that_is_ready(client: TestClient) -> None:

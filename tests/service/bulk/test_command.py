@@ -18,10 +18,11 @@ from starlette.testclient import TestClient
 
 from service import cli
 from service.app import build_services, create_app
-from service.bulk import remote
+from service.bulk import journal, remote
 from service.settings import Settings
+from tests.bundles import write_bundle
 
-HEADER = ["path", "score", "p_value", "threshold", "is_anomaly", "heatmap", "error"]
+HEADER = ["path", "score", "p_value", "threshold", "is_anomaly", "heatmap", "overlay", "error"]
 
 
 @pytest.fixture
@@ -46,9 +47,32 @@ def score(models: Path, photos: Path, tmp_path: Path) -> Callable[..., int]:
 
 
 @pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """`tiny` with 31 calibration scores, and `embedder`, which can do no more than encode."""
+    directory = tmp_path / "few"
+    write_bundle(directory, "tiny", calibration_size=31)
+    write_bundle(directory, "embedder", graphs=("encoder",))
+    return directory
+
+
+@pytest.fixture
+def remote_few(few: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Has the command talk to an application with these models, without a key."""
+    for _ in serving(few, monkeypatch, {}):
+        yield
+
+
+@pytest.fixture
 def service(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[httpx2.Request]]:
     """Has the command talk to an application in this process; gives the requests that it made."""
-    settings = Settings(models=models, device="cpu", max_images=4, max_queued_images=64, api_keys={"secret": ("*",)})
+    yield from serving(models, monkeypatch, {"secret": ("*",)})
+
+
+def serving(
+    models: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, tuple[str, ...]]
+) -> Iterator[list[httpx2.Request]]:
+    limits: dict[str, Any] = {"max_images": 4, "max_queued_images": 64}
+    settings = Settings(models=models, device="cpu", api_keys=keys, **limits)
     services = build_services(settings)
     app = create_app(services)
     asked: list[httpx2.Request] = []
@@ -122,10 +146,14 @@ def test_a_service_gives_the_same_table_and_is_sent_no_more_than_it_takes(
     score: Callable[..., int], service: list[httpx2.Request], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AE_API_KEY", "secret")
-    heat = ("--heatmaps", str(tmp_path / "heat"))
-    assert score("--url", "http://service", *heat) == 0
-    assert score(*heat, output="local.csv") == 0
+    folders = ("--heatmaps", str(tmp_path / "heat"), "--overlays", str(tmp_path / "over"))
+    assert score("--url", "http://service", *folders) == 0
+    pictures = [*(tmp_path / "heat").rglob("*.png"), *(tmp_path / "over").rglob("*.png")]
+    written = {path: path.read_bytes() for path in pictures}
+    assert len(written) == 2 * 7
+    assert score(*folders, output="local.csv") == 0
     assert table(tmp_path / "scores.csv") == table(tmp_path / "local.csv")
+    assert written == {path: path.read_bytes() for path in written}
     assert {request.url.path for request in service} == {
         "/v1/models/tiny",
         "/v1/models/tiny/versions/2/anomaly-score",
@@ -149,6 +177,121 @@ def test_heatmaps_have_the_size_of_their_images(score: Callable[..., int], photo
         name: np.asarray(Image.open(io.BytesIO(Path(path).read_bytes()))).shape for name, path in rows.items() if path
     }
     assert shapes == {**{f"{index}.png": (4, 6, 3) for index in range(7)}, "large.png": (40, 60, 3)}
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("where", [(), ("--url", "http://service")])
+def test_overlays_show_the_image_where_it_is_normal(
+    score: Callable[..., int],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("AE_API_KEY", "secret")
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[:10, :40] = 90  # which the model gives back
+    pixels[30:, 50:] = 255
+    Image.fromarray(pixels).save(photos / "large.png")
+    assert score("--overlays", str(tmp_path / "over"), *where) == 0
+    rows = {Path(row["path"]).name: row for row in table(tmp_path / "scores.csv")}
+    assert rows["damaged.png"]["overlay"] == ""
+    assert {row["heatmap"] for row in rows.values()} == {""}
+    overlay = np.asarray(Image.open(rows["large.png"]["overlay"]))
+    assert overlay.shape == (40, 60, 3)
+    assert overlay[5, 5].tolist() == [90] * 3
+    red, _, blue = overlay[35, 55].tolist()
+    assert red > blue + 50
+
+
+@pytest.mark.usefixtures("remote_few")
+@pytest.mark.parametrize("where", [(), ("--url", "http://service")])
+def test_without_a_rate_the_lowest_is_taken_that_the_calibration_can_tell(
+    score: Callable[..., int],
+    few: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    where: tuple[str, ...],
+) -> None:
+    assert score("--models", str(few), *where) == 0
+    rows = [row for row in table(tmp_path / "scores.csv") if not row["error"]]
+    assert {row["is_anomaly"] for row in rows} == {"true", "false"}
+    assert "false positive rate 0.05" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("remote_few")
+@pytest.mark.parametrize("where", [(), ("--url", "http://service")])
+def test_a_rate_that_is_too_low_ends_without_verdicts_and_names_the_minimum(
+    score: Callable[..., int],
+    few: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    where: tuple[str, ...],
+) -> None:
+    assert score("--models", str(few), "--false-positive-rate", "0.01", *where) == 0
+    assert {row["is_anomaly"] for row in table(tmp_path / "scores.csv")} == {""}
+    said = capsys.readouterr().out
+    assert ", no verdict: the minimum false_positive_rate is 0.032, 1 that cannot be" in said
+    assert "0 anomalous" not in said
+    least = ("--models", str(few), "--false-positive-rate", "0.032", *where)
+    assert score(*least, output="again.csv") == 0
+    assert "anomalous" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_holds_the_rate_that_it_took(
+    score: Callable[..., int],
+    few: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = ("--models", str(few), "--overlays", str(tmp_path / "over"))
+    with monkeypatch.context() as patched:
+        patched.setattr("service.bulk.outputs.write", interrupted)
+        assert score(*options) == 130
+    assert journal.earlier(tmp_path / "scores.csv.partial")["false-positive-rate"] == 0.05
+    write_bundle(few, "tiny", 2)  # whose default would be 0.01
+    assert score(*options, "--false-positive-rate", "0.1") == 1
+    assert "with another false-positive-rate" in capsys.readouterr().err
+    assert score(*options[:2]) == 1
+    assert "overlays" in capsys.readouterr().err
+    (photos / "8.png").write_bytes((photos / "3.png").read_bytes())
+    assert score(*options) == 0
+    rows = [row for row in table(tmp_path / "scores.csv") if not row["error"]]
+    assert len(rows) == 8
+    assert len({row["threshold"] for row in rows}) == 1
+    assert all(Path(row["overlay"]).is_file() for row in rows)
+
+
+def test_what_an_earlier_version_left_ends_in_a_clear_error(
+    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sqlite3.connect(tmp_path / "scores.csv.partial") as rows:
+        rows.execute("CREATE TABLE run (text TEXT NOT NULL)")
+        rows.execute("CREATE TABLE rows (position INTEGER, path BLOB, score REAL, error TEXT)")
+        rows.execute("INSERT INTO run VALUES ('{}')")
+    rows.close()
+    assert score() == 1
+    assert "of an unfinished run of another version of this program" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("remote_few")
+@pytest.mark.parametrize("where", [(), ("--url", "http://service")])
+def test_a_model_that_cannot_score_says_what_it_can(
+    score: Callable[..., int],
+    few: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    where: tuple[str, ...],
+) -> None:
+    assert score("--models", str(few), "--model", "embedder", *where) == 1
+    said = capsys.readouterr().err
+    assert "error: embedder was not trained to anomaly-score; it can: encode\n" in said
+    assert not [*tmp_path.glob("scores*")]
 
 
 def test_a_list_is_read_from_a_file_and_from_standard_input(
@@ -175,8 +318,7 @@ def test_what_an_interrupted_run_left_is_finished(
     with monkeypatch.context() as patched:
         patched.setattr("service.bulk.outputs.write", interrupted)
         assert score(output="scores.jsonl") == 130
-    journal = tmp_path / "scores.jsonl.partial"
-    with sqlite3.connect(journal) as rows:
+    with sqlite3.connect(tmp_path / "scores.jsonl.partial") as rows:
         # So that it shows who wrote it.
         rows.execute("UPDATE rows SET score = 7 WHERE path = ?", [os.fsencode(photos / "3.png")])
     rows.close()
@@ -240,6 +382,8 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
         ({"output": "scores.txt"}, "the output ends in one of .csv, .jsonl, .parquet"),
         ({"options": ("--list", "/gone")}, "there is no list /gone that can be read"),
         ({"options": ("--heatmaps", "/dev/null")}, "/dev/null is no folder for heatmaps"),
+        ({"options": ("--overlays", "/dev/null")}, "/dev/null is no folder for overlays"),
+        ({"options": ("--overlays", "/tmp", "--heatmaps", "/tmp/.")}, "are both /tmp"),
         ({"options": ("--model", "gone")}, "there is no model 'gone'"),
         ({"options": ("--model", "tiny-vae")}, "tiny-vae was not trained to anomaly-score"),
     ],

@@ -1,4 +1,6 @@
+import json
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from service.bulk.journal import earlier as journal_of
 RUN = {"model": "tiny", "version": "1"}
 GOOD = Row("a.png", 0.5, 0.25, 0.75, False, "heat/a.png.png")
 STRANGE = Row("b.png", 0.9, 0.01, 0.75, True)
+OVERLAID = Row("e.png", 0.9, 0.01, 0.75, True, None, "over/e.png.png")
 UNSURE = Row("c.png", 0.1, 1.0, None, None)
 BAD = Row("d.png", error="no image")
 
@@ -16,10 +19,10 @@ BAD = Row("d.png", error="no image")
 def test_rows_are_read_back_in_the_order_of_the_files(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(3, BAD), (2, UNSURE)])
-        journal.write([(0, GOOD), (1, STRANGE)])
-        assert [*journal.rows()] == [GOOD, STRANGE, UNSURE, BAD]
-        assert journal.count() == 4
-        assert journal.found() == (1, 1)
+        journal.write([(0, GOOD), (1, STRANGE), (4, OVERLAID)])
+        assert [*journal.rows()] == [GOOD, STRANGE, UNSURE, BAD, OVERLAID]
+        assert journal.count() == 5
+        assert journal.found() == (2, 1)
         assert journal.done(["a.png", "x.png"]) == {"a.png"}
 
 
@@ -52,6 +55,18 @@ def test_what_another_run_left_is_refused_and_kept(tmp_path: Path) -> None:
     assert journal_of(tmp_path / "journal") == RUN
     with Journal(tmp_path / "journal", RUN) as journal:
         assert journal.count() == 1
+
+
+def test_a_journal_of_an_earlier_version_is_refused_with_the_fix(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "journal") as rows:
+        rows.execute("CREATE TABLE run (text TEXT NOT NULL)")
+        verdict = "score REAL, p_value REAL, threshold REAL, is_anomaly INTEGER"
+        columns = f"position INTEGER, path BLOB PRIMARY KEY, {verdict}, heatmap BLOB, error TEXT"
+        rows.execute(f"CREATE TABLE rows ({columns})")
+        rows.execute("INSERT INTO run VALUES (?)", [json.dumps(RUN, sort_keys=True)])
+    rows.close()
+    with pytest.raises(JournalError, match="of another version of this program: finish it with"):
+        Journal(tmp_path / "journal", RUN)
 
 
 def test_two_runs_never_write_the_same_journal(tmp_path: Path) -> None:

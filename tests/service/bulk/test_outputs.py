@@ -13,7 +13,7 @@ from service.errors import InvalidParameter
 ROWS = [
     Row('a, "b".png', 1.0, 0.25, 0.75, True, "heat/a.png.png"),
     Row("ü.png", 0.0, 1.0, None, None),
-    Row("d.png", 0.5, 0.5, 0.75, False),
+    Row("d.png", 0.5, 0.5, 0.75, False, None, "over/d.png.png"),
     Row("e.png", error="the bytes\nare not an image"),
 ]
 
@@ -21,11 +21,11 @@ ROWS = [
 def test_csv(tmp_path: Path) -> None:
     outputs.write(ROWS, tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_bytes().decode() == (
-        "path,score,p_value,threshold,is_anomaly,heatmap,error\r\n"
-        '"a, ""b"".png",1.0,0.25,0.75,true,heat/a.png.png,\r\n'
-        "ü.png,0.0,1.0,,,,\r\n"
-        "d.png,0.5,0.5,0.75,false,,\r\n"
-        'e.png,,,,,,"the bytes\nare not an image"\r\n'
+        "path,score,p_value,threshold,is_anomaly,heatmap,overlay,error\r\n"
+        '"a, ""b"".png",1.0,0.25,0.75,true,heat/a.png.png,,\r\n'
+        "ü.png,0.0,1.0,,,,,\r\n"
+        "d.png,0.5,0.5,0.75,false,,over/d.png.png,\r\n"
+        'e.png,,,,,,,"the bytes\nare not an image"\r\n'
     )
 
 
@@ -40,7 +40,7 @@ def test_a_row_of_csv_is_one_whatever_its_name(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("kind", outputs.WRITERS)
 def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, kind: str) -> None:
     name = os.fsdecode(b"a\xff.png")
-    outputs.write([Row(name, heatmap=name)], tmp_path / f"scores{kind}")
+    outputs.write([Row(name, heatmap=name, overlay=name)], tmp_path / f"scores{kind}")
     assert b"xff.png" in (tmp_path / f"scores{kind}").read_bytes()
 
 
@@ -56,7 +56,8 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs.write(ROWS, tmp_path / "scores.parquet")
     table = parquet.read_table(tmp_path / "scores.parquet")
     assert [Row(**row) for row in table.to_pylist()] == ROWS
-    assert [str(kind) for kind in table.schema.types] == ["string", *["double"] * 3, "bool", "string", "string"]
+    kinds = ["string", *["double"] * 3, "bool", *["string"] * 3]
+    assert [str(kind) for kind in table.schema.types] == kinds
 
 
 def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 
 from service.anomaly import Verdict
 from service.bulk import remote
-from service.bulk.remote import Remote, RemoteError, newest
+from service.bulk.remote import Card, Remote, RemoteError, card
 from service.bulk.scorers import Faulty, Found, TooMuch
-from service.errors import InvalidParameter
+from service.errors import InvalidParameter, OperationNotSupported
+from service.operations import NO_PICTURES, Pictures
 
 VERDICT = {"score": 0.5, "p_value": 0.25, "threshold": None, "is_anomaly": None}
 SCORES = httpx2.Response(200, json={"results": [VERDICT, VERDICT]})
@@ -35,10 +37,15 @@ class Service:
         return answer
 
 
-def score(service: Service, patience: float = 60.0) -> list[Found]:
+def score(
+    service: Service,
+    patience: float = 60.0,
+    pictures: Pictures = NO_PICTURES,
+) -> list[Found]:
     async def ask() -> list[Found]:
         async with httpx2.AsyncClient(base_url="http://service", transport=httpx2.MockTransport(service)) as client:
-            return await Remote(client, "a model", "3", 0.05, heatmaps=False, patience=patience).score([b"one", b"two"])
+            asked = Remote(client, "a model", "3", 0.05, pictures, patience=patience)
+            return await asked.score([b"one", b"two"])
 
     return asyncio.run(ask())
 
@@ -133,11 +140,64 @@ def test_what_is_no_key_is_said_at_once(key: str) -> None:
         remote.connected("http://service", key)
 
 
-def test_a_model_that_the_service_does_not_have_is_an_error() -> None:
-    async def ask(service: Service) -> str:
+def card_of(answer: httpx2.Response, version: str | None = None) -> tuple[Card, str]:
+    async def ask() -> Card:
         async with httpx2.AsyncClient(base_url="http://service", transport=httpx2.MockTransport(service)) as client:
-            return await newest(client, "m")
+            return await card(client, "m", version)
 
-    assert asyncio.run(ask(Service(httpx2.Response(200, json={"version": 7})))) == "7"
+    service = Service(answer)
+    found = asyncio.run(ask())
+    return found, service.requests[0].url.path
+
+
+def of_model(**changes: Any) -> httpx2.Response:
+    document = {"version": 7, "capabilities": ["anomaly-score"], "calibration": {"images": 31}}
+    return httpx2.Response(200, json=document | changes)
+
+
+def test_the_card_says_the_version_and_how_many_images_calibrated_it() -> None:
+    assert card_of(of_model()) == (Card("7", 31), "/v1/models/m")
+    assert card_of(of_model(), "7") == (Card("7", 31), "/v1/models/m/versions/7")
+
+
+def test_a_model_that_the_service_does_not_have_is_an_error() -> None:
     with pytest.raises(RemoteError, match="answers 404: so it is"):
-        asyncio.run(ask(Service(problem(404))))
+        card_of(problem(404))
+
+
+def test_a_model_that_cannot_score_says_what_it_can() -> None:
+    with pytest.raises(OperationNotSupported, match=r"m was not trained to .*; it can: encode"):
+        card_of(of_model(capabilities=["encode"], calibration=None))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx2.Response(200, text="<html>"), of_model(calibration=None)],
+)
+def test_what_is_no_card_ends_it(answer: httpx2.Response) -> None:
+    with pytest.raises(RemoteError, match="is no answer of this service"):
+        card_of(answer)
+
+
+def pictured(text: bytes) -> httpx2.Response:
+    result = VERDICT | {"heatmap": base64.b64encode(text).decode()}
+    return httpx2.Response(200, json={"results": [result, result]})
+
+
+@pytest.mark.parametrize(
+    ("pictures", "asked"),
+    [
+        (Pictures(), ["false"]),
+        (Pictures(heatmap=True), ["true"]),
+        (Pictures(overlay=True), ["overlay"]),
+        (Pictures(heatmap=True, overlay=True), ["true", "overlay"]),
+    ],
+)
+def test_a_request_is_made_for_each_picture(pictures: Pictures, asked: list[str]) -> None:
+    service = Service(*(pictured(value.encode()) for value in asked))
+    found = score(service, pictures=pictures)
+    verdict = Verdict(0.5, 0.25, None, None)
+    heatmap = b"true" if pictures.heatmap else None
+    overlay = b"overlay" if pictures.overlay else None
+    assert found == [Found(verdict, heatmap, overlay)] * 2
+    assert [request.url.params["heatmap"] for request in service.requests] == asked

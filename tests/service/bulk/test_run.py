@@ -10,7 +10,7 @@ from service.anomaly import Verdict
 from service.bulk import run
 from service.bulk.journal import Journal, Row
 from service.bulk.outputs import OutputError
-from service.bulk.run import CHUNK, Bulk
+from service.bulk.run import CHUNK, Bulk, Folders
 from service.bulk.scorers import Faulty, Found, TooMuch
 from service.errors import Overloaded
 
@@ -30,7 +30,9 @@ class Lengths:
         if faults := {index: "it is bad" for index, image in enumerate(images) if b"bad" in image}:
             raise Faulty(faults)
         self.scored += images
-        return [Found(Verdict(float(len(image)), 0.5, 9.0, len(image) >= 9), image) for image in images]
+        verdicts = [Verdict(float(len(image)), 0.5, 9.0, len(image) >= 9) for image in images]
+        pairs = zip(verdicts, images, strict=True)
+        return [Found(verdict, image, b"over " + image) for verdict, image in pairs]
 
 
 def write(folder: Path, count: int) -> list[Path]:
@@ -40,10 +42,18 @@ def write(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def score(paths: list[Path], journal: Path, scorer: Lengths, at_once: int = 3, heatmaps: Path | None = None) -> int:
+def score(
+    paths: list[Path],
+    journal: Path,
+    scorer: Lengths,
+    at_once: int = 3,
+    heatmaps: Path | None = None,
+    overlays: Path | None = None,
+) -> int:
     told: list[int] = []
     with Journal(journal, {}) as opened:
-        asyncio.run(Bulk(scorer, opened, at_once, heatmaps, told.append).run(iter(paths)))
+        folders = Folders(heatmaps, overlays)
+        asyncio.run(Bulk(scorer, opened, at_once, folders, told.append).run(iter(paths)))
     return sum(told)
 
 
@@ -140,6 +150,15 @@ def test_heatmaps_lie_as_their_files_do(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.read_bytes().decode() for path in expected] == [str(path) for path in paths]
 
 
+def test_overlays_lie_as_heatmaps_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(b"a")
+    score([Path("a.png")], tmp_path / "journal", Lengths(), overlays=Path("over"))
+    (row,) = rows(tmp_path / "journal")
+    assert (row.heatmap, row.overlay) == (None, "over/a.png.png")
+    assert Path("over/a.png.png").read_bytes() == b"over a"
+
+
 def test_a_heatmap_that_can_have_no_name_leaves_the_verdict(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 250 + ".png")
     path.write_bytes(b"four")
@@ -165,7 +184,8 @@ def test_files_that_do_not_come_keep_nothing_from_ending(tmp_path: Path) -> None
 
     async def end() -> None:
         with Journal(tmp_path / "journal", {}) as opened:
-            task = asyncio.create_task(Bulk(Lengths(), opened, 2, None, lambda _: None).run(files()))
+            bulk = Bulk(Lengths(), opened, 2, Folders(), lambda _: None)
+            task = asyncio.create_task(bulk.run(files()))
             await asyncio.to_thread(waits.wait)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

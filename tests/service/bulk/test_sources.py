@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def below(folder: Path, *given: str, omit: Path | None = None) -> list[str]:
+def below(folder: Path, *given: str, omit: tuple[Path, ...] = ()) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sources.files([str(folder / name) for name in given], omit)]
 
 
@@ -29,7 +29,7 @@ def test_what_is_named_is_taken_whatever_it_is(folder: Path) -> None:
 
 
 def test_what_the_program_itself_writes_is_passed_over(folder: Path) -> None:
-    assert below(folder, "", "**/*.png", omit=folder / "b") == ["a.png", "a.png"]
+    assert below(folder, "", "**/*.png", omit=(folder / "b", folder / "z")) == ["a.png", "a.png"]
 
 
 def test_a_list_names_files_in_bytes_of_any_kind() -> None:
