@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ class DecodedImage(NamedTuple):
 def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
     """Decode one image, turn it as its EXIF orientation says, and bring it to the model's mode and size.
 
-    Transparency is composed on white, 16-bit grey is scaled to 8 bits, and of an animation the first frame is taken.
+    Transparency is composed on white, 16-bit grey is scaled to 8 bits (`spec.white_16_bit` to 255), and of an animation
+    the first frame is taken.
     A JPEG that is much larger than the model is decoded at a half, a quarter or an eighth of its size, to no less than
     `REDUCING_GAP` times the model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or
     InvalidImage.
@@ -178,24 +180,27 @@ def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     if image.mode == "F":
         raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(image)).convert(mode)
+        return Image.fromarray(_to_8_bits(image, spec.white_16_bit)).convert(mode)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
     return image if image.mode == mode else image.convert(mode)
 
 
-def _to_8_bits(image: Image.Image) -> Pixels:
+def _to_8_bits(image: Image.Image, white: int) -> Pixels:
     wide = np.asarray(image)
     if wide.dtype != np.uint16 and (wide.min() < 0 or wide.max() > 65535):
         raise InvalidImage("pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel")
-    narrow: Pixels = _EIGHT_BITS_OF_SIXTEEN[wide]
+    narrow: Pixels = _eight_bits_of_sixteen(white)[wide]
     if isinstance(transparent := image.info.get("transparency"), int):
         narrow[wide == transparent] = 255
     return narrow
 
 
-_EIGHT_BITS_OF_SIXTEEN: Pixels = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+@lru_cache(maxsize=8)
+def _eight_bits_of_sixteen(white: int) -> Pixels:
+    """Table (65536,) of 8-bit values: `white` and all above become 255, and halves are rounded up."""
+    return np.minimum((np.arange(65536) * 255 + white // 2) // white, 255).astype(np.uint8)
 
 
 def is_readable(data: bytes) -> bool:

@@ -87,6 +87,9 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+WHITE_16_BIT = 65535
+
+
 class InputSpec(Record):
     """What the graphs take: uint8 images (height, width, channels), made by `service.imaging`."""
 
@@ -95,6 +98,14 @@ class InputSpec(Record):
     channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "bilinear", description="The filter with which other sizes are brought to this one."
+    )
+    # The usual value is left out of every document, because services before this entry refuse it.
+    white_16_bit: int = Field(
+        WHITE_16_BIT,
+        ge=255,
+        le=WHITE_16_BIT,
+        description="The value of 16-bit pixels that is white; sensors of 12 bits write at most 4095.",
+        exclude_if=lambda value: value == WHITE_16_BIT,
     )
 
     @property

@@ -70,6 +70,21 @@ def test_sixteen_bit_grey_is_scaled_to_eight() -> None:
     assert decoded.pixels.ravel().tolist() == [0, 0, 1, 128, 255, 100]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_twelve_bits_in_sixteen_keep_all_their_levels(kind: str) -> None:
+    wide = np.array([0, 8, 9, 2048, 4095, 65535], dtype=np.uint16).reshape(1, 6)
+    twelve = GREY.model_copy(update={"height": 1, "white_16_bit": 4095})
+    decoded = imaging.decode(encoded(Image.fromarray(wide), kind), twelve, ANY)
+    assert decoded.pixels.ravel().tolist() == [0, 0, 1, 128, 255, 255]
+
+
+def test_sixteen_bits_are_scaled_as_before_there_was_a_choice_of_white() -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    spec = InputSpec(height=256, width=256, channels=1)
+    decoded = imaging.decode(encoded(Image.fromarray(every)), spec, ANY)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], (every.astype(int) + 128) // 257)
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("L", (6, 4), level) for level in (10, 200)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

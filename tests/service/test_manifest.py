@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.manifest import MANIFEST, Calibration, ErrorMapScale, ModelManifest
+from service.manifest import MANIFEST, Calibration, ErrorMapScale, InputSpec, ModelManifest
 from tests.bundles import write_bundle
 
 
@@ -44,3 +44,16 @@ def test_calibration_scores_must_ascend() -> None:
 def test_a_heatmap_scale_must_have_an_extent() -> None:
     with pytest.raises(ValidationError, match="above low"):
         ErrorMapScale(low=1, high=1)
+
+
+def test_the_usual_white_is_left_out_because_older_services_refuse_it() -> None:
+    usual = InputSpec(height=4, width=6, channels=1)
+    twelve = InputSpec(height=4, width=6, channels=1, white_16_bit=4095)
+    assert usual.model_dump() == {"height": 4, "width": 6, "channels": 1, "resample": "bilinear"}
+    assert InputSpec.model_validate_json(twelve.model_dump_json()) == twelve
+
+
+@pytest.mark.parametrize("white", [254, 65536])
+def test_white_is_between_eight_and_sixteen_bits(white: int) -> None:
+    with pytest.raises(ValidationError, match="white_16_bit"):
+        InputSpec(height=4, width=6, channels=1, white_16_bit=white)

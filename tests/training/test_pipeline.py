@@ -61,6 +61,14 @@ def test_the_manifest_tells_how_the_bundle_came_to_be(manifest: ModelManifest) -
     assert provenance.device.startswith("CPU")
 
 
+def test_an_older_service_reads_the_manifest(published: Path) -> None:
+    """Entries that came later are left out, in the recipe too, where their value is the usual one."""
+    document = json.loads((published / MANIFEST).read_text())
+    assert "precision" not in document
+    for given in (document["input"], document["provenance"]["recipe"]["input"]):
+        assert given == {"height": 28, "width": 28, "channels": 1, "resample": "bilinear"}
+
+
 def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifest) -> None:
     card = (published / bundle.CARD).read_text()
     assert manifest.architecture in card
