@@ -12,16 +12,23 @@ from training.errors import TrainingError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, or 1 with a message where something is wrong."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
     except (TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        goes_on = "; the same command goes on from the last finished epoch" if options.run is _train else ""
-        print(f"interrupted{goes_on}", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, _Terminated) as stop:
+        print("interrupted" + ("; rerun the same command to resume" if options.run is _train else ""), file=sys.stderr)
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception so that what was begun is cleared away."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:

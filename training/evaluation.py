@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from service.anomaly import ConformalScores
 from service.manifest import Calibration
+from training import progress
 from training.calibration import RECONSTRUCT, SCORE
 from training.data import Images, Labels, Split
 from training.graphs import BATCH, Arrays, Graphs
@@ -103,20 +103,22 @@ def negative_log_likelihood(
     """In nats, estimated from `samples` of the posterior for each image: the mean (Burda et al. 2016, section 2)."""
     generator = np.random.default_rng(seed)
     estimates = []
-    for image in tqdm(images, desc=f"likelihood, {samples} samples each", unit="image"):
-        encoded = graphs.chain(["encoder"], images=image[None])
-        mean, log_variance = encoded["latents"], encoded["log_variances"]
-        noise = generator.standard_normal((samples, mean.shape[1]), dtype=np.float32)
-        latents = mean + np.exp(log_variance / 2) * noise
-        found = np.concatenate(
-            [
-                _log_likelihoods(graphs, latents[start : start + BATCH], image[None], likelihood)
-                for start in range(0, samples, BATCH)
-            ]
-        )
-        log_prior = -0.5 * np.square(latents, dtype=np.float64).sum(axis=1)  # the constants of both cancel
-        log_posterior = -0.5 * (np.square(noise, dtype=np.float64) + log_variance).sum(axis=1)
-        estimates.append(logsumexp(found + log_prior - log_posterior) - np.log(samples))
+    with progress.bar(len(images), f"likelihood, {samples} samples each", "image") as bar:
+        for image in images:
+            encoded = graphs.chain(["encoder"], images=image[None])
+            mean, log_variance = encoded["latents"], encoded["log_variances"]
+            noise = generator.standard_normal((samples, mean.shape[1]), dtype=np.float32)
+            latents = mean + np.exp(log_variance / 2) * noise
+            found = np.concatenate(
+                [
+                    _log_likelihoods(graphs, latents[start : start + BATCH], image[None], likelihood)
+                    for start in range(0, samples, BATCH)
+                ]
+            )
+            log_prior = -0.5 * np.square(latents, dtype=np.float64).sum(axis=1)  # the constants of both cancel
+            log_posterior = -0.5 * (np.square(noise, dtype=np.float64) + log_variance).sum(axis=1)
+            estimates.append(logsumexp(found + log_prior - log_posterior) - np.log(samples))
+            bar.update()
     return float(-np.mean(estimates))
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from training import guards
+from training import guards, progress
 from training.checkpoint import Checkpoints, State
 from training.data import Split, Tell
 from training.distributed import Process
@@ -63,12 +63,21 @@ def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Pro
             _restore(run, generator, state, checkpoints)
             state = None
         run.fit(history, tracker, checkpoints)
+        if history:
+            tell(_summary(history, stages[index].name))
         if run.collapse and run.stage.training.patience is None:
             tell(f"warning: {stages[index].name} ended in a collapse: {run.collapse}")
     if tracker:
         tracker.close()
     stages[-1].objective.cpu().eval()
     return history
+
+
+def _summary(history: list[Row], stage: str) -> str:
+    """A line on the rows of a finished stage."""
+    rows = [row for row in history if row["stage"] == stage]
+    seconds = sum(row["seconds"] for row in rows)
+    return f"{stage}: {len(rows)} epochs in {seconds:.0f} s, validation loss {rows[-1]['validation_loss']:.5f}"
 
 
 def be_deterministic() -> None:
@@ -172,13 +181,12 @@ class Run:
     def fit(self, history: list[Row], tracker: Tracker | None, checkpoints: Checkpoints) -> None:
         """Train the epochs that are left, then give the objective its averaged, or its best, weights."""
         options, steps = self.stage.training, self.steps_per_epoch
-        bar: tqdm[NoReturn]
-        with tqdm(
-            total=steps * options.epochs,
+        with progress.bar(
+            steps * options.epochs,
+            self.stage.name,
+            "step",
             initial=self.epoch * steps,
-            desc=self.stage.name,
-            unit="step",
-            disable=not self.process.first,
+            shown=self.process.first,
         ) as bar:
             while self.epoch < options.epochs and not self._patience_is_over():
                 row = self._train_epoch(bar)

@@ -2,11 +2,14 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from service.registry import load
 from service.repository import ModelRepository
 from tests.conftest import DATA
 from tests.idx import write_idx
-from tests.training.conftest import run, tiny
+from tests.training.conftest import SMALL, run, tiny
 from training import bundle, cli, evaluation, export, pipeline, recipe
 from training.architectures import Posterior
 from training.data import load_test, load_training
@@ -186,21 +189,69 @@ def test_two_runs_that_publish_at_once_get_two_versions(tmp_path: Path) -> None:
     assert len(list((tmp_path / "mine").iterdir())) == 2
 
 
-def test_a_killed_command_leaves_a_checkpoint_and_publishes_nothing(tmp_path: Path) -> None:
+class Terminal:
+    """A terminal of its own for stderr, which shows the progress bar."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        termios.tcsetwinsize(self.theirs, (24, 200))
+
+    def wait_for(self, text: str) -> None:
+        """Read until the text is shown. Raises OSError where it is not when all writers are gone."""
+        shown = ""
+        while text not in shown:
+            shown += os.read(self._ours, 1000).decode()
+
+    def close(self) -> None:
+        os.close(self._ours)
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
+    """A training that has come to its third epoch, and its terminal."""
     command = [sys.executable, "-m", "training", "train", "mnist-undercomplete", "--data", str(DATA)]
     command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
     for entry in ("data.calibration=50", "data.validation=20", "training.batch_size=32", "mixture_components=1"):
         command += ["--set", entry]
     command += ["--set", "training.epochs=2000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    told = iter(lambda: process.stderr.read(200), "")  # the progress bar, which names the epoch
-    assert any("epoch=3" in text for text in told)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    terminal = Terminal()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal.theirs) as process:
+        os.close(terminal.theirs)
+        terminal.wait_for("epoch=3")
+        yield process, terminal
+        process.kill()
+    terminal.close()
+
+
+def test_a_killed_command_leaves_a_checkpoint_and_publishes_nothing(
+    endless: tuple[subprocess.Popen[bytes], Terminal], tmp_path: Path
+) -> None:
+    process, _ = endless
+    process.kill()
+    process.wait()
     assert not list((tmp_path / "models").iterdir())
     (checkpoint,) = (tmp_path / "runs" / "mnist-undercomplete").glob("*/last.json")
     assert 2 <= json.loads(checkpoint.read_text())["state"]["run"]["epoch"] < 2000
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_command_says_how_to_resume(
+    endless: tuple[subprocess.Popen[bytes], Terminal], number: signal.Signals, status: int
+) -> None:
+    process, terminal = endless
+    process.send_signal(number)
+    terminal.wait_for("interrupted; rerun the same command to resume")
+    assert process.wait() == status
+
+
+def test_where_output_is_piped_there_is_a_line_for_each_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny("mnist-classifier", *SMALL["mnist-classifier"]), DATA, tmp_path, print)
+    shown = capsys.readouterr()
+    assert "%|" not in shown.err
+    for stage in ("autoencoder", "classifier"):
+        assert len(re.findall(rf"^{stage}: 2 epochs in \d+ s, validation loss \d", shown.out, re.MULTILINE)) == 1
 
 
 def test_errors_are_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
