@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from service.manifest import InputSpec
-from training import folder, idx, photographs
+from training import folder, idx, photo_folder
 from training.errors import DataError
 from training.folder import Tell as Tell
+from training.photo_folder import PhotoFolder
 from training.recipe import DataConfig
 
 Images = npt.NDArray[np.uint8]
@@ -19,7 +20,7 @@ Labels = npt.NDArray[np.int64]
 
 PARTS = ("train", "t10k")
 SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
-FEWEST_PHOTOGRAPHS = 20  # of good parts: with fewer, not even one false alarm in twenty could be asked for
+FEWEST_PHOTOGRAPHS = 20  # of normal parts: with fewer, none could be held out to test with
 FEWEST_TESTED = 2
 
 
@@ -87,6 +88,8 @@ class Given:
 
 def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
     """The images of a recipe. Raises DataError where a file is missing, damaged, or not of the recipe's size."""
+    if directory is not None:
+        folder.check_exists(directory)
     if config.dataset == "folder":
         return _load_folder(config, spec, seed, directory, tell)
     if config.dataset == "photographs":
@@ -143,42 +146,53 @@ def sample(images: Images) -> Images:
 
 
 def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
-    if directory is None or not directory.is_dir():
+    if directory is None:
         raise DataError("data.dataset is folder: --data names the directory of the images")
-    found = folder.read(directory, spec, config.unfit, tell)
-    if len(found.images) <= config.test:
-        raise DataError(f"{len(found.images)} images are too few: {config.test} are held out (data.test)")
-    every = Split(found.images, found.labels)
-    test, training = np.split(np.random.default_rng(seed).permutation(len(every)), [config.test])
-    return Dataset(every.take(training), every.take(test), found.classes, {directory.resolve().name: found.sha256})
+    found = folder.read_splits(directory, spec, config.unfit, tell)
+    training = Split(found.training.images, found.training.labels_in(found.classes))
+    if found.test:
+        test = Split(found.test.images, found.test.labels_in(found.classes))
+        if len(test) < FEWEST_TESTED:
+            home = found.test.paths[0].parent
+            raise DataError(f"{home} holds one image: take at least {FEWEST_TESTED} to test with")
+        return Dataset(training, test, found.classes, found.sha256)
+    if len(training) <= config.test:
+        raise DataError(f"{len(training)} images are too few: {config.test} are held out (data.test)")
+    held_out, fitted = np.split(np.random.default_rng(seed).permutation(len(training)), [config.test])
+    return Dataset(training.take(fitted), training.take(held_out), found.classes, found.sha256)
 
 
 def _load_photographs(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
-    if directory is None or not directory.is_dir():
+    if directory is None:
         raise DataError(
-            "data.dataset is photographs: --data names the directory of good ones, or of train/good and test"
+            "data.dataset is photographs: --data names the directory of normal ones, or of train/good and test"
         )
-    found = photographs.read(directory, spec, config.unfit, tell)
-    training, good = Split(found.training), directory / photographs.TEST / photographs.GOOD
-    if found.normal is None:
-        count = min(config.test, max(FEWEST_TESTED, len(training) // 5))
-        tell(f"there are no photographs in {good}: {count} of the {len(training)} others are held out to test with")
-        order = np.random.default_rng(seed).permutation(len(training))
-        test, training = training.take(order[:count]), training.take(order[count:])
-    else:
-        test = Split(found.normal)
-    if len(test) < FEWEST_TESTED:
-        raise DataError(f"{good} holds one photograph: take at least {FEWEST_TESTED}, or none, and some are held out")
-    if len(training) < FEWEST_PHOTOGRAPHS:
+    found = photo_folder.find(directory, spec, config.unfit, tell)
+    if (count := len(found.training)) < FEWEST_PHOTOGRAPHS:
         raise DataError(
-            f"{len(training)} photographs of good parts are too few to train on: take at least {FEWEST_PHOTOGRAPHS}"
-            f" beside those in {good}, or a fourth more"
+            f"{count} different photographs of normal parts in {directory} are too few to train on:"
+            f" take at least {FEWEST_PHOTOGRAPHS}"
         )
-    outliers = None
-    if found.strange is not None:
-        strange = Split(found.strange, found.labels)
-        outliers = Outliers("defects", strange, found.kinds, found.masks, found.masked)
-    return Dataset(training, test, (), found.sha256, outliers)
+    parted = photo_folder.hold_out(found, config.test, seed)
+    if not found.normal:
+        tell(f"{len(parted.normal)} of {count} photographs are held out to test with: {directory} has no test/good")
+    training = Split(photo_folder.decode(parted.training + parted.validation, spec, tell))
+    test = Split(photo_folder.decode(parted.normal, spec, tell))
+    return Dataset(training, test, (), parted.sha256, _defects(parted, spec, tell))
+
+
+def _defects(found: PhotoFolder, spec: InputSpec, tell: Tell) -> Outliers | None:
+    if not found.anomalous:
+        return None
+    unmarked = np.zeros(spec.shape[:2], dtype=bool)
+    masks = [photo_folder.decode_mask(path, spec.shape[:2]) if path else None for path in found.masks]
+    return Outliers(
+        "defects",
+        Split(photo_folder.decode(found.anomalous, spec, tell), found.labels),
+        found.kinds,
+        np.array([unmarked if mask is None else mask for mask in masks]),
+        np.array([mask is not None for mask in masks]),
+    )
 
 
 def _one_class(whole: Dataset, only: int) -> Dataset:

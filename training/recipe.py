@@ -35,7 +35,7 @@ class DataConfig(Config):
     dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
     calibration: PositiveInt = 5000  # training images held out for the calibration scores
     validation: int = Field(1000, ge=2)  # training images held out to watch the training
-    test: int = Field(1000, ge=2)  # images of a folder held out for the figures; the others have a test split
+    test: int = Field(1000, ge=2)  # images held out to test with, of a folder that has none in `test`
     outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
     title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
     source: str | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from service.manifest import MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
-from training import bundle, calibration, folder, half, photographs, pipeline, report
+from training import bundle, calibration, folder, half, photo_folder, pipeline, report
 from training.data import Tell
 from training.errors import DataError, RecipeError
 
@@ -73,10 +73,10 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     """
     model = bundle.newest(models, name)
     source = model.manifest
-    if (directory / photographs.TEST).is_dir():
+    if test := folder.layout(directory).test:
         raise DataError(
-            f"{directory} holds images to test with, which may be strange: name a folder of normal ones alone, "
-            f"as {directory / photographs.TEST / photographs.GOOD}"
+            f"{directory} holds images to test with, which may be anomalous: name a folder of normal ones alone, "
+            f"as {test / photo_folder.GOOD}"
         )
     normal = folder.read(directory, source.input, "convert", tell)
     count = len(normal.images)

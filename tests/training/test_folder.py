@@ -1,5 +1,8 @@
 """Folders of images of every kind that people have."""
 
+import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,11 @@ from PIL import Image
 
 from service.manifest import InputSpec
 from tests.training.conftest import tiny
-from training import folder
-from training.data import load
+from training import folder, image_file
+from training.data import Dataset, load
 from training.errors import DataError
+from training.progress import Log
+from training.recipe import Recipe
 
 GREY = InputSpec(height=8, width=12, channels=1)
 RGB = InputSpec(height=8, width=12, channels=3)
@@ -30,9 +35,9 @@ def photos(tmp_path: Path) -> Path:
     return directory
 
 
-def read(directory: Path, spec: InputSpec = RGB, unfit: str = "stop") -> tuple[folder.Folder, list[str]]:
+def read(directory: Path, spec: InputSpec = RGB, unfit: image_file.Unfit = "stop") -> tuple[folder.Folder, list[str]]:
     told: list[str] = []
-    return folder.read(directory, spec, unfit, told.append), told  # type: ignore[arg-type]
+    return folder.read(directory, spec, unfit, told.append), told
 
 
 def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> None:
@@ -41,7 +46,7 @@ def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> No
     assert found.classes == ("a", "b")
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert told == [f"{photos}: passed over what is no image by its name, files: 1"]
+    assert told == [f"{photos}: skipped 1 file(s) without an image suffix", "reading photos: 6 files"]
 
 
 def test_without_subfolders_there_are_no_classes(photos: Path) -> None:
@@ -70,7 +75,7 @@ def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -
     told: list[str] = []
     with pytest.raises(DataError, match=r"5 of 11 files are unfit; mend them, or set data\.unfit to skip or convert"):
         folder.read(photos, RGB, "stop", told.append)
-    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[1:])
+    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[2:])
     assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
     assert faults["grey.png"] == "its mode is L, and the model takes RGB"
     assert faults["clear.png"] == "its mode is RGBA, with transparency"
@@ -80,9 +85,9 @@ def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -
 def test_unfit_files_are_left_out_or_converted_as_asked(photos: Path) -> None:
     spoil(photos)
     skipped, told = read(photos, unfit="skip")
-    assert (len(skipped.images), len(told)) == (6, 1 + 5)
+    assert (len(skipped.images), len(told)) == (6, 2 + 5)
     converted, told = read(photos, unfit="convert")
-    assert (len(converted.images), len(told)) == (8, 1 + 5)
+    assert (len(converted.images), len(told)) == (8, 2 + 5)
     assert (converted.images[-1] == 7).all()
 
 
@@ -102,7 +107,7 @@ def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
         image.save(photos / name / "0.tiff")
     for spec, unfit in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
         names = ("grey", "coloured", "ink")
-        told = [line for name in names for line in read(photos / name, spec, "convert")[1]]
+        told = [line for name in names for line in read(photos / name, spec, "convert")[1] if "its mode" in line]
         assert [Path(line.partition(": ")[0]).parent.name for line in told] == unfit
 
 
@@ -117,6 +122,7 @@ def test_a_file_that_may_not_be_read_is_unfit(photos: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "read_bytes", refuse)
     found, told = read(photos, unfit="skip")
     assert len(found.images) == 5
+    assert found.paths[-1].name == "5.PNG"
     assert f"{photos}/b/4.tiff: [Errno 13] Permission denied" in told
 
 
@@ -131,9 +137,18 @@ def test_an_empty_folder_is_said_to_be_so(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_a_folder_is_split_by_the_seed(photos: Path) -> None:
+def of_folder(*overrides: str) -> Recipe:
     size = ["input.height=8", "input.width=12", "input.channels=3"]
-    recipe = tiny("mnist-undercomplete", "data.dataset=folder", "data.test=2", *size)
+    return tiny("mnist-undercomplete", "data.dataset=folder", "data.test=2", *size, *overrides)
+
+
+def load_folder(directory: Path, log: Log = lambda _: None) -> Dataset:
+    recipe = of_folder()
+    return load(recipe.data, recipe.input, 0, directory, log)
+
+
+def test_a_folder_is_split_by_the_seed(photos: Path) -> None:
+    recipe = of_folder()
     first, again = (load(recipe.data, recipe.input, 0, photos, lambda _: None) for _ in range(2))
     other = load(recipe.data, recipe.input, 3, photos, lambda _: None)
     assert (len(first.training), len(first.test)) == (4, 2)
@@ -144,3 +159,161 @@ def test_a_folder_is_split_by_the_seed(photos: Path) -> None:
         load(recipe.data.model_copy(update={"test": 6}), recipe.input, 0, photos, lambda _: None)
     with pytest.raises(DataError, match="--data names the directory of the images"):
         load(recipe.data, recipe.input, 0, None, lambda _: None)
+
+
+@pytest.fixture
+def parted(photos: Path) -> Path:
+    """The photographs in `train`, and for each a blue one in `test`, in subfolders of the same names."""
+    (photos / "train").mkdir()
+    for name in "ab":
+        (photos / name).rename(photos / "train" / name)
+        shutil.copytree(photos / "train" / name, photos / "test" / name)
+    for index, path in enumerate(sorted((photos / "test").rglob("*.*"))):
+        Image.new("RGB", (20, 10), (index, 255, 255)).save(path)
+    return photos
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "TEST")])
+def test_test_images_are_not_trained_on(parted: Path, names: tuple[str, str]) -> None:
+    for usual, name in zip(("train", "test"), names, strict=True):
+        (parted / usual).rename(parted / name)
+    dataset = load_folder(parted)
+    assert dataset.classes == ("a", "b")
+    assert (len(dataset.training), len(dataset.test)) == (6, 6)
+    assert dataset.test.images[..., 2].min() > 250
+    assert dataset.training.labels is not None
+    assert dataset.test.labels is not None
+    assert dataset.training.labels.tolist() == dataset.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert list(dataset.sha256) == [f"photos/{name}" for name in names]
+
+
+def test_test_images_may_lie_beside_those_to_train_on(photos: Path) -> None:
+    for index in range(3):
+        (photos / "test").mkdir(exist_ok=True)
+        Image.new("RGB", (20, 10), (index, 255, 255)).save(photos / "test" / f"{index}.png")
+    logged: list[str] = []
+    dataset = load_folder(photos, logged.append)
+    assert (len(dataset.training), len(dataset.test)) == (6, 3)
+    assert dataset.classes == ()
+    warning = f"there are images without a class in {photos / 'test'}: the classes of {photos} are left out"
+    assert f"warning: {warning}" in logged
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid"])
+def test_validation_images_join_those_to_train_on(parted: Path, name: str) -> None:
+    shutil.copytree(parted / "train" / "a", parted / name / "a")
+    for index, path in enumerate(sorted((parted / name / "a").iterdir())):
+        Image.new("RGB", (20, 10), (255, index, 0)).save(path)
+    logged: list[str] = []
+    dataset = load_folder(parted, logged.append)
+    assert (len(dataset.training), len(dataset.test)) == (9, 6)
+    assert dataset.training.labels is not None
+    assert dataset.training.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert f"{parted / name}: its 3 images join those to train on" in logged
+
+
+def test_valid_is_a_class_where_there_are_no_splits(photos: Path) -> None:
+    (photos / "a").rename(photos / "valid")
+    (photos / "b").rename(photos / "invalid")
+    assert load_folder(photos).classes == ("invalid", "valid")
+
+
+def test_a_class_that_is_not_trained_on_is_named(parted: Path) -> None:
+    (parted / "test" / "b").rename(parted / "test" / "c")
+    with pytest.raises(DataError, match=r"test holds c, but .*train does not: name its folders after a, b"):
+        load_folder(parted)
+
+
+def test_one_split_in_two_folders_is_refused(parted: Path) -> None:
+    for name in ("val", "validation"):
+        shutil.copytree(parted / "train", parted / name)
+    with pytest.raises(DataError, match=r"val and .*validation are one split by their names: put all into .*val"):
+        load_folder(parted)
+
+
+def test_what_is_in_no_split_is_logged(parted: Path) -> None:
+    (parted / "raw").mkdir()
+    Image.new("RGB", (9, 9)).save(parted / "one.png")
+    logged: list[str] = []
+    load_folder(parted, logged.append)
+    assert f"{parted}: left out beside test, train: raw, 1 images" in logged
+
+
+def test_an_image_in_two_splits_is_refused(parted: Path) -> None:
+    shutil.copy(parted / "train" / "a" / "0.png", parted / "test" / "b" / "9.png")
+    with pytest.raises(DataError, match=r"9\.png \(photos/test\) is a copy of .*0\.png \(photos/train\): remove one"):
+        load_folder(parted)
+
+
+def test_copies_among_the_images_to_train_on_are_left_out(photos: Path) -> None:
+    shutil.copy(photos / "a" / "0.png", photos / "b" / "6.png")
+    logged: list[str] = []
+    dataset = load_folder(photos, logged.append)
+    assert len(dataset.training) + len(dataset.test) == 6
+    copy, original = photos / "b" / "6.png", photos / "a" / "0.png"
+    assert f"warning: 1 of 7 files are copies of others, as {copy} of {original}: they are left out" in logged
+
+
+def test_one_test_image_is_too_few(parted: Path) -> None:
+    for path in sorted((parted / "test").rglob("*.*"))[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match="holds one image: take at least 2 to test with"):
+        load_folder(parted)
+
+
+def test_a_directory_that_does_not_exist_is_said_to_be_so(photos: Path) -> None:
+    with pytest.raises(DataError, match=r"--data .*nowhere does not exist: name the directory of the images"):
+        load_folder(photos / "nowhere")
+    with pytest.raises(DataError, match=r"--data .*0\.png is not a directory"):
+        load_folder(photos / "a" / "0.png")
+
+
+def deep(directory: Path, peaks: list[int]) -> Path:
+    directory.mkdir()
+    for index, peak in enumerate(peaks):
+        Image.fromarray(np.linspace(index, peak, 96, dtype=np.uint16).reshape(8, 12)).save(directory / f"{index}.png")
+    return directory
+
+
+@pytest.mark.parametrize(("peak", "white"), [(16383, 16383), (4095, 4095), (2000, 4095), (200, 255)])
+def test_sixteen_bits_that_use_little_of_their_range_are_logged_with_what_to_set(
+    tmp_path: Path, peak: int, white: int
+) -> None:
+    directory = deep(tmp_path / "deep", [peak // 2, peak])
+    (line,) = (line for line in read(directory, GREY)[1] if line.startswith("warning"))
+    assert f"the 2 16-bit files in {directory} never exceed {peak} of 65535" in line
+    assert line.endswith(f"--set input.white_16_bit={white}")
+    told = GREY.model_copy(update={"white_16_bit": white})
+    found, logged = read(directory, told)
+    assert not any(line.startswith("warning") for line in logged)
+    assert found.images.max() == np.round(255 * peak / white)
+
+
+def test_sixteen_bits_above_white_are_logged(tmp_path: Path) -> None:
+    directory = deep(tmp_path / "deep", [4095, 60000])
+    twelve = GREY.model_copy(update={"white_16_bit": 4095})
+    assert any("1 of 2 16-bit files" in line and "up to 60000" in line for line in read(directory, twelve)[1])
+    assert not any(line.startswith("warning") for line in read(directory, GREY)[1])
+
+
+def test_sixteen_bits_a_colour_are_logged(tmp_path: Path) -> None:
+    """Pillow reads the upper 8, but writes none: the file is made by hand."""
+    rows = b"".join(b"\0" + row.tobytes() for row in np.full((8, 12, 3), 4095, dtype=">u2"))
+    header = struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    pieces = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(pieces))
+    found, logged = read(tmp_path)
+    assert found.images.max() == 15
+    assert any("1 files in" in line and "16 bits a colour, of which the upper 8 are read" in line for line in logged)
+
+
+def test_files_are_decoded_in_order_by_several_threads(photos: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.csv cannot be read: .*; mend or remove it"):
+        image_file.decode([photos / "a" / "0.png", photos / "labels.csv"], RGB, lambda _: None)
+    logged: list[str] = []
+    images = image_file.decode(read(photos)[0].paths, RGB, logged.append)
+    np.testing.assert_array_equal(images, read(photos)[0].images)
+    assert logged == ["decoding at 8x12: 6 files"]

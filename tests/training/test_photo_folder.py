@@ -9,155 +9,315 @@ from PIL import Image
 
 from service.manifest import InputSpec
 from tests.training.conftest import COOKIES
-from training import data, photographs, recipe
+from training import data, image_file, photo_folder, recipe
 from training.errors import DataError
+from training.photo_folder import PhotoFolder
+from training.progress import Log
 
 SPEC = InputSpec(height=64, width=48, channels=3)
+SIZE = SPEC.height, SPEC.width
 
 
 def quiet(_: str) -> None:
     pass
 
 
-def test_the_layout_says_what_is_good_and_where_defects_are() -> None:
-    found = photographs.read(COOKIES, SPEC, "convert", quiet)
-    assert len(found.training) == 24
-    assert found.normal is not None
-    assert found.strange is not None
-    assert (len(found.normal), len(found.strange)) == (6, 6)
+def find(directory: Path, log: Log = quiet, unfit: image_file.Unfit = "convert") -> PhotoFolder:
+    return photo_folder.find(directory, SPEC, unfit, log)
+
+
+@pytest.fixture
+def cookies(tmp_path: Path) -> Path:
+    """A copy of the photographs, to change."""
+    return Path(shutil.copytree(COOKIES, tmp_path / "cookies"))
+
+
+def photographs(directory: Path, count: int) -> Path:
+    """A folder of random photographs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(count)
+    for index in range(count):
+        pixels = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(directory / f"{index:02d}.png")
+    return directory
+
+
+def masks(found: PhotoFolder) -> list[np.ndarray | None]:
+    return [photo_folder.decode_mask(path, SIZE) if path else None for path in found.masks]
+
+
+def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
+    found = find(COOKIES)
+    assert [len(split) for split in (found.training, found.validation, found.normal, found.anomalous)] == [24, 0, 6, 6]
     assert found.kinds == ("cracked",)
     assert found.labels.tolist() == [0] * 6
-    assert found.masked.tolist() == [True] * 5 + [False]
-    assert found.masks.shape == (6, 64, 48)
-    assert found.masks[0].any()
-    assert not found.masks[5].any()
+    assert [mask is not None for mask in found.masks] == [True] * 5 + [False]
+    mask = masks(found)[0]
+    assert mask is not None
+    assert mask.shape == SIZE
+    assert mask.any()
     assert list(found.sha256) == ["cookies/train/good", "cookies/test"]
 
 
-def test_a_folder_is_taken_for_good_ones() -> None:
-    found = photographs.read(COOKIES / "train" / "good", SPEC, "convert", quiet)
+def test_the_digests_are_those_of_earlier_versions() -> None:
+    """So that a detector that they trained can be measured again."""
+    assert {digest[:12] for digest in find(COOKIES).sha256.values()} == {"d241332f7078", "523f4e5986b8"}
+
+
+def test_a_folder_is_taken_for_normal_ones() -> None:
+    found = find(COOKIES / "train" / "good")
     assert len(found.training) == 24
-    assert found.normal is None
-    assert found.strange is None
+    assert found.normal == found.anomalous == ()
+    assert found.kinds == ()
+
+
+def test_photographs_are_decoded_at_any_size_in_order() -> None:
+    paths = find(COOKIES).training
+    logged: list[str] = []
+    for height, width in ((64, 48), (32, 32)):
+        spec = SPEC.model_copy(update={"height": height, "width": width})
+        images = photo_folder.decode(paths, spec, logged.append)
+        assert images.shape == (24, height, width, 3)
+        for path, image in zip(paths, images, strict=True):
+            expected = image_file.read(path, spec).pixels
+            assert expected is not None
+            np.testing.assert_array_equal(image, expected)
+    assert logged == ["decoding at 64x48: 24 files", "decoding at 32x32: 24 files"]
 
 
 @pytest.mark.parametrize(("value", "mode"), [(255, "L"), (1, "L"), (1, "P"), (True, "1")])
-def test_masks_may_be_of_any_size_and_mark_defects_by_any_number(tmp_path: Path, value: int, mode: str) -> None:
-    shutil.copytree(COOKIES, tmp_path, dirs_exist_ok=True)
+def test_masks_may_be_of_any_size_and_mark_anomalies_by_any_number(cookies: Path, value: int, mode: str) -> None:
     mask = np.zeros((128, 96), dtype=np.uint8)
     mask[:64] = value
-    drawn = Image.fromarray(mask, "L").convert("1", dither=Image.Dither.NONE) if mode == "1" else Image.fromarray(mask)
-    if mode == "1":
-        drawn = Image.fromarray(mask > 0)
+    drawn = Image.fromarray(mask > 0) if mode == "1" else Image.fromarray(mask)
     if mode == "P":
         drawn.putpalette([0, 0, 0, 30, 160, 70])
-    shutil.rmtree(tmp_path / "ground_truth")
-    (tmp_path / "ground_truth" / "cracked").mkdir(parents=True)
-    drawn.save(tmp_path / "ground_truth" / "cracked" / "anomaly-1.png")
-    found = photographs.read(tmp_path, SPEC, "convert", quiet)
-    assert found.masked.tolist() == [True] + [False] * 5
-    assert found.masks[0, :32].all()
-    assert not found.masks[0, 32:].any()
+    shutil.rmtree(cookies / "ground_truth")
+    (cookies / "ground_truth" / "cracked").mkdir(parents=True)
+    drawn.save(cookies / "ground_truth" / "cracked" / "anomaly-1.png")
+    first, *others = masks(find(cookies))
+    assert first is not None
+    assert first[:32].all()
+    assert not first[32:].any()
+    assert others == [None] * 5
 
 
-def test_good_ones_may_lie_beside_those_to_test_with(tmp_path: Path) -> None:
-    shutil.copytree(COOKIES, tmp_path / "a")
-    for path in (tmp_path / "a" / "train" / "good").iterdir():
-        shutil.move(path, tmp_path / "a" / path.name)
-    shutil.rmtree(tmp_path / "a" / "train")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    (tmp_path / "b" / "good").mkdir()
-    for path in [*(tmp_path / "b").glob("*.*")]:
-        shutil.move(path, tmp_path / "b" / "good")
-    expected = photographs.read(COOKIES, SPEC, "convert", quiet)
-    for home in ("a", "b"):
-        found = photographs.read(tmp_path / home, SPEC, "convert", quiet)
+def test_normal_ones_may_lie_beside_those_to_test_with(cookies: Path, tmp_path: Path) -> None:
+    beside, good = tmp_path / "a", tmp_path / "b"
+    for path in (cookies / "train" / "good").iterdir():
+        shutil.move(path, cookies / path.name)
+    shutil.rmtree(cookies / "train")
+    shutil.copytree(cookies, beside)
+    shutil.copytree(cookies, good)
+    (good / "good").mkdir()
+    for path in [*good.glob("*.*")]:
+        shutil.move(path, good / "good")
+    for home in (beside, good):
+        found = find(home)
         assert len(found.training) == 24
-        assert found.normal is not None
-        assert expected.normal is not None
-        np.testing.assert_array_equal(found.normal, expected.normal)
-        np.testing.assert_array_equal(found.masks, expected.masks)
+        assert [path.name for path in found.normal] == [path.name for path in find(COOKIES).normal]
+        assert [mask is None for mask in found.masks] == [False] * 5 + [True]
 
 
-def test_what_is_good_is_not_guessed(tmp_path: Path) -> None:
-    shutil.copytree(COOKIES, tmp_path, dirs_exist_ok=True)
-    bare = tmp_path / "test" / "one.png"
-    shutil.copy(next((tmp_path / "test" / "good").iterdir()), bare)
-    with pytest.raises(DataError, match=r"one\.png has no label"):
-        photographs.read(tmp_path, SPEC, "convert", quiet)
+@pytest.mark.parametrize("place", ["val/good", "validation", "Val/good"])
+def test_validation_images_are_a_split_of_their_own(cookies: Path, place: str) -> None:
+    photographs(cookies / place, 3)
+    found = find(cookies)
+    assert (len(found.training), len(found.validation), len(found.normal)) == (24, 3, 6)
+    assert list(found.sha256) == ["cookies/train/good", f"cookies/{place}", "cookies/test"]
+    assert len(load(cookies).training) == 27
+
+
+def test_what_is_normal_is_not_guessed(cookies: Path) -> None:
+    bare = cookies / "test" / "one.png"
+    shutil.copy(next((cookies / "test" / "good").iterdir()), bare)
+    with pytest.raises(DataError, match=r"one\.png has no label: put it into .*test/good"):
+        find(cookies)
     bare.unlink()
-    (tmp_path / "train" / "good").rename(tmp_path / "train" / "fine")
-    with pytest.raises(DataError, match=r"holds fine: put the good ones into .*train/good"):
-        photographs.read(tmp_path, SPEC, "convert", quiet)
+    (cookies / "train" / "good").rename(cookies / "train" / "fine")
+    with pytest.raises(DataError, match=r"holds fine: put the normal ones into .*train/good"):
+        find(cookies)
 
 
-def test_one_good_one_is_too_few_to_test_with(tmp_path: Path) -> None:
-    shutil.copytree(COOKIES, tmp_path, dirs_exist_ok=True)
-    for path in sorted((tmp_path / "test" / "good").iterdir())[1:]:
+def test_what_is_left_out_beside_normal_ones_is_logged(cookies: Path) -> None:
+    photographs(cookies / "train" / "bad", 1)
+    photographs(cookies / "raw", 1)
+    logged: list[str] = []
+    assert len(find(cookies, logged.append).training) == 24
+    assert f"{cookies / 'train'}: left out beside good: bad" in logged
+    assert f"{cookies}: left out beside ground_truth, test, train: raw" in logged
+
+
+def test_one_normal_one_is_too_few_to_test_with(cookies: Path) -> None:
+    for path in sorted((cookies / "test" / "good").iterdir())[1:]:
         path.unlink()
-    with pytest.raises(DataError, match="holds one photograph: take at least 2"):
-        load(tmp_path)
+    with pytest.raises(DataError, match="holds one photograph: take at least 2, or none"):
+        find(cookies)
 
 
-def test_thin_defects_outlive_the_reduction_and_empty_masks_are_none(tmp_path: Path) -> None:
-    shutil.copytree(COOKIES, tmp_path, dirs_exist_ok=True)
+def test_thin_anomalies_outlive_the_reduction_and_empty_masks_are_none(cookies: Path) -> None:
     line, nothing = np.zeros((640, 480), dtype=np.uint8), np.zeros((640, 480), dtype=np.uint8)
     line[:, 100] = 255
-    masks = tmp_path / "ground_truth" / "cracked"
-    Image.fromarray(line).save(masks / "anomaly-1_mask.png")
-    Image.fromarray(nothing).save(masks / "anomaly-2_mask.png")
-    found = photographs.read(tmp_path, SPEC, "convert", quiet)
-    assert found.masked.tolist()[:3] == [True, False, True]
-    assert found.masks[0, :, 10].all()
-    assert found.masks[0].sum() == 64
+    home = cookies / "ground_truth" / "cracked"
+    Image.fromarray(line).save(home / "anomaly-1_mask.png")
+    Image.fromarray(nothing).save(home / "anomaly-2_mask.png")
+    found = find(cookies)
+    assert [mask is None for mask in found.masks[:3]] == [False, True, False]
+    mask = masks(found)[0]
+    assert mask is not None
+    assert mask[:, 10].all()
+    assert mask.sum() == 64
 
 
-def test_masks_are_found_by_the_whole_name_and_in_any_colour(tmp_path: Path) -> None:
-    shutil.copytree(COOKIES, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "test" / "cracked" / "anomaly-1.jpg").rename(tmp_path / "test" / "cracked" / "a[1].jpg")
-    mask = np.zeros((64, 48, 3), dtype=np.uint8)
-    mask[:5, :, 2] = 1
-    Image.fromarray(mask).save(tmp_path / "ground_truth" / "cracked" / "a[1].png")
-    (tmp_path / "ground_truth" / "cracked" / "a[1].json").write_text("{}")
-    told: list[str] = []
-    found = photographs.read(tmp_path, SPEC, "convert", told.append)
-    assert found.masks[0, :5].all()
-    assert not found.masks[0, 5:].any()
-    unmarked = tmp_path / "test" / "cracked" / "anomaly-6.jpg"
-    assert told == [f"{unmarked}: no defect is marked; it counts by its score alone"]
+def test_masks_are_found_by_the_whole_name_and_in_any_colour(cookies: Path) -> None:
+    (cookies / "test" / "cracked" / "anomaly-1.jpg").rename(cookies / "test" / "cracked" / "a[1].jpg")
+    drawn = np.zeros((64, 48, 3), dtype=np.uint8)
+    drawn[:5, :, 2] = 1
+    Image.fromarray(drawn).save(cookies / "ground_truth" / "cracked" / "a[1].png")
+    (cookies / "ground_truth" / "cracked" / "a[1].json").write_text("{}")
+    logged: list[str] = []
+    mask = masks(find(cookies, logged.append))[0]
+    assert mask is not None
+    assert mask[:5].all()
+    assert not mask[5:].any()
+    unmarked = cookies / "test" / "cracked" / "anomaly-6.jpg"
+    assert logged == [
+        "checking cookies/train/good: 24 files",
+        "checking cookies/test: 12 files",
+        "checking masks: 6 files",
+        f"{unmarked}: no anomaly is marked; it counts by its score alone",
+    ]
 
 
-def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    shutil.copytree(COOKIES, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "ground_truth" / "cracked" / "anomaly-2_mask.png").write_bytes(b"no image")
+def test_a_mask_that_cannot_be_read_is_named(cookies: Path) -> None:
+    (cookies / "ground_truth" / "cracked" / "anomaly-2_mask.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"anomaly-2_mask\.png cannot be read"):
-        photographs.read(tmp_path, SPEC, "convert", quiet)
+        find(cookies)
+
+
+def test_unfit_photographs_stop_or_are_left_out(cookies: Path) -> None:
+    (cookies / "train" / "good" / "empty.png").touch()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(cookies / "train" / "good" / "grey.png")
+    counts: dict[image_file.Unfit, int] = {"skip": 24, "convert": 25}
+    for unfit, count in counts.items():
+        logged: list[str] = []
+        assert len(find(cookies, logged.append, unfit).training) == count
+        assert sum("/empty.png: " in line or "/grey.png: its mode is L" in line for line in logged) == 2
+    with pytest.raises(DataError, match="2 of 26 files are unfit; mend them, or set"):
+        find(cookies, unfit="stop")
+
+
+@pytest.mark.parametrize("twin", ["test/good", "test/cracked", "val"])
+def test_a_photograph_in_two_splits_is_refused(cookies: Path, twin: str) -> None:
+    photographs(cookies / "val", 2)
+    shutil.copy(cookies / "train" / "good" / "normal-3.jpg", cookies / twin / "other.jpg")
+    with pytest.raises(
+        DataError, match=r"other\.jpg \(to .*\) is a copy of .*normal-3\.jpg \(to train on\): remove one"
+    ):
+        find(cookies)
+
+
+def test_the_same_pixels_in_another_format_are_a_copy(tmp_path: Path) -> None:
+    directory = photographs(tmp_path / "photos", 8)
+    with Image.open(directory / "03.png") as image:
+        image.save(directory / "98.bmp")
+        scratched = np.array(image)
+    scratched[0, 0, 0] ^= 1  # which is nothing at a small size
+    Image.fromarray(scratched).save(directory / "99.png")
+    logged: list[str] = []
+    found = find(directory, logged.append)
+    assert [path.name for path in found.training] == [*(f"{index:02d}.png" for index in range(8)), "99.png"]
+    original = directory / "03.png"
+    copy = directory / "98.bmp"
+    assert f"warning: 1 of 10 files are copies of others, as {copy} of {original}: they are left out" in logged
+
+
+def test_photographs_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
+    directory = photographs(tmp_path / "photos", 1)
+    for index in range(1, 30):
+        shutil.copy(directory / "00.png", directory / f"{index:02d}.png")
+    with pytest.raises(DataError, match=r"all 30 photographs in .* are the same, as .*00\.png and .*01\.png: take"):
+        find(directory)
+
+
+@pytest.mark.parametrize("place", ["train/good", "test/good", "val"])
+def test_photographs_of_one_colour_are_named(cookies: Path, place: str) -> None:
+    photographs(cookies / "val", 2)
+    for index in range(4):
+        Image.new("RGB", (100, 100), (index, 0, 0)).save(cookies / place / f"dark-{index}.jpg", quality=100)
+    with pytest.raises(
+        DataError, match=r"one colour in .*dark-0\.jpg, .*dark-1\.jpg, .*dark-2\.jpg and 1 more: remove"
+    ):
+        find(cookies)
+
+
+def test_an_anomalous_photograph_may_be_black_and_a_star_is_no_colour(cookies: Path) -> None:
+    Image.new("RGB", (100, 100)).save(cookies / "test" / "cracked" / "dark.png")
+    star = Image.new("RGB", (1000, 1000))
+    star.putpixel((500, 500), (9, 9, 9))
+    star.save(cookies / "train" / "good" / "star.png")
+    assert len(find(cookies).training) == 25
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_too_few_photographs_are_counted(tmp_path: Path, count: int) -> None:
+    directory = photographs(tmp_path / "photos", count)
+    with pytest.raises(DataError, match=rf"{count} photographs in .*photos are too few .*: take at least 5 different"):
+        find(directory)
+
+
+def test_five_photographs_are_enough(tmp_path: Path) -> None:
+    assert len(find(photographs(tmp_path / "photos", 5)).training) == 5
+
+
+@pytest.mark.parametrize(("count", "most", "held_out"), [(19, 10, 0), (20, 10, 4), (24, 10, 4), (24, 3, 3)])
+def test_from_twenty_on_a_fifth_is_held_out_to_test_with(tmp_path: Path, count: int, most: int, held_out: int) -> None:
+    found = find(photographs(tmp_path / "photos", count))
+    parted = photo_folder.hold_out(found, most, seed=0)
+    assert (len(parted.training), len(parted.normal)) == (count - held_out, held_out)
+    assert {*parted.training, *parted.normal} == {*found.training}
+    assert parted.normal == photo_folder.hold_out(found, most, seed=0).normal
+    assert held_out == 0 or parted.normal != photo_folder.hold_out(found, most, seed=1).normal
+
+
+def test_none_is_held_out_where_there_are_normal_ones_to_test_with() -> None:
+    found = find(COOKIES)
+    assert photo_folder.hold_out(found, 10, seed=0) is found
 
 
 def of_photographs(*overrides: str) -> recipe.Recipe:
     return recipe.load("photo-anomaly", ["input.height=64", "input.width=48", *overrides])
 
 
-def load(directory: Path, *overrides: str) -> data.Dataset:
+def load(directory: Path, *overrides: str, log: Log = quiet) -> data.Dataset:
     config = of_photographs(*overrides)
-    return data.load(config.data, config.input, 0, directory, quiet)
+    return data.load(config.data, config.input, 0, directory, log)
 
 
-def test_without_good_ones_to_test_with_some_are_held_out() -> None:
-    dataset = load(COOKIES / "train" / "good", "data.test=4")
+def test_a_dataset_has_the_images_of_the_folder() -> None:
+    dataset, found = load(COOKIES), find(COOKIES)
+    np.testing.assert_array_equal(dataset.training.images, photo_folder.decode(found.training, SPEC, quiet))
+    np.testing.assert_array_equal(dataset.test.images, photo_folder.decode(found.normal, SPEC, quiet))
+    assert dataset.outliers is not None
+    assert dataset.outliers.masks is not None
+    assert dataset.outliers.masked is not None
+    assert dataset.outliers.masks.shape == (6, *SIZE)
+    assert dataset.outliers.masked.tolist() == [True] * 5 + [False]
+    assert dataset.outliers.masks.any(axis=(1, 2)).tolist() == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("most", [4, 1000])
+def test_without_normal_ones_to_test_with_some_are_held_out(most: int) -> None:
+    logged: list[str] = []
+    dataset = load(COOKIES / "train" / "good", f"data.test={most}", log=logged.append)
     assert (len(dataset.training), len(dataset.test)) == (20, 4)
     assert dataset.outliers is None
+    assert any(line.startswith("4 of 24 photographs are held out to test with") for line in logged)
 
 
-def test_no_more_than_a_fifth_is_held_out_to_test_with() -> None:
-    dataset = load(COOKIES / "train" / "good", "data.test=1000")
-    assert (len(dataset.training), len(dataset.test)) == (20, 4)
-
-
-def test_too_few_photographs_are_refused(tmp_path: Path) -> None:
-    for path in sorted((COOKIES / "train" / "good").iterdir())[:23]:
-        shutil.copy(path, tmp_path)
-    with pytest.raises(DataError, match="19 photographs of good parts are too few to train on: take at least 20"):
-        load(tmp_path)
-    with pytest.raises(DataError, match="--data names the directory"):
-        load(COOKIES / "nowhere")
+def test_todays_detectors_need_twenty_photographs(tmp_path: Path) -> None:
+    directory = photographs(tmp_path / "photos", 19)
+    with pytest.raises(DataError, match=r"19 different photographs .* are too few to train on: take at least 20"):
+        load(directory)
+    with pytest.raises(DataError, match=r"--data .*nowhere does not exist: name the directory of the images"):
+        load(directory / "nowhere")

@@ -1,0 +1,31 @@
+import io
+
+import pytest
+
+from training import image_file, progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_and_the_log_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, logged = Terminal(), list[str]()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert image_file.each(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
+    assert "reading: 100%" in terminal.getvalue()
+    assert logged == []
+
+
+def test_elsewhere_the_log_has_a_line_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    logged: list[str] = []
+    assert image_file.each(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
+    assert capsys.readouterr().err == ""
+    assert logged == ["reading: 3 files"]
+
+
+def test_only_the_first_of_several_processes_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with progress.bar(3, "training", "step", shown=False) as bar:
+        assert bar.disable
