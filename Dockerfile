@@ -6,7 +6,7 @@ FROM ${PYTHON_IMAGE} AS build
 ARG DEVICE=cpu
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY service service
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
     --constraint constraints.txt ".[${DEVICE}]"
@@ -15,6 +15,7 @@ FROM ${PYTHON_IMAGE}
 ARG DEVICE=cpu
 COPY --from=build /opt/venv /opt/venv
 COPY models /models
+COPY LICENSE NOTICE /
 WORKDIR /
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -15,6 +15,7 @@ from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 from service.manifest import InputSpec
 
 Pixels = npt.NDArray[np.uint8]
+Mode = Literal["L", "RGB"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 REDUCING_GAP = 2  # how many times the model's size a JPEG is decoded at, at the least; what Pillow's thumbnails take
@@ -57,12 +58,12 @@ def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> D
         return _decoded(image, data, spec) if image.width * image.height <= small else None
 
 
-def decode_original(data: bytes, max_pixels: int) -> Pixels:
+def decode_original(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
     """Decode an image as `decode` does, but to RGB at its own size: uint8 (height, width, 3)."""
     with _opened(data, max_pixels) as image:
         _load(image, data)
         _turn(image)
-        return np.asarray(_to_mode(image, "RGB"))
+        return np.asarray(_to_mode(image, "RGB", spec.white_16_bit))
 
 
 @contextmanager
@@ -91,7 +92,8 @@ def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
     _load(image, data)
     _turn(image)
     width, height = image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
-    pixels = fit(np.asarray(_to_mode(image, "L" if spec.channels == 1 else "RGB")), spec)
+    mode: Mode = "L" if spec.channels == 1 else "RGB"
+    pixels = fit(np.asarray(_to_mode(image, mode, spec.white_16_bit)), spec)
     return DecodedImage(pixels, (height, width), spec.channels == 1 and _in_colour(image))
 
 
@@ -170,17 +172,23 @@ def _in_colour(image: Image.Image) -> bool:
     size = min(image.width, SAMPLE), min(image.height, SAMPLE)
     sample = image if size == image.size else image.resize(size, Image.Resampling.NEAREST)
     # By planes, for numpy takes many times as long to reduce an axis of three.
-    red, green, blue = (np.asarray(plane) for plane in _to_mode(sample, "RGB").split())
+    red, green, blue = (np.asarray(plane) for plane in _composed(sample, "RGB").split())
     largest = np.maximum(np.maximum(red, green), blue)
     apart = largest - np.minimum(np.minimum(red, green), blue)
     return bool(np.count_nonzero(apart > COLOUR_LEVELS) > COLOUR_SHARE * apart.size)
 
 
-def _to_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
+def _to_mode(image: Image.Image, mode: Mode, white: int) -> Image.Image:
+    """The image in 8 bits a channel, on white; `white` is the value of 16-bit pixels that becomes 255."""
     if image.mode == "F":
         raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(image, spec.white_16_bit)).convert(mode)
+        return Image.fromarray(_to_8_bits(image, white)).convert(mode)
+    return _composed(image, mode)
+
+
+def _composed(image: Image.Image, mode: Mode) -> Image.Image:
+    """An image of 8 bits a channel in another mode, with its transparency composed on white."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)

@@ -36,6 +36,7 @@ MANIFEST = "manifest.json"
 Capability = Literal["encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify"]
 GraphName = Literal["encoder", "decoder", "scorer", "classifier"]
 Precision = Literal["float32", "float16"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -96,7 +97,7 @@ class InputSpec(Record):
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+    resample: Resample = Field(
         "bilinear", description="The filter with which other sizes are brought to this one."
     )
     # The usual value is left out of every document, because services before this entry refuse it.
@@ -157,6 +158,13 @@ class Selection(Record):
     score: tuple[str, ...] = Field(min_length=1)
     map: tuple[str, ...] = Field(min_length=1)
     compared: dict[str, float] = Field(description="Areas under the ROC curve of what there was to choose from.")
+    synthetic: dict[str, dict[str, float]] = Field(
+        {}, description="AUROC on synthetic anomalies of each kind, by candidate; baselines too."
+    )
+    recall: dict[str, dict[str, float]] = Field(
+        {}, description="Share of the synthetic anomalies of each kind that is found, by false positive rate."
+    )
+    advice: tuple[str, ...] = Field((), description="What would make the detector better.")
     weak: str | None = Field(None, description="Why it was published though its trials were weak.")
 
 
@@ -199,6 +207,16 @@ class Recalibration(Record):
     sha256: Sha256 = Field(description="Of all paths and bytes.")
 
 
+class Weights(Record):
+    """Of a backbone: whose weights they are, and under what licence."""
+
+    name: str
+    source: str
+    licence: str
+    trained_on: str
+    sha256: Sha256 = Field(description="Of the file that they were read from.")
+
+
 class Provenance(Record):
     """How the bundle came to be."""
 
@@ -213,6 +231,7 @@ class Provenance(Record):
     recalibrated: Recalibration | None = None
     device: str | None = Field(None, description="What it was trained on.")
     minutes: float | None = Field(None, description="How long the training took.")
+    backbone: Weights | None = Field(None, description="Of the network in the encoder that was trained elsewhere.")
 
 
 class ModelManifest(Record):

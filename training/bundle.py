@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import onnxruntime
 
 from service import imaging
 from service.latents import GaussianMixture, NormalPrior
-from service.manifest import MANIFEST, InputSpec, MixturePrior, ModelManifest, sha256_of
+from service.manifest import FEATURES, MANIFEST, InputSpec, MixturePrior, ModelManifest, sha256_of
+from training.calibration import CROSS_FITTED
 from training.data import Images
 from training.errors import DataError
-from training.graphs import Graphs
+from training.graphs import BATCH, Graphs
 
 GOLDEN = "golden.npz"
 LARGE = 64 * 64  # pixels: the golden tensors of larger images fill megabytes
@@ -65,7 +66,7 @@ class Published:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.manifest = ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
-        self.graphs = Graphs(directory, self.manifest.graphs)
+        self.graphs = Graphs(directory, self.manifest.graphs, self.manifest.max_batch or BATCH)
         prior = self.manifest.prior
         self.prior = (
             GaussianMixture.load(directory / prior.file)
@@ -87,11 +88,16 @@ def newest(models: Path, name: str) -> Published:
     return Published(max(versions, key=lambda path: int(path.name)))
 
 
-def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path) -> None:
-    """Store what the graphs make of a few images, one of them resized: every tensor of the chain by its name."""
-    images = samples[: 4 if spec.height * spec.width <= LARGE else 2].copy()
+def write_golden(graphs: Graphs, samples: Images, spec: InputSpec, path: Path, count: int | None = None) -> None:
+    """Store what the graphs make of a few images, one of them resized: every tensor of the chain by its name.
+
+    Feature maps are left out: they are large, and each graph that takes them is tested on those that it is handed.
+    """
+    images = samples[: count or (4 if spec.height * spec.width <= LARGE else 2)].copy()
     images[-1] = imaging.fit(imaging.resize(images[-1], (spec.height * 2, spec.width * 2), spec), spec)
-    np.savez_compressed(path, allow_pickle=False, **graphs.chain(graphs.names, images=images))
+    golden = graphs.chain(graphs.names, images=images)
+    kept = {name: tensor for name, tensor in golden.items() if not name.startswith(FEATURES)}
+    np.savez_compressed(path, allow_pickle=False, **kept)
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -113,48 +119,91 @@ def write_manifest(manifest: ModelManifest, directory: Path) -> None:
 
 def card(manifest: ModelManifest) -> str:
     """The model card, in Markdown."""
-    data, calibration, made = manifest.training_data, manifest.calibration, manifest.provenance
-    assert calibration is not None  # every recipe calibrates
-    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
-    parity = "\n".join(f"| {name} | {value:.2g} |" for name, value in made.parity.items())
-    half, differs = "", "between ONNX Runtime and torch"
-    if manifest.precision == "float16":
-        half, differs = "; computes in float16", "from the graphs in float32"
-    held_out = "training images, in turns" if data.images.get("validation") == 0 else "held-out training images"
-    calibrated_on = f"{len(calibration.scores):,} {held_out}"
-    if made.recalibrated:
-        calibrated_on = (
-            f"{made.recalibrated.images:,} other images, after training ({made.recalibrated.source} was not)"
-        )
+    data, made = manifest.training_data, manifest.provenance
     images = ", ".join(f"{count:,} {name}" for name, count in data.images.items())
-    return f"""# {manifest.name}, version {manifest.version}
+    half = "; computes in float16" if manifest.precision == "float16" else ""
+    source = manifest.input
+    lines = [
+        f"- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{half}",
+        f"- Input: {source.height}x{source.width}, {source.channels} channel(s)",
+        f"- Capabilities: {', '.join(manifest.capabilities)}",
+        *_about_calibration(manifest),
+        f"- Data: {data.name}; {images + '; ' if images else ''}{data.source}; licence: {data.licence}",
+        *_about_backbone(manifest),
+        f"- Made {made.created:%Y-%m-%d} from git revision {made.git_revision or 'unknown'}",
+        *([f"- Trained in {made.minutes} minutes on {made.device}"] if made.minutes is not None else []),
+    ]
+    differs = "from the graphs in float32" if manifest.precision == "float16" else "between ONNX Runtime and torch"
+    sections = [
+        f"# {manifest.name}, version {manifest.version}",
+        f"{manifest.description}.",
+        "\n".join(lines),
+        *_pictures(manifest),
+        *_trials(manifest),
+        *_table("## Test figures, through the exported graphs", "figure", "value", manifest.metrics, ".6g"),
+        *_table(f"## Largest difference {differs}", "output", "difference", made.parity, ".2g"),
+    ]
+    return "\n\n".join(sections) + "\n"
 
-{manifest.description}.
 
-- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{half}
-- Input: {manifest.input.height}x{manifest.input.width}, {manifest.input.channels} channel(s)
-- Capabilities: {", ".join(manifest.capabilities)}
-- Anomaly score: {calibration.method}, calibrated on {calibrated_on}
-- Data: {data.name}; {images}; {data.source}; licence: {data.licence}
-- Made {made.created:%Y-%m-%d} from git revision {made.git_revision or "unknown"}
-- Trained in {made.minutes} minutes on {made.device}
+def _about_calibration(manifest: ModelManifest) -> list[str]:
+    calibration, made = manifest.calibration, manifest.provenance
+    if calibration is None:
+        return []
+    cross_fitted = manifest.training_data.images.get("validation") == 0 or CROSS_FITTED in calibration.method
+    held_out = "training images, by cross-fitting" if cross_fitted else "held-out training images"
+    calibrated_on = f"{len(calibration.scores):,} {held_out}"
+    if again := made.recalibrated:
+        calibrated_on = f"{again.images:,} other images, after training ({again.source} was not)"
+    weak = manifest.selection.weak if manifest.selection else None
+    return [
+        f"- Anomaly score: {calibration.method}, calibrated on {calibrated_on}",
+        *([f"- **Weak**: {weak}"] if weak else []),
+    ]
 
-[The report]({REPORT}/index.html) shows it in pictures.
 
-![What the model does]({REPORT}/reconstructions.png)
+def _about_backbone(manifest: ModelManifest) -> list[str]:
+    weights = manifest.provenance.backbone
+    if weights is None:
+        return []
+    return [
+        f"- Backbone: {weights.name}, trained on {weights.trained_on}; weights: {weights.source}; "
+        f"licence: {weights.licence}"
+    ]
 
-## Test figures, through the exported graphs
 
-| figure | value |
-| --- | --- |
-{figures}
+def _pictures(manifest: ModelManifest) -> list[str]:
+    if manifest.calibration is None:
+        return []
+    picture = "heatmaps" if "reconstruct" not in manifest.capabilities else "reconstructions"
+    return [f"[The report]({REPORT}/index.html) shows it in pictures.", f"![The model at work]({REPORT}/{picture}.png)"]
 
-## Largest difference {differs}
 
-| output | difference |
-| --- | --- |
-{parity}
-"""
+def _trials(manifest: ModelManifest) -> list[str]:
+    selection = manifest.selection
+    if selection is None or not selection.synthetic:
+        return []
+    kinds = [*next(iter(selection.synthetic.values()))]
+    head = f"| | {' | '.join(kinds)} |\n| --- |{' --- |' * len(kinds)}"
+    areas, shares = (
+        [f"| {name} | {' | '.join(f'{of[kind]:.3f}' for kind in kinds)} |" for name, of in each.items()]
+        for each in (selection.synthetic, selection.recall)
+    )
+    return [
+        "## Synthetic anomalies in held-out normal images",
+        "AUROC by candidate:",
+        "\n".join([head, *areas]),
+        "Share found, by false positive rate:",
+        "\n".join([head, *shares]),
+        *([" ".join(selection.advice)] if selection.advice else []),
+    ]
+
+
+def _table(title: str, name: str, value: str, numbers: Mapping[str, float], form: str) -> list[str]:
+    if not numbers:
+        return []
+    rows = [f"| {key} | {number:{form}} |" for key, number in numbers.items()]
+    return [title, "\n".join([f"| {name} | {value} |", "| --- | --- |", *rows])]
 
 
 def git_revision() -> str | None:

@@ -11,17 +11,16 @@ from training.errors import DataError, RecipeError
 from training.graphs import Graphs
 
 RECONSTRUCT: tuple[GraphName, ...] = ("encoder", "decoder")
-SCORE: tuple[GraphName, ...] = (*RECONSTRUCT, "scorer")
 MANY = 100  # images of which one in a hundred can be told
 MIXTURE_IMAGES = 20_000  # more take minutes and change nothing that can be seen
 METHOD = "mean squared error of the reconstruction"
-CROSS_FITTED = ", each by a network that had not seen it"  # behind the method, where no images were held out
+CROSS_FITTED = ", each image by components fitted without it"  # behind the method, where none were held out
 
 
 def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
     """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
     followed = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
-    scored = graphs.chain_in_batches(SCORE, ["scores", "error_maps", *followed], images=normal)
+    scored = graphs.chain_in_batches(graphs.scoring, ["scores", "error_maps", *followed], images=normal)
     return summary(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
 
 

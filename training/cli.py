@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="for checkpoints (%(default)s)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's entry")
+    train.add_argument("--accept-weak", action="store_true", help="publish a detector whose trials went badly")
     train.set_defaults(run=_train)
 
     of_model = {}
@@ -66,19 +67,26 @@ def _parser() -> argparse.ArgumentParser:
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)
 
-    picture = commands.add_parser("picture", help="draw what three of the shipped models do to test images")
-    picture.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    picture = commands.add_parser("picture", help="draw the README's pictures: overview.png and digits.png")
+    picture.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
     picture.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    picture.add_argument("--output", type=Path, default=Path("docs/overview.png"), metavar="PNG", help="(%(default)s)")
+    picture.add_argument("--photo", type=Path, default=Path("docs/cookie.jpg"), metavar="FILE", help="(%(default)s)")
+    picture.add_argument("--output", type=Path, default=Path("docs"), metavar="DIR", help="(%(default)s)")
     picture.set_defaults(run=_picture)
     return parser
 
 
 def _train(options: argparse.Namespace) -> int:
-    from training import pipeline, recipe  # torch takes seconds to import, and --help must not wait for it
+    from training import detector_pipeline, embedding, pipeline, recipe  # torch takes seconds to import
 
     resolved = recipe.load(options.recipe, options.set, options.name)
-    published = pipeline.run(resolved, options.data, options.models, options.runs, _tell)
+    published: Path | None
+    if isinstance(resolved, recipe.DetectorRecipe):
+        published = detector_pipeline.run(resolved, options.data, options.models, options.accept_weak, _tell)
+    elif isinstance(resolved, recipe.EmbeddingRecipe):
+        published = embedding.run(resolved, options.models, _tell)
+    else:
+        published = pipeline.run(resolved, options.data, options.models, options.runs, _tell)
     if published:  # else this is one of several processes, and another one publishes
         print(f"published {published}")
     return 0
@@ -87,9 +95,10 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from training import pipeline
 
-    figures = pipeline.evaluate_published(options.model, options.data, options.models, _tell)
-    for name, value in figures.items():
-        print(f"{name:32} {value:.6g}")
+    metrics = pipeline.evaluate_published(options.model, options.data, options.models, _tell)
+    width = max(32, *map(len, metrics))
+    for name, value in metrics.items():
+        print(f"{name:{width}} {value:.6g}")
     return 0
 
 
@@ -128,8 +137,11 @@ def _recipes(_: argparse.Namespace) -> int:
 
 
 def _picture(options: argparse.Namespace) -> int:
-    from training import plots
+    from training import detector_report, plots
 
-    plots.overview(options.models, options.data, options.output)
-    print(f"drew {options.output}")
+    overview, digits = options.output / "overview.png", options.output / "digits.png"
+    detector_report.draw_overview(options.models, options.photo, overview)
+    print(f"drew {overview}")
+    plots.digits(options.models, options.data, digits)
+    print(f"drew {digits}")
     return 0

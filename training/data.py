@@ -8,11 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from service.manifest import InputSpec
-from training import folder, idx, photo_folder
+from service.manifest import InputSpec, TrainingData
+from training import folder, idx
 from training.errors import DataError
 from training.folder import Tell as Tell
-from training.photo_folder import PhotoFolder
 from training.recipe import DataConfig
 
 Images = npt.NDArray[np.uint8]
@@ -44,17 +43,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Outliers:
-    """Strange images that the anomaly score is tested against: what they are called together, and each kind of them.
-
-    `labels` of the images count in `kinds`. Where defects are marked, `masks` (n, height, width) are true in them, and
-    `masked` (n,) says which images have a mask.
-    """
+    """Anomalous images that the anomaly score is tested against; `labels` of the images count in `kinds`."""
 
     title: str
     images: Split
     kinds: tuple[str, ...] = ()
-    masks: npt.NDArray[np.bool_] | None = None
-    masked: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +85,6 @@ def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None,
         folder.check_exists(directory)
     if config.dataset == "folder":
         return _load_folder(config, spec, seed, directory, tell)
-    if config.dataset == "photographs":
-        return _load_photographs(config, spec, seed, directory, tell)
     (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
     for part in (training, test):
         check_fits(part.images, spec)
@@ -108,6 +99,21 @@ def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None,
         raise DataError(f"a label is above {len(classes) - 1}, the last of {config.dataset}: are these its files?")
     whole = Dataset(training, test, classes, digests[0] | digests[1])
     return whole if config.only is None else _one_class(whole, config.only)
+
+
+def described(config: DataConfig, sha256: dict[str, str], counts: dict[str, int]) -> TrainingData:
+    """Name, source and licence of the data, for the manifest; files that are not the published ones are unverified."""
+    source = idx.SOURCES.get(config.dataset)
+    if source and all(source.sha256.get(name) == digest for name, digest in sha256.items()):
+        return TrainingData(name=source.title, source=source.url, licence=source.licence, images=counts, sha256=sha256)
+    own = config.title or f"a folder, {', '.join(sha256)}"
+    return TrainingData(
+        name=f"unverified files of {source.title}" if source else own,
+        source=config.source or "unknown",
+        licence=config.licence or "unknown",
+        images=counts,
+        sha256=sha256,
+    )
 
 
 def load_training(dataset: str, directory: Path | None) -> Split:
@@ -160,39 +166,6 @@ def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path
         raise DataError(f"{len(training)} images are too few: {config.test} are held out (data.test)")
     held_out, fitted = np.split(np.random.default_rng(seed).permutation(len(training)), [config.test])
     return Dataset(training.take(fitted), training.take(held_out), found.classes, found.sha256)
-
-
-def _load_photographs(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
-    if directory is None:
-        raise DataError(
-            "data.dataset is photographs: --data names the directory of normal ones, or of train/good and test"
-        )
-    found = photo_folder.find(directory, spec, config.unfit, tell)
-    if (count := len(found.training)) < FEWEST_PHOTOGRAPHS:
-        raise DataError(
-            f"{count} different photographs of normal parts in {directory} are too few to train on:"
-            f" take at least {FEWEST_PHOTOGRAPHS}"
-        )
-    parted = photo_folder.hold_out(found, config.test, seed)
-    if not found.normal:
-        tell(f"{len(parted.normal)} of {count} photographs are held out to test with: {directory} has no test/good")
-    training = Split(photo_folder.decode(parted.training + parted.validation, spec, tell))
-    test = Split(photo_folder.decode(parted.normal, spec, tell))
-    return Dataset(training, test, (), parted.sha256, _defects(parted, spec, tell))
-
-
-def _defects(found: PhotoFolder, spec: InputSpec, tell: Tell) -> Outliers | None:
-    if not found.anomalous:
-        return None
-    unmarked = np.zeros(spec.shape[:2], dtype=bool)
-    masks = [photo_folder.decode_mask(path, spec.shape[:2]) if path else None for path in found.masks]
-    return Outliers(
-        "defects",
-        Split(photo_folder.decode(found.anomalous, spec, tell), found.labels),
-        found.kinds,
-        np.array([unmarked if mask is None else mask for mask in masks]),
-        np.array([mask is not None for mask in masks]),
-    )
 
 
 def _one_class(whole: Dataset, only: int) -> Dataset:

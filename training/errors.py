@@ -17,6 +17,10 @@ class DivergedError(TrainingError):
     """The loss is no longer a number."""
 
 
+class WeakDetectorError(TrainingError):
+    """A detector that finds too few synthetic anomalies to be published."""
+
+
 class ParityError(TrainingError):
     """Graphs do not answer as what they were made from."""
 

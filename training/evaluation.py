@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from service.anomaly import ConformalScores
 from service.manifest import Calibration
 from training import progress
-from training.calibration import RECONSTRUCT, SCORE
+from training.calibration import RECONSTRUCT
 from training.data import Images, Labels, Split
 from training.graphs import BATCH, Arrays, Graphs
 from training.losses import SSIM_WINDOW, LossConfig, log_likelihood
@@ -62,7 +62,9 @@ class Scored:
 
 def score(graphs: Graphs, images: Images, maps: bool = False) -> Scored:
     """Reconstruct and score uint8 images (n, height, width, channels)."""
-    found = graphs.chain_in_batches(SCORE, ["errors", "scores", *(["error_maps"] if maps else [])], images=images)
+    found = graphs.chain_in_batches(
+        graphs.scoring, ["errors", "scores", *(["error_maps"] if maps else [])], images=images
+    )
     return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64), found.get("error_maps"))
 
 

@@ -1,10 +1,12 @@
 """From a trained network to ONNX graphs, and the proof that ONNX Runtime answers as torch does."""
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,9 @@ from service.manifest import GraphName, InputSpec
 from training.architectures import Autoencoder
 from training.chance import to_float
 from training.data import Images
+from training.detector.whitening import LatentDistance
 from training.errors import ParityError
-from training.evidence import LatentDistance, Scene
 from training.graphs import Arrays, Graphs
-from training.scorer import Scorer
 
 SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
 BATCH = 256
@@ -98,7 +99,7 @@ class ErrorScorer(nn.Module):
         if self.latents is None:
             return scored
         assert latents is not None
-        return *scored, self.latents(Scene(images, intensities, latents))[0]
+        return *scored, self.latents(latents)
 
 
 @torch.no_grad()
@@ -110,12 +111,12 @@ def error_scorer(model: Autoencoder, training: Images) -> ErrorScorer:
 
 
 @dataclass(frozen=True)
-class _Graph:
+class Graph:
     """A module to export: its example arguments, by the names of the graph's inputs, and its outputs' names."""
 
     module: nn.Module
     arguments: dict[str, Tensor]
-    outputs: list[str]
+    outputs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def export(
     samples: Images,
     directory: Path,
     likelihood: bool = False,
-    scorer: Scorer | ErrorScorer | None = None,
+    scorer: ErrorScorer | None = None,
 ) -> Exported:
     """Write the graphs to `directory`; with `likelihood` the decoder gives its logits too.
 
@@ -143,36 +144,34 @@ def export(
 
     The model's weights are rounded to float16, in which they are stored; everything is computed in float32.
     `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
-    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4; of latent distances, and of a
-    detector's scores and maps, 1e-3), or one step of an uint8; of an output with numbers above 1, relative to the
-    largest.
+    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4, of latent distances 1e-3), or
+    one step of an uint8; of an output with numbers above 1, relative to the largest.
     """
     _round_to_half(model)
     graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood, scorer or ErrorScorer())
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
-        _write(graph, directory / files[name])
+        write(graph, directory / files[name])
     compared = with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
-    tolerances = dict.fromkeys(("scores", "error_maps"), DETECTOR_TOLERANCE) if isinstance(scorer, Scorer) else {}
-    return Exported(files, _parity(graphs, Graphs(directory, files), compared, tolerances))
+    return Exported(files, parity(graphs, Graphs(directory, files), compared))
 
 
 def _graphs(
-    model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool, scorer: Scorer | ErrorScorer
-) -> dict[GraphName, _Graph]:
+    model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool, scorer: ErrorScorer
+) -> dict[GraphName, Graph]:
     latents = {"latents": torch.zeros(2, model.latent_dim)}
     encoded = ["latents", "log_variances"] if model.variational else ["latents"]
     decoded = ["reconstructions", "intensities", *(["logits"] if likelihood else [])]
     scored = {"images": images, "intensities": torch.zeros(2, *spec.shape)}
-    graphs: dict[GraphName, _Graph] = {
-        "encoder": _Graph(EncoderGraph(model), {"images": images}, encoded),
-        "decoder": _Graph(DecoderGraph(model, likelihood), latents, decoded),
-        "scorer": _Graph(scorer, scored | latents, [*SCORES, "latent_distances"])
+    graphs: dict[GraphName, Graph] = {
+        "encoder": Graph(EncoderGraph(model), {"images": images}, encoded),
+        "decoder": Graph(DecoderGraph(model, likelihood), latents, decoded),
+        "scorer": Graph(scorer, scored | latents, [*SCORES, "latent_distances"])
         if scorer.latents
-        else _Graph(scorer, scored, SCORES),
+        else Graph(scorer, scored, SCORES),
     }
     if model.head is not None:
-        graphs["classifier"] = _Graph(ClassifierGraph(model), latents, ["probabilities"])
+        graphs["classifier"] = Graph(ClassifierGraph(model), latents, ["probabilities"])
     return graphs
 
 
@@ -183,17 +182,16 @@ def _round_to_half(model: Autoencoder) -> None:
             parameter.copy_(parameter.half().float())
 
 
-def _write(graph: _Graph, path: Path) -> None:
-    batch = Dim("batch")
+def write(graph: Graph, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells at length that torchvision is not there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own use of deprecated parts of torch
         program = torch.onnx.export(
             graph.module.eval(),
-            kwargs=graph.arguments,
+            args=tuple(graph.arguments.values()),
             input_names=list(graph.arguments),
             output_names=graph.outputs,
-            dynamic_shapes={name: {0: batch} for name in graph.arguments},
+            dynamic_shapes=_dynamic(graph),
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -204,6 +202,13 @@ def _write(graph: _Graph, path: Path) -> None:
     _store_in_half(model.graph)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def _dynamic(graph: Graph) -> Any:
+    """The batch, the first dimension of every input, is free."""
+    free = tuple({0: Dim("batch")} for _ in graph.arguments)
+    (kind, *_) = (parameter.kind for parameter in inspect.signature(graph.module.forward).parameters.values())
+    return (free,) if kind == inspect.Parameter.VAR_POSITIONAL else free
 
 
 def _store_in_half(graph: onnx.GraphProto) -> None:
@@ -245,12 +250,17 @@ def with_resized(samples: Images, spec: InputSpec) -> Images:
     return images
 
 
-def _parity(
-    graphs: Mapping[GraphName, _Graph], exported: Graphs, images: Images, tolerances: Mapping[str, float]
+def parity(
+    graphs: Mapping[GraphName, Graph],
+    exported: Graphs,
+    images: Images,
+    tolerances: Mapping[str, float] = {},
+    batches: Sequence[int] = PARITY_BATCHES,
 ) -> dict[str, float]:
+    """The largest difference of each output from torch, at several batch sizes. Raises ParityError."""
     outputs = [name for graph in graphs.values() for name in graph.outputs]
     largest = dict.fromkeys(outputs, 0.0)
-    for size in PARITY_BATCHES:
+    for size in batches:
         expected: Arrays = {"images": images[:size]}
         for graph in graphs.values():
             expected |= _run_torch(graph, expected)
@@ -283,7 +293,7 @@ def check(found: Mapping[str, float], tolerances: Mapping[str, float], reference
 
 
 @torch.no_grad()
-def _run_torch(graph: _Graph, arrays: Arrays) -> Arrays:
+def _run_torch(graph: Graph, arrays: Arrays) -> Arrays:
     results = graph.module(*(torch.from_numpy(arrays[name]) for name in graph.arguments))
     results = results if isinstance(results, tuple) else (results,)
     return {name: result.numpy() for name, result in zip(graph.outputs, results, strict=True)}

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from service.manifest import Calibration
-from training import detection, evaluation
+from training import evaluation
 from training.data import Given
-from training.detection import Baselines
-from training.evaluation import Floats, PrincipalComponents, Scored
+from training.evaluation import PrincipalComponents, Scored
 from training.graphs import Graphs
 from training.losses import LIKELIHOODS
+from training.metrics import detection
 from training.recipe import Recipe
 
 
@@ -28,29 +28,13 @@ class Findings:
 
     @cached_property
     def scored(self) -> Scored:
-        return evaluation.score(self.graphs, self.given.dataset.test.images, self._marked)
+        return evaluation.score(self.graphs, self.given.dataset.test.images)
 
     @cached_property
     def outliers_scored(self) -> Scored | None:
         """Of every strange image; None where there are none."""
         outliers = self.given.outliers
-        return evaluation.score(self.graphs, outliers.images.images, self._marked) if outliers else None
-
-    @property
-    def _marked(self) -> bool:
-        """Whether defects are marked in the strange images."""
-        masked = self.given.outliers.masked if self.given.outliers else None
-        return masked is not None and bool(masked.any())
-
-    @cached_property
-    def baselines(self) -> dict[str, tuple[Floats, Floats]]:
-        """Of each simple method the scores of the normal and of the strange test images; none without strange ones."""
-        if self.given.outliers is None:
-            return {}
-        simple = Baselines(self.given.parts.training.images, self.recipe.seed)
-        normal = simple.scores(self.given.dataset.test.images)
-        strange = simple.scores(self.given.outliers.images.images)
-        return {name: (normal[name].astype(np.float64), strange[name].astype(np.float64)) for name in normal}
+        return evaluation.score(self.graphs, outliers.images.images) if outliers else None
 
     @cached_property
     def principal_components(self) -> PrincipalComponents | None:
@@ -84,35 +68,12 @@ class Findings:
         figures |= evaluation.false_positive_rates(self.calibration, self.scored.scores)
         return figures | self._detection()
 
-    def beaten_by(self) -> list[str]:
-        """The simple methods that tell strange images from normal ones better than this detector."""
-        if self.outliers_scored is None or self.recipe.anomaly is None:
-            return []
-        own = detection.auroc(self.scored.scores, self.outliers_scored.scores)
-        return [name for name, (normal, strange) in self.baselines.items() if detection.auroc(normal, strange) > own]
-
     def _detection(self) -> dict[str, float]:
-        outliers, found, normal = self.given.outliers, self.outliers_scored, self.scored
+        outliers, found = self.given.outliers, self.outliers_scored
         if outliers is None or found is None:
             return {}
         title = f"auroc_against_{outliers.title.replace(' ', '_')}"
-        figures = {title: detection.auroc(normal.scores, found.scores)}
-        if self.recipe.anomaly is None:
-            return figures
-        for name, (of_normal, of_strange) in self.baselines.items():
-            figures[f"{name}_{title}"] = detection.auroc(of_normal, of_strange)
-        labels = outliers.images.labels
-        for label, kind in enumerate(outliers.kinds):
-            if labels is not None and np.any(labels == label):
-                figures[f"{title}_{kind}"] = detection.auroc(normal.scores, found.scores[labels == label])
-        if self._marked:
-            assert normal.maps is not None
-            assert found.maps is not None
-            assert outliers.masks is not None
-            maps, masks = found.maps[outliers.masked], outliers.masks[outliers.masked]
-            figures["pixel_auroc"] = detection.pixel_auroc(normal.maps, maps, masks)
-            figures["aupro"] = detection.aupro(normal.maps, maps, masks)
-        return figures
+        return {title: detection.auroc(self.scored.scores, found.scores)}
 
     def _likelihoods(self) -> dict[str, float]:
         recipe, images = self.recipe, self.given.dataset.test.images

@@ -13,12 +13,14 @@ from service.manifest import GraphName
 Arrays = dict[str, npt.NDArray[Any]]
 
 BATCH = 256
+SCORING: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
 
 
 class Graphs:
     """The graphs of a directory by name, each run on the outputs of those before it."""
 
-    def __init__(self, directory: Path, files: Mapping[GraphName, str]) -> None:
+    def __init__(self, directory: Path, files: Mapping[GraphName, str], batch: int = BATCH) -> None:
+        self._batch = batch
         self._sessions: dict[GraphName, onnxruntime.InferenceSession] = {
             name: onnxruntime.InferenceSession(directory / file, providers=["CPUExecutionProvider"])
             for name, file in files.items()
@@ -30,6 +32,12 @@ class Graphs:
 
     def outputs(self, name: GraphName) -> list[str]:
         return [output.name for output in self._sessions[name].get_outputs()]
+
+    @property
+    def scoring(self) -> tuple[GraphName, ...]:
+        """The graphs that make scores of images, in order: a detector of feature maps has no decoder."""
+        inputs = {given.name for given in self._sessions["scorer"].get_inputs()}
+        return tuple(name for name in SCORING if name != "decoder" or "intensities" in inputs)
 
     def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Arrays:
         """Run the named graphs in turn; gives the tensors with all that the graphs made of them."""
@@ -46,7 +54,7 @@ class Graphs:
         names, keep = list(names), list(keep)
         count = len(next(iter(tensors.values())))
         batches = [
-            self.chain(names, **{name: tensor[start : start + BATCH] for name, tensor in tensors.items()})
-            for start in range(0, count, BATCH)
+            self.chain(names, **{name: tensor[start : start + self._batch] for name, tensor in tensors.items()})
+            for start in range(0, count, self._batch)
         ]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in keep}

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -106,14 +107,18 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: 
 
 
 def choose(files: Sequence[ImageFile], unfit: Unfit, log: Log) -> list[int]:
-    """Indices of the usable files; each fault is logged.
+    """Indices of the usable files; each fault is logged, and files that are converted are counted.
 
     `skip` leaves out all that have a fault, and `convert` only those that are unreadable. Raises
     DataError if `unfit` is `stop` and a file has a fault.
     """
     faults = [file for file in files if file.fault]
+    converted = Counter(file.fault for file in faults if file.is_usable(unfit))
     for file in faults:
-        log(f"{file.path}: {file.fault}")
+        if not file.is_usable(unfit):
+            log(f"{file.path}: {file.fault}")
+    for fault, count in converted.items():
+        log(f"{files[0].path.parent}: converted {count} of {len(files)} files: {fault}")
     if faults and unfit == "stop":
         raise DataError(
             f"{len(faults)} of {len(files)} files are unfit; mend them, or set data.unfit to skip or convert"

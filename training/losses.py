@@ -10,7 +10,6 @@ from torch.distributions import ContinuousBernoulli
 from torch.nn import functional
 
 from training.architectures.base import Autoencoder, Config, Posterior
-from training.similarity import deviation, reduced
 
 SSIM_WINDOW = 7
 LIKELIHOODS = {"bce": "sigmoid", "continuous-bernoulli": "continuous-bernoulli"}  # and the outputs that they need
@@ -21,11 +20,10 @@ class LossConfig(Config):
 
     `mse`: mean squared error. `psnr`: its logarithm for each image, so that the mean PSNR is what is optimised. `ssim`:
     1 - SSIM (Wang et al. 2004). `bce`: negative logarithm of a Bernoulli likelihood. `continuous-bernoulli`: of the
-    continuous Bernoulli's, for grey levels (Loaiza-Ganem and Cunningham 2019). `gradients`: how gradients deviate at
-    several scales (`training.similarity`), and ten times the mean squared error.
+    continuous Bernoulli's, for grey levels (Loaiza-Ganem and Cunningham 2019).
     """
 
-    kind: Literal["mse", "psnr", "ssim", "bce", "continuous-bernoulli", "gradients"] = "mse"
+    kind: Literal["mse", "psnr", "ssim", "bce", "continuous-bernoulli"] = "mse"
     # Weight of the KL divergence (Higgins et al. 2017); 1, with a likelihood: the evidence lower bound.
     beta: NonNegativeFloat = 1.0
     samples: PositiveInt = 1  # of the posterior for each image; more than one is the bound of Burda et al. 2016
@@ -72,19 +70,9 @@ def reconstruction_loss(model: Autoencoder, raw: Tensor, images: Tensor, config:
     restored: Tensor = model.output(raw)
     if config.kind == "ssim":
         return 1 - ssim(restored, images)
-    if config.kind == "gradients":
-        small, reference = reduced(restored), reduced(images)
-        return deviation(small, reference) + 10 * (small - reference).square().mean(dim=(1, 2, 3))
     # A sum that is divided, for the gradient of a mean is first spread over all pixels and then divided.
     errors = functional.mse_loss(restored, images, reduction="none").sum(dim=(1, 2, 3)) / images[0].numel()
     return (errors + 1e-5).log() if config.kind == "psnr" else errors
-
-
-def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of each pixel weighed by the square of its error, the mean (Lin et al. 2017, equation 4)."""
-    entropies = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    probabilities = logits.sigmoid()
-    return ((masks - probabilities).square() * entropies).mean()
 
 
 def importance_weighted_loss(

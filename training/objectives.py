@@ -13,14 +13,10 @@ from torch.nn import functional
 
 from training.architectures import Autoencoder, DenseAutoencoder, Posterior
 from training.chance import augment, binarise, corrupt, normal, to_float
-from training.losses import focal_loss, importance_weighted_loss, kl_divergence, reconstruction_loss
+from training.losses import importance_weighted_loss, kl_divergence, reconstruction_loss
 from training.recipe import Recipe, TrainingConfig
-from training.similarity import reduced
-from training.synthetic import spoil
 
 Inputs = tuple[Tensor, ...]
-
-SEGMENTATION = 10.0  # weight of the segmentation beside the restoration
 
 
 class Batch(NamedTuple):
@@ -114,42 +110,6 @@ class ReconstructionObjective(Objective):
         with self.autocast(clean):
             raw = self.network.decode_raw(latents.flatten(0, 1)).float().view(*noise.shape[:2], *clean.shape[1:])
         return importance_weighted_loss(raw, clean, posterior, noise, self.recipe.loss).mean()
-
-
-class RestorationObjective(ReconstructionObjective):
-    """Give back the image without the synthetic anomalies, and mark where they were (DRAEM: Zavrtanik et al. 2021).
-
-    Everything but the augmentation is at the size at which images are compared.
-    """
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        assert self.network.segmenter is not None
-        return [*super().trained, self.network.segmenter]
-
-    def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
-        assert self.recipe.anomaly is not None
-        _, clean = super().draw(batch, generator)
-        small = reduced(clean)
-        spoilt = spoil(small, generator, self.recipe.anomaly.synthetic)
-        return spoilt.images, small, spoilt.masks
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        assert self.network.segmenter is not None
-        spoilt, clean, masks = inputs
-        latents = self._encode(spoilt).mean
-        with self.autocast(clean):
-            raw = reduced(self.network.decode_raw(latents).float())
-            logits = self.network.segmenter(spoilt, self.network.output(raw).detach()).float()
-        restoration = reconstruction_loss(self.network, raw, clean, self.recipe.loss).mean()
-        return restoration + SEGMENTATION * focal_loss(logits, masks)
-
-    def measure(self, *inputs: Tensor) -> Measured:
-        spoilt, clean, _ = inputs
-        latents = self.network.encode(spoilt).mean
-        restored = reduced(self.network.decode(latents))
-        mse = (restored - clean).square().mean()
-        return Measured({"loss": self(*inputs).item(), "mse": mse.item()}, latents, restored)
 
 
 class LayerObjective(Objective):

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,18 +19,17 @@ from service.manifest import (
     StandardNormal,
     TrainingData,
 )
-from training import bundle, calibration, data, detector, distributed, export, idx, loop, report
+from training import bundle, calibration, data, detector_data, detector_report, distributed, export, loop, report
 from training.architectures import Autoencoder, build
-from training.architectures.segmenter import Segmenter
 from training.checkpoint import Checkpoints
 from training.data import Given, Parts, Tell
-from training.detector import Detector
-from training.distributed import Process
+from training.detector_results import DetectorResults
 from training.errors import DataError, RecipeError
 from training.findings import Findings
 from training.graphs import Graphs
 from training.losses import LIKELIHOODS
-from training.recipe import Recipe
+from training.progress import silence
+from training.recipe import AnyRecipe, DetectorRecipe, EmbeddingRecipe, Recipe, kind_of
 from training.stages import stages
 from training.tracking import Row
 
@@ -44,30 +43,27 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, tell: 
     """
     revision = bundle.git_revision()
     with distributed.process() as process:
-        tell = tell if process.first else _silence
+        tell = tell if process.first else silence
         _build(recipe, ())  # what does not fit is told before the data are read
         given = load(recipe, directory, tell)
         for place in (models, runs):
             place.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before the training, not after it
         on = f"{process.device.type}, {process.count} processes" if process.count > 1 else process.device.type
         tell(f"training {recipe.name} on {len(given.parts.training)} images, {on}")
-        trainer = _Trainer(recipe, given, runs / recipe.name, process, tell)
+        network = _build(recipe, given.dataset.classes)
+        digests = sorted(given.dataset.sha256.values())
+        fingerprint = recipe.fingerprint(digests, process.device.type, torch.__version__)
+        checkpoints = Checkpoints(runs / recipe.name, fingerprint)
         started = time.monotonic()
-        trained = trainer.all()
+        history = loop.train(stages(recipe, network, given.parts), recipe.seed, checkpoints, process, tell)
         # An interrupted run goes on: what it took before is in its history alone.
-        seconds = max(time.monotonic() - started, sum(row["seconds"] for row in trained.history))
+        seconds = max(time.monotonic() - started, sum(row["seconds"] for row in history))
     if not process.first:
         return None
     made = _Made(revision, process.device_name, round(seconds / 60, 1))
-    published = _publish(trained, made, recipe, given, models, tell)
-    trainer.clear()
+    published = _publish(network, history, made, recipe, given, models, tell)
+    checkpoints.remove()
     return published
-
-
-class _Trained(NamedTuple):
-    network: Autoencoder
-    history: list[Row]
-    detector: Detector | None
 
 
 class _Made(NamedTuple):
@@ -76,59 +72,23 @@ class _Made(NamedTuple):
     minutes: float
 
 
-class _Trainer:
-    """Trains networks of one recipe: one, or one for each fold of the images and one for all."""
-
-    def __init__(self, recipe: Recipe, given: Given, runs: Path, process: Process, tell: Tell) -> None:
-        self._recipe, self._given, self._runs, self._process, self._tell = recipe, given, runs, process, tell
-        self._history: list[Row] = []
-        self._checkpoints: list[Checkpoints] = []
-
-    def all(self) -> _Trained:
-        recipe, parts = self._recipe, self._given.parts
-        if recipe.anomaly is None or len(parts.calibration):
-            network = self._train(parts, "", len(parts.training))
-            found = detector.fit(network, recipe, parts, self._tell) if recipe.anomaly else None
-        else:
-            found = detector.cross_fit(recipe, parts.training, self._train, self._tell)
-            network = found.network
-        return _Trained(network, self._history, found)
-
-    def clear(self) -> None:
-        """Remove the checkpoints, when all is published."""
-        for checkpoints in self._checkpoints:
-            checkpoints.remove()
-
-    def _train(self, parts: Parts, fold: str, fineness: int) -> Autoencoder:
-        recipe, dataset = self._recipe, self._given.dataset
-        network = _build(recipe, dataset.classes)
-        network.prepare(torch.from_numpy(detector.representative(recipe, parts.training.images)), fineness)
-        digests = sorted(dataset.sha256.values())
-        fingerprint = recipe.fingerprint(
-            digests, self._process.device.type, torch.__version__, *([fold] if fold else [])
-        )
-        self._checkpoints.append(Checkpoints(self._runs, fingerprint))
-        planned = stages(recipe, network, parts)
-        history = loop.train(planned, recipe.seed, self._checkpoints[-1], self._process, self._tell)
-        self._history += [row | {"stage": f"{fold} {row['stage']}".strip()} for row in history]
-        return network
-
-
-def _publish(trained: _Trained, made: _Made, recipe: Recipe, given: Given, models: Path, tell: Tell) -> Path:
-    network, history, found = trained
+def _publish(
+    network: Autoencoder,
+    history: list[Row],
+    made: _Made,
+    recipe: Recipe,
+    given: Given,
+    models: Path,
+    tell: Tell,
+) -> Path:
     with bundle.staging(models, recipe.name) as staging:
         tell("exporting, and comparing ONNX Runtime with torch")
         likelihood = network.variational and recipe.loss.kind in LIKELIHOODS
-        scorer = found.scorer if found else export.error_scorer(network, data.sample(given.parts.training.images))
+        scorer = export.error_scorer(network, data.sample(given.parts.training.images))
         exported = export.export(network, recipe.input, given.dataset.test.images, staging, likelihood, scorer)
         graphs = Graphs(staging, exported.files)
         tell("calibrating")
-        method = found.scorer.describe() if found else calibration.METHOD
-        if found and found.held_out:
-            scores, maps, distances = found.held_out
-            calibrated = calibration.summary(scores, maps, method + calibration.CROSS_FITTED, distances)
-        else:
-            calibrated = calibration.calibrate(graphs, given.parts.calibration.images, method)
+        calibrated = calibration.calibrate(graphs, given.parts.calibration.images)
         count = len(calibrated.scores)
         tell(f"calibrated on {count} images: false positive rates from {1 / (count + 1):.2g} on can be asked for")
         prior = _prior(graphs, given.parts, recipe, staging)
@@ -151,7 +111,6 @@ def _publish(trained: _Trained, made: _Made, recipe: Recipe, given: Given, model
                 golden=bundle.GOLDEN,
                 prior=prior,
                 calibration=calibrated,
-                selection=found.scorer.selection if found else None,
                 classes=given.dataset.classes if recipe.classifier else (),
                 metrics=metrics,
                 training_data=_training_data(recipe, given, count),
@@ -185,52 +144,76 @@ def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
             data.check_fits(outliers.images.images, recipe.input)
     if recipe.classifier and not dataset.classes:
         raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
-    if recipe.anomaly:
-        parts = detector.part(recipe, dataset.training)
-    else:
-        parts = data.split(dataset.training, recipe.data, recipe.seed)
+    parts = data.split(dataset.training, recipe.data, recipe.seed)
     if len(parts.training) < recipe.mixture_components:
         raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
     return Given(dataset, parts, outliers)
 
 
+Results = Findings | DetectorResults
+
+
 def evaluate_published(name: str, directory: Path | None, models: Path, tell: Tell) -> dict[str, float]:
     """Measure the newest published version of a model again, on the test images of its own recipe.
 
-    Raises TrainingError where there is no such model, or its data cannot be had.
+    Raises TrainingError where there is no such model, or its data are unavailable.
     """
-    return published(name, directory, models, tell)[1].figures()
+    results = published(name, directory, models, tell)[1]
+    return results.figures() if isinstance(results, Findings) else results.metrics()
 
 
 def write_report(name: str, directory: Path | None, models: Path, output: Path | None, tell: Tell) -> Path:
     """Draw the report of a model's newest published version again, into the bundle or to `output`; gives the page."""
-    model, findings = published(name, directory, models, tell)
-    return report.write(model, findings, output or model.directory / bundle.REPORT)
+    model, results = published(name, directory, models, tell)
+    target = output or model.directory / bundle.REPORT
+    if isinstance(results, Findings):
+        return report.write(model, results, target)
+    return detector_report.write(model, results, target)
 
 
-def published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Findings]:
+def published(name: str, directory: Path | None, models: Path, tell: Tell) -> tuple[bundle.Published, Results]:
     """The newest version of a model, and what it does on the test images of its recipe.
 
-    Raises TrainingError where there is no such model, or its data cannot be had or are others.
+    Raises TrainingError where there is no such model, or its data are unavailable or others.
     """
     model = bundle.newest(models, name)
+    recipe = recipe_of(model.manifest)
+    if isinstance(recipe, EmbeddingRecipe):
+        raise DataError(f"{name} embeds photographs and was not trained: it has no test images, and no report")
+    return model, _results(model, recipe, directory, tell)
+
+
+def recipe_of(manifest: ModelManifest) -> AnyRecipe:
+    """The recipe that a model was trained by. Raises RecipeError where it is of another version."""
+    tree = manifest.provenance.recipe
     try:
-        recipe = Recipe.model_validate(model.manifest.provenance.recipe)
+        return kind_of(tree).model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"{name} was trained by a version whose recipes had other entries; train it again") from error
-    given = load(recipe, directory, tell)
-    if sorted(given.dataset.sha256.values()) != sorted(model.manifest.training_data.sha256.values()):
-        raise DataError(
-            f"the files are not those that {name} was trained with, byte by byte, so the test images of this data"
-            " may be among those it was trained on"
-        )
+        raise RecipeError(
+            f"{manifest.name} was trained by a version whose recipes had other entries; train it again"
+        ) from error
+
+
+def _results(model: bundle.Published, recipe: Recipe | DetectorRecipe, directory: Path | None, tell: Tell) -> Results:
     manifest = model.manifest
-    assert manifest.calibration is not None  # every recipe calibrates
-    return model, Findings(model.graphs, manifest.calibration, given, recipe, manifest.latent_dim)
+    calibrated = manifest.calibration
+    assert calibrated is not None  # every model with such a recipe is calibrated
+    if isinstance(recipe, DetectorRecipe):
+        images = detector_data.load(recipe, directory, tell)
+        _check_digests(manifest, images.sha256)
+        return DetectorResults(model.graphs, calibrated, manifest.input, images, recipe)
+    given = load(recipe, directory, tell)
+    _check_digests(manifest, given.dataset.sha256)
+    return Findings(model.graphs, calibrated, given, recipe, manifest.latent_dim)
 
 
-def _silence(_: str) -> None:
-    pass
+def _check_digests(manifest: ModelManifest, sha256: Mapping[str, str]) -> None:
+    """Raise DataError where the data are not those that the model was trained with."""
+    if sorted(sha256.values()) != sorted(manifest.training_data.sha256.values()):
+        raise DataError(
+            f"the files are not those that {manifest.name} was trained with, byte by byte, so the test images of this"
+            " data may be among those it was trained on"
+        )
 
 
 def _build(recipe: Recipe, classes: Sequence[str]) -> Autoencoder:
@@ -239,29 +222,17 @@ def _build(recipe: Recipe, classes: Sequence[str]) -> Autoencoder:
         network = build(recipe.architecture, recipe.input, len(classes) if recipe.classifier else 0)
     except ValueError as error:
         raise RecipeError(f"architecture: {error}") from error
-    if recipe.anomaly:
-        network.segmenter = Segmenter(recipe.input.channels, recipe.anomaly.segmenter)
     return network
 
 
 def _training_data(recipe: Recipe, given: Given, calibrated: int) -> TrainingData:
-    source = idx.SOURCES.get(recipe.data.dataset)
-    digests = given.dataset.sha256
-    published = source is not None and all(source.sha256.get(name) == digest for name, digest in digests.items())
-    own = recipe.data
-    title = f"unverified files of {source.title}" if source else own.title or f"a folder, {', '.join(digests)}"
-    return TrainingData(
-        name=source.title if source and published else title,
-        source=source.url if source and published else own.source or "unknown",
-        licence=source.licence if source and published else own.licence or "unknown",
-        images={
-            "training": len(given.parts.training),
-            "validation": len(given.parts.validation),
-            "calibration": calibrated,
-            "test": len(given.dataset.test),
-        },
-        sha256=digests,
-    )
+    counts = {
+        "training": len(given.parts.training),
+        "validation": len(given.parts.validation),
+        "calibration": calibrated,
+        "test": len(given.dataset.test),
+    }
+    return data.described(recipe.data, given.dataset.sha256, counts)
 
 
 def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:

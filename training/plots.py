@@ -1,7 +1,7 @@
 """What a model makes of images and latents, and pictures of it."""
 
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
 from sklearn.decomposition import PCA
-from sklearn.metrics import auc, roc_curve
 
-from service.anomaly import ConformalScores, heat, in_colour
+from service.anomaly import ConformalScores, heat
 from service.latents import interpolate
 from service.manifest import Calibration
 from training import bundle, data
 from training.bundle import Published
-from training.calibration import RECONSTRUCT, SCORE
+from training.calibration import RECONSTRUCT
 from training.data import Images, Labels
 from training.evaluation import add_noise
 
@@ -27,15 +26,43 @@ Floats = npt.NDArray[np.floating[Any]]
 
 COLUMNS = 16
 DPI = 100
+NEARLY_WHITE = 244  # of 255, in each channel of a colour that is taken for the page's
 SAMPLE_SEED = 7
+RARE = 0.45  # power of a colour's number of pixels: its weight in a palette
+SAVED = ((256, 1.0), (160, 1.0), (112, 1.0), (80, 1.0), (80, 0.85), (80, 0.7), (48, 0.6), (32, 0.45))  # colours, scales
 SCATTERED = 3000  # points of a scatter plot; more hide each other
 
 
-def save(figure: Figure, path: Path) -> None:
-    """As a PNG with a palette, for bundles carry it."""
+def save(figure: Figure, path: Path, most_bytes: int | None = None) -> None:
+    """Write a PNG with a palette, because bundles carry it.
+
+    If it has more than `most_bytes`, fewer colours are kept, and then fewer pixels.
+    """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(path, optimize=True)
+    picture = Image.open(drawn).convert("RGB")
+    for colours, scale in SAVED:
+        size = round(picture.width * scale), round(picture.height * scale)
+        reduced = picture.resize(size, Image.Resampling.LANCZOS) if scale < 1 else picture
+        palette = _palette(reduced, colours)
+        reduced.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
+        if most_bytes is None or path.stat().st_size <= most_bytes:
+            return
+
+
+def _palette(picture: Image.Image, colours: int) -> Image.Image:
+    """An image whose palette suits a picture: rare colours, as of lines, weigh more than their pixels."""
+    levels = np.asarray(picture).reshape(-1, 3).astype(np.int64) >> 2  # 64 levels a channel
+    counts = np.bincount(levels @ [64 * 64, 64, 1], minlength=64**3)
+    found = np.flatnonzero(counts)
+    weighed = np.repeat(found, np.ceil(counts[found] ** RARE).astype(int))
+    channels = np.stack([weighed >> 12, weighed >> 6 & 63, weighed & 63], axis=-1)
+    sample = Image.fromarray((channels * 255 // 63).astype(np.uint8)[None])
+    palette = sample.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1)
+    entries = np.array(palette.getpalette()).reshape(-1, 3)
+    entries[(entries >= NEARLY_WHITE).all(axis=1)] = 255
+    palette.putpalette(entries.ravel().tolist())
+    return palette
 
 
 def reconstruct(model: Published, images: Images) -> Images:
@@ -48,28 +75,30 @@ def decode(model: Published, latents: Floats) -> Images:
 
 def heatmaps(model: Published, images: Images) -> Images:
     calibration = model.manifest.calibration
-    assert calibration is not None  # every recipe calibrates
-    maps = model.graphs.chain(SCORE, images=images)["error_maps"].astype(np.float32)
+    assert calibration is not None  # every autoencoder is calibrated
+    maps = model.graphs.chain_in_batches(model.graphs.scoring, ["error_maps"], images=images)["error_maps"].astype(
+        np.float32
+    )
     return np.stack([heat(error_map, calibration.error_map) for error_map in maps])[..., None]
 
 
-def overview(models: Path, directory: Path | None, output: Path) -> None:
+def digits(models: Path, directory: Path | None, output: Path) -> None:
     """Draw originals, reconstructions, denoised digits, samples, and an outlier's heatmap, as one PNG."""
-    digits = data.load_test("mnist", directory).images[:COLUMNS]
+    originals = data.load_test("mnist", directory).images[:COLUMNS]
     undercomplete, denoising, vae = (
         bundle.newest(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae")
     )
-    noisy = add_noise(digits, sigma=0.5)
-    odd = _spoil(digits)
+    noisy = add_noise(originals, sigma=0.5)
+    blended = _blend_stroke(originals)
     figure = rows(
         {
-            "originals": digits,
-            "reconstructed (784-256-784)": reconstruct(undercomplete, digits),
+            "originals": originals,
+            "reconstructed (784-256-784)": reconstruct(undercomplete, originals),
             "noisy": noisy,
             "denoised": reconstruct(denoising, noisy),
             "sampled (VAE)": decode(vae, vae.prior.draw(COLUMNS, SAMPLE_SEED, temperature=1.0)),
-            "spoilt by hand": odd,
-            "heatmap (VAE)": heatmaps(vae, odd),
+            "with a stroke that does not belong": blended,
+            "heatmap (VAE)": heatmaps(vae, blended),
         },
         hot=["heatmap (VAE)"],
     )
@@ -177,42 +206,6 @@ def error_histogram(scores: Mapping[str, Floats], calibration: Calibration, rate
     return figure
 
 
-def roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
-    """Of several methods, by their scores of normal and of strange images, what is found at which false alarms."""
-    figure = Figure(figsize=(5.4, 4.2), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    for name, (normal, strange) in scores.items():
-        truth = np.repeat([0, 1], [len(normal), len(strange)])
-        alarms, found, _ = roc_curve(truth, np.concatenate([normal, strange]))
-        axes.plot(alarms, found, label=f"{name}, area {auc(alarms, found):.4f}")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    figure.legend(fontsize=8, loc="outside upper center", ncols=2)
-    return figure
-
-
-def defects(model: Published, images: Images, titles: Sequence[str], masks: Sequence[Images | None] | None) -> Figure:
-    """Images in columns with their titles; below each its reconstruction, heatmap and, where there is one, mask."""
-    hot = np.stack([in_colour(each[..., 0]) for each in heatmaps(model, images)])
-    below: dict[str, Iterable[Images | None]] = {
-        "image": images,
-        "restored": reconstruct(model, images),
-        "heatmap": hot,
-    }
-    if masks:
-        below["mask"] = masks
-    figure = Figure(figsize=(1.25 * len(images) + 0.6, 1.3 * len(below) + 0.3), dpi=DPI, layout="constrained")
-    grid_of_axes = np.atleast_2d(figure.subplots(len(below), len(images)))
-    for row, (name, pictures) in zip(grid_of_axes, below.items(), strict=True):
-        for axes, picture in zip(row, pictures, strict=True):
-            axes.set_axis_off()
-            if picture is not None:
-                _show(axes, picture.squeeze(2) if picture.shape[2:] == (1,) else picture)
-        row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
-    for axes, title in zip(grid_of_axes[0], titles, strict=True):
-        axes.set_title(title, fontsize=7)
-    return figure
-
-
 def confusion_matrix(matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """Images of each class (row) that were given each class (column); the colour shows the errors alone."""
     size = max(5.4, 0.42 * len(classes))
@@ -235,11 +228,11 @@ def _show(axes: Any, picture: Images, colour_map: str = "gray") -> None:
     axes.set_axis_off()
 
 
-def _spoil(images: Images) -> Images:
+def _blend_stroke(images: Images) -> Images:
     """Each digit with a short stroke where none belongs."""
-    spoilt = images.copy()
-    spoilt[:, 4:8, 20:23] = 255
-    return spoilt
+    blended = images.copy()
+    blended[:, 4:8, 20:23] = 255
+    return blended
 
 
 def _strip(images: Images) -> Images:

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -18,15 +18,15 @@ from pydantic import (
     model_validator,
 )
 
-from service.manifest import InputSpec, ModelName
+from service.manifest import InputSpec, ModelName, Resample
 from training.architectures import ArchitectureConfig
-from training.architectures.base import Config, Widths
+from training.architectures.backbones import BackboneName
+from training.architectures.base import Config
 from training.chance import AugmentationConfig, CorruptionConfig
+from training.detector.config import DetectorConfig, Size
 from training.errors import RecipeError
-from training.evidence import MAPPED, NAMES, EvidenceName
 from training.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
 from training.optimisers import OptimiserConfig, ScheduleConfig
-from training.similarity import reduction
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -77,16 +77,6 @@ class ClassifierConfig(Config):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class AnomalyConfig(Config):
-    """What makes a detector of a model: synthetic anomalies to train on, and scores to choose from."""
-
-    synthetic: float = Field(0.7, gt=0, le=1)  # the share of training images that get an anomaly
-    segmenter: Widths = (16, 32, 48, 64)  # channels at each resolution; every entry halves height and width
-    evidence: tuple[EvidenceName, ...] = Field(NAMES, min_length=1)  # what a score may be made of
-    trials: Literal["defects", "wholes"] = "defects"  # of which kind the synthetic anomalies are that it is chosen by
-    folds: int = Field(5, ge=2)  # of the cross-fitting, where there are too few images to hold any out
-
-
 class EvaluationConfig(Config):
     """How the likelihood of a variational model is estimated, if at all: it takes minutes."""
 
@@ -109,9 +99,16 @@ class Recipe(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     pretraining: PretrainingConfig | None = None
     classifier: ClassifierConfig | None = None
-    anomaly: AnomalyConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     mixture_components: NonNegativeInt = 10  # of the prior fitted to the latents, where the model has none; 0: no prior
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_entries(cls, entries: Any) -> Any:
+        """Published networks' recipes say that they are no detectors, as recipes did before detectors had their own."""
+        if isinstance(entries, dict) and "anomaly" in entries and entries["anomaly"] is None:
+            return {name: value for name, value in entries.items() if name != "anomaly"}
+        return entries
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -134,33 +131,13 @@ class Recipe(Config):
             raise ValueError("architecture.refinement needs a decoder that is trained: give classifier.reconstruction")
         if self.evaluation.importance_samples and not (needed and variational):
             raise ValueError("evaluation.importance_samples needs a variational architecture and a likelihood")
-        if self.anomaly and (variational or self.classifier or self.data.binarise or self.corruption.active):
-            raise ValueError(
-                "anomaly needs a plain autoencoder: no variational one, classifier, corruption or binarise"
-            )
-        if self.anomaly and self.architecture.kind not in ("principal", "convolutional"):
-            raise ValueError("anomaly needs an architecture of kind principal or convolutional")
-        if self.anomaly and self.architecture.kind == "convolutional" and reduction(*self.input.shape[:2]) > 1:
-            raise ValueError("anomaly of images this large needs an architecture of kind principal, which reduces them")
-        if self.anomaly and self.training.patience:
-            raise ValueError("anomaly needs training.patience unset: it would stop by what the scores are chosen by")
-        if self.anomaly and not {*self.anomaly.evidence} & {*MAPPED}:
-            raise ValueError(f"anomaly.evidence needs one that has a map: {', '.join(MAPPED)}")
         if self.loss.beta != 1 and not variational:
             raise ValueError("loss.beta weighs a divergence that only a variational architecture has")
         if min(self.input.height, self.input.width) < SSIM_WINDOW and (
             self.loss.kind == "ssim" or self.corruption.sigma
         ):
             raise ValueError(f"input: SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels")
-        own = self.data.dataset in ("folder", "photographs")
-        if not own and (self.data.title or self.data.source or self.data.licence):
-            raise ValueError(f"data.title, source and licence of {self.data.dataset} are known")
-        if not own and (self.data.unfit != "stop" or self.data.test != DataConfig.model_fields["test"].default):
-            raise ValueError(f"data.unfit and test are for folders and photographs, not for {self.data.dataset}")
-        if own and self.data.only is not None:
-            raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
-        if self.data.outliers == self.data.dataset:
-            raise ValueError("data.outliers must be another data set than data.dataset")
+        _check_data(self.data)
         return self
 
     def fingerprint(self, *others: object) -> str:
@@ -170,12 +147,84 @@ class Recipe(Config):
         return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
+class PhotoInput(Config):
+    """What photographs are brought to, beside their working size."""
+
+    channels: Literal[1, 3] = 3
+    resample: Resample = "bilinear"
+    white_16_bit: int = InputSpec.model_fields["white_16_bit"].default
+
+    def spec(self, size: Size) -> InputSpec:
+        return InputSpec(height=size[0], width=size[1], **self.model_dump())
+
+
+class DetectorRecipe(Config):
+    """A detector of anomalies: score components, fitted in closed form to the features of an encoder."""
+
+    name: ModelName
+    description: str
+    seed: int = Field(0, ge=0, lt=2**32)
+    input: PhotoInput = PhotoInput()
+    data: DataConfig
+    detector: DetectorConfig
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        grey = self.detector.encoder == "scattering"
+        if grey != (self.input.channels == 1):
+            raise ValueError(f"input.channels must be {1 if grey else 3} for the encoder {self.detector.encoder}")
+        if self.data.dataset == "folder":
+            raise ValueError("data.dataset must be photographs for a detector of one's own images")
+        _check_data(self.data)
+        return self
+
+    def spec(self, size: Size) -> InputSpec:
+        """The input of the graphs at a working size (height, width)."""
+        return self.input.spec(size)
+
+
+class EmbeddingConfig(Config):
+    backbone: BackboneName
+    depth: PositiveInt  # stride of the feature map that is pooled
+    size: Size
+
+
+class EmbeddingRecipe(Config):
+    """Embeddings of photographs: the pooled feature map of a backbone, with nothing trained."""
+
+    name: ModelName
+    description: str
+    input: PhotoInput = PhotoInput()
+    embedding: EmbeddingConfig
+
+
+AnyRecipe = Recipe | DetectorRecipe | EmbeddingRecipe
+
+
+def kind_of(tree: Mapping[str, Any]) -> type[AnyRecipe]:
+    """The kind of recipe that a document is, by its tables."""
+    return DetectorRecipe if "detector" in tree else EmbeddingRecipe if "embedding" in tree else Recipe
+
+
+def _check_data(config: DataConfig) -> None:
+    """Raise ValueError where entries do not go together."""
+    own = config.dataset in ("folder", "photographs")
+    if not own and (config.title or config.source or config.licence):
+        raise ValueError(f"data.title, source and licence of {config.dataset} are known")
+    if not own and (config.unfit != "stop" or config.test != DataConfig.model_fields["test"].default):
+        raise ValueError(f"data.unfit and test are for folders and photographs, not for {config.dataset}")
+    if own and config.only is not None:
+        raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
+    if config.outliers == config.dataset:
+        raise ValueError("data.outliers must be another data set than data.dataset")
+
+
 def available() -> list[str]:
     """The names of the recipes that come with the package."""
     return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
 
 
-def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> Recipe:
+def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> AnyRecipe:
     """Read a recipe by its name or path, with `key=value` overrides (dotted keys, TOML values).
 
     Raises RecipeError, which names the entry at fault and, for an unknown one, the nearest that exists.
@@ -189,10 +238,20 @@ def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = No
         _apply(tree, override)
     if name is not None:
         tree["name"] = name
+    kind = kind_of(tree)
     try:
-        return Recipe.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError("\n".join([f"recipe {name_or_path}:", *map(_explain, error.errors())])) from error
+        explained = [_explain(each, kind) for each in error.errors()]
+        raise RecipeError("\n".join([f"recipe {name_or_path}:", *explained])) from error
+
+
+def load_network(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> Recipe:
+    """The same, of a network. Raises RecipeError where the recipe is another's."""
+    loaded = load(name_or_path, overrides, name)
+    if not isinstance(loaded, Recipe):
+        raise RecipeError(f"{name_or_path} is no recipe of a network that is trained")
+    return loaded
 
 
 def _find(name_or_path: str) -> Path:
@@ -219,21 +278,21 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, kind: type[AnyRecipe]) -> str:
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        names, tables = _place(parents)
+        names, tables = _place(parents, kind)
         where = ".".join([*names, str(key)])
-        return f"  {where}: there is no such entry{_nearest(str(key), _entries(tables)) or _elsewhere(str(key))}"
-    where = ".".join(_place(error["loc"])[0])
+        return f"  {where}: there is no such entry{_nearest(str(key), _entries(tables)) or _elsewhere(str(key), kind)}"
+    where = ".".join(_place(error["loc"], kind)[0])
     got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
     return f"  {where or 'the recipe'}: {error['msg']}{got}"
 
 
-def _place(location: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
+def _place(location: Sequence[int | str], root: type[AnyRecipe]) -> tuple[list[str], list[type[BaseModel]]]:
     """The names on the way to an entry, without the kinds that pydantic puts between them, and the tables there."""
     names: list[str] = []
-    tables: list[type[BaseModel]] = [Recipe]
+    tables: list[type[BaseModel]] = [root]
     for part in map(str, location):
         of_kind = [
             table for table in tables if part in get_args(getattr(table.model_fields.get("kind"), "annotation", ()))
@@ -262,9 +321,9 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _elsewhere(key: str) -> str:
+def _elsewhere(key: str, root: type[AnyRecipe]) -> str:
     """Where an entry of this name is, in the table that is the nearest to the top."""
-    level: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
+    level: list[tuple[str, type[BaseModel]]] = [("", root)]
     while level:
         for path, table in level:
             if key in table.model_fields:

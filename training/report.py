@@ -3,7 +3,8 @@
 import base64
 import html
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +13,14 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from service.latents import NormalPrior, Prior
-from service.manifest import Calibration
+from service.manifest import Calibration, ModelManifest
 from training import calibration, evaluation, plots
 from training.bundle import Published
-from training.data import Given, Images, Outliers
+from training.data import Given, Images
 from training.findings import Findings
 from training.recipe import Recipe
 
 PAGE = "index.html"
-BASELINES = {"pca": "principal components", "nearest_neighbours": "5 nearest neighbours"}
 
 
 class Picture(NamedTuple):
@@ -28,11 +28,27 @@ class Picture(NamedTuple):
     title: str
     caption: str
     figure: Figure
+    most_bytes: int | None = None  # of the PNG, which has fewer colours then
+
+
+class Table(NamedTuple):
+    title: str
+    heads: Sequence[str]  # of the columns
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+class Text(NamedTuple):
+    title: str
+    sentences: Sequence[str]
+
+
+Section = Picture | Table | Text
 
 
 def write(model: Published, findings: Findings, directory: Path) -> Path:
     """Draw all that there is to see of a bundle on its test images; gives the page."""
-    return _write(model, _pictures(model, findings), directory)
+    return write_page(model, chain([metrics(model)], _pictures(model, findings)), directory)
 
 
 def write_calibration(model: Published, normal: Images, directory: Path) -> Path:
@@ -43,26 +59,52 @@ def write_calibration(model: Published, normal: Images, directory: Path) -> Path
     rows = {"calibration images": shown, "reconstructed": plots.reconstruct(model, shown)}
     scores = {"calibration images": np.array(calibrated.scores)}
     pictures = (
+        metrics(model),
         Picture("reconstructions", "Reconstructions", "Of the first calibration images.", plots.rows(rows)),
         _scores(scores, calibrated),
     )
-    return _write(model, pictures, directory)
+    return write_page(model, pictures, directory)
 
 
-def _write(model: Published, pictures: Iterable[Picture], directory: Path) -> Path:
+def write_page(model: Published, sections: Iterable[Section], directory: Path) -> Path:
+    """Write the pictures as PNGs and all sections as one page, which is given."""
     directory.mkdir(parents=True, exist_ok=True)
-    sections = []
-    for picture in pictures:
-        path = directory / f"{picture.name}.png"
-        plots.save(picture.figure, path)
-        inline = base64.b64encode(path.read_bytes()).decode("ascii")
-        sections.append(
-            f"<h2>{html.escape(picture.title)}</h2>\n<p>{html.escape(picture.caption)}</p>\n"
-            f'<img alt="{html.escape(picture.title)}" src="data:image/png;base64,{inline}">'
-        )
     page = directory / PAGE
-    page.write_text(_page(model, "\n".join(sections)), encoding="utf-8")
+    text = "\n".join(_html(section, directory) for section in sections)
+    page.write_text(_page(model, text), encoding="utf-8")
     return page
+
+
+def metrics(model: Published) -> Table:
+    """The metrics of a bundle's manifest."""
+    rows = [(name, f"{value:.6g}") for name, value in model.manifest.metrics.items()]
+    return Table("Metrics on test images, through the exported graphs", (), rows)
+
+
+def _html(section: Section, directory: Path) -> str:
+    title = f"<h2>{html.escape(section.title)}</h2>"
+    match section:
+        case Picture():
+            return f"{title}\n<p>{html.escape(section.caption)}</p>\n{_image(section, directory)}"
+        case Table():
+            caption = f"<p>{html.escape(section.caption)}</p>\n" if section.caption else ""
+            return f"{title}\n{caption}{_table(section)}"
+        case Text():
+            return "\n".join([title, *(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences)])
+
+
+def _image(picture: Picture, directory: Path) -> str:
+    """The element that shows a picture, which is written as a PNG too."""
+    path = directory / f"{picture.name}.png"
+    plots.save(picture.figure, path, picture.most_bytes)
+    inline = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img alt="{html.escape(picture.title)}" src="data:image/png;base64,{inline}">'
+
+
+def _table(table: Table) -> str:
+    head = f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in table.heads)}</tr>"
+    rows = [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows]
+    return "\n".join(["<table>", *([head] if table.heads else []), *rows, "</table>"])
 
 
 def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
@@ -106,36 +148,10 @@ def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
     if given.outliers and findings.outliers_scored:
         scores[f"{given.outliers.title} (not seen in training)"] = findings.outliers_scored.scores
     yield _scores(scores, findings.calibration)
-    if recipe.anomaly and given.outliers:
-        yield from _detection(model, findings, given.outliers)
 
     if classes := model.manifest.classes:
         figure = plots.confusion_matrix(findings.confusion, classes)
         yield Picture("confusion", "Confusion matrix", "Of the test images.", figure)
-
-
-def _detection(model: Published, findings: Findings, outliers: Outliers) -> Iterator[Picture]:
-    assert findings.outliers_scored is not None
-    own = findings.scored.scores, findings.outliers_scored.scores
-    beaten = " and ".join(findings.beaten_by())
-    warning = f" Warning: {beaten} is better than this model." if beaten else ""
-    curves = {model.manifest.name: own} | {BASELINES[name]: scores for name, scores in findings.baselines.items()}
-    caption = "Strange images found at each rate of false alarms, by this model and by simple methods." + warning
-    yield Picture("roc", "ROC", caption, plots.roc(curves))
-
-    test, kinds, labels = findings.given.dataset.test.images, outliers.kinds, outliers.images.labels
-    if labels is None or not kinds:
-        kinds, labels = (outliers.title,), np.zeros(len(outliers.images), dtype=np.int64)
-    share = max(1, (plots.COLUMNS - 2) // len(kinds))
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:share] for label in range(len(kinds))])
-    images = np.concatenate([test[:2], outliers.images.images[chosen]])
-    masks: list[Images | None] | None = None
-    if outliers.masks is not None and outliers.masked is not None:
-        drawn = (outliers.masks * 255).astype(np.uint8)
-        masks = [np.zeros_like(drawn[0])] * 2 + [drawn[each] if outliers.masked[each] else None for each in chosen]
-    titles = ["normal"] * len(test[:2]) + [kinds[labels[index]] for index in chosen]
-    caption = "Two normal images and the first of each strange kind; the colours mean the same in all."
-    yield Picture("heatmaps", "Heatmaps", caption, plots.defects(model, images, titles, masks))
 
 
 def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibration) -> Picture:
@@ -169,7 +185,6 @@ def _uint8(intensities: npt.NDArray[np.float32]) -> Images:
 
 def _page(model: Published, sections: str) -> str:
     manifest = model.manifest
-    figures = "\n".join(f"<tr><td>{name}</td><td>{value:.6g}</td></tr>" for name, value in manifest.metrics.items())
     title = html.escape(f"{manifest.name}, version {manifest.version}")
     recipe = html.escape(json.dumps(manifest.provenance.recipe, indent=1))
     return f"""<!doctype html>
@@ -180,17 +195,20 @@ def _page(model: Published, sections: str) -> str:
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
 img {{ max-width: 100%; }}
-td {{ padding: 0 1.5rem 0 0; font-variant-numeric: tabular-nums; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 0.1rem 1.2rem 0.1rem 0; text-align: left; font-variant-numeric: tabular-nums; }}
+th {{ border-bottom: 1px solid; }}
 </style>
 <h1>{title}</h1>
-<p>{html.escape(manifest.description)}.<br>
+{_warning(manifest)}<p>{html.escape(manifest.description)}.<br>
 {html.escape(manifest.architecture)}; {manifest.latent_dim} latent dimensions.</p>
-<h2>Test figures, through the exported graphs</h2>
-<table>
-{figures}
-</table>
 {sections}
 <h2>Recipe</h2>
 <pre>{recipe}</pre>
 </html>
 """
+
+
+def _warning(manifest: ModelManifest) -> str:
+    weak = manifest.selection.weak if manifest.selection else None
+    return f"<p><strong>Warning: this detector is weak: {html.escape(weak)}.</strong></p>\n" if weak else ""

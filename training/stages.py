@@ -7,7 +7,7 @@ from training.architectures.base import ResidualLayer
 from training.data import Parts, Split
 from training.errors import DataError
 from training.loop import Stage
-from training.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective, RestorationObjective
+from training.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
 from training.optimisers import AdamwConfig
 from training.recipe import Recipe
 
@@ -16,8 +16,7 @@ def stages(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
     """Layer by layer, then the whole autoencoder, then with its classifier: those that the recipe asks for."""
     planned = [*_layers(recipe, network, parts)]
     if recipe.classifier is None or recipe.classifier.pretrained:
-        kind = ReconstructionObjective if recipe.anomaly is None else RestorationObjective
-        objective = kind(network, recipe, recipe.training)
+        objective = ReconstructionObjective(network, recipe, recipe.training)
         settings = recipe.training, recipe.optimiser, recipe.schedule
         planned.append(Stage("autoencoder", objective, *settings, parts.training, parts.validation))
     if recipe.classifier is not None:

@@ -9,9 +9,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from service.manifest import MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
-from training import bundle, calibration, folder, half, photo_folder, pipeline, report
+from training import bundle, calibration, detector_report, folder, half, photo_folder, pipeline, report
+from training.bundle import Published
 from training.data import Tell
+from training.detector_data import Photographs
 from training.errors import DataError, RecipeError
+from training.findings import Findings
+from training.folder import Folder
 
 FEWEST = 50  # images to calibrate on: with fewer, p-values would be too coarse and too much chance
 
@@ -29,14 +33,10 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
         raise RecipeError(
             f"{name} in half precision needs another name: as a version of it, it would be served instead"
         )
+    source = bundle.newest(models, name).manifest
+    _check_can_be_halved(source)
     model, before = pipeline.published(name, directory, models, tell)
-    source = model.manifest
-    if source.precision != "float32":
-        raise RecipeError(f"{name} computes in {source.precision} already")
-    if source.selection is not None:
-        raise RecipeError(
-            f"{name} is a detector: its scores are sums of logarithms, which float16 would change too much"
-        )
+    assert isinstance(before, Findings)  # it is an autoencoder
     with bundle.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
         halved = half.apply(model, before, staging, Path(rounded), tell)
         after = halved.findings
@@ -65,14 +65,26 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
         return bundle.publish(staging, finish)
 
 
+def _check_can_be_halved(source: ModelManifest) -> None:
+    """Raise RecipeError where a model is not an autoencoder in float32."""
+    if source.precision != "float32":
+        raise RecipeError(f"{source.name} computes in {source.precision} already")
+    if source.selection is not None:
+        raise RecipeError(f"{source.name} is a detector: float16 would change its scores too much")
+    if "decoder" not in source.graphs:
+        raise RecipeError(f"{source.name} has no decoder: only autoencoders can be halved")
+
+
 def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     """Publish the newest version of a model again, calibrated on the images below a directory, which are normal ones.
 
-    What cannot be read there is told of and left out. Raises TrainingError where there is no such model, where it
-    was trained on these images, or where they are too few.
+    Unreadable files are logged and skipped. Raises TrainingError where there is no such model, where it has no
+    anomaly score, where it was trained on these images, or where they are too few.
     """
     model = bundle.newest(models, name)
     source = model.manifest
+    if source.calibration is None:
+        raise RecipeError(f"{name} has no anomaly score, so there is nothing to calibrate: name a detector")
     if test := folder.layout(directory).test:
         raise DataError(
             f"{directory} holds images to test with, which may be anomalous: name a folder of normal ones alone, "
@@ -87,7 +99,6 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     if count < FEWEST:
         raise DataError(f"{directory} holds {count} images; at least {FEWEST} are needed to calibrate on")
     tell(f"scoring {count} images; rates from {1 / (count + 1):.2g} on can be asked for then")
-    assert source.calibration is not None  # every recipe calibrates
     method = source.calibration.method.removesuffix(calibration.CROSS_FITTED)
     calibrated = calibration.calibrate(model.graphs, normal.images, method)
     changes = {
@@ -105,9 +116,17 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
         def finish(version: int) -> None:
             bundle.write_manifest(source.model_copy(update=changes | {"version": version}), staging)
             tell("drawing the report")
-            report.write_calibration(bundle.Published(staging), normal.images, staging / bundle.REPORT)
+            _draw_calibration(bundle.Published(staging), normal, staging / bundle.REPORT)
 
         return bundle.publish(staging, finish)
+
+
+def _draw_calibration(model: Published, normal: Folder, directory: Path) -> None:
+    """Write the report of a model that was calibrated anew: of a detector, one without reconstructions."""
+    if "decoder" in model.manifest.graphs:
+        report.write_calibration(model, normal.images, directory)
+    else:
+        detector_report.write_calibration(model, Photographs(normal.paths), directory)
 
 
 def _made_of(source: ModelManifest, **changes: Any) -> Provenance:

@@ -26,7 +26,6 @@ from PIL import Image
 from service import imaging
 from service.manifest import InputSpec
 from training import bundle, data
-from training.calibration import SCORE
 from training.data import Images
 
 KILLED_AT = 40  # percent
@@ -51,7 +50,9 @@ def main() -> None:
             "model": options.model,
             "images": len(images),
             "cores": os.cpu_count(),
-            "bare": _rate(images, lambda: model.graphs.chain_in_batches(SCORE, ["scores"], images=images)),
+            "bare": _rate(
+                images, lambda: model.graphs.chain_in_batches(model.graphs.scoring, ["scores"], images=images)
+            ),
             "decoding": _rate(images, lambda: _decode(directory / "digits", model.manifest.input)),
         }
         command = [sys.executable, "-m", "service", "score", str(directory / "digits"), "--device", "cpu"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from training import bundle, half, pipeline
 from training.errors import ParityError
+from training.findings import Findings
 
 OUTPUT = Path("docs/results/half.json")
 
@@ -26,7 +27,8 @@ def main() -> None:
     options = parser.parse_args()
     found = {}
     for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
-        if bundle.newest(options.models, name).manifest.selection is None:  # detectors are not halved
+        manifest = bundle.newest(options.models, name).manifest
+        if manifest.calibration and manifest.selection is None:  # detectors and embeddings are not halved
             found[name] = _measure(name, options.data, options.models)
             print(f"{name}: {found[name]}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,7 @@ def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
         print(f"  {text}", flush=True)
 
     model, before = pipeline.published(name, data, models, tell)
+    assert isinstance(before, Findings)  # detectors are not halved
     with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
         try:
             halved = half.apply(model, before, Path(written), Path(rounded), tell)

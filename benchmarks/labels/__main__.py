@@ -52,11 +52,11 @@ def main() -> None:
     with process() as here:
         for seed in range(options.seeds):
             overrides = [*PLAIN, *options.set, f"seed={seed}"]
-            plain = recipe.load("mnist-classifier", [*overrides, MASKED])
+            plain = recipe.load_network("mnist-classifier", [*overrides, MASKED])
             parts = data.split(everything, plain.data, seed)
             labelled = {count: balanced(parts.training, count) for count in options.labels}
             few = {
-                count: recipe.load("mnist-classifier", [*overrides, *_batches(count, options.steps)])
+                count: recipe.load_network("mnist-classifier", [*overrides, *_batches(count, options.steps)])
                 for count in options.labels
             }
             fresh = _network(plain)

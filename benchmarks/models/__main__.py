@@ -44,17 +44,18 @@ def main() -> None:
 
 
 def _every_recipe() -> list[str]:
-    """Those whose data are the same for all and that makes no detector; that of folders is for one's own."""
+    """Those of networks whose data are the same for all; that of folders is for one's own."""
     loaded = {name: recipe.load(name) for name in recipe.available()}
-    return [name for name, each in loaded.items() if each.data.dataset != "folder" and each.anomaly is None]
+    networks = {name: each for name, each in loaded.items() if isinstance(each, Recipe)}
+    return [name for name, each in networks.items() if each.data.dataset != "folder"]
 
 
 def _run(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe of a run, and where its bundle is published: the shipped one, or one beside the checkpoints."""
     if seed == 0 and "/" not in name:
-        return recipe.load(name, options.set), options.models
-    plain = recipe.load(name)
-    return recipe.load(name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"), options.runs / "study"
+        return recipe.load_network(name, options.set), options.models
+    plain = recipe.load_network(name)
+    return recipe.load_network(name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"), options.runs / "study"
 
 
 def _figures(name: str, seed: int, options: argparse.Namespace) -> Figures | None:

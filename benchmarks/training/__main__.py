@@ -66,7 +66,7 @@ def main() -> None:
     with process() as here:
         print(f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s")
         for name in RECIPES:
-            results[name] = _measure(recipe.load(name, options.set), images, here, options)
+            results[name] = _measure(recipe.load_network(name, options.set), images, here, options)
             ours, bare, classic = (results[name][loop] for loop in ("ours", "bare", "dataloader"))
             print(
                 f"{name:30} ours {ours:9,.0f}   bare {bare:9,.0f} (x{ours / bare:.2f})"

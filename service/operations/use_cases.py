@@ -216,7 +216,7 @@ class Operations:
                 image = images.pixels[index]
             else:
                 most = self._limits.max_image_pixels
-                image = imaging.decode_original(given.images[index], most)
+                image = imaging.decode_original(given.images[index], model.manifest.input, most)
             drawn = overlay.draw(image, scale, found)
             return Localised(found, heatmap, imaging.encode_png(drawn))
 

@@ -20,18 +20,9 @@ SMALL = [  # makes a training command of the documents short enough for a test
     )
     for word in ("--set", entry)
 ]
-
-
 SMALL_DETECTOR = [
     word
-    for entry in (
-        "training.epochs=4",
-        "anomaly.folds=2",
-        "input.height=64",
-        "input.width=48",
-        "architecture.widths=[4]",
-        "architecture.code_channels=1",
-    )
+    for entry in ("detector.sizes=[[256, 192]]", "detector.components=['neighbours']", "detector.banks=[200]")
     for word in ("--set", entry)
 ]
 

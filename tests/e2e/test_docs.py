@@ -1,5 +1,6 @@
 """Every command and example of the documents works as it stands."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -24,13 +25,16 @@ CURLS = [block for block in blocks("bash") if block.startswith("curl")]
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith(("make", "python"))]
 
 PICTURES = ("boot", "noisy", "seven", "two")
+PHOTOGRAPHS = ("docs/cookie.jpg", "tests/data/cookies/test/good/test-normal-1.jpg")
 
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """What the examples read, away from the repository: they write files."""
+    """A copy of the images that the examples read, because they write files."""
     shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
-    shutil.copy(ROOT / "docs" / "cookie.jpg", tmp_path / "docs")
+    for photograph in PHOTOGRAPHS:
+        (tmp_path / photograph).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / photograph, tmp_path / photograph)
     return tmp_path
 
 
@@ -67,7 +71,7 @@ def test_the_python_examples_print_what_they_say(server: Server, workplace: Path
     assert done.returncode == 0, done.stderr
     promised = [re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
-    assert len(promised) == len(printed) == 7
+    assert len(promised) == len(printed) == 8
     for expected, line in zip(promised, printed, strict=True):
         assert line.startswith(expected)
 
@@ -107,21 +111,27 @@ def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
     for path in sorted((ROOT / "models").glob("*/*/manifest.json")):
         manifest = ModelManifest.model_validate_json(path.read_bytes())
         (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{manifest.name}`]"))
-        metrics = manifest.metrics
-        auroc = next(value for name, value in metrics.items() if name.startswith("auroc_against_"))
-        figures = [f"{auroc:.4f}", f"]({path.parent.relative_to(ROOT)}/README.md)"]
-        if "pixel_auroc" in metrics:
-            figures += [f"AUROC of pixels {metrics['pixel_auroc']:.4f}", f"{metrics['pca_auroc_against_defects']:.4f}"]
-        elif "psnr" in metrics:
-            figures += [f"{metrics['psnr']:.2f} dB", f"SSIM {metrics['ssim']:.3f}"]
-        elif "nll" in metrics:
-            figures += [f"NLL {metrics['nll']:.2f} nats"]
-        elif "accuracy" in metrics:
-            figures += [f"accuracy {100 * metrics['accuracy']:.2f} %"]
-        else:
-            figures += [f"MSE {metrics['mse']:.5f}"]
-        for figure in figures:
+        assert f"]({path.parent.relative_to(ROOT)}/README.md)" in row
+        for figure in _figures(manifest):
             assert figure in row, (figure, row)
+
+
+def _figures(manifest: ModelManifest) -> list[str]:
+    metrics = manifest.metrics
+    if manifest.calibration is None:
+        measured = json.loads((ROOT / "docs" / "results" / "embeddings.json").read_text(encoding="utf-8"))
+        return [f"5-NN accuracy {100 * measured[f'`{manifest.name}`']['measured']['5-nn'][0]:.1f} %"]
+    auroc = next(f"{value:.4f}" for name, value in metrics.items() if name.startswith("auroc_against_"))
+    if "pixel_auroc" in metrics:
+        pca = metrics["pca_mean_auroc_against_defects"]
+        return [auroc, f"AUROC of pixels {metrics['pixel_auroc']:.4f}", f"PCA: {pca:.4f}"]
+    if "psnr" in metrics:
+        return [auroc, f"{metrics['psnr']:.2f} dB", f"SSIM {metrics['ssim']:.3f}"]
+    if "nll" in metrics:
+        return [auroc, f"NLL {metrics['nll']:.2f} nats"]
+    if "accuracy" in metrics:
+        return [auroc, f"accuracy {100 * metrics['accuracy']:.2f} %"]
+    return [auroc, f"MSE {metrics['mse']:.5f}"]
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
@@ -130,9 +140,11 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
             assert (document.parent / target).exists(), (document.name, target)
 
 
-def test_the_picture_is_drawn_from_the_shipped_models(tmp_path: Path) -> None:
+def test_the_pictures_are_drawn_from_the_shipped_models(tmp_path: Path) -> None:
     from training import cli
 
-    picture = tmp_path / "overview.png"
-    assert cli.main(["picture", "--data", str(DATA), "--models", str(ROOT / "models"), "--output", str(picture)]) == 0
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    photograph = ["--photo", str(ROOT / "docs" / "cookie.jpg")]
+    places = ["--data", str(DATA), "--models", str(ROOT / "models"), "--output", str(tmp_path)]
+    assert cli.main(["picture", *photograph, *places]) == 0
+    for name in ("overview.png", "digits.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

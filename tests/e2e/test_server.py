@@ -13,6 +13,7 @@ import pytest
 import requests
 from PIL import Image
 
+from service.repository import ModelRepository
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server, start
 from training import idx
@@ -20,15 +21,19 @@ from training.evaluation import add_noise
 
 DIGITS = idx.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 CLOTHES = idx.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
-MODELS = sorted(path.name for path in (ROOT / "models").iterdir() if path.is_dir())
-SMALL_MODELS = [model for model in MODELS if model != "cookies"]  # of 28x28 pixels, grey
+REPOSITORY = ModelRepository(ROOT / "models")
+NEWEST = {place.name: REPOSITORY.read(place) for place in REPOSITORY.places()}  # places ascend by version
+MODELS = sorted(NEWEST)
+AUTOENCODERS = [name for name in MODELS if "decode" in NEWEST[name].capabilities]  # of 28x28 pixels, grey
+BACKBONES = [name for name in MODELS if NEWEST[name].provenance.backbone]  # of photographs
+COOKIES = DATA / "cookies" / "test"
 
 
 # Models that give back simple images of any kind, or few of their own: not four of five stand out at the default rate.
 RATES = {"fashion-vae": 0.05, "fashion-latent3": 0.05, "mnist-latent2": 0.05}
 
 
-def seen_and_strange(model: str) -> tuple[np.ndarray, np.ndarray]:
+def normal_and_anomalous(model: str) -> tuple[np.ndarray, np.ndarray]:
     """Images of the kind that a model was trained on, and of another."""
     return (CLOTHES, DIGITS) if model.startswith("fashion") else (DIGITS, CLOTHES)
 
@@ -84,9 +89,9 @@ def test_one_line_says_that_it_is_ready(server: Server) -> None:
 
 
 @pytest.mark.parametrize("body", bodies(DIGITS))
-@pytest.mark.parametrize("model", SMALL_MODELS)
+@pytest.mark.parametrize("model", AUTOENCODERS)
 def test_images_are_embedded_reconstructed_and_scored(server: Server, model: str, body: str) -> None:
-    images, _ = seen_and_strange(model)
+    images, _ = normal_and_anomalous(model)
     options = bodies(images)[body]
     count = 1 if body.startswith("image/") else len(images)
     latents = ask(server, model, "encode", **options)["latents"]
@@ -109,28 +114,44 @@ def test_noise_is_removed(server: Server, body: str) -> None:
         assert error(image_of(text), clean) < error(spoilt, clean) / 5
 
 
-@pytest.mark.parametrize("model", SMALL_MODELS)
+@pytest.mark.parametrize("model", AUTOENCODERS)
 def test_images_of_another_kind_are_anomalies(server: Server, model: str) -> None:
-    _, strange = seen_and_strange(model)
+    _, anomalous = normal_and_anomalous(model)
     rate = f"?false_positive_rate={RATES[model]}" if model in RATES else ""
-    results = ask(server, model, f"anomaly-score{rate}", **bodies(strange)["multipart"])["results"]
+    results = ask(server, model, f"anomaly-score{rate}", **bodies(anomalous)["multipart"])["results"]
     assert sum(result["is_anomaly"] for result in results) >= 4
+
+
+def photographs(kind: str) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", (path.name, path.read_bytes())) for path in sorted((COOKIES / kind).iterdir())]
+
+
+@pytest.mark.parametrize("model", BACKBONES)
+def test_photographs_are_embedded_and_nothing_is_decoded(server: Server, model: str) -> None:
+    found = ask(server, model, "encode", files=photographs("good"))
+    np.testing.assert_allclose(np.linalg.norm(found["latents"], axis=1), np.ones(5), atol=1e-4)
+    assert found["encoder"] == NEWEST[model].encoder
+    for operation in {"reconstruct", "anomaly-score"} - {*NEWEST[model].capabilities}:
+        url = f"{server.url}/v1/models/{model}/{operation}"
+        refused = requests.post(url, files=photographs("good"), timeout=60)
+        assert refused.json()["code"] == "operation_not_supported"
 
 
 def test_cracked_cookies_are_found_and_the_crack_is_shown(server: Server) -> None:
     def scored(kind: str) -> list[dict[str, Any]]:
-        photographs = sorted((DATA / "cookies-256" / kind).iterdir())
-        files = [("images", (path.name, path.read_bytes())) for path in photographs]
         options = "heatmap=true&false_positive_rate=0.1"
-        results: list[dict[str, Any]] = ask(server, "cookies", f"anomaly-score?{options}", files=files)["results"]
+        found = ask(server, "cookies", f"anomaly-score?{options}", files=photographs(kind))
+        results: list[dict[str, Any]] = found["results"]
         return results
 
-    whole, cracked = scored("good"), scored("cracked")
-    assert sum(result["is_anomaly"] for result in whole) <= 1
+    normal, cracked = scored("good"), scored("cracked")
+    assert sum(result["is_anomaly"] for result in normal) <= 1
     assert sum(result["is_anomaly"] for result in cracked) >= 4
     for result in cracked:
-        assert result["score"] > max(other["score"] for other in whole) or not result["is_anomaly"]
-    dark, bright = (np.mean([image_of(result["heatmap"]).mean() for result in results]) for results in (whole, cracked))
+        assert result["score"] > max(other["score"] for other in normal) or not result["is_anomaly"]
+    dark, bright = (
+        np.mean([image_of(result["heatmap"]).mean() for result in results]) for results in (normal, cracked)
+    )
     assert bright > 3 * dark
 
 
@@ -144,7 +165,7 @@ def test_digits_are_named(server: Server, model: str, body: str) -> None:
         assert sum(result["probabilities"].values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("model", SMALL_MODELS)
+@pytest.mark.parametrize("model", AUTOENCODERS)
 def test_samples_are_the_same_for_the_same_seed(server: Server, model: str) -> None:
     first, again = (ask(server, model, "sample", json={"count": 9, "seed": 3}) for _ in range(2))
     assert first == again

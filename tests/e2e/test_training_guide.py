@@ -16,7 +16,7 @@ from service.manifest import MANIFEST
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR
 from training import recipe
-from training.recipe import Recipe
+from training.recipe import AnyRecipe, DetectorRecipe, EmbeddingRecipe, Recipe
 
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -42,6 +42,8 @@ def small(command: str) -> list[str]:
     """The command with fewer images and steps."""
     words = command.split()
     runner = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}[words[0]]
+    if "my-embeddings" in words:
+        return [*runner, *words[1:], "--set", "embedding.size=64"]
     kind = next((word for word in words if word in OPTIONS), None)
     extra = list(OPTIONS[kind]) if kind else []
     if kind in ("train", "benchmarks.models", "benchmarks.labels", "benchmarks.training"):
@@ -83,7 +85,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_commands_of_the_guide_work(workplace: Path) -> None:
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 19
     for command in COMMANDS:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -92,7 +94,7 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
     of_stacks = {"my-stack", "sharp", "greedy", "my-stack-fp16", "shared", "mnist-undercomplete"}
-    assert published == {*of_stacks, "my-photos", "parts"}
+    assert published == {*of_stacks, "my-photos", "my-embeddings", "parts"}
     assert (workplace / "models" / "my-photos" / "2" / MANIFEST).is_file()
     seeds = {path.parts[-3] for path in (workplace / "runs" / "study").glob(f"*/1/{MANIFEST}")}
     assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
@@ -116,9 +118,12 @@ def test_the_guide_says_how_many_images_a_folder_needs() -> None:
     assert f"{held_out + chosen.training.batch_size} are the fewest for its batches" in GUIDE
 
 
-@pytest.mark.parametrize("name", Recipe.model_fields)
-def test_the_guide_names_every_entry_of_a_recipe(name: str) -> None:
-    annotation = Recipe.model_fields[name].annotation
+@pytest.mark.parametrize(
+    ("recipe_kind", "name"),
+    [(kind, name) for kind in (Recipe, DetectorRecipe, EmbeddingRecipe) for name in kind.model_fields],
+)
+def test_the_guide_names_every_entry_of_a_recipe(recipe_kind: type[AnyRecipe], name: str) -> None:
+    annotation = recipe_kind.model_fields[name].annotation
     kinds = getattr(annotation, "__args__", (annotation,))
     entries = {entry for kind in kinds for entry in getattr(kind, "model_fields", {})}
     if not entries:

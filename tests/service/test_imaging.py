@@ -274,7 +274,7 @@ def test_the_original_is_turned_and_composed_at_its_own_size() -> None:
     lying = Image.new("RGBA", (4, 6), (200, 0, 0, 255))
     lying.putpixel((0, 0), (0, 0, 0, 0))
     data = encoded(lying, exif=exif)
-    pixels = imaging.decode_original(data, ANY)
+    pixels = imaging.decode_original(data, RGB, ANY)
     assert pixels.shape[:2] == imaging.decode(data, RGB, ANY).original_size == (4, 6)
     assert pixels[0, 5].tolist() == [255, 255, 255]
     assert pixels[3, 0].tolist() == [200, 0, 0]
@@ -283,9 +283,20 @@ def test_the_original_is_turned_and_composed_at_its_own_size() -> None:
 def test_the_original_of_a_large_jpeg_is_not_reduced() -> None:
     large = Image.effect_noise((400, 300), 50)
     data = encoded(large, "JPEG")
-    assert imaging.decode_original(data, ANY).shape == (300, 400, 3)
+    assert imaging.decode_original(data, RGB, ANY).shape == (300, 400, 3)
     with pytest.raises(ImageTooLarge):
-        imaging.decode_original(data, 1000)
+        imaging.decode_original(data, RGB, 1000)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_the_original_has_the_models_white_of_sixteen_bits(kind: str) -> None:
+    wide = np.array([0, 8, 9, 2048, 4095, 65535], dtype=np.uint16).reshape(1, 6)
+    data = encoded(Image.fromarray(wide), kind)
+    twelve = GREY.model_copy(update={"height": 1, "white_16_bit": 4095})
+    decoded, original = imaging.decode(data, twelve, ANY), imaging.decode_original(data, twelve, ANY)
+    assert not decoded.lost_colour
+    np.testing.assert_array_equal(original, np.repeat(decoded.pixels, 3, axis=-1))
+    assert imaging.decode_original(data, GREY, ANY)[0, :, 0].tolist() == [0, 0, 0, 8, 16, 255]
 
 
 def test_only_a_small_image_is_decoded_as_one() -> None:

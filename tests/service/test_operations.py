@@ -1,6 +1,7 @@
 import asyncio
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,21 @@ def test_regions_and_heatmap_are_in_pixels_of_the_input(operations: Operations, 
     assert found.overlay is None
     (region,) = found.regions
     assert (region.x, region.y, region.width, region.height) == (15, 6, 3, 2)
+
+
+def test_an_overlay_lies_on_the_levels_that_the_model_saw(operations: Operations, tiny: LoadedModel) -> None:
+    spec = tiny.manifest.input.model_copy(update={"white_16_bit": 4095})
+    twelve = replace(tiny, manifest=tiny.manifest.model_copy(update={"input": spec}))
+    image = np.zeros((8, 18), np.uint16)
+    image[:4, :6] = 2048  # in the part that the model reconstructs: no heat, no outline
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG")
+    given = EncodedImages([data.getvalue()])
+    scored = asyncio.run(operations.score(twelve, given, Timings(), 0.01, Pictures(overlay=True)))
+    assert scored.localised is not None
+    (found,) = scored.localised
+    assert found.overlay is not None
+    assert np.asarray(Image.open(io.BytesIO(found.overlay)))[0, 0].tolist() == [128] * 3
 
 
 def test_every_faulty_item_is_named(operations: Operations, tiny: LoadedModel) -> None:

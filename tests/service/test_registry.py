@@ -10,6 +10,7 @@ from service.inference.engine import OnnxEngine
 from service.inference.providers import CUDA, Machine
 from service.inference.session import Session
 from service.latents import GaussianMixture
+from service.manifest import ModelManifest
 from service.registry import ModelRegistry
 from service.repository import ModelRepository
 from tests.bundles import (
@@ -20,6 +21,7 @@ from tests.bundles import (
     write_bundle,
     write_detector,
 )
+from tests.conftest import DATA
 
 
 def load(models: Path) -> ModelRegistry:
@@ -193,3 +195,15 @@ def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
         pytest.raises(BundleError, match="cannot be loaded"),
     ):
         OnnxEngine("cuda").open(tmp_path / "bad.onnx")
+
+
+def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> None:
+    before = ModelManifest.model_validate_json((DATA / "manifests" / "cookies-1.json").read_bytes())
+    entries = {name: getattr(before, name) for name in ("calibration", "selection", "metrics", "provenance")}
+    graphs = ("encoder", "decoder", "scorer")
+    write_bundle(tmp_path, "before", graphs=graphs, capabilities=before.capabilities, **entries)
+    model = load(tmp_path).get("before")
+    assert model.graphs["anomaly-score"] == graphs
+    found = model.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.results("anomaly-score"))
+    assert found["scores"].shape == (2,)
+    assert model.drift is not None

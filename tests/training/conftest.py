@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
 
 from service.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
@@ -78,9 +76,3 @@ def train(
 def assert_equal(a: Autoencoder, b: Autoencoder) -> None:
     for name, tensor in a.state_dict().items():
         np.testing.assert_array_equal(tensor, b.state_dict()[name], err_msg=name)
-
-
-def cookies(part: str = "test/good") -> Tensor:
-    """Small photographs, float (n, 3, 64, 48) in 0..1."""
-    paths = sorted((COOKIES / part).glob("*.jpg"))
-    return torch.stack([torch.from_numpy(np.array(Image.open(path))) for path in paths]).permute(0, 3, 1, 2) / 255

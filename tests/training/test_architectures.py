@@ -7,7 +7,6 @@ from training.architectures.base import Clamp, ContinuousBernoulliMean
 from training.architectures.convolutional import ConvolutionalConfig
 from training.architectures.dense import DenseConfig, ResidualDenseConfig
 from training.architectures.pooling import PoolingConfig
-from training.architectures.principal import PrincipalConfig
 
 GREY = InputSpec(height=28, width=28, channels=1)
 RGB = InputSpec(height=32, width=24, channels=3)
@@ -16,7 +15,6 @@ CONFIGS: dict[str, tuple[ArchitectureConfig, int, str]] = {
     "convolutional": (ConvolutionalConfig(widths=(4, 8), blocks=1, code_channels=2), -1, "residual convolutional"),
     "vector": (ConvolutionalConfig(widths=(4, 8), blocks=1, latent_dim=6, hidden=(9,)), 6, "residual convolutional"),
     "pooling": (PoolingConfig(widths=(4, 4, 2)), -2, "max-pooling"),
-    "principal": (PrincipalConfig(components=0, widths=(4, 8), code_channels=2), -1, "principal components"),
     "residual": (ResidualDenseConfig(width=12, blocks=1, latent_dim=7), 7, "fully connected, residual"),
     "refined": (
         ResidualDenseConfig(width=9, latent_dim=3, code_activation="tanh", refinement=1),
@@ -98,48 +96,3 @@ def test_a_posterior_is_sampled_with_its_mean_and_variance() -> None:
     posterior = Posterior(torch.full((2, 1), 3.0), torch.full((2, 1), 4.0).log())
     assert posterior.sample(torch.tensor([[-1.0], [0.5]])).tolist() == [[1.0], [4.0]]
     assert Posterior(posterior.mean).sample(torch.ones(2, 1)) is posterior.mean
-
-
-def test_the_principal_architecture_starts_at_the_best_linear_autoencoder() -> None:
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.rand(2, 32 * 24 * 3, generator=generator)
-    mixed = (torch.rand(60, 2, generator=generator) @ directions / 2).view(60, 32, 24, 3)
-    images = (mixed * 255).round().to(torch.uint8)
-    model = build(PrincipalConfig(components=2, widths=(4, 8), code_channels=1), RGB)
-    model.prepare(images, len(images))
-    seen = images.permute(0, 3, 1, 2) / 255
-    restored = model.eval().decode(model.encode(seen).mean)
-    assert model.latent_dim == 2 + 8 * 6
-    assert (restored - seen).square().mean() < 1e-5
-    assert "2 principal components" in model.describe()
-
-
-@pytest.mark.parametrize("count", [40, 400])
-def test_principal_components_are_the_same_by_either_matrix(count: int) -> None:
-    spec = InputSpec(height=8, width=16, channels=1)
-    images = torch.randint(0, 256, (count, 8, 16, 1), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    images[:, 0] //= 8
-    model = build(PrincipalConfig(components=3, widths=(4,), code_channels=1), spec)
-    model.prepare(images, len(images))
-    vectors = images.flatten(1) / 255
-    expected = torch.pca_lowrank(vectors, q=30, niter=20)[2][:, :3].T
-    assert isinstance(model.basis, torch.Tensor)
-    assert torch.allclose((model.basis.flatten(1) @ expected.T).abs(), torch.eye(3), atol=2e-3)
-
-
-def test_few_images_have_few_principal_components() -> None:
-    model = build(PrincipalConfig(components=20, widths=(4,), code_channels=1), RGB)
-    model.prepare(torch.randint(0, 256, (19, 32, 24, 3), dtype=torch.uint8), 19)
-    assert model.latent_dim == 3 + 16 * 12
-    images = torch.rand(2, 3, 32, 24)
-    assert model.decode(model.encode(images).mean).shape == images.shape
-
-
-def test_large_images_are_reduced_inside_the_principal_architecture() -> None:
-    spec = InputSpec(height=256, width=384, channels=1)
-    model = build(PrincipalConfig(components=1, widths=(4,), code_channels=1), spec).eval()
-    images = torch.rand(1, 1, 256, 384)
-    assert model.encode(images).mean.shape == (1, 1 + 64 * 96)
-    assert model.decode(model.encode(images).mean).shape == images.shape
-    with pytest.raises(ValueError, match="257x256 cannot be reduced by 2"):
-        build(PrincipalConfig(widths=(4,), code_channels=1), InputSpec(height=257, width=256, channels=1))

@@ -9,10 +9,12 @@ from PIL import Image
 
 from service.manifest import InputSpec
 from tests.training.conftest import COOKIES
-from training import data, image_file, photo_folder, recipe
+from training import detector_data, image_file, photo_folder, recipe
+from training.detector_data import DetectorData
 from training.errors import DataError
 from training.photo_folder import PhotoFolder
 from training.progress import Log
+from training.recipe import DetectorRecipe
 
 SPEC = InputSpec(height=64, width=48, channels=3)
 SIZE = SPEC.height, SPEC.width
@@ -48,10 +50,10 @@ def masks(found: PhotoFolder) -> list[np.ndarray | None]:
 
 def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
     found = find(COOKIES)
-    assert [len(split) for split in (found.training, found.validation, found.normal, found.anomalous)] == [24, 0, 6, 6]
+    assert [len(split) for split in (found.training, found.validation, found.normal, found.anomalous)] == [20, 0, 5, 5]
     assert found.kinds == ("cracked",)
-    assert found.labels.tolist() == [0] * 6
-    assert [mask is not None for mask in found.masks] == [True] * 5 + [False]
+    assert found.labels.tolist() == [0] * 5
+    assert all(found.masks)
     mask = masks(found)[0]
     assert mask is not None
     assert mask.shape == SIZE
@@ -61,12 +63,12 @@ def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
 
 def test_the_digests_are_those_of_earlier_versions() -> None:
     """So that a detector that they trained can be measured again."""
-    assert {digest[:12] for digest in find(COOKIES).sha256.values()} == {"d241332f7078", "523f4e5986b8"}
+    assert {digest[:12] for digest in find(COOKIES).sha256.values()} == {"d67e0054034b", "83a598c7c2c5"}
 
 
 def test_a_folder_is_taken_for_normal_ones() -> None:
     found = find(COOKIES / "train" / "good")
-    assert len(found.training) == 24
+    assert len(found.training) == 20
     assert found.normal == found.anomalous == ()
     assert found.kinds == ()
 
@@ -77,12 +79,12 @@ def test_photographs_are_decoded_at_any_size_in_order() -> None:
     for height, width in ((64, 48), (32, 32)):
         spec = SPEC.model_copy(update={"height": height, "width": width})
         images = photo_folder.decode(paths, spec, logged.append)
-        assert images.shape == (24, height, width, 3)
+        assert images.shape == (20, height, width, 3)
         for path, image in zip(paths, images, strict=True):
             expected = image_file.read(path, spec).pixels
             assert expected is not None
             np.testing.assert_array_equal(image, expected)
-    assert logged == ["decoding at 64x48: 24 files", "decoding at 32x32: 24 files"]
+    assert logged == ["decoding at 64x48: 20 files", "decoding at 32x32: 20 files"]
 
 
 @pytest.mark.parametrize(("value", "mode"), [(255, "L"), (1, "L"), (1, "P"), (True, "1")])
@@ -99,7 +101,7 @@ def test_masks_may_be_of_any_size_and_mark_anomalies_by_any_number(cookies: Path
     assert first is not None
     assert first[:32].all()
     assert not first[32:].any()
-    assert others == [None] * 5
+    assert others == [None] * 4
 
 
 def test_normal_ones_may_lie_beside_those_to_test_with(cookies: Path, tmp_path: Path) -> None:
@@ -114,18 +116,18 @@ def test_normal_ones_may_lie_beside_those_to_test_with(cookies: Path, tmp_path: 
         shutil.move(path, good / "good")
     for home in (beside, good):
         found = find(home)
-        assert len(found.training) == 24
+        assert len(found.training) == 20
         assert [path.name for path in found.normal] == [path.name for path in find(COOKIES).normal]
-        assert [mask is None for mask in found.masks] == [False] * 5 + [True]
+        assert all(found.masks)
 
 
 @pytest.mark.parametrize("place", ["val/good", "validation", "Val/good"])
 def test_validation_images_are_a_split_of_their_own(cookies: Path, place: str) -> None:
     photographs(cookies / place, 3)
     found = find(cookies)
-    assert (len(found.training), len(found.validation), len(found.normal)) == (24, 3, 6)
+    assert (len(found.training), len(found.validation), len(found.normal)) == (20, 3, 5)
     assert list(found.sha256) == ["cookies/train/good", f"cookies/{place}", "cookies/test"]
-    assert len(load(cookies).training) == 27
+    assert len(load(cookies).training) == 23
 
 
 def test_what_is_normal_is_not_guessed(cookies: Path) -> None:
@@ -143,7 +145,7 @@ def test_what_is_left_out_beside_normal_ones_is_logged(cookies: Path) -> None:
     photographs(cookies / "train" / "bad", 1)
     photographs(cookies / "raw", 1)
     logged: list[str] = []
-    assert len(find(cookies, logged.append).training) == 24
+    assert len(find(cookies, logged.append).training) == 20
     assert f"{cookies / 'train'}: left out beside good: bad" in logged
     assert f"{cookies}: left out beside ground_truth, test, train: raw" in logged
 
@@ -175,16 +177,17 @@ def test_masks_are_found_by_the_whole_name_and_in_any_colour(cookies: Path) -> N
     drawn[:5, :, 2] = 1
     Image.fromarray(drawn).save(cookies / "ground_truth" / "cracked" / "a[1].png")
     (cookies / "ground_truth" / "cracked" / "a[1].json").write_text("{}")
+    (cookies / "ground_truth" / "cracked" / "anomaly-5_mask.png").unlink()
     logged: list[str] = []
     mask = masks(find(cookies, logged.append))[0]
     assert mask is not None
     assert mask[:5].all()
     assert not mask[5:].any()
-    unmarked = cookies / "test" / "cracked" / "anomaly-6.jpg"
+    unmarked = cookies / "test" / "cracked" / "anomaly-5.jpg"
     assert logged == [
-        "checking cookies/train/good: 24 files",
-        "checking cookies/test: 12 files",
-        "checking masks: 6 files",
+        "checking cookies/train/good: 20 files",
+        "checking cookies/test: 10 files",
+        "checking masks: 5 files",
         f"{unmarked}: no anomaly is marked; it counts by its score alone",
     ]
 
@@ -195,15 +198,17 @@ def test_a_mask_that_cannot_be_read_is_named(cookies: Path) -> None:
         find(cookies)
 
 
-def test_unfit_photographs_stop_or_are_left_out(cookies: Path) -> None:
+def test_unfit_photographs_stop_or_are_left_out_or_converted(cookies: Path) -> None:
     (cookies / "train" / "good" / "empty.png").touch()
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(cookies / "train" / "good" / "grey.png")
-    counts: dict[image_file.Unfit, int] = {"skip": 24, "convert": 25}
+    counts: dict[image_file.Unfit, int] = {"skip": 20, "convert": 21}
     for unfit, count in counts.items():
         logged: list[str] = []
         assert len(find(cookies, logged.append, unfit).training) == count
-        assert sum("/empty.png: " in line or "/grey.png: its mode is L" in line for line in logged) == 2
-    with pytest.raises(DataError, match="2 of 26 files are unfit; mend them, or set"):
+        assert any("/empty.png: " in line for line in logged)
+        grey = "/grey.png: its mode is L" if unfit == "skip" else "train/good: converted 1 of 22 files: its mode is L"
+        assert any(grey in line for line in logged)
+    with pytest.raises(DataError, match="2 of 22 files are unfit; mend them, or set"):
         find(cookies, unfit="stop")
 
 
@@ -256,7 +261,7 @@ def test_an_anomalous_photograph_may_be_black_and_a_star_is_no_colour(cookies: P
     star = Image.new("RGB", (1000, 1000))
     star.putpixel((500, 500), (9, 9, 9))
     star.save(cookies / "train" / "good" / "star.png")
-    assert len(find(cookies).training) == 25
+    assert len(find(cookies).training) == 21
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -285,39 +290,55 @@ def test_none_is_held_out_where_there_are_normal_ones_to_test_with() -> None:
     assert photo_folder.hold_out(found, 10, seed=0) is found
 
 
-def of_photographs(*overrides: str) -> recipe.Recipe:
-    return recipe.load("photo-anomaly", ["input.height=64", "input.width=48", *overrides])
+def load(directory: Path, *overrides: str, log: Log = quiet) -> DetectorData:
+    chosen = recipe.load("photo-anomaly", ["detector.sizes=[128, 192, 256]", *overrides])
+    assert isinstance(chosen, DetectorRecipe)
+    return detector_data.load(chosen, directory, log)
 
 
-def load(directory: Path, *overrides: str, log: Log = quiet) -> data.Dataset:
-    config = of_photographs(*overrides)
-    return data.load(config.data, config.input, 0, directory, log)
+def test_a_detector_is_trained_and_tested_on_the_images_of_the_folder() -> None:
+    data, found = load(COOKIES), find(COOKIES)
+    np.testing.assert_array_equal(data.training.read(SPEC, quiet), photo_folder.decode(found.training, SPEC, quiet))
+    np.testing.assert_array_equal(data.test.read(SPEC, quiet), photo_folder.decode(found.normal, SPEC, quiet))
+    assert data.calibration is None
+    assert data.anomalous is not None
+    drawn, masked = data.anomalous.read_masks(SIZE)
+    assert drawn.shape == (5, *SIZE)
+    assert drawn.any(axis=(1, 2)).all()
+    assert masked.tolist() == [True] * 5
 
 
-def test_a_dataset_has_the_images_of_the_folder() -> None:
-    dataset, found = load(COOKIES), find(COOKIES)
-    np.testing.assert_array_equal(dataset.training.images, photo_folder.decode(found.training, SPEC, quiet))
-    np.testing.assert_array_equal(dataset.test.images, photo_folder.decode(found.normal, SPEC, quiet))
-    assert dataset.outliers is not None
-    assert dataset.outliers.masks is not None
-    assert dataset.outliers.masked is not None
-    assert dataset.outliers.masks.shape == (6, *SIZE)
-    assert dataset.outliers.masked.tolist() == [True] * 5 + [False]
-    assert dataset.outliers.masks.any(axis=(1, 2)).tolist() == [True] * 5 + [False]
+def test_an_anomalous_photograph_needs_no_mask(cookies: Path) -> None:
+    (cookies / "ground_truth" / "cracked" / "anomaly-2_mask.png").unlink()
+    data = load(cookies)
+    assert data.anomalous is not None
+    drawn, masked = data.anomalous.read_masks(SIZE)
+    assert masked.tolist() == drawn.any(axis=(1, 2)).tolist() == [True, False, True, True, True]
 
 
-@pytest.mark.parametrize("most", [4, 1000])
+@pytest.mark.parametrize("most", [3, 1000])
 def test_without_normal_ones_to_test_with_some_are_held_out(most: int) -> None:
     logged: list[str] = []
-    dataset = load(COOKIES / "train" / "good", f"data.test={most}", log=logged.append)
-    assert (len(dataset.training), len(dataset.test)) == (20, 4)
-    assert dataset.outliers is None
-    assert any(line.startswith("4 of 24 photographs are held out to test with") for line in logged)
+    data = load(COOKIES / "train" / "good", f"data.test={most}", log=logged.append)
+    count = min(most, 4)
+    assert (len(data.training), len(data.test)) == (20 - count, count)
+    assert data.anomalous is None
+    assert any(line.startswith(f"{count} of 20 photographs are held out to test with") for line in logged)
 
 
-def test_todays_detectors_need_twenty_photographs(tmp_path: Path) -> None:
-    directory = photographs(tmp_path / "photos", 19)
-    with pytest.raises(DataError, match=r"19 different photographs .* are too few to train on: take at least 20"):
-        load(directory)
+def test_below_twenty_photographs_none_is_held_out(tmp_path: Path) -> None:
+    data = load(photographs(tmp_path / "photos", 19))
+    assert (len(data.training), len(data.test)) == (19, 0)
+
+
+def test_working_sizes_end_at_the_size_of_the_photographs() -> None:
+    assert load(COOKIES).sizes == [(128, 128), (192, 192)]
+
+
+def test_a_directory_is_needed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--data .*nowhere does not exist: name the directory of the images"):
-        load(directory / "nowhere")
+        load(tmp_path / "nowhere")
+    chosen = recipe.load("photo-anomaly")
+    assert isinstance(chosen, DetectorRecipe)
+    with pytest.raises(DataError, match="--data is missing: name the directory of normal photographs"):
+        detector_data.load(chosen, None, quiet)

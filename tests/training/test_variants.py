@@ -15,7 +15,6 @@ from service.registry import load
 from service.repository import ModelRepository
 from tests.conftest import DATA
 from training import bundle, cli, half, variants
-from training.calibration import SCORE
 from training.data import load_test
 from training.errors import DataError, ParityError, RecipeError
 
@@ -41,7 +40,8 @@ def test_a_model_can_be_published_again_in_half_precision(
         assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
 
     with np.load(published / bundle.GOLDEN) as golden:
-        found = load(place, halved, OnnxEngine("cpu")).run(SCORE, {"images": golden["images"]}, ["scores"])
+        model = load(place, halved, OnnxEngine("cpu"))
+        found = model.run(model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"])
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
 
 

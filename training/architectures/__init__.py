@@ -10,10 +10,9 @@ from training.architectures.base import Autoencoder, Posterior
 from training.architectures.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.architectures.dense import DenseAutoencoder, DenseConfig, ResidualDenseConfig
 from training.architectures.pooling import PoolingAutoencoder, PoolingConfig
-from training.architectures.principal import PrincipalAutoencoder, PrincipalConfig
 
 ArchitectureConfig = Annotated[
-    DenseConfig | ResidualDenseConfig | ConvolutionalConfig | PoolingConfig | PrincipalConfig,
+    DenseConfig | ResidualDenseConfig | ConvolutionalConfig | PoolingConfig,
     Field(discriminator="kind"),
 ]
 
@@ -33,8 +32,6 @@ def build(config: ArchitectureConfig, spec: InputSpec, classes: int = 0) -> Auto
             network = ConvolutionalAutoencoder(config, spec)
         case PoolingConfig():
             network = PoolingAutoencoder(config, spec)
-        case PrincipalConfig():
-            network = PrincipalAutoencoder(config, spec)
     if classes:
         network.head = nn.Linear(network.latent_dim, classes)
     return network

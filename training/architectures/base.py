@@ -10,7 +10,6 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from service.manifest import Record
-from training.architectures.segmenter import Segmenter
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "linear"]
@@ -52,18 +51,10 @@ class Autoencoder(nn.Module, ABC):
     decoder: nn.Module
     output: nn.Module
     head: nn.Module | None  # latents to logits (batch, classes), where the model also classifies
-    segmenter: Segmenter | None  # images and their reconstructions to logits (batch, 1, height, width) of an anomaly
 
     def __init__(self) -> None:
         super().__init__()
         self.head = None
-        self.segmenter = None
-
-    def prepare(self, images: Tensor, fineness: int) -> None:
-        """Fit to the training images, uint8 (n, height, width, channels), what needs no steps; may set `latent_dim`.
-
-        It is to be no finer than `fineness` images allow.
-        """
 
     @property
     def encoded_dim(self) -> int:
@@ -85,10 +76,6 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def describe(self) -> str:
         """The architecture in a line, for the model card."""
-
-    def activations(self, images: Tensor) -> list[Tensor]:
-        """What the layers of the encoder give for images of the size at which `training.similarity` compares them."""
-        raise NotImplementedError(f"{type(self).__name__} shows no activations")
 
     def refine(self, images: Tensor, posterior: Posterior) -> Posterior:  # noqa: ARG002 - of those that do
         """The posterior that is served, from the one that is trained: here the same."""

@@ -128,9 +128,6 @@ class ConvolutionalAutoencoder(Autoencoder):
         raw: Tensor = self.decoder(latents)
         return raw
 
-    def activations(self, images: Tensor) -> list[Tensor]:
-        return levels(self.encoder[0], images)
-
     def describe(self) -> str:
         kind = "convolutional variational" if self.variational else "convolutional"
         widths = "-".join(map(str, self.config.widths))

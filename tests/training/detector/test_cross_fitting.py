@@ -1,0 +1,145 @@
+"""No image is scored by a component that was fitted to it, and p-values of new images are uniform."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from service.anomaly import ConformalScores
+from tests.training.detector.fakes import random_scenes
+from training.calibration import summary
+from training.detector import fitters
+from training.detector.components import Component, ComponentName, Reading
+from training.detector.config import DetectorConfig
+from training.detector.cross_fitting import cross_score, folds
+from training.detector.fit import Fitted, fit
+from training.detector.fitters import Fitter
+from training.detector.scene import Scene, Scenes
+from training.detector.trials import Choice
+from training.progress import silence
+
+
+class Memory(Component):
+    """Knows the numbers of the images that it was fitted to: scores those 1, and all others 0."""
+
+    inputs = ("latents",)
+
+    def __init__(self, scenes: Scenes) -> None:
+        super().__init__()
+        self.known = scenes.latents[:, 0]
+
+    def forward(self, scene: Scene) -> Reading:
+        return Reading(torch.isin(scene["latents"][:, 0], self.known).float(), None)
+
+
+class Echo(Component):
+    """Scores each image with its number, and maps it."""
+
+    inputs = ("latents",)
+
+    def forward(self, scene: Scene) -> Reading:
+        numbers = scene["latents"][:, 0]
+        return Reading(numbers, numbers[:, None, None].expand(-1, 2, 2))
+
+
+def numbered(numbers: Sequence[int]) -> Scenes:
+    return Scenes.of({"latents": np.array(numbers, np.float32)[:, None]})
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, make: Callable[[Scenes], Component]) -> None:
+    """Make of the images that a component is fitted to what stands in for `nearest-images`."""
+
+    class Fake(Fitter):
+        def without(self, fold: int | None) -> Component:
+            return make(self.scenes.take(np.flatnonzero(self.kept(fold))))
+
+    monkeypatch.setitem(fitters.FITTERS, "nearest-images", Fake)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "most", "found"), [(23, 5, 5), (4, 20, 4), (40, 20, 20)])
+def test_every_image_is_in_one_of_even_folds(count: int, most: int, found: int) -> None:
+    parts = folds(count, most, seed=0)
+    assert len(parts) == count
+    sizes = np.bincount(parts)
+    assert len(sizes) == found
+    assert sizes.max() - sizes.min() <= 1
+    np.testing.assert_array_equal(parts, folds(count, most, seed=0))
+    assert count == found or (parts != folds(count, most, seed=1)).any()
+
+
+def test_no_image_is_scored_by_a_component_that_was_fitted_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, Memory)
+    found, _ = cross_score("nearest-images", numbered(range(23)), folds(23, 5, seed=0), bank=1, seed=0)
+    assert found.scores.tolist() == [0] * 23
+
+
+def test_synthetic_anomalies_are_scored_without_the_fold_of_their_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, Memory)
+    sources = np.random.default_rng(0).integers(0, 23, 60)
+    parts = folds(23, 5, seed=0)
+    _, found = cross_score("nearest-images", numbered(range(23)), parts, 1, 0, numbered(sources), sources)
+    assert found is not None
+    assert found.scores.tolist() == [0] * 60
+    beside = (sources + 1) % 23
+    _, found = cross_score("nearest-images", numbered(range(23)), parts, 1, 0, numbered(beside), sources)
+    assert found is not None
+    np.testing.assert_array_equal(found.scores == 1, parts[beside] != parts[sources])
+
+
+def test_scores_and_maps_stand_in_the_order_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, lambda _: Echo())
+    sources = np.arange(23)[::-1]
+    parts = folds(23, 5, seed=0)
+    images, others = cross_score("nearest-images", numbered(range(23)), parts, 1, 0, numbered(range(100, 123)), sources)
+    assert others is not None
+    assert images.maps is not None
+    assert images.scores.tolist() == images.maps[:, 1, 1].tolist() == list(range(23))
+    assert others.scores.tolist() == list(range(100, 123))
+
+
+def fitted(name: ComponentName, scenes: Scenes, held_out: Scenes | None, seed: int = 0) -> Fitted:
+    config = DetectorConfig(sizes=((128, 128),), components=(name,), map="gaussians")
+    return fit(Choice((128, 128), (name,), 100), scenes, held_out, config, seed, silence)
+
+
+@torch.no_grad()
+def p_values(found: Fitted, fresh: Scenes) -> np.ndarray:
+    calibrated = ConformalScores(summary(found.scores, found.maps, "any"))
+    scores = [found.scorer(*(scene[name] for name in found.scorer.inputs))[0].numpy() for scene in fresh.batches()]
+    return calibrated.p_values(np.concatenate(scores))
+
+
+@pytest.mark.parametrize("name", ["gaussians", "neighbours", "whitened-neighbours", "nearest-images"])
+def test_p_values_of_new_normal_images_are_neither_invalid_nor_wasteful(name: ComponentName) -> None:
+    draws, calibrated = 8, 40
+    shares = []
+    for seed in range(draws):
+        found = fitted(name, random_scenes(calibrated, seed=2 * seed), None, seed)
+        shares.append((p_values(found, random_scenes(100, seed=2 * seed + 1)) <= 0.2).mean())
+    error = np.sqrt(0.2 * 0.8 * (1 / calibrated + 1 / 100) / draws)
+    assert abs(np.mean(shares) - 0.2) < 3 * error
+
+
+@pytest.mark.parametrize("split", ["held out", "cross-fitted"])
+def test_there_is_a_score_a_map_and_a_distance_of_each_image_that_calibrates(split: str) -> None:
+    held_out = random_scenes(12, seed=1) if split == "held out" else None
+    found = fitted("nearest-images", random_scenes(30), held_out)
+    count = len(held_out) if held_out else 30
+    assert found.scores.shape == found.latent_distances.shape == (count,)
+    assert found.maps.shape == (count, 16, 16)
+    assert found.scorer.map == "gaussians"
+    assert found.scores.mean() == pytest.approx(0, abs=1e-3)
+    assert found.scores.std() == pytest.approx(1, abs=1e-3)
+
+
+@torch.no_grad()
+def test_the_scorer_gives_held_out_images_the_scores_that_calibrate_it() -> None:
+    held_out = random_scenes(8, seed=1)
+    found = fitted("neighbours", random_scenes(30), held_out)
+    (scene,) = held_out.batches()
+    scores, maps, distances = found.scorer(*(scene[name] for name in found.scorer.inputs))
+    np.testing.assert_allclose(scores, found.scores, atol=1e-4)
+    np.testing.assert_allclose(distances, found.latent_distances, atol=1e-5)
+    assert maps.shape == (8, 128, 128)
+    assert maps.min() >= 0

@@ -1,0 +1,54 @@
+"""The encoder graph: an embedding, and the feature maps that scorers take."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.detector.fakes import FakeReader, PoolingBackbone, normal_images
+from training import export
+from training.detector import encoder
+from training.detector.encoder import BackboneEncoder
+from training.detector.scene import BATCH, SceneReader
+from training.export import Graph
+
+
+@torch.no_grad()
+def test_the_embedding_is_the_mean_of_the_deepest_map_with_a_length_of_one() -> None:
+    images = torch.from_numpy(normal_images(3))
+    latents, *features = BackboneEncoder(PoolingBackbone(), 16, (8, 16)).eval()(images)
+    expected = PoolingBackbone()(images.permute(0, 3, 1, 2).float(), 16)
+    for found, stride in zip(features, (8, 16), strict=True):
+        torch.testing.assert_close(found, expected[stride])
+    means = expected[16].mean(dim=(2, 3))
+    torch.testing.assert_close(latents, means / means.square().sum(dim=1, keepdim=True).sqrt())
+
+
+def test_an_encoder_names_its_outputs_and_whose_weights_it_has() -> None:
+    embedding = BackboneEncoder(PoolingBackbone(), 8, ())
+    assert embedding.outputs == ("latents",)
+    assert embedding.weights == PoolingBackbone.weights
+    assert embedding.describe() == "pooled pixels, to stride 8"
+    grey = encoder.build("scattering")
+    assert (grey.outputs, grey.weights) == (("latents",), None)
+
+
+def test_weights_are_rounded_as_bundles_store_them() -> None:
+    backbone = PoolingBackbone()
+    backbone.weight = torch.nn.Parameter(torch.tensor([1 / 3]))
+    BackboneEncoder(backbone, 16, (8, 16))
+    assert backbone.weight.item() == np.float16(1 / 3)
+
+
+@pytest.mark.parametrize("keep_images", [True, False])
+def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images: bool) -> None:
+    module, images = FakeReader().encoder, normal_images(BATCH + 3)
+    export.write(Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs), tmp_path / "encoder.onnx")
+    found = SceneReader(tmp_path, "encoder.onnx", module.outputs).read(images, keep_images)
+    expected = FakeReader().read(images, keep_images)
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert found.arrays[name].dtype == array.dtype
+        np.testing.assert_allclose(found.arrays[name], array, rtol=1e-3)
+    assert [len(scene["latents"]) for scene in found.batches()] == [BATCH, 3]

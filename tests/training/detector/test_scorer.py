@@ -1,0 +1,88 @@
+"""The scorer graph: what ONNX Runtime makes of it is what torch does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from service.manifest import GraphName
+from tests.training.detector.fakes import SIDE, FakeReader, anomalous_images, encode, normal_images
+from training import export
+from training.detector import fitters
+from training.detector.components import NAMES, ComponentName
+from training.detector.scorer import SCORES, Scale, Scorer
+from training.detector.whitening import LatentDistance
+from training.export import Graph
+from training.graphs import Graphs
+
+BATCHES = (1, 2, 7, 8)
+
+
+def scorer(*names: ComponentName, mapped: ComponentName = "pca-peak") -> Scorer:
+    """Fitted to a few images, with scales that differ."""
+    scenes = encode(normal_images(20))
+    fitted = {name: fitters.fit(name, scenes, 300, seed=0) for name in {*names, mapped}}
+    scales = {name: Scale((0.5 * rank, 2.0 + rank), (0.1, 0.5 + rank)) for rank, name in enumerate(NAMES)}
+    score = {name: fitted[name] for name in names}
+    return Scorer(score, (mapped, fitted[mapped]), scales, LatentDistance(scenes.latents, 20), (SIDE, SIDE)).eval()
+
+
+def tensors(made: Scorer, images: np.ndarray) -> list[torch.Tensor]:
+    (scene,) = encode(images).batches()
+    return [scene[name] for name in made.inputs]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_exported_scorer_answers_as_torch(name: ComponentName, tmp_path: Path) -> None:
+    made = scorer(name, mapped="gaussians" if name == "nearest-images" else name)
+    encoding, images = FakeReader().encoder, anomalous_images(8)[0]
+    given = {"images": torch.from_numpy(images[:2])}
+    example = dict(zip(made.inputs, tensors(made, images[:2]), strict=True))
+    graphs: dict[GraphName, Graph] = {
+        "encoder": Graph(encoding, given, encoding.outputs),
+        "scorer": Graph(made, example, SCORES),
+    }
+    for each, graph in graphs.items():
+        export.write(graph, tmp_path / f"{each}.onnx")
+    exported = Graphs(tmp_path, {each: f"{each}.onnx" for each in graphs})
+    assert exported.scoring == ("encoder", "scorer")
+    tolerances = {"scores": 1e-4, "error_maps": 1e-4}
+    assert export.parity(graphs, exported, images, tolerances, BATCHES).keys() >= {*SCORES}
+
+
+@torch.no_grad()
+def test_a_score_is_the_mean_of_its_standardised_components() -> None:
+    made, (images, _) = scorer("gaussians", "neighbours"), anomalous_images(5)
+    (scene,) = encode(images).batches()
+    expected = [
+        (component(scene).scores - made.scales[name].score[0]) / made.scales[name].score[1]
+        for name, component in made._components.items()
+        if name in made.score
+    ]
+    scores, _, distances = made(*tensors(made, images))
+    torch.testing.assert_close(scores, (expected[0] + expected[1]) / 2)
+    torch.testing.assert_close(distances, made.latents(scene["latents"]))
+
+
+@torch.no_grad()
+def test_the_map_is_that_of_one_component_enlarged_and_not_negative() -> None:
+    made, (images, _) = scorer("nearest-images", mapped="gaussians"), anomalous_images(3)
+    (scene,) = encode(images).batches()
+    maps = made._components["gaussians"](scene).maps
+    assert maps is not None
+    mean, deviation = made.scales["gaussians"].map or (0.0, 1.0)
+    enlarged = ndimage.zoom((maps - mean) / deviation, (1, 8, 8), order=1, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(made(*tensors(made, images))[1], np.logaddexp(0, enlarged), atol=1e-4)
+
+
+def test_a_scorer_takes_what_its_components_and_the_distance_take() -> None:
+    assert scorer("neighbours", mapped="neighbours").inputs == ("features_16", "features_8", "latents")
+    assert scorer("nearest-images", mapped="pca-mean").inputs == ("images", "latents")
+
+
+def test_a_scorer_says_what_its_score_is() -> None:
+    suffix = ", in standard deviations of normal images"
+    assert scorer("gaussians").describe() == f"gaussians{suffix}"
+    assert scorer("gaussians", "neighbours").describe() == f"mean of gaussians and neighbours{suffix}"

@@ -1,0 +1,82 @@
+"""Trials choose what finds synthetic anomalies, and take nothing dearer that gains nothing."""
+
+import numpy as np
+import pytest
+
+from service.manifest import InputSpec
+from tests.training.detector.fakes import SIDE, FakeReader, encode, normal_images
+from training.detector import selection
+from training.detector.components import BASELINES
+from training.detector.config import DetectorConfig
+from training.detector.scene import Images, Scenes
+from training.detector.synthetic_anomalies import KINDS
+from training.detector.trials import OF_EACH_KIND, TrialRun, Trials
+from training.progress import silence
+
+COUNT = 24
+SIZES = [(SIDE, SIDE), (2 * SIDE, 2 * SIDE)]
+SPEC = InputSpec(height=2 * SIDE, width=2 * SIDE, channels=3)
+
+
+class DullReader(FakeReader):
+    """Sees no more at a larger size: images are reduced to the first."""
+
+    def read(self, images: Images, keep_images: bool = True) -> Scenes:
+        factor = images.shape[1] // SIDE
+        return super().read(np.ascontiguousarray(images[:, ::factor, ::factor]), keep_images)
+
+
+class BlindReader(FakeReader):
+    """Gives random feature maps, which say nothing of the images."""
+
+    def read(self, images: Images, keep_images: bool = True) -> Scenes:
+        found, generator = super().read(images, keep_images), np.random.default_rng(0)
+        noise = {name: generator.normal(size=found.arrays[name].shape) for name in ("features_8", "features_16")}
+        return Scenes.of(found.arrays | {name: each.astype(np.float16) for name, each in noise.items()})
+
+
+class SharpReader(BlindReader):
+    """Is blind at the first size alone."""
+
+    def read(self, images: Images, keep_images: bool = True) -> Scenes:
+        return super().read(images, keep_images) if images.shape[1] == SIDE else encode(images)
+
+
+def run(reader: FakeReader, log: list[str] | None = None, **settings: object) -> Trials:
+    config = DetectorConfig.model_validate({"sizes": SIZES, "components": ["neighbours"], "banks": [150], **settings})
+    trials = TrialRun(normal_images(COUNT, side=2 * SIDE), SPEC, config, lambda _: reader, seed=0)  # type: ignore
+    return trials.run(config.sizes, silence if log is None else log.append)
+
+
+@pytest.mark.parametrize(("reader", "size"), [(SharpReader(), SIZES[1]), (DullReader(), SIZES[0])])
+def test_a_larger_size_is_taken_where_it_gains(reader: FakeReader, size: tuple[int, int]) -> None:
+    logged: list[str] = []
+    trials = run(reader, logged)
+    assert trials.choice.size == size
+    assert [*trials.steps] == [f"neighbours at {side}x{side}, bank of 150" for side, _ in SIZES]
+    assert len(logged) == 2
+    chosen = trials.steps[f"neighbours at {size[0]}x{size[1]}, bank of 150"]
+    assert selection.mean_auroc(trials.chosen, trials.kinds) == chosen
+
+
+def test_baselines_are_measured_and_never_chosen() -> None:
+    trials = run(BlindReader(), sizes=SIZES[:1])
+    areas = {names: selection.mean_auroc(outcome, trials.kinds) for names, outcome in trials.outcomes.items()}
+    assert [*areas] == [("neighbours",), *((name,) for name in BASELINES)]
+    assert areas["neighbours",] == pytest.approx(0.5, abs=0.1)
+    assert areas["pca-peak",] > 0.8
+    assert trials.choice.names == ("neighbours",)
+
+
+def test_every_candidate_is_measured_on_the_same_anomalies() -> None:
+    trials = run(FakeReader(), sizes=SIZES[:1], components=["neighbours", "gaussians"])
+    assert ("neighbours", "gaussians") in trials.outcomes
+    for outcome in trials.outcomes.values():
+        assert len(outcome.normal) == COUNT
+        assert len(outcome.anomalous) == len(trials.anomalies) == OF_EACH_KIND * len(KINDS)
+
+
+def test_a_bank_has_at_most_an_entry_for_ten_patches() -> None:
+    patches = COUNT * (SIDE // 8) ** 2
+    trials = run(DullReader(), sizes=SIZES[:1], banks=[20, patches // 10, patches // 10 + 1])
+    assert [*trials.steps] == [f"neighbours at 64x64, bank of {bank}" for bank in (20, patches // 10)]

@@ -1,0 +1,293 @@
+"""From a folder of normal photographs to a calibrated detector that the service loads."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from service.app import build_services, create_app
+from service.inference.engine import OnnxEngine
+from service.manifest import MANIFEST, ModelManifest
+from service.registry import LoadedModel, load
+from service.repository import ModelRepository
+from service.settings import Settings
+from tests.conftest import DATA
+from tests.training.conftest import COOKIES
+from training import bundle, cli, detector_pipeline, pipeline, recipe, variants
+from training.architectures.backbones.efficientnet_lite import WEIGHTS
+from training.detector.components import BASELINES
+from training.detector.synthetic_anomalies import KINDS
+from training.errors import DataError, RecipeError, WeakDetectorError
+from training.progress import Log, silence
+from training.recipe import DetectorRecipe
+
+SMALL = ["detector.sizes=[[256, 192]]", "detector.components=['neighbours']", "detector.banks=[200]"]
+FEW = ["detector.sizes=[64]", "detector.components=['gaussians']", "detector.folds=4", "seed=1"]
+# SHA-256 of the encoder by working size; another version of torch or onnx may export other bytes.
+ENCODERS = {
+    (256, 192): "a969ca78baf326a07eb3dc8dda074f5a37ecc60578fb12179de4f32c7fbbae54",
+    (64, 64): "f029e4c9669aacad125912e2ee4fd77c6ca3b0df5534ab3fa154f2e51a6549c7",
+}
+
+
+def of(name: str, *overrides: str) -> DetectorRecipe:
+    chosen = recipe.load(name, overrides)
+    assert isinstance(chosen, DetectorRecipe)
+    return chosen
+
+
+def run(chosen: DetectorRecipe, data: Path, models: Path, accept_weak: bool = False, log: Log = silence) -> Path:
+    return detector_pipeline.run(chosen, data, models, accept_weak, log)
+
+
+def read(directory: Path) -> ModelManifest:
+    return ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
+
+
+def open_model(directory: Path) -> LoadedModel:
+    repository = ModelRepository(directory.parents[1])
+    place = next(place for place in repository.places() if place.directory == directory)
+    return load(place, repository.read(place), OnnxEngine("cpu"))
+
+
+@pytest.fixture(scope="module")
+def logged() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, logged: list[str]) -> Path:
+    return run(of("photo-anomaly", *SMALL), COOKIES, tmp_path_factory.mktemp("models"), log=logged.append)
+
+
+@pytest.fixture(scope="module")
+def model(published: Path) -> LoadedModel:
+    return open_model(published)
+
+
+@pytest.fixture(scope="module")
+def manifest(published: Path) -> ModelManifest:
+    return read(published)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five photographs of mere noise."""
+    directory = tmp_path_factory.mktemp("noise")
+    for index, image in enumerate(np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(directory / f"{index}.png")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def weak(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(of("photo-anomaly", *FEW), noise, tmp_path_factory.mktemp("models"), accept_weak=True)
+
+
+def test_a_detector_encodes_and_scores(published: Path, manifest: ModelManifest) -> None:
+    assert manifest.capabilities == ("encode", "anomaly-score")
+    assert manifest.graphs == {"encoder": "encoder.onnx", "scorer": "scorer.onnx"}
+    assert (manifest.latent_dim, manifest.max_batch, manifest.prior) == (112, 8, None)
+    assert manifest.input.shape == (256, 192, 3)
+    assert {path.name for path in published.iterdir()} == {*manifest.files, MANIFEST, bundle.CARD, bundle.REPORT}
+    assert sum(path.stat().st_size for path in published.iterdir()) < 10_000_000
+
+
+def test_the_service_scores_as_the_pipeline_and_follows_drift(published: Path, model: LoadedModel) -> None:
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted((COOKIES / "test").rglob("*.jpg"))])
+    outputs = ["latents", "scores", "error_maps", "latent_distances"]
+    chain = model.graphs["anomaly-score"]
+    assert chain == ("encoder", "scorer")
+    found = model.run(chain, {"images": images}, outputs)
+    expected = bundle.Published(published).graphs.chain(chain, images=images)
+    for name in outputs:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
+    assert found["error_maps"].shape == (10, 256, 192)
+    np.testing.assert_allclose(np.linalg.norm(found["latents"], axis=1), 1, atol=1e-5)
+    assert model.results("encode") == ("latents",)
+    assert model.results("anomaly-score") == ("scores", "latent_distances")
+    assert model.drift is not None
+
+
+def test_it_answers_over_http(published: Path, manifest: ModelManifest) -> None:
+    services = build_services(Settings(models=published.parents[1], device="cpu"))
+    cracked = sorted((COOKIES / "test" / "cracked").iterdir())
+    files = [("images", (path.name, path.read_bytes())) for path in cracked]
+    with TestClient(create_app(services)) as client:
+        scored = client.post("/v1/models/photo-anomaly/anomaly-score?heatmap=true", files=files).json()
+        encoded = client.post("/v1/models/photo-anomaly/encode", files=files).json()
+        refused = client.post("/v1/models/photo-anomaly/reconstruct", files=files)
+    assert np.mean([result["p_value"] for result in scored["results"]]) < 0.2
+    assert np.shape(encoded["latents"]) == (5, 112)
+    assert encoded["encoder"] == manifest.encoder
+    assert refused.status_code == 404
+
+
+def test_the_golden_vectors_hold_one_image_and_no_feature_maps(published: Path) -> None:
+    with np.load(published / bundle.GOLDEN) as golden:
+        assert {*golden.files} == {"images", "latents", "scores", "error_maps", "latent_distances"}
+        assert all(len(golden[name]) == 1 for name in golden.files)
+
+
+def test_every_photograph_calibrates_by_cross_fitting(manifest: ModelManifest, logged: list[str]) -> None:
+    assert manifest.calibration is not None
+    assert len(manifest.calibration.scores) == 20
+    assert len(manifest.calibration.latent_deciles) == 9
+    assert manifest.calibration.method.endswith("each image by components fitted without it")
+    assert manifest.training_data.images == {"training": 20, "calibration": 20, "test": 5}
+    assert "calibrating on 20 images, in 20 folds" in logged
+    assert any(
+        line.startswith("20 good photographs: at the finest, one false alarm in 21 good parts") for line in logged
+    )
+
+
+def test_the_trials_say_what_the_detector_finds_beside_baselines(manifest: ModelManifest) -> None:
+    selection = manifest.selection
+    assert selection is not None
+    assert selection.score == selection.map == ("neighbours",)
+    assert selection.synthetic.keys() == {"neighbours", "chosen", *BASELINES}
+    assert selection.recall.keys() == {"0.05", "0.1", "0.2"}
+    for table in (selection.synthetic, selection.recall):
+        assert all(of.keys() == KINDS.keys() for of in table.values())
+    assert selection.weak is None
+    assert selection.compared == {"neighbours at 256x192, bank of 200": pytest.approx(0.73, abs=0.1)}
+
+
+def test_labelled_images_measure_it_beside_baselines(manifest: ModelManifest) -> None:
+    title = "auroc_against_defects"
+    figures = {title, f"{title}_cracked", f"{title}_se", "pixel_auroc", "aupro", "false_positive_rate_at_0.1"}
+    baselines = {f"{name.replace('-', '_')}_{title}" for name in BASELINES}
+    assert figures | baselines <= manifest.metrics.keys()
+    assert manifest.metrics[title] > 0.9
+    assert manifest.metrics["pixel_auroc"] > 0.9
+
+
+def test_card_and_manifest_name_the_weights_and_their_licence(published: Path, manifest: ModelManifest) -> None:
+    assert manifest.provenance.backbone == WEIGHTS
+    card = (published / bundle.CARD).read_text()
+    for text in (WEIGHTS.name, WEIGHTS.source, WEIGHTS.licence, WEIGHTS.trained_on):
+        assert text in card
+
+
+def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(manifest: ModelManifest, weak: Path) -> None:
+    for found in (manifest, read(weak)):
+        assert found.encoder == ENCODERS[found.input.height, found.input.width]
+
+
+def test_the_report_is_one_page(published: Path) -> None:
+    page = (published / bundle.REPORT / "index.html").read_text()
+    for text in ("neighbours", *BASELINES, *KINDS):
+        assert text in page
+    assert (published / bundle.REPORT / "heatmaps.png").is_file()
+
+
+def test_it_can_be_measured_again(published: Path, manifest: ModelManifest) -> None:
+    again = pipeline.evaluate_published(manifest.name, COOKIES, published.parents[1], silence)
+    assert again == pytest.approx(manifest.metrics)
+    with pytest.raises(DataError, match="the files are not those that photo-anomaly was trained with"):
+        pipeline.evaluate_published(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+
+
+def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
+    shutil.copytree(published.parent, tmp_path / "models" / manifest.name)
+    (tmp_path / "good").mkdir()
+    for path in (COOKIES / "train" / "good").iterdir():
+        for shift in (1, 2, 3):
+            moved = np.roll(np.asarray(Image.open(path)), shift, axis=1)
+            Image.fromarray(moved).save(tmp_path / "good" / f"{path.stem}-{shift}.png")
+    again = variants.recalibrate(manifest.name, tmp_path / "good", tmp_path / "models", silence)
+    calibrated = read(again)
+    assert calibrated.calibration is not None
+    assert manifest.calibration is not None
+    assert len(calibrated.calibration.scores) == 60
+    assert "fitted without it" not in calibrated.calibration.method
+    assert calibrated.calibration.latent_deciles != manifest.calibration.latent_deciles
+    assert calibrated.encoder == manifest.encoder
+    assert (again / bundle.REPORT / "index.html").is_file()
+    assert open_model(again).conformal is not None
+
+
+def test_it_is_not_calibrated_on_what_it_was_fitted_to(published: Path, manifest: ModelManifest) -> None:
+    with pytest.raises(DataError, match="was trained on the images in"):
+        variants.recalibrate(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+
+
+def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["halve", "photo-anomaly", "--data", str(COOKIES), "--models", str(published.parents[1])]
+    assert cli.main(command) == 1
+    assert "photo-anomaly is a detector" in capsys.readouterr().err
+
+
+def test_mere_noise_is_refused(noise: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        WeakDetectorError, match=r"(?s)photo-anomaly is refused: the median .*--accept-weak publishes it"
+    ):
+        run(of("photo-anomaly", *FEW), noise, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_weak_detector_says_so(weak: Path) -> None:
+    selection = read(weak).selection
+    assert selection is not None
+    assert selection.weak is not None
+    assert f"- **Weak**: {selection.weak}" in (weak / bundle.CARD).read_text()
+
+
+def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
+    found = read(weak)
+    assert found.training_data.images == {"training": 5, "calibration": 5, "test": 0}
+    assert found.metrics == {}
+    assert (weak / bundle.REPORT / "index.html").is_file()
+    assert open_model(weak).conformal is not None
+
+
+def test_one_class_is_told_from_the_others(tmp_path: Path) -> None:
+    path = run(of("one-class", "data.only=1", "data.calibration=15"), DATA, tmp_path, accept_weak=True)
+    manifest, model = read(path), open_model(path)
+    assert manifest.metrics["auroc_against_other_classes"] > 0.95
+    assert {f"auroc_against_other_classes_{digit}" for digit in "023456789"} <= manifest.metrics.keys()
+    assert manifest.metrics["false_positive_rate_at_0.1"] < 0.4
+    assert manifest.provenance.backbone is None
+    assert manifest.selection is not None
+    assert (manifest.selection.score, manifest.selection.map) == (("nearest-images",), ("pca-peak",))
+    assert model.graphs["anomaly-score"] == ("encoder", "scorer")
+    assert manifest.calibration is not None
+    assert len(manifest.calibration.scores) == manifest.training_data.images["calibration"] == 15
+
+
+def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
+    data, clothes = tmp_path / "data", DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz"
+    shutil.copytree(DATA / "mnist", data / "mnist")
+    (data / "fashion-mnist").mkdir()
+    for part in ("train", "t10k"):
+        shutil.copy(clothes, data / "fashion-mnist" / f"{part}-images-idx3-ubyte.gz")
+    path = run(of("fashion-anomaly", "data.calibration=20"), data, tmp_path / "models", accept_weak=True)
+    assert read(path).metrics["auroc_against_mnist"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "complaint"),
+    [
+        ("photo-anomaly", ["detector.folds=1"], "detector.folds: Input should be greater than or equal to 2"),
+        (
+            "photo-anomaly",
+            ["detector.components=['neighbour']"],
+            r"detector\.components\.0: Input should be 'gaussians'",
+        ),
+        ("photo-anomaly", ["detector.components=['gaussians', 'gaussians']"], "each can be named once"),
+        ("photo-anomaly", ["detector.sizes=[100]"], "100x100 is not a multiple of 64 pixels"),
+        ("photo-anomaly", ["detector.size=256"], "detector.size: there is no such entry; did you mean 'sizes'"),
+        ("photo-anomaly", ["detector.components=['nearest-images']"], "nearest-images has no anomaly map"),
+        ("photo-anomaly", ["input.channels=1"], "input.channels must be 3"),
+        ("photo-anomaly", ["training.epochs=3"], "training: there is no such entry"),
+        ("photo-anomaly", ["data.dataset=folder"], "data.dataset must be photographs"),
+        ("one-class", ["detector.components=['gaussians']"], "gaussians need the feature maps of a backbone"),
+        ("one-class", ["data.licence=mine"], "are known"),
+    ],
+)
+def test_recipes_that_make_no_detector_are_refused(name: str, overrides: list[str], complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        recipe.load(name, overrides)

@@ -1,0 +1,14 @@
+"""Networks with weights from elsewhere, whose feature maps are used as they are.
+
+Another backbone is one file: a `Backbone`, and a line in `BACKBONES`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from training.architectures.backbones.base import Backbone as Backbone
+from training.architectures.backbones.base import Weights as Weights
+from training.architectures.backbones.efficientnet_lite import EfficientNetLite0
+
+BackboneName = Literal["efficientnet-lite0"]
+BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {"efficientnet-lite0": EfficientNetLite0.pretrained}

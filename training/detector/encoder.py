@@ -1,0 +1,75 @@
+"""The encoder graph of a detector: images to an embedding, and to the feature maps that its scorer takes."""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from service.manifest import FEATURES, Weights
+from training.architectures.backbones import BACKBONES, Backbone, BackboneName
+from training.detector.scattering import Scattering
+
+DEPTH = 16  # stride of the deepest feature map of a detector
+STRIDES = (8, 16)  # of the feature maps that a scorer takes
+
+EncoderName = BackboneName | Literal["scattering"]
+
+
+class Encoder(nn.Module, ABC):
+    """`forward` takes uint8 images (n, height, width, channels) and gives the tensors that `outputs` names."""
+
+    outputs: tuple[str, ...]
+    weights: Weights | None = None
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]: ...
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The encoder in a few words, for the model card."""
+
+
+class BackboneEncoder(Encoder):
+    """The deepest feature map, averaged over all positions and L2-normalised, and the maps of some strides."""
+
+    def __init__(self, backbone: Backbone, depth: int, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.backbone, self.depth, self.strides = backbone, depth, strides
+        self.weights = backbone.weights
+        self.outputs = ("latents", *(f"{FEATURES}{stride}" for stride in strides))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(parameter.half().float())  # as bundles store weights
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = self.backbone(images.permute(0, 3, 1, 2).float(), self.depth)
+        embedding = functional.normalize(maps[self.depth].mean(dim=(2, 3)))
+        return (embedding, *(maps[stride] for stride in self.strides))
+
+    def describe(self) -> str:
+        return f"{self.backbone.describe()}, to stride {self.depth}"
+
+
+class ScatteringEncoder(Encoder):
+    """The scattering coefficients, for small grey images that differ as a whole."""
+
+    outputs = ("latents",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scattering = Scattering()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self.scattering(images.permute(0, 3, 1, 2).float() / 255),)
+
+    def describe(self) -> str:
+        return "scattering coefficients"
+
+
+def build(name: EncoderName) -> Encoder:
+    """The encoder of a detector. Raises DataError where the weights of its backbone are missing."""
+    if name == "scattering":
+        return ScatteringEncoder().eval()
+    return BackboneEncoder(BACKBONES[name](), DEPTH, STRIDES).eval()

@@ -1,0 +1,70 @@
+"""Tensors that score components see, of images that the exported encoder has seen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.graphs import Arrays, Graphs
+
+BATCH = 8  # images that are encoded or scored at once: memory stays flat
+
+Scene = Mapping[str, Tensor]  # `images` (n, height, width, channels), `latents` and `features_<stride>` by name
+Images = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Some of the images that arrays by name are of; feature maps are float16 in memory."""
+
+    arrays: Arrays
+    indices: Indices
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "Scenes":
+        return cls(arrays, np.arange(len(next(iter(arrays.values())))))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def latents(self) -> Tensor:
+        return torch.from_numpy(self.arrays["latents"][self.indices])
+
+    def take(self, indices: Indices) -> "Scenes":
+        return Scenes(self.arrays, self.indices[indices])
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """The tensors as the graphs hand them on, a few images at a time."""
+        for start in range(0, len(self), BATCH):
+            chosen = self.indices[start : start + BATCH]
+            part = {name: torch.from_numpy(array[chosen]) for name, array in self.arrays.items()}
+            yield {name: each if name == "images" else each.float() for name, each in part.items()}
+
+
+class SceneReader:
+    """The exported encoder of one working size: components are fitted to its answers, rounding included."""
+
+    def __init__(self, directory: Path, file: str, outputs: tuple[str, ...]) -> None:
+        self._graphs, self._outputs = Graphs(directory, {"encoder": file}), outputs
+
+    def read(self, images: Images, keep_images: bool) -> Scenes:
+        """Encode images uint8 (n, height, width, channels); `keep_images` for components that take them."""
+        parts: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in self._outputs}
+        for start in range(0, len(images), BATCH):
+            found = self._graphs.chain(["encoder"], images=images[start : start + BATCH])
+            for name, arrays in parts.items():
+                arrays.append(found[name].astype(np.float32 if name == "latents" else np.float16))
+        encoded: Arrays = {name: np.concatenate(each) for name, each in parts.items()}
+        return Scenes.of(encoded | {"images": images} if keep_images else encoded)
+
+
+def join(parts: Sequence[Scenes]) -> Scenes:
+    """The images of all parts, one after the other."""
+    names = parts[0].arrays
+    return Scenes.of({name: np.concatenate([part.arrays[name][part.indices] for part in parts]) for name in names})

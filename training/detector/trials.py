@@ -1,0 +1,115 @@
+"""Trials: candidates for a detector, fitted and scored on normal images and on synthetic anomalies in them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service import imaging
+from service.manifest import InputSpec
+from training.detector import selection, synthetic_anomalies
+from training.detector.components import BASELINES, ComponentName
+from training.detector.config import DetectorConfig, Size
+from training.detector.cross_fitting import cross_score, folds
+from training.detector.encoder import STRIDES
+from training.detector.scene import Images, SceneReader, Scenes
+from training.detector.selection import Names, Outcome
+from training.detector.synthetic_anomalies import SyntheticAnomalies
+from training.progress import Log
+
+OF_EACH_KIND = 40  # synthetic anomalies
+FOLDS = 5  # of the trials
+PATCHES_AN_ENTRY = 10  # patches of all images for each entry of a memory bank, at the least
+
+Open = Callable[[Size], SceneReader]  # the exported encoder of a working size
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate: the working size, the components of its score, and the entries of a memory bank."""
+
+    size: Size
+    names: Names
+    bank: int
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What was chosen, and the outcomes of all candidates at the first working size and of the chosen one.
+
+    `steps` has the mean AUROC of each step that was looked at: a working size or a bank.
+    """
+
+    choice: Choice
+    chosen: Outcome
+    outcomes: Mapping[Names, Outcome]
+    anomalies: SyntheticAnomalies
+    steps: Mapping[str, float]
+
+    @property
+    def kinds(self) -> npt.NDArray[np.int64]:
+        return self.anomalies.kinds
+
+
+class TrialRun:
+    """Trials of one set of normal images, uint8 (n, height, width, channels), at the largest working size."""
+
+    def __init__(self, normal: Images, spec: InputSpec, config: DetectorConfig, open_size: Open, seed: int) -> None:
+        self._normal, self._spec, self._config, self._open, self._seed = normal, spec, config, open_size, seed
+        self._anomalies = synthetic_anomalies.generate(normal, OF_EACH_KIND, config.extents, seed)
+        self._folds = folds(len(normal), FOLDS, seed)
+
+    def run(self, sizes: Sequence[Size], log: Log) -> Trials:
+        """Choose the components at the first size; then a larger size and a larger bank where they clearly gain."""
+        config, kinds = self._config, self._anomalies.kinds
+        first, bank = sizes[0], config.banks[0]
+        baselines = [name for name in BASELINES if name not in config.components]
+        found = self._outcomes(first, bank, [*config.components, *baselines], config.sums)
+        candidates = {names: each for names, each in found.items() if not {*names} <= {*baselines}}
+        names = selection.choose(candidates, kinds, self._seed)
+        choice, best = Choice(first, names, bank), found[names]
+        steps = {self._label(choice): selection.mean_auroc(best, kinds)}
+        log(f"{self._label(choice)}: AUROC {steps[self._label(choice)]:.3f} on synthetic anomalies")
+        dearer = [Choice(size, names, bank) for size in sizes[1:]]
+        for larger in dearer:
+            outcome = self._step(larger, steps, log)
+            if not selection.gains(outcome, best, kinds, self._seed):
+                break
+            choice, best = larger, outcome
+        if "neighbours" in names or "whitened-neighbours" in names:
+            height, width = choice.size
+            patches = len(self._normal) * height * width // STRIDES[0] ** 2
+            for size in (bank for bank in config.banks[1:] if patches >= PATCHES_AN_ENTRY * bank):
+                larger = Choice(choice.size, names, size)
+                outcome = self._step(larger, steps, log)
+                if not selection.gains(outcome, best, kinds, self._seed):
+                    break
+                choice, best = larger, outcome
+        return Trials(choice, best, found, self._anomalies, steps)
+
+    def _step(self, choice: Choice, steps: dict[str, float], log: Log) -> Outcome:
+        outcome = self._outcomes(choice.size, choice.bank, choice.names, len(choice.names) > 1)[choice.names]
+        steps[self._label(choice)] = area = selection.mean_auroc(outcome, self._anomalies.kinds)
+        log(f"{self._label(choice)}: AUROC {area:.3f} on synthetic anomalies")
+        return outcome
+
+    def _outcomes(self, size: Size, bank: int, names: Sequence[ComponentName], sums: bool) -> dict[Names, Outcome]:
+        reader = self._open(size)
+        normal, anomalous = (self._read(reader, images, size) for images in (self._normal, self._anomalies.images))
+        found = {}
+        for name in names:
+            of_normal, of_anomalous = cross_score(
+                name, normal, self._folds, bank, self._seed, anomalous, self._anomalies.sources
+            )
+            assert of_anomalous is not None  # there are anomalies of all sources
+            found[name] = of_normal, of_anomalous
+        return selection.outcomes(found, sums)
+
+    def _read(self, reader: SceneReader, images: Images, size: Size) -> Scenes:
+        return reader.read(np.stack([imaging.resize(image, size, self._spec) for image in images]), keep_images=True)
+
+    @staticmethod
+    def _label(choice: Choice) -> str:
+        height, width = choice.size
+        return f"{' + '.join(choice.names)} at {height}x{width}, bank of {choice.bank}"

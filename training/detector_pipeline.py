@@ -1,0 +1,205 @@
+"""From a recipe and photographs to a published detector."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from service.manifest import Calibration, GraphName, InputSpec, ModelManifest, Provenance, Selection, TrainingData
+from training import bundle, calibration, detector_advice, detector_data, detector_report, export
+from training.data import Images, described
+from training.detector import encoder
+from training.detector.config import Size
+from training.detector.fit import Fitted, fit
+from training.detector.scene import BATCH, SceneReader, Scenes, join
+from training.detector.scorer import SCORES
+from training.detector.trials import TrialRun, Trials
+from training.detector_data import DetectorData, ImageSet
+from training.detector_results import DetectorResults
+from training.errors import WeakDetectorError
+from training.export import Graph
+from training.graphs import Graphs
+from training.progress import Log, silence
+from training.recipe import DetectorRecipe
+
+ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
+CHUNK = 64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
+PARITY_BATCHES = (1, 2, 7, BATCH)
+PARITY_TOLERANCES = {"scores": 1e-3, "error_maps": 1e-3}  # in standard deviations of normal images
+
+
+def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log) -> Path:
+    """Choose, fit, calibrate, export, check, evaluate, draw the report and publish; gives the bundle's directory.
+
+    Raises TrainingError or OSError; then nothing is published. WeakDetectorError is raised where the trials went too
+    badly, unless `accept_weak`.
+    """
+    revision, started = bundle.git_revision(), time.monotonic()
+    data = detector_data.load(recipe, directory, log)
+    models.mkdir(parents=True, exist_ok=True)  # an unwritable directory ends the run before the work, not after it
+    with bundle.staging(models, recipe.name) as staging, open_encoders(recipe) as encoders:
+        tried = draw(recipe, data)
+        trials, selected = select(recipe, data, tried, encoders, accept_weak, log)
+        spec = recipe.spec(trials.choice.size)
+        fitted = fit_chosen(recipe, data, trials, encoders, log)
+        selected = selected.model_copy(update={"map": (fitted.scorer.map,)})
+        log("exporting, and comparing ONNX Runtime with torch")
+        sample = data.training.take(np.arange(min(BATCH, len(data.training)))).read(spec, silence)
+        parity = _export(encoders, fitted, spec, sample, staging)
+        graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, BATCH)
+        method = fitted.scorer.describe() + ("" if data.calibration else calibration.CROSS_FITTED)
+        calibrated = calibration.summary(fitted.scores, fitted.maps, method, fitted.latent_distances)
+        bundle.write_golden(graphs, sample, spec, staging / bundle.GOLDEN, count=1)
+        results = DetectorResults(graphs, calibrated, spec, data, recipe, trials)
+        metrics = results.metrics()
+        made = Provenance(
+            created=datetime.now(UTC).replace(microsecond=0),
+            recipe=recipe.model_dump(mode="json"),
+            git_revision=revision,
+            libraries=bundle.library_versions(),
+            parity=parity,
+            device=f"CPU, {torch.get_num_threads()} threads",
+            minutes=round((time.monotonic() - started) / 60, 2),
+            backbone=encoders.module.weights,
+        )
+
+        def finish(version: int) -> None:
+            manifest = ModelManifest(
+                name=recipe.name,
+                version=version,
+                description=recipe.description,
+                architecture=f"{encoders.module.describe()}; {fitted.scorer.describe()}",
+                capabilities=("encode", "anomaly-score"),
+                input=spec,
+                latent_dim=graphs.chain(["encoder"], images=sample[:1])["latents"].shape[1],
+                graphs={"encoder": ENCODER, "scorer": SCORER},
+                golden=bundle.GOLDEN,
+                calibration=calibrated,
+                max_batch=BATCH,
+                selection=selected,
+                metrics=metrics,
+                training_data=_training_data(recipe, data, len(calibrated.scores)),
+                provenance=made,
+                files=bundle.digests(staging),
+            )
+            bundle.write_manifest(manifest, staging)
+            log("drawing the report")
+            detector_report.write(bundle.Published(staging), results, staging / bundle.REPORT, tried)
+
+        published = bundle.publish(staging, finish)
+    _conclude(trials, selected, calibrated, metrics, log)
+    return published
+
+
+class Encoders(NamedTuple):
+    """The encoder, and the directory of its graphs, one for each working size that was asked for."""
+
+    module: encoder.Encoder
+    recipe: DetectorRecipe
+    directory: Path
+
+    def file(self, size: Size) -> Path:
+        path = self.directory / f"{size[0]}x{size[1]}.onnx"
+        if not path.exists():
+            export.write(self.graph(self.recipe.spec(size)), path)
+        return path
+
+    def graph(self, spec: InputSpec) -> Graph:
+        return Graph(self.module, {"images": torch.zeros(2, *spec.shape, dtype=torch.uint8)}, self.module.outputs)
+
+    def reader(self, size: Size) -> SceneReader:
+        return SceneReader(self.directory, self.file(size).name, self.module.outputs)
+
+
+@contextmanager
+def open_encoders(recipe: DetectorRecipe) -> Iterator[Encoders]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield Encoders(encoder.build(recipe.detector.encoder), recipe, Path(directory))
+
+
+def draw(recipe: DetectorRecipe, data: DetectorData) -> ImageSet:
+    """Random normal images for the trials, at most as many as the recipe says."""
+    order = np.random.default_rng(recipe.seed).permutation(len(data.training))
+    return data.training.take(np.sort(order[: recipe.detector.trials]))
+
+
+def select(
+    recipe: DetectorRecipe, data: DetectorData, tried: ImageSet, encoders: Encoders, accept_weak: bool, log: Log
+) -> tuple[Trials, Selection]:
+    """Choose by trials on some normal images. Raises WeakDetectorError."""
+    config, count = recipe.detector, len(data.training)
+    largest = recipe.spec(data.sizes[-1])
+    images = tried.read(largest, log)
+    log(f"trials: synthetic anomalies in {len(images)} images")
+    trials = TrialRun(images, largest, config, encoders.reader, recipe.seed).run(data.sizes, log)
+    advice = detector_advice.advice(trials, images, count, trials.choice.size != config.sizes[-1])
+    weak = detector_advice.weakness(trials, recipe.seed)
+    if weak and not accept_weak:
+        log(detector_advice.table(trials, {}))
+        raise WeakDetectorError("\n".join([f"{recipe.name} is refused: {weak}", *advice, "--accept-weak publishes it"]))
+    selected = Selection(
+        score=trials.choice.names,
+        map=trials.choice.names,
+        compared={label: round(area, 4) for label, area in trials.steps.items()},
+        synthetic=detector_advice.synthetic(trials),
+        recall=detector_advice.recall(trials),
+        weak=weak,
+        advice=advice,
+    )
+    return trials, selected
+
+
+def fit_chosen(recipe: DetectorRecipe, data: DetectorData, trials: Trials, encoders: Encoders, log: Log) -> Fitted:
+    config, reader, spec = recipe.detector, encoders.reader(trials.choice.size), recipe.spec(trials.choice.size)
+    on_pixels = config.map is not None or any(name.startswith(("pca", "pixel")) for name in trials.choice.names)
+
+    def scenes(images: ImageSet) -> Scenes:
+        parts = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK))
+        return join([reader.read(images.take(part).read(spec, silence), on_pixels) for part in parts])
+
+    log(f"fitting to {len(data.training)} images at {spec.height}x{spec.width}")
+    held_out = scenes(data.calibration) if data.calibration else None
+    return fit(trials.choice, scenes(data.training), held_out, config, recipe.seed, log)
+
+
+def _export(encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images, staging: Path) -> dict[str, float]:
+    """Write both graphs; gives their largest differences from torch. Raises ParityError."""
+    shutil.copy(encoders.file((spec.height, spec.width)), staging / ENCODER)
+    encoder_graph = encoders.graph(spec)
+    with torch.no_grad():
+        images = torch.from_numpy(sample[:2])
+        tensors = {"images": images, **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True))}
+    scorer_graph = Graph(fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORES)
+    export.write(scorer_graph, staging / SCORER)
+    compared = export.with_resized(np.resize(sample, (BATCH, *spec.shape)), spec)
+    exported = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER})
+    graphs: dict[GraphName, Graph] = {"encoder": encoder_graph, "scorer": scorer_graph}
+    return export.parity(graphs, exported, compared, PARITY_TOLERANCES, PARITY_BATCHES)
+
+
+def _training_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) -> TrainingData:
+    counts = {"training": len(data.training), "calibration": calibrated, "test": len(data.test)}
+    return described(recipe.data, data.sha256, counts)
+
+
+def _conclude(
+    trials: Trials, selected: Selection, calibrated: Calibration, metrics: dict[str, float], log: Log
+) -> None:
+    """Log what the trials and the calibration mean."""
+    log("")
+    log(detector_advice.table(trials, detector_advice.labelled(metrics)))
+    log("")
+    log(detector_advice.recall_table(selected.recall))
+    log("")
+    log(detector_advice.calibration_line(len(calibrated.scores)))
+    for sentence in selected.advice:
+        log(sentence)
+    if selected.weak:
+        log(f"warning: published though weak: {selected.weak}")

@@ -1,0 +1,84 @@
+"""Embeddings of photographs: the pooled feature map of a backbone, exported as it is."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from service import imaging
+from service.manifest import InputSpec, ModelManifest, Provenance, TrainingData, Weights
+from training import bundle, export
+from training.architectures.backbones import BACKBONES
+from training.data import Images
+from training.detector.encoder import BackboneEncoder
+from training.errors import RecipeError
+from training.export import Graph
+from training.graphs import Graphs
+from training.progress import Log
+from training.recipe import EmbeddingRecipe
+
+FILE = "encoder.onnx"
+MAX_BATCH = 8
+PARITY_BATCHES = (1, 2, 7, MAX_BATCH)
+
+
+def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
+    """Export, check and publish; gives the bundle's directory. Raises TrainingError."""
+    config, spec, revision = recipe.embedding, recipe.input.spec(recipe.embedding.size), bundle.git_revision()
+    backbone = BACKBONES[config.backbone]()
+    if config.depth not in backbone.strides:
+        raise RecipeError(f"embedding.depth: {config.depth} is none of {', '.join(map(str, backbone.strides))}")
+    encoder = BackboneEncoder(backbone, config.depth, ()).eval()
+    models.mkdir(parents=True, exist_ok=True)
+    with bundle.staging(models, recipe.name) as staging:
+        log("exporting, and comparing ONNX Runtime with torch")
+        images = _samples(spec)
+        graph = Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
+        export.write(graph, staging / FILE)
+        graphs = Graphs(staging, {"encoder": FILE}, MAX_BATCH)
+        compared = export.with_resized(np.resize(images, (MAX_BATCH, *spec.shape)), spec)
+        parity = export.parity({"encoder": graph}, graphs, compared, batches=PARITY_BATCHES)
+        bundle.write_golden(graphs, images, spec, staging / bundle.GOLDEN)
+        latent_dim = graphs.chain(["encoder"], images=images[:1])["latents"].shape[1]
+        made = Provenance(
+            created=datetime.now(UTC).replace(microsecond=0),
+            recipe=recipe.model_dump(mode="json"),
+            git_revision=revision,
+            libraries=bundle.library_versions(),
+            parity=parity,
+            backbone=encoder.weights,
+        )
+
+        def finish(version: int) -> None:
+            manifest = ModelManifest(
+                name=recipe.name,
+                version=version,
+                description=recipe.description,
+                architecture=f"{encoder.describe()}, averaged over positions and L2-normalised",
+                capabilities=("encode",),
+                input=spec,
+                latent_dim=latent_dim,
+                graphs={"encoder": FILE},
+                golden=bundle.GOLDEN,
+                max_batch=MAX_BATCH,
+                metrics={},
+                training_data=_training_data(backbone.weights),
+                provenance=made,
+                files=bundle.digests(staging),
+            )
+            bundle.write_manifest(manifest, staging)
+
+        return bundle.publish(staging, finish)
+
+
+def _samples(spec: InputSpec) -> Images:
+    """Photographs that scikit-learn carries."""
+    photographs = load_sample_images().images
+    return np.stack([imaging.fit(np.asarray(Image.fromarray(each)), spec) for each in photographs])
+
+
+def _training_data(weights: Weights) -> TrainingData:
+    return TrainingData(name=weights.trained_on, source=weights.source, licence=weights.licence, images={}, sha256={})
