@@ -3,9 +3,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import runs
+from benchmarks import embeddings, runs
 from benchmarks.results import anomaly, serving
 from benchmarks.results.__main__ import render
 from benchmarks.serving import load
@@ -83,12 +84,31 @@ def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
 
 def test_the_table_of_detectors_has_the_mean_of_a_tasks_runs() -> None:
     def run(area: float) -> dict[str, object]:
-        metrics = {f"{name}auroc_against_other_classes": area for name in ("", "pca_", "nearest_neighbours_")}
+        names = ("", "pca_mean_", "pca_peak_", "pixel_neighbours_")
+        metrics = {f"{name}auroc_against_other_classes": area for name in names}
         metrics["false_positive_rate_at_0.05"] = 0.04
-        chosen = {"score": ["pixels", "latents"], "map": ["pixels"], "calibrated_on": 500}
+        chosen = {"score": ["nearest-images"], "map": ["pca-peak"], "size": [28, 28], "calibrated_on": 500}
         return {"metrics": metrics, "minutes": 1.5, "device": "CPU", **chosen}
 
     text = anomaly.section({"one-class-mnist": {"class-0": run(0.98), "class-1": run(0.99)}})
-    assert "| one class of MNIST against all test images | 98.50, mean of 2 | 98.50 | 98.50 |" in text
-    assert "3.0 min together, CPU" in text
-    assert "| class-0 | 98.00 | pixels + latents | pixels | 500 images | 4.0 % |" in text
+    assert "| one class of MNIST against all test images | 98.50, mean of 2 | 98.50 | 98.50 | 98.50 |" in text
+    assert text.splitlines()[2].endswith("| 3.0 |")
+    assert "| class-0 | 98.00 | nearest-images | pca-peak | 28x28 | 500 images | 4.0 % |" in text
+
+
+def test_the_standard_error_of_a_single_run_stands_in_the_table() -> None:
+    metrics = {"auroc_against_defects": 0.96, "auroc_against_defects_se": 0.012, "pixel_auroc": 0.97, "aupro": 0.9}
+    chosen = {"score": ["neighbours"], "map": ["neighbours"], "size": [256, 256], "calibrated_on": 31}
+    text = anomaly.section({"cookies": {"cookies": {"metrics": metrics, "minutes": 0.4, "device": "CPU", **chosen}}})
+    assert "| 96.00 ± 1.20; pixels 97.00, AUPRO 90.00 | – | – | – |" in text
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of scikit-learn's defaults
+def test_embeddings_that_tell_kinds_apart_are_measured_so() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 40)
+    apart = np.eye(3, dtype=np.float32)[labels] + generator.normal(0, 0.05, (120, 3)).astype(np.float32)
+    found = embeddings.measure(apart, labels, labelled=20, seed=0)
+    assert found == {"5-nn": 1.0, "probe": 1.0, "precision at 10": 1.0}
+    mixed = embeddings.measure(generator.normal(size=(120, 3)).astype(np.float32), labels, labelled=20, seed=0)
+    assert max(mixed.values()) < 0.6

@@ -48,7 +48,7 @@ def weakness(trials: Trials, seed: int) -> str | None:
 def calibration_line(count: int) -> str:
     """What so many normal images calibrate, as a person would say it."""
     finest = count + 1
-    text = f"{count} good photographs: at the finest, one false alarm in {finest:,} good parts"
+    text = f"{count:,} good photographs: at the finest, one false alarm in {finest:,} good parts"
     wanted = next((each for each in (100, 1000) if each > finest), None)
     return f"{text}; {wanted - finest} more allow one in {wanted:,}" if wanted else text
 

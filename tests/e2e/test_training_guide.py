@@ -100,7 +100,7 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
     results = (workplace / "docs" / "results.md").read_text()
     assert re.search(r"mnist-undercomplete`\].* MSE \d\.\d+ ± \d\.\d+ .*3 seeds", results)
-    assert re.search(r"\| cookies at 256x192: train/good against test \| \d+\.\d\d; pixels \d+\.\d\d", results)
+    assert re.search(r"\| cookies: train/good against test \| \d+\.\d\d ± \d+\.\d\d; pixels \d+\.\d\d", results)
     assert re.search(r"Killed, it left [\d,]+ rows; .* with 0 rows\nlost and 0 doubled", results)
     assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
     speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())["images_per_second"]
