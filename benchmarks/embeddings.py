@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
@@ -75,7 +76,8 @@ def measure(
         vectors = PCA(components, random_state=0).fit(vectors[gallery]).transform(vectors)
     unit = normalize(vectors)
     neighbours = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(unit[gallery], labels[gallery])
-    probe = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=list(STRENGTHS), cv=5, max_iter=1000))
+    strengths = GridSearchCV(LogisticRegression(max_iter=1000), {"C": STRENGTHS}, cv=5)
+    probe = make_pipeline(StandardScaler(), strengths)
     probe.fit(unit[gallery], labels[gallery])
     nearest = NearestNeighbors(n_neighbors=RETRIEVED + 1, metric="cosine").fit(unit).kneighbors(unit[test])[1][:, 1:]
     return {

@@ -97,9 +97,7 @@ class InputSpec(Record):
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
-    resample: Resample = Field(
-        "bilinear", description="The filter with which other sizes are brought to this one."
-    )
+    resample: Resample = Field("bilinear", description="The filter with which other sizes are brought to this one.")
     # The usual value is left out of every document, because services before this entry refuse it.
     white_16_bit: int = Field(
         WHITE_16_BIT,

@@ -103,7 +103,6 @@ def test_the_standard_error_of_a_single_run_stands_in_the_table() -> None:
     assert "| 96.00 ± 1.20; pixels 97.00, AUPRO 90.00 | – | – | – |" in text
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of scikit-learn's defaults
 def test_embeddings_that_tell_kinds_apart_are_measured_so() -> None:
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 40)

@@ -108,7 +108,7 @@ def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
     for spec, unfit in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
         names = ("grey", "coloured", "ink")
         told = [line for name in names for line in read(photos / name, spec, "convert")[1] if "its mode" in line]
-        assert [Path(line.partition(": ")[0]).parent.name for line in told] == unfit
+        assert [Path(line.partition(": ")[0]).name for line in told] == unfit
 
 
 def test_a_file_that_may_not_be_read_is_unfit(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
     home = tmp_path / "old" / "1"
     shutil.copytree(published, home)
     manifest = json.loads((home / MANIFEST).read_text())
+    manifest["name"] = "old"
     manifest["provenance"]["recipe"]["optimiser"]["epochs"] = 3
     (home / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(

@@ -47,7 +47,7 @@ def test_a_model_can_be_published_again_in_half_precision(
 
 def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path / "half" / "1")
-    document = json.loads((published / MANIFEST).read_text()) | {"precision": "float16"}
+    document = json.loads((published / MANIFEST).read_text()) | {"name": "half", "precision": "float16"}
     (tmp_path / "half" / "1" / MANIFEST).write_text(json.dumps(document))
     for name, new_name, complaint in (
         ("half", "quarter", "half computes in float16 already"),

@@ -69,11 +69,11 @@ def anomalous_images(count: int, seed: int = 1, side: int = SIDE) -> tuple[Image
     return images, corners
 
 
-def random_scenes(count: int, seed: int = 0) -> Scenes:
+def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
     """Images whose embeddings and correlated feature maps are drawn from one Gaussian at every position."""
     generator = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(5, 5))
-    fine = np.einsum("ij,njrc->nirc", mixing, generator.normal(size=(count, 5, 16, 16)))
-    coarse, latents = generator.normal(size=(count, 3, 8, 8)), generator.normal(size=(count, 6))
+    fine = np.einsum("ij,njrc->nirc", mixing, generator.normal(size=(count, 5, side, side)))
+    coarse, latents = generator.normal(size=(count, 3, side // 2, side // 2)), generator.normal(size=(count, 6))
     arrays = {"features_8": fine.astype(np.float16), "features_16": coarse.astype(np.float16)}
     return Scenes.of({**arrays, "latents": latents.astype(np.float32)})

@@ -109,7 +109,7 @@ def test_a_bank_of_several_blocks_has_the_nearest_of_all() -> None:
 
 
 def test_the_distance_of_gaussians_is_that_of_mahalanobis() -> None:
-    normal, new = random_scenes(10), random_scenes(3, seed=1)
+    normal, new = random_scenes(10, side=16), random_scenes(3, seed=1, side=16)
     vectors = patches(normal)
     count, side, channels = len(vectors), vectors.shape[1] // BLOCKS, vectors.shape[3]
     mean = vectors.mean(axis=0)

@@ -99,8 +99,8 @@ def test_scores_and_maps_stand_in_the_order_of_the_images(monkeypatch: pytest.Mo
 
 
 def fitted(name: ComponentName, scenes: Scenes, held_out: Scenes | None, seed: int = 0) -> Fitted:
-    config = DetectorConfig(sizes=((128, 128),), components=(name,), map="gaussians")
-    return fit(Choice((128, 128), (name,), 100), scenes, held_out, config, seed, silence)
+    config = DetectorConfig(sizes=((64, 64),), components=(name,), map="gaussians")
+    return fit(Choice((64, 64), (name,), 100), scenes, held_out, config, seed, silence)
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def test_there_is_a_score_a_map_and_a_distance_of_each_image_that_calibrates(spl
     found = fitted("nearest-images", random_scenes(30), held_out)
     count = len(held_out) if held_out else 30
     assert found.scores.shape == found.latent_distances.shape == (count,)
-    assert found.maps.shape == (count, 16, 16)
+    assert found.maps.shape == (count, 8, 8)
     assert found.scorer.map == "gaussians"
     assert found.scores.mean() == pytest.approx(0, abs=1e-3)
     assert found.scores.std() == pytest.approx(1, abs=1e-3)
@@ -141,5 +141,5 @@ def test_the_scorer_gives_held_out_images_the_scores_that_calibrate_it() -> None
     scores, maps, distances = found.scorer(*(scene[name] for name in found.scorer.inputs))
     np.testing.assert_allclose(scores, found.scores, atol=1e-4)
     np.testing.assert_allclose(distances, found.latent_distances, atol=1e-5)
-    assert maps.shape == (8, 128, 128)
+    assert maps.shape == (8, 64, 64)
     assert maps.min() >= 0
