@@ -1,6 +1,7 @@
 """Every command and example of the documents works as it stands."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -83,7 +84,10 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         if words[0] == "make":
             done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, check=False)
         else:
-            done = subprocess.run([*_small(words, tmp_path)], cwd=ROOT, capture_output=True, check=False)
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                [*_small(words, tmp_path)], cwd=ROOT, env=environment, capture_output=True, check=False
+            )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "my-vae" / "1" / MANIFEST).is_file()
     rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()

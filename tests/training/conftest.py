@@ -1,9 +1,10 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from service.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
@@ -25,6 +26,16 @@ SMALL = {
     "mnist-classifier": ["architecture.latent_dim=4"],
     "mnist-latent2": [],
 }
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch and of the linear algebra: matrices are so small that further threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from training.errors import DataError, RecipeError, WeakDetectorError
 from training.progress import Log, silence
 from training.recipe import DetectorRecipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ["detector.sizes=[[256, 192]]", "detector.components=['neighbours']", "detector.banks=[200]"]
 FEW = ["detector.sizes=[64]", "detector.components=['gaussians']", "detector.folds=4", "seed=1"]
 # SHA-256 of the encoder by working size; another version of torch or onnx may export other bytes.
