@@ -57,6 +57,18 @@ def as_text(rate: float) -> str:
     return str(np.format_float_positional(rate, trim="-"))
 
 
+def threshold(ascending: npt.NDArray[np.float32], false_positive_rate: float) -> float | None:
+    """The smallest float32 score whose p-value is at most the rate; None where the scores are too few for that rate."""
+    n = len(ascending)
+    ranks = np.arange(1, n + 2) / (n + 1)
+    allowed = int(np.count_nonzero(ranks <= false_positive_rate))
+    if allowed == 0:
+        return None
+    if allowed == n + 1:
+        return float(np.float32(-np.inf))
+    return float(np.nextafter(ascending[n - allowed], np.float32(np.inf)))
+
+
 class ConformalScores:
     """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
 
@@ -81,14 +93,7 @@ class ConformalScores:
 
     def threshold(self, false_positive_rate: float) -> float | None:
         """The smallest float32 score whose p-value is at most the rate; None where n is too small for that rate."""
-        n = len(self._scores)
-        ranks = np.arange(1, n + 2) / (n + 1)
-        allowed = int(np.count_nonzero(ranks <= false_positive_rate))
-        if allowed == 0:
-            return None
-        if allowed == n + 1:
-            return float(np.float32(-np.inf))
-        return float(np.nextafter(np.float32(self._scores[n - allowed]), np.float32(np.inf)))
+        return threshold(self.scores, false_positive_rate)
 
     def reason(self, false_positive_rate: float) -> str | None:
         """The reason why no verdict can be given at this rate; None if one can."""

@@ -206,7 +206,7 @@ class Recalibration(Record):
 
 
 class Weights(Record):
-    """Of a backbone: whose weights they are, and under what licence."""
+    """Source and licence of a backbone's weights."""
 
     name: str
     source: str

@@ -9,15 +9,17 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from pydantic import BaseModel
 
 from service import imaging
 from service.latents import GaussianMixture, NormalPrior
-from service.manifest import FEATURES, MANIFEST, InputSpec, MixturePrior, ModelManifest, sha256_of
+from service.manifest import FEATURES, MANIFEST, InputSpec, MixturePrior, ModelManifest, Provenance, sha256_of
 from training.calibration import CROSS_FITTED
 from training.data import Images
 from training.errors import DataError
@@ -204,6 +206,18 @@ def _table(title: str, name: str, value: str, numbers: Mapping[str, float], form
         return []
     rows = [f"| {key} | {number:{form}} |" for key, number in numbers.items()]
     return [title, "\n".join([f"| {name} | {value} |", "| --- | --- |", *rows])]
+
+
+def provenance(recipe: BaseModel, revision: str | None, parity: dict[str, float], **others: Any) -> Provenance:
+    """How a bundle came to be, now and with the libraries that are installed."""
+    return Provenance(
+        created=datetime.now(UTC).replace(microsecond=0),
+        recipe=recipe.model_dump(mode="json"),
+        git_revision=revision,
+        libraries=library_versions(),
+        parity=parity,
+        **others,
+    )
 
 
 def git_revision() -> str | None:

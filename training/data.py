@@ -19,7 +19,6 @@ Labels = npt.NDArray[np.int64]
 
 PARTS = ("train", "t10k")
 SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
-FEWEST_PHOTOGRAPHS = 20  # of normal parts: with fewer, none could be held out to test with
 FEWEST_TESTED = 2
 
 
@@ -131,6 +130,20 @@ def load_outliers(dataset: str, directory: Path | None) -> Outliers | None:
     if directory is None or (directory / dataset).is_dir():
         return Outliers(dataset, load_test(dataset, directory))
     return None
+
+
+def outliers_of(
+    config: DataConfig, dataset: Dataset, spec: InputSpec, directory: Path | None, log: Tell
+) -> Outliers | None:
+    """The outliers that a recipe names, else its data set's; None, and a line in the log, where they are missing."""
+    if not config.outliers:
+        return dataset.outliers
+    outliers = load_outliers(config.outliers, directory)
+    if outliers is None:
+        log(f"there is no folder {config.outliers} in {directory}: the AUROC against it is left out")
+    else:
+        check_fits(outliers.images.images, spec)
+    return outliers
 
 
 def split(images: Split, config: DataConfig, seed: int) -> Parts:

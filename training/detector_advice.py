@@ -1,4 +1,4 @@
-"""What a detector's trials mean for the person who trains it: a table, recall, and advice."""
+"""Table, recall and advice from a detector's trials, for the person who trains it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +10,7 @@ from training.detector import selection
 from training.detector.components import BASELINES
 from training.detector.synthetic_anomalies import KINDS
 from training.detector.trials import Trials
+from training.detector_results import baseline_metric
 
 SMALL = 0.1  # extent of an anomaly, in parts of the shorter side
 LITTLE = 0.5  # recall below which there is something to advise
@@ -112,7 +113,7 @@ def labelled(metrics: Mapping[str, float]) -> dict[str, float]:
     own = next((name for name in metrics if name.startswith("auroc_against_")), None)
     if own is None:
         return {}
-    baselines = {name: metrics.get(f"{name.replace('-', '_')}_{own}") for name in BASELINES}
+    baselines = {name: metrics.get(baseline_metric(name, own)) for name in BASELINES}
     return {"chosen": metrics[own]} | {name: area for name, area in baselines.items() if area is not None}
 
 

@@ -107,11 +107,8 @@ def _arrays(recipe: DetectorRecipe, dataset: Dataset, directory: Path | None, lo
         raise DataError(f"{count} images to train on are too few: {held_out} are held out (data.calibration)")
     calibration, training = np.split(np.random.default_rng(recipe.seed).permutation(count), [held_out])
     fitted = data.sample(dataset.training.take(training).images)
-    outliers = dataset.outliers
-    if recipe.data.outliers:
-        outliers = data.load_outliers(recipe.data.outliers, directory)
-        if outliers is None:
-            log(f"{directory} has no folder {recipe.data.outliers}: skipped the AUROC against it")
+    spec = recipe.spec(recipe.detector.sizes[0])
+    outliers = data.outliers_of(recipe.data, dataset, spec, directory, log)
     anomalous = None
     if outliers is not None:
         labels = outliers.images.labels if outliers.kinds else None

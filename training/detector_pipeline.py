@@ -5,19 +5,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from service.manifest import Calibration, GraphName, InputSpec, ModelManifest, Provenance, Selection, TrainingData
+from service.manifest import Calibration, GraphName, InputSpec, ModelManifest, Selection, TrainingData
 from training import bundle, calibration, detector_advice, detector_data, detector_report, export
 from training.data import Images, described
 from training.detector import encoder
 from training.detector.config import Size
-from training.detector.fit import Fitted, fit
+from training.detector.fit import Fitted, fit, map_of
 from training.detector.scene import BATCH, SceneReader, Scenes, join
 from training.detector.scorer import SCORES
 from training.detector.trials import TrialRun, Trials
@@ -31,8 +30,7 @@ from training.recipe import DetectorRecipe
 
 ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
 CHUNK = 64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
-PARITY_BATCHES = (1, 2, 7, BATCH)
-PARITY_TOLERANCES = {"scores": 1e-3, "error_maps": 1e-3}  # in standard deviations of normal images
+PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), export.DETECTOR_TOLERANCE)
 
 
 def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log) -> Path:
@@ -49,7 +47,6 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
         trials, selected = select(recipe, data, tried, encoders, accept_weak, log)
         spec = recipe.spec(trials.choice.size)
         fitted = fit_chosen(recipe, data, trials, encoders, log)
-        selected = selected.model_copy(update={"map": (fitted.scorer.map,)})
         log("exporting, and comparing ONNX Runtime with torch")
         sample = data.training.take(np.arange(min(BATCH, len(data.training)))).read(spec, silence)
         parity = _export(encoders, fitted, spec, sample, staging)
@@ -59,12 +56,10 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
         bundle.write_golden(graphs, sample, spec, staging / bundle.GOLDEN, count=1)
         results = DetectorResults(graphs, calibrated, spec, data, recipe, trials)
         metrics = results.metrics()
-        made = Provenance(
-            created=datetime.now(UTC).replace(microsecond=0),
-            recipe=recipe.model_dump(mode="json"),
-            git_revision=revision,
-            libraries=bundle.library_versions(),
-            parity=parity,
+        made = bundle.provenance(
+            recipe,
+            revision,
+            parity,
             device=f"CPU, {torch.get_num_threads()} threads",
             minutes=round((time.monotonic() - started) / 60, 2),
             backbone=encoders.module.weights,
@@ -146,7 +141,7 @@ def select(
         raise WeakDetectorError("\n".join([f"{recipe.name} is refused: {weak}", *advice, "--accept-weak publishes it"]))
     selected = Selection(
         score=trials.choice.names,
-        map=trials.choice.names,
+        map=(map_of(trials.choice.names, config),),
         compared={label: round(area, 4) for label, area in trials.steps.items()},
         synthetic=detector_advice.synthetic(trials),
         recall=detector_advice.recall(trials),
@@ -181,7 +176,7 @@ def _export(encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images,
     compared = export.with_resized(np.resize(sample, (BATCH, *spec.shape)), spec)
     exported = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER})
     graphs: dict[GraphName, Graph] = {"encoder": encoder_graph, "scorer": scorer_graph}
-    return export.parity(graphs, exported, compared, PARITY_TOLERANCES, PARITY_BATCHES)
+    return export.parity(graphs, exported, compared, PARITY_TOLERANCES, BATCH)
 
 
 def _training_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) -> TrainingData:

@@ -28,9 +28,9 @@ MARGIN, GAP, LINE_HEIGHT = 16, 12, 22  # pixels
 TITLE_SIZE, TEXT_SIZE = 11, 10  # points
 
 # Okabe and Ito 2008, "Color Universal Design": colour-blind people tell them apart.
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLACK, ORANGE, GREEN = "#000000", "#E69F00", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-MASK_COLOUR = (86, 180, 233)  # SKY
+MASK_COLOUR = (86, 180, 233)  # sky blue
 STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"), (PURPLE, "-."), (VERMILLION, (0, (5, 1, 1, 1, 1, 1))))
 EDGE = 192  # grey of the line around an image, which may be white
 BINS = 60

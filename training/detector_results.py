@@ -102,7 +102,7 @@ class DetectorResults:
         area = auroc(normal.scores, found.scores)
         metrics = {title: area, f"{title}_se": standard_error(area, len(normal.scores), len(found.scores))}
         for name, scores in self.baselines.items():
-            metrics[f"{name.replace('-', '_')}_{title}"] = auroc(*scores)
+            metrics[baseline_metric(name, title)] = auroc(*scores)
         for label, kind in enumerate(anomalous.kinds):
             if np.any(anomalous.labels == label):
                 metrics[f"{title}_{kind}"] = auroc(normal.scores, found.scores[anomalous.labels == label])
@@ -115,3 +115,8 @@ class DetectorResults:
     def _score(self, images: Images) -> Scored:
         found = self.graphs.chain_in_batches(self.graphs.scoring, ["scores", "error_maps"], images=images)
         return Scored(found["scores"], found["error_maps"])
+
+
+def baseline_metric(name: ComponentName, title: str) -> str:
+    """The name of a baseline's AUROC, beside the detector's own `title`."""
+    return f"{name.replace('-', '_')}_{title}"

@@ -1,6 +1,5 @@
 """Embeddings of photographs: the pooled feature map of a backbone, exported as it is."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from service import imaging
-from service.manifest import InputSpec, ModelManifest, Provenance, TrainingData, Weights
+from service.manifest import InputSpec, ModelManifest, TrainingData, Weights
 from training import bundle, export
 from training.architectures.backbones import BACKBONES
 from training.data import Images
 from training.detector.encoder import BackboneEncoder
+from training.detector.scene import BATCH
 from training.errors import RecipeError
 from training.export import Graph
 from training.graphs import Graphs
@@ -21,8 +21,6 @@ from training.progress import Log
 from training.recipe import EmbeddingRecipe
 
 FILE = "encoder.onnx"
-MAX_BATCH = 8
-PARITY_BATCHES = (1, 2, 7, MAX_BATCH)
 
 
 def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
@@ -38,19 +36,12 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
         images = _samples(spec)
         graph = Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
         export.write(graph, staging / FILE)
-        graphs = Graphs(staging, {"encoder": FILE}, MAX_BATCH)
-        compared = export.with_resized(np.resize(images, (MAX_BATCH, *spec.shape)), spec)
-        parity = export.parity({"encoder": graph}, graphs, compared, batches=PARITY_BATCHES)
+        graphs = Graphs(staging, {"encoder": FILE}, BATCH)
+        compared = export.with_resized(np.resize(images, (BATCH, *spec.shape)), spec)
+        parity = export.parity({"encoder": graph}, graphs, compared, most=BATCH)
         bundle.write_golden(graphs, images, spec, staging / bundle.GOLDEN)
         latent_dim = graphs.chain(["encoder"], images=images[:1])["latents"].shape[1]
-        made = Provenance(
-            created=datetime.now(UTC).replace(microsecond=0),
-            recipe=recipe.model_dump(mode="json"),
-            git_revision=revision,
-            libraries=bundle.library_versions(),
-            parity=parity,
-            backbone=encoder.weights,
-        )
+        made = bundle.provenance(recipe, revision, parity, backbone=encoder.weights)
 
         def finish(version: int) -> None:
             manifest = ModelManifest(
@@ -63,7 +54,7 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
                 latent_dim=latent_dim,
                 graphs={"encoder": FILE},
                 golden=bundle.GOLDEN,
-                max_batch=MAX_BATCH,
+                max_batch=BATCH,
                 metrics={},
                 training_data=_training_data(backbone.weights),
                 provenance=made,

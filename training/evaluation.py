@@ -50,22 +50,16 @@ def squared_errors(images: Images, references: Images) -> Floats:
 
 @dataclass(frozen=True)
 class Scored:
-    """Mean squared errors on the 0..1 scale, before rounding to uint8, and anomaly scores: (n,) each.
-
-    Where they were asked for, maps (n, height, width) too.
-    """
+    """Mean squared errors on the 0..1 scale, before rounding to uint8, and anomaly scores: (n,) each."""
 
     errors: Floats
     scores: Floats
-    maps: npt.NDArray[np.float32] | None = None
 
 
-def score(graphs: Graphs, images: Images, maps: bool = False) -> Scored:
+def score(graphs: Graphs, images: Images) -> Scored:
     """Reconstruct and score uint8 images (n, height, width, channels)."""
-    found = graphs.chain_in_batches(
-        graphs.scoring, ["errors", "scores", *(["error_maps"] if maps else [])], images=images
-    )
-    return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64), found.get("error_maps"))
+    found = graphs.chain_in_batches(graphs.scoring, ["errors", "scores"], images=images)
+    return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64))
 
 
 def likeness(images: Images, clean: Images) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from service.manifest import (
     LatentPrior,
     MixturePrior,
     ModelManifest,
-    Provenance,
     StandardNormal,
     TrainingData,
 )
@@ -114,14 +112,8 @@ def _publish(
                 classes=given.dataset.classes if recipe.classifier else (),
                 metrics=metrics,
                 training_data=_training_data(recipe, given, count),
-                provenance=Provenance(
-                    created=datetime.now(UTC).replace(microsecond=0),
-                    recipe=recipe.model_dump(mode="json"),
-                    git_revision=made.revision,
-                    libraries=bundle.library_versions(),
-                    parity=exported.parity,
-                    device=made.device,
-                    minutes=made.minutes,
+                provenance=bundle.provenance(
+                    recipe, made.revision, exported.parity, device=made.device, minutes=made.minutes
                 ),
                 files=bundle.digests(staging),
             )
@@ -135,13 +127,7 @@ def _publish(
 def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
     """All images of a recipe. Raises DataError or RecipeError where they do not suit it."""
     dataset = data.load(recipe.data, recipe.input, recipe.seed, directory, tell)
-    outliers = dataset.outliers
-    if recipe.data.outliers:
-        outliers = data.load_outliers(recipe.data.outliers, directory)
-        if outliers is None:
-            tell(f"there is no folder {recipe.data.outliers} in {directory}: the AUROC against it is left out")
-        else:
-            data.check_fits(outliers.images.images, recipe.input)
+    outliers = data.outliers_of(recipe.data, dataset, recipe.input, directory, tell)
     if recipe.classifier and not dataset.classes:
         raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
     parts = data.split(dataset.training, recipe.data, recipe.seed)

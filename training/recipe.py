@@ -112,6 +112,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.data.dataset == "photographs":
+            raise ValueError("data.dataset photographs is for detectors; a network takes a folder")
         needed = LIKELIHOODS.get(self.loss.kind)
         if needed and self.architecture.output != needed:
             raise ValueError(f"loss.kind {self.loss.kind} needs architecture.output {needed}")

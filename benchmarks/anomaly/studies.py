@@ -146,7 +146,7 @@ def _scenes(images: ImageSet, recipe: DetectorRecipe, size: tuple[int, int], enc
 
 
 def _resplit(data: DetectorData, seed: int) -> DetectorData:
-    """As many normal photographs to train and to test with, at random."""
+    """Other normal photographs, at random, to train and to test with: as many as before."""
     assert isinstance(data.training, Photographs)
     assert isinstance(data.test, Photographs)
     every = Photographs(data.training.paths + data.test.paths)

@@ -54,6 +54,7 @@ def test_entries_can_be_overridden() -> None:
         ("mnist-vae", ["optimiser.kind=muon", "optimiser.learning_rate=-1"], "  optimiser.learning_rate: Input should"),
         ("mnist-vae", ["data.unfit=skip"], "data.unfit and test are for folders and photographs"),
         ("mnist-vae", ["data.test=10"], "for folders and photographs, not for mnist"),
+        ("folder", ["data.dataset=photographs"], "is for detectors; a network takes a folder"),
         ("folder", ["data.only=3"], "data.only is of mnist and fashion-mnist"),
         ("mnist-vae", ["architecture.latent_dims=3"], "did you mean 'latent_dim'"),
         ("mnist-vae", ["training.epochs=0"], "training.epochs: Input should be greater than 0"),

@@ -67,18 +67,6 @@ def downward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequenti
     return nn.Sequential(*layers, nn.ReLU())
 
 
-def levels(downward: nn.Module, images: Tensor) -> list[Tensor]:
-    """What `downward` gives at each resolution."""
-    found: list[Tensor] = []
-    for layer in downward.children():
-        images = layer(images)
-        if isinstance(layer, nn.Conv2d):
-            found.append(images)
-        else:
-            found[-1] = images
-    return found
-
-
 def upward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
     """The mirror of `downward`; resolution grows by sub-pixel convolution (Shi et al. 2016)."""
     layers: list[nn.Module] = []

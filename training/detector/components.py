@@ -17,8 +17,9 @@ from training.detector.whitening import Whitening
 ComponentName = Literal[
     "gaussians", "neighbours", "whitened-neighbours", "pca-mean", "pca-peak", "pixel-neighbours", "nearest-images"
 ]
-NAMES: tuple[ComponentName, ...] = get_args(ComponentName)  # the cheaper first
-BASELINES: tuple[ComponentName, ...] = ("pca-mean", "pca-peak", "pixel-neighbours")
+Names = tuple[ComponentName, ...]
+NAMES: Names = get_args(ComponentName)
+BASELINES: Names = ("pca-mean", "pca-peak", "pixel-neighbours")
 
 BLOCKS = 8  # of positions, along each side, that share a covariance
 BLOCK = 1000  # entries of a bank that are compared at once
@@ -202,8 +203,10 @@ def _smooth(maps: Tensor) -> Tensor:
 
 
 def _peak(distances: Tensor) -> Reading:
-    """Maps (n, rows, columns) averaged over 3x3, and the largest of each. Zeros beyond the border damp it, where
-    features are those of padding as much as of the photograph."""
+    """Maps (n, rows, columns) averaged over 3x3, and the largest of each.
+
+    Zeros beyond the border damp it, where features are those of padding as much as of the photograph.
+    """
     maps = functional.avg_pool2d(distances[:, None], 3, stride=1, padding=1).squeeze(1)
     return Reading(maps.amax(dim=(1, 2)), maps)
 

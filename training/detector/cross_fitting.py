@@ -20,10 +20,6 @@ class Scores(NamedTuple):
     scores: Floats
     maps: Floats | None
 
-    @classmethod
-    def empty(cls, count: int) -> "Scores":
-        return cls(np.empty(count, np.float32), None)
-
 
 def folds(count: int, most: int, seed: int) -> npt.NDArray[np.int64]:
     """The fold of each image, random and as even as can be: `most` folds, or one image each."""

@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 
 from training.detector import fitters, selection
-from training.detector.components import Component, ComponentName
+from training.detector.components import Component, ComponentName, Names
 from training.detector.config import DetectorConfig
 from training.detector.cross_fitting import Floats, Scores, cross_score, folds, score
 from training.detector.scene import Scenes
-from training.detector.scorer import Names, Scale, Scorer
+from training.detector.scorer import Scale, Scorer
 from training.detector.trials import Choice
 from training.detector.whitening import LatentDistance
 from training.progress import Log
@@ -34,7 +34,7 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
     Cross-conformal prediction (Vovk 2015, section 2.2): each image is scored by components that were fitted without its
     fold, and new images by those that were fitted to all.
     """
-    mapped = _map_of(choice.names, config)
+    mapped = map_of(choice.names, config)
     fitted: dict[ComponentName, Component] = {}
     normal: dict[ComponentName, Scores] = {}
     count = len(held_out) if held_out else len(scenes)
@@ -51,11 +51,11 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
     scales = {name: _scale(each) for name, each in normal.items()}
     score_of = {name: fitted[name] for name in choice.names}
     scorer = Scorer(score_of, (mapped, fitted[mapped]), scales, latents, choice.size).eval()
-    standardised = [_standardised(normal[name].scores, scales[name].score) for name in choice.names]
-    return Fitted(scorer, selection.sum_of(standardised), _maps(normal[mapped], scales[mapped]), distances)
+    scores = [selection.standardised(normal[name].scores, scales[name].score) for name in choice.names]
+    return Fitted(scorer, selection.sum_of(scores), _maps(normal[mapped], scales[mapped]), distances)
 
 
-def _map_of(names: Names, config: DetectorConfig) -> ComponentName:
+def map_of(names: Names, config: DetectorConfig) -> ComponentName:
     """The component whose map is the anomaly map."""
     mapped = [*(name for name in names if name != "nearest-images"), config.map]
     name = mapped[0]
@@ -67,15 +67,11 @@ def _scale(normal: Scores) -> Scale:
     return Scale(selection.spread(normal.scores), None if normal.maps is None else selection.spread(normal.maps))
 
 
-def _standardised(values: Floats, scale: tuple[float, float]) -> Floats:
-    return np.asarray((values - scale[0]) / scale[1], dtype=np.float32)
-
-
 def _maps(normal: Scores, scale: Scale) -> Floats:
     """The anomaly maps as the scorer makes them, before they are enlarged."""
     assert normal.maps is not None  # the component was chosen for its map
     assert scale.map is not None
-    return np.logaddexp(np.float32(0), _standardised(normal.maps, scale.map))
+    return np.logaddexp(np.float32(0), selection.standardised(normal.maps, scale.map))
 
 
 def _distances(latents: LatentDistance, scenes: Scenes) -> Floats:

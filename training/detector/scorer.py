@@ -10,8 +10,6 @@ from torch.nn import functional
 from training.detector.components import Component, ComponentName
 from training.detector.whitening import LatentDistance
 
-Names = tuple[ComponentName, ...]
-
 SCORES = ("scores", "error_maps", "latent_distances")
 
 

@@ -11,12 +11,11 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.components import BASELINES, ComponentName
+from service import anomaly
+from training.detector.components import BASELINES, ComponentName, Names
 from training.detector.cross_fitting import Floats, Scores
 from training.detector.synthetic_anomalies import KINDS
 from training.metrics.detection import auroc
-
-Names = tuple[ComponentName, ...]
 
 DRAWS = 400  # of the bootstrap
 CONFIDENCE = 0.95  # one-sided
@@ -95,9 +94,8 @@ def gains(dearer: Outcome, cheaper: Outcome, kinds: npt.NDArray[np.int64], seed:
 
 
 def threshold(normal: Floats, rate: float) -> float | None:
-    """The least score whose conformal p-value is at most the rate; None where the images are too few for it."""
-    allowed = int(np.floor(rate * (len(normal) + 1) + 1e-9))
-    return None if allowed < 1 else float(np.nextafter(np.sort(normal)[len(normal) - allowed], np.float32(np.inf)))
+    """The smallest score whose p-value is at most the rate; None where the images are too few for it."""
+    return anomaly.threshold(np.sort(normal), rate)
 
 
 def recall(outcome: Outcome, kinds: npt.NDArray[np.int64], rate: float) -> dict[str, float] | None:
@@ -115,8 +113,13 @@ def weak_bound(outcome: Outcome, kinds: npt.NDArray[np.int64], seed: int) -> flo
 
 
 def _standardised(outcome: Outcome) -> Outcome:
-    mean, deviation = spread(outcome.normal)
-    return Outcome((outcome.normal - mean) / deviation, (outcome.anomalous - mean) / deviation)
+    scale = spread(outcome.normal)
+    return Outcome(standardised(outcome.normal, scale), standardised(outcome.anomalous, scale))
+
+
+def standardised(values: Floats, scale: tuple[float, float]) -> Floats:
+    """In standard deviations from the mean of normal images."""
+    return np.asarray((values - scale[0]) / scale[1], dtype=np.float32)
 
 
 def spread(values: npt.NDArray[np.floating]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +10,12 @@ import numpy.typing as npt
 from service import imaging
 from service.manifest import InputSpec
 from training.detector import selection, synthetic_anomalies
-from training.detector.components import BASELINES, ComponentName
+from training.detector.components import BASELINES, ComponentName, Names
 from training.detector.config import DetectorConfig, Size
 from training.detector.cross_fitting import cross_score, folds
 from training.detector.encoder import STRIDES
 from training.detector.scene import Images, SceneReader, Scenes
-from training.detector.selection import Names, Outcome
+from training.detector.selection import Outcome
 from training.detector.synthetic_anomalies import SyntheticAnomalies
 from training.progress import Log
 
@@ -32,6 +33,13 @@ class Choice:
     size: Size
     names: Names
     bank: int
+
+
+class Step(NamedTuple):
+    """A candidate that was tried, and its scores."""
+
+    choice: Choice
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -68,31 +76,41 @@ class TrialRun:
         found = self._outcomes(first, bank, [*config.components, *baselines], config.sums)
         candidates = {names: each for names, each in found.items() if not {*names} <= {*baselines}}
         names = selection.choose(candidates, kinds, self._seed)
-        choice, best = Choice(first, names, bank), found[names]
-        steps = {self._label(choice): selection.mean_auroc(best, kinds)}
-        log(f"{self._label(choice)}: AUROC {steps[self._label(choice)]:.3f} on synthetic anomalies")
-        dearer = [Choice(size, names, bank) for size in sizes[1:]]
-        for larger in dearer:
-            outcome = self._step(larger, steps, log)
-            if not selection.gains(outcome, best, kinds, self._seed):
-                break
-            choice, best = larger, outcome
-        if "neighbours" in names or "whitened-neighbours" in names:
-            height, width = choice.size
-            patches = len(self._normal) * height * width // STRIDES[0] ** 2
-            for size in (bank for bank in config.banks[1:] if patches >= PATCHES_AN_ENTRY * bank):
-                larger = Choice(choice.size, names, size)
-                outcome = self._step(larger, steps, log)
-                if not selection.gains(outcome, best, kinds, self._seed):
-                    break
-                choice, best = larger, outcome
-        return Trials(choice, best, found, self._anomalies, steps)
+        steps: dict[str, float] = {}
+        taken = Step(Choice(first, names, bank), found[names])
+        self._note(taken, steps, log)
+        taken = self._climb(taken, [Choice(size, names, bank) for size in sizes[1:]], steps, log)
+        taken = self._climb(taken, self._larger_banks(taken.choice), steps, log)
+        return Trials(taken.choice, taken.outcome, found, self._anomalies, steps)
 
-    def _step(self, choice: Choice, steps: dict[str, float], log: Log) -> Outcome:
-        outcome = self._outcomes(choice.size, choice.bank, choice.names, len(choice.names) > 1)[choice.names]
-        steps[self._label(choice)] = area = selection.mean_auroc(outcome, self._anomalies.kinds)
-        log(f"{self._label(choice)}: AUROC {area:.3f} on synthetic anomalies")
-        return outcome
+    def _climb(self, taken: Step, dearer: Sequence[Choice], steps: dict[str, float], log: Log) -> Step:
+        """The last of the dearer candidates, in order, each of which clearly gains over the one before."""
+        for choice in dearer:
+            sums = len(choice.names) > 1
+            step = Step(choice, self._outcomes(choice.size, choice.bank, choice.names, sums)[choice.names])
+            self._note(step, steps, log)
+            if not selection.gains(step.outcome, taken.outcome, self._anomalies.kinds, self._seed):
+                break
+            taken = step
+        return taken
+
+    def _note(self, step: Step, steps: dict[str, float], log: Log) -> None:
+        height, width = step.choice.size
+        label = f"{' + '.join(step.choice.names)} at {height}x{width}, bank of {step.choice.bank}"
+        steps[label] = selection.mean_auroc(step.outcome, self._anomalies.kinds)
+        log(f"{label}: AUROC {steps[label]:.3f} on synthetic anomalies")
+
+    def _larger_banks(self, choice: Choice) -> list[Choice]:
+        """The same with larger banks, where it has a bank and there are patches enough."""
+        if not {"neighbours", "whitened-neighbours"} & {*choice.names}:
+            return []
+        height, width = choice.size
+        patches = len(self._normal) * height * width // STRIDES[0] ** 2
+        return [
+            Choice(choice.size, choice.names, bank)
+            for bank in self._config.banks[1:]
+            if patches >= PATCHES_AN_ENTRY * bank
+        ]
 
     def _outcomes(self, size: Size, bank: int, names: Sequence[ComponentName], sums: bool) -> dict[Names, Outcome]:
         reader = self._open(size)
@@ -108,8 +126,3 @@ class TrialRun:
 
     def _read(self, reader: SceneReader, images: Images, size: Size) -> Scenes:
         return reader.read(np.stack([imaging.resize(image, size, self._spec) for image in images]), keep_images=True)
-
-    @staticmethod
-    def _label(choice: Choice) -> str:
-        height, width = choice.size
-        return f"{' + '.join(choice.names)} at {height}x{width}, bank of {choice.bank}"
