@@ -15,7 +15,7 @@ from training.detector_results import baseline_metric
 SMALL = 0.1  # extent of an anomaly, in parts of the shorter side
 LITTLE = 0.5  # recall below which there is something to advise
 ALIGNED_GAIN = 0.02  # AUROC by which neighbours lead Gaussians by position where positions vary
-MEMORY_BANKS = ("neighbours", "whitened-neighbours")
+MEMORY_BANKS = ("neighbours", "local-neighbours")
 LIGHT = 0.1  # relative standard deviation of the photographs' mean brightness
 
 

@@ -14,7 +14,7 @@ import torch
 from service.manifest import Calibration, GraphName, InputSpec, ModelManifest, Selection, TrainingData
 from training import bundle, calibration, detector_advice, detector_data, detector_report, export
 from training.data import Images, described
-from training.detector import encoder
+from training.detector import encoder, fitters
 from training.detector.config import Size
 from training.detector.fit import Fitted, fit, map_of
 from training.detector.scene import BATCH, SceneReader, Scenes, join
@@ -29,6 +29,7 @@ from training.progress import Log, silence
 from training.recipe import DetectorRecipe
 
 ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
+EXPORTED: Size = (256, 256)  # the working size whose encoder those of others are made of
 CHUNK = 64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
 PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), export.DETECTOR_TOLERANCE)
 
@@ -102,7 +103,11 @@ class Encoders(NamedTuple):
 
     def file(self, size: Size) -> Path:
         path = self.directory / f"{size[0]}x{size[1]}.onnx"
-        if not path.exists():
+        if path.exists():
+            return path
+        if self.module.any_size and size != EXPORTED:
+            export.resize(self.file(EXPORTED), size, path)
+        else:
             export.write(self.graph(self.recipe.spec(size)), path)
         return path
 
@@ -153,11 +158,11 @@ def select(
 
 def fit_chosen(recipe: DetectorRecipe, data: DetectorData, trials: Trials, encoders: Encoders, log: Log) -> Fitted:
     config, reader, spec = recipe.detector, encoders.reader(trials.choice.size), recipe.spec(trials.choice.size)
-    on_pixels = config.map is not None or any(name.startswith(("pca", "pixel")) for name in trials.choice.names)
+    keep_images = fitters.take_images((*trials.choice.names, map_of(trials.choice.names, config)))
 
     def scenes(images: ImageSet) -> Scenes:
         parts = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK))
-        return join([reader.read(images.take(part).read(spec, silence), on_pixels) for part in parts])
+        return join([reader.read(images.take(part).read(spec, silence), keep_images) for part in parts])
 
     log(f"fitting to {len(data.training)} images at {spec.height}x{spec.width}")
     held_out = scenes(data.calibration) if data.calibration else None

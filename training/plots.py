@@ -39,7 +39,7 @@ def save(figure: Figure, path: Path, most_bytes: int | None = None) -> None:
     If it has more than `most_bytes`, fewer colours are kept, and then fewer pixels.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 0})
     picture = Image.open(drawn).convert("RGB")
     for colours, scale in SAVED:
         size = round(picture.width * scale), round(picture.height * scale)

@@ -90,12 +90,11 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
         training, test, anomalous = (
             _scenes(images, recipe, size, encoders) for images in (data.training, data.test, data.anomalous.images)
         )
-        names = [*dict.fromkeys(name for of in trials.outcomes for name in of)]
         found = {}
-        for name in names:
+        for name in {name for of in trials.outcomes for name in of}:
             component = fitters.fit(name, training, bank, recipe.seed)
             found[name] = score(component, test), score(component, anomalous)
-        outcomes = selection.outcomes(found, recipe.detector.sums)
+        outcomes = {of: selection.outcome_of(of, found) for of in trials.outcomes}
         labelled = {of: auroc(outcome.normal, outcome.anomalous) for of, outcome in outcomes.items()}
         synthetic = {of: selection.mean_auroc(outcome, trials.kinds) for of, outcome in trials.outcomes.items()}
         chosen = _area(recipe, data, encoders, trials)

@@ -22,7 +22,7 @@ SMALL = [  # makes a training command of the documents short enough for a test
 ]
 SMALL_DETECTOR = [
     word
-    for entry in ("detector.sizes=[[256, 192]]", "detector.components=['neighbours']", "detector.banks=[200]")
+    for entry in ("detector.sizes=[[256, 192]]", "detector.candidates=['neighbours']", "detector.banks=[200]")
     for word in ("--set", entry)
 ]
 

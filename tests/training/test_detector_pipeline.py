@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from service.app import build_services, create_app
 from service.inference.engine import OnnxEngine
-from service.manifest import MANIFEST, ModelManifest
+from service.manifest import MANIFEST, ModelManifest, sha256_of
 from service.registry import LoadedModel, load
 from service.repository import ModelRepository
 from service.settings import Settings
@@ -19,19 +19,25 @@ from tests.training.conftest import COOKIES
 from training import bundle, cli, detector_pipeline, pipeline, recipe, variants
 from training.architectures.backbones.efficientnet_lite import WEIGHTS
 from training.detector.components import BASELINES
+from training.detector.config import Size
 from training.detector.synthetic_anomalies import KINDS
+from training.detector_pipeline import open_encoders
 from training.errors import DataError, RecipeError, WeakDetectorError
 from training.progress import Log, silence
 from training.recipe import DetectorRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = ["detector.sizes=[[256, 192]]", "detector.components=['neighbours']", "detector.banks=[200]"]
-FEW = ["detector.sizes=[64]", "detector.components=['gaussians']", "detector.folds=4", "seed=1"]
+SMALL = ["detector.sizes=[[256, 192]]", "detector.candidates=['neighbours']", "detector.banks=[200]"]
+FEW = ["detector.sizes=[64]", "detector.candidates=['gaussians']", "detector.folds=4", "seed=1"]
 # SHA-256 of the encoder by working size; another version of torch or onnx may export other bytes.
-ENCODERS = {
-    (256, 192): "a969ca78baf326a07eb3dc8dda074f5a37ecc60578fb12179de4f32c7fbbae54",
-    (64, 64): "f029e4c9669aacad125912e2ee4fd77c6ca3b0df5534ab3fa154f2e51a6549c7",
+ENCODERS: dict[Size, str] = {
+    (64, 64): "674a3586087b0ec660154bbce61f1dde4b9ff9baa19b1f3d897083279ef25b2e",
+    (256, 192): "ddb06a5776bd7c3c0f844f9684032d428a8ad45e426a4352dc060560bc654fa9",
+    (256, 256): "8cc96ac72e420602d3643984b466c34b1baeb9386a9c5a9e5882f5edc6f7062e",
+    (320, 320): "e097f6af25ca582943925fe6397a4fdc05f4efaf3af3d2fd67ee123e8f4a9c07",
+    (384, 384): "6d50aa1ef30e7159a995f064621114234dacdde58dc3f966d957399e8f8e3a9b",
+    (512, 512): "7d80889cb04426037e9c2b7f6dd5cd8bd8c01e70322787ab09a3498a72dd2026",
 }
 
 
@@ -174,6 +180,11 @@ def test_card_and_manifest_name_the_weights_and_their_licence(published: Path, m
         assert text in card
 
 
+def test_the_encoder_of_a_working_size_is_the_same_everywhere() -> None:
+    with open_encoders(of("photo-anomaly")) as encoders:
+        assert {size: sha256_of(encoders.file(size)) for size in ENCODERS} == ENCODERS
+
+
 def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(manifest: ModelManifest, weak: Path) -> None:
     for found in (manifest, read(weak)):
         assert found.encoder == ENCODERS[found.input.height, found.input.width]
@@ -276,17 +287,18 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
         ("photo-anomaly", ["detector.folds=1"], "detector.folds: Input should be greater than or equal to 2"),
         (
             "photo-anomaly",
-            ["detector.components=['neighbour']"],
-            r"detector\.components\.0: Input should be 'gaussians'",
+            ["detector.candidates=['neighbour']"],
+            r"detector\.candidates\.0\.0: Input should be 'local-neighbours'",
         ),
-        ("photo-anomaly", ["detector.components=['gaussians', 'gaussians']"], "each can be named once"),
+        ("photo-anomaly", ["detector.candidates=['gaussians', 'gaussians']"], "each can be named once"),
         ("photo-anomaly", ["detector.sizes=[100]"], "100x100 is not a multiple of 64 pixels"),
         ("photo-anomaly", ["detector.size=256"], "detector.size: there is no such entry; did you mean 'sizes'"),
-        ("photo-anomaly", ["detector.components=['nearest-images']"], "nearest-images has no anomaly map"),
+        ("photo-anomaly", ["detector.candidates=['nearest-images']"], "nearest-images has no anomaly map"),
         ("photo-anomaly", ["input.channels=1"], "input.channels must be 3"),
         ("photo-anomaly", ["training.epochs=3"], "training: there is no such entry"),
         ("photo-anomaly", ["data.dataset=folder"], "data.dataset must be photographs"),
-        ("one-class", ["detector.components=['gaussians']"], "gaussians need the feature maps of a backbone"),
+        ("photo-anomaly", ["detector.candidates=['gaussians + gaussians']"], "a sum takes a component once"),
+        ("one-class", ["detector.candidates=['gaussians']"], "gaussians need the feature maps of a backbone"),
         ("one-class", ["data.licence=mine"], "are known"),
     ],
 )

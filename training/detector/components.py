@@ -15,13 +15,13 @@ from training.detector.scene import Scene
 from training.detector.whitening import Whitening
 
 ComponentName = Literal[
-    "gaussians", "neighbours", "whitened-neighbours", "pca-mean", "pca-peak", "pixel-neighbours", "nearest-images"
+    "local-neighbours", "gaussians", "neighbours", "pca-mean", "pca-peak", "pixel-neighbours", "nearest-images"
 ]
 Names = tuple[ComponentName, ...]
 NAMES: Names = get_args(ComponentName)
 BASELINES: Names = ("pca-mean", "pca-peak", "pixel-neighbours")
 
-BLOCKS = 8  # of positions, along each side, that share a covariance
+BLOCKS = 8  # of positions, along each side, that share a covariance or a memory bank
 BLOCK = 1000  # entries of a bank that are compared at once
 PIXEL_SIDE = 64  # pixels: larger photographs are reduced for components on pixels
 PATCH, STEP = 8, 4  # pixels: side of a patch, and distance between patches, at that size
@@ -82,9 +82,7 @@ class PositionGaussians(Component):
         patches = self.patches(scene)
         rows, columns = patches.shape[1:3]
         whitened = by_block(patches - self.mean) @ self.factors.transpose(1, 2)
-        squares = whitened.square().sum(dim=2).view(BLOCKS, BLOCKS, -1, rows // BLOCKS, columns // BLOCKS)
-        distances = squares.permute(2, 0, 3, 1, 4).reshape(-1, rows, columns).sqrt()
-        return _peak(distances)
+        return _peak(_in_place(whitened.square().sum(dim=2).sqrt(), rows, columns))
 
 
 class NearestPatches(Component):
@@ -92,20 +90,44 @@ class NearestPatches(Component):
 
     inputs = Patches.inputs
     mean: Tensor
-    axes: Tensor
     bank: Tensor
 
-    def __init__(self, mean: Tensor, axes: Tensor, bank: Tensor) -> None:
-        """A bank (m, d) of descriptors less their mean (channels,), in coordinates on axes (channels, d)."""
+    def __init__(self, mean: Tensor, bank: Tensor) -> None:
+        """A bank (m, channels) of descriptors less their mean (channels,)."""
         super().__init__()
         self.patches = Patches()
-        for name, tensor in (("mean", mean), ("axes", axes), ("bank", bank)):
-            self.register_buffer(name, half(tensor))
+        self.register_buffer("mean", half(mean))
+        self.register_buffer("bank", half(bank))
 
     def forward(self, scene: Scene) -> Reading:
         patches = self.patches(scene)
-        squares = nearest((patches.flatten(0, 2) - self.mean) @ self.axes, self.bank)
-        return _peak(squares.sqrt().view(patches.shape[:3]))
+        return _peak(nearest(patches.flatten(0, 2) - self.mean, self.bank).sqrt().view(patches.shape[:3]))
+
+
+class LocalNeighbours(Component):
+    """Distance of each patch from the nearest normal one at nearby positions.
+
+    The bound on positions is that of "RAD" (arXiv 2601.22763). Here each of 8x8 blocks of positions has a memory bank.
+    """
+
+    inputs = Patches.inputs
+    mean: Tensor
+    banks: Tensor
+
+    def __init__(self, mean: Tensor, banks: Tensor) -> None:
+        """Banks (blocks, m, channels) of descriptors less their mean (channels,)."""
+        super().__init__()
+        self.patches = Patches()
+        self.register_buffer("mean", half(mean))
+        self.register_buffer("banks", half(banks))
+
+    def forward(self, scene: Scene) -> Reading:
+        patches = self.patches(scene)
+        vectors = by_block(patches - self.mean)
+        own = self.banks.square().sum(dim=2).unsqueeze(1)
+        smallest = torch.baddbmm(own, vectors, self.banks.transpose(1, 2), alpha=-2).amin(dim=2)
+        distances = (smallest + vectors.square().sum(dim=2)).clamp(min=0).sqrt()
+        return _peak(_in_place(distances, *patches.shape[1:3]))
 
 
 class PrincipalResidual(Component):
@@ -173,6 +195,12 @@ def by_block(patches: Tensor) -> Tensor:
     n, rows, columns, channels = patches.shape
     parts = patches.reshape(n, BLOCKS, rows // BLOCKS, BLOCKS, columns // BLOCKS, channels)
     return parts.permute(1, 3, 0, 2, 4, 5).reshape(BLOCKS**2, -1, channels)
+
+
+def _in_place(values: Tensor, rows: int, columns: int) -> Tensor:
+    """Numbers (blocks, n * positions) of patches by block, back at their positions: (n, rows, columns)."""
+    parts = values.view(BLOCKS, BLOCKS, -1, rows // BLOCKS, columns // BLOCKS)
+    return parts.permute(2, 0, 3, 1, 4).reshape(-1, rows, columns)
 
 
 def _squares_less_own(vectors: Tensor, bank: Tensor) -> Tensor:

@@ -5,38 +5,45 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from training.architectures.base import Config
-from training.detector.components import BLOCKS, NAMES, ComponentName
+from training.detector.components import BLOCKS, NAMES, ComponentName, Names
 from training.detector.encoder import STRIDES, EncoderName
 
 Size = Annotated[  # height, width; one number is both
     tuple[PositiveInt, PositiveInt], BeforeValidator(lambda side: (side, side) if isinstance(side, int) else side)
 ]
-PATCH_COMPONENTS: frozenset[ComponentName] = frozenset({"gaussians", "neighbours", "whitened-neighbours"})
+Candidate = Annotated[  # a component, or a sum of some: "neighbours + gaussians"
+    Names,
+    Field(min_length=1),
+    BeforeValidator(lambda names: [name.strip() for name in names.split("+")] if isinstance(names, str) else names),
+]
+PATCH_COMPONENTS: frozenset[ComponentName] = frozenset({"local-neighbours", "gaussians", "neighbours"})
 MULTIPLE = STRIDES[0] * BLOCKS  # pixels: blocks of positions divide the grid of the finest feature map
 
 
 class DetectorConfig(Config):
     encoder: EncoderName = "efficientnet-lite0"
     sizes: Annotated[tuple[Size, ...], Field(min_length=1)]  # to choose from, the cheaper first
-    components: Annotated[tuple[ComponentName, ...], Field(min_length=1)]  # to choose from, the preferred first
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]  # to choose from, the preferred first
     map: ComponentName | None = None  # of the anomaly map, where the chosen component has none
     banks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2000,)  # entries, the cheaper first
     folds: int = Field(20, ge=2)  # of the cross-fitting that calibrates; of few images one each
     trials: int = Field(200, ge=5)  # images at most that the choice is made on
     extents: tuple[float, float] = (0.04, 0.25)  # of synthetic anomalies, in parts of the shorter side
-    sums: bool = True  # of two components, beside each alone
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        patches = PATCH_COMPONENTS & {*self.components}
+        components = {name for names in self.candidates for name in names}
+        patches = PATCH_COMPONENTS & components
         if patches and self.encoder == "scattering":
-            raise ValueError(f"components {', '.join(sorted(patches))} need the feature maps of a backbone")
+            raise ValueError(f"candidates: {', '.join(sorted(patches))} need the feature maps of a backbone")
         for height, width in self.sizes if patches else ():
             if height % MULTIPLE or width % MULTIPLE:
                 raise ValueError(f"sizes: {height}x{width} is not a multiple of {MULTIPLE} pixels, as 256x256 is")
-        if len({*self.components}) < len(self.components):
-            raise ValueError("components: each can be named once")
-        if self.map is None and {*self.components} <= {"nearest-images"}:
+        if len({frozenset(names) for names in self.candidates}) < len(self.candidates):
+            raise ValueError("candidates: each can be named once")
+        if any(len({*names}) < len(names) for names in self.candidates):
+            raise ValueError("candidates: a sum takes a component once")
+        if self.map is None and ("nearest-images",) in self.candidates:
             choices = ", ".join(name for name in NAMES if name != "nearest-images")
             raise ValueError(f"map: nearest-images has no anomaly map; name one of {choices}")
         return self

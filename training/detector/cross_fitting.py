@@ -10,6 +10,7 @@ import torch
 from training.detector import fitters
 from training.detector.components import Component, ComponentName
 from training.detector.scene import Scenes
+from training.detector.threads import in_threads
 
 Floats = npt.NDArray[np.float32]
 
@@ -19,6 +20,13 @@ class Scores(NamedTuple):
 
     scores: Floats
     maps: Floats | None
+
+
+class Part(NamedTuple):
+    """Some of the images, and their scores."""
+
+    indices: npt.NDArray[np.int64]
+    scores: Scores
 
 
 def folds(count: int, most: int, seed: int) -> npt.NDArray[np.int64]:
@@ -35,7 +43,6 @@ def score(component: Component, scenes: Scenes) -> Scores:
     return Scores(scores, np.concatenate(maps) if maps else None)
 
 
-@torch.no_grad()
 def cross_score(
     name: ComponentName,
     scenes: Scenes,
@@ -46,22 +53,26 @@ def cross_score(
     sources: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Scores, Scores | None]:
     """Score every image without its fold, and `others` without the fold of the image that each was made of."""
-    of_images: list[tuple[npt.NDArray[np.int64], Scores]] = []
-    of_others: list[tuple[npt.NDArray[np.int64], Scores]] = []
-    fitter = fitters.FITTERS[name](scenes, fold_of, bank, seed)
-    for fold in range(int(fold_of.max()) + 1):
+    with torch.no_grad():
+        fitter = fitters.FITTERS[name](scenes, fold_of, bank, seed)
+
+    @torch.no_grad()
+    def of_fold(fold: int) -> tuple[Part, Part | None]:
         held_out = np.flatnonzero(fold_of == fold)
         component = fitter.without(fold).eval()
-        of_images.append((held_out, score(component, scenes.take(held_out))))
-        if others is not None and sources is not None:
-            made = np.flatnonzero(np.isin(sources, held_out))
-            if len(made):
-                of_others.append((made, score(component, others.take(made))))
-    return _in_order(of_images), _in_order(of_others) if of_others else None
+        part = Part(held_out, score(component, scenes.take(held_out)))
+        made = np.flatnonzero(np.isin(sources, held_out)) if sources is not None else np.empty(0, np.int64)
+        if others is None or not len(made):
+            return part, None
+        return part, Part(made, score(component, others.take(made)))
+
+    of_images, of_others = zip(*in_threads(of_fold, range(int(fold_of.max()) + 1)), strict=True)
+    found = [part for part in of_others if part is not None]
+    return _in_order(of_images), _in_order(found) if found else None
 
 
-def _in_order(parts: Sequence[tuple[npt.NDArray[np.int64], Scores]]) -> Scores:
-    order = np.argsort(np.concatenate([indices for indices, _ in parts]))
-    scores = np.concatenate([each.scores for _, each in parts])[order]
-    maps = [each.maps for _, each in parts if each.maps is not None]
+def _in_order(parts: Sequence[Part]) -> Scores:
+    order = np.argsort(np.concatenate([part.indices for part in parts]))
+    scores = np.concatenate([part.scores.scores for part in parts])[order]
+    maps = [part.scores.maps for part in parts if part.scores.maps is not None]
     return Scores(scores, np.concatenate(maps)[order] if maps else None)

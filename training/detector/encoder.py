@@ -22,6 +22,7 @@ class Encoder(nn.Module, ABC):
 
     outputs: tuple[str, ...]
     weights: Weights | None = None
+    any_size: bool = False  # whether the nodes of its graph are the same at every working size
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]: ...
@@ -33,6 +34,8 @@ class Encoder(nn.Module, ABC):
 
 class BackboneEncoder(Encoder):
     """The deepest feature map, averaged over all positions and L2-normalised, and the maps of some strides."""
+
+    any_size = True
 
     def __init__(self, backbone: Backbone, depth: int, strides: tuple[int, ...]) -> None:
         super().__init__()

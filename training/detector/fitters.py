@@ -4,7 +4,7 @@ A fitter reads the images once; leaving a fold out then costs no second look at 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from training.detector.components import (
     BLOCKS,
     Component,
     ComponentName,
+    LocalNeighbours,
     NearestImages,
     NearestPatches,
     Patches,
@@ -33,8 +34,9 @@ from training.detector.whitening import Whitening, principal_axes
 
 SHRINKAGE = 0.1  # weight of the pooled covariance in that of a block
 RIDGE = 1e-3  # part of the mean variance, added to every variance
-WHITENING_RIDGE = 0.05  # the same, for patches that are whitened before they are compared
 CANDIDATES = 60_000  # random patches of which a memory bank is chosen
+LOCAL = 10  # the bank of a block has a tenth of the entries of one of all positions
+OF_AN_ENTRY = 5  # random patches of which each entry of a block's bank is chosen
 PROJECTED = 32  # random directions in which the representative ones are looked for
 MAX_COMPONENTS = 32
 
@@ -94,17 +96,35 @@ class GaussiansFitter(Fitter):
 class PatchesFitter(Fitter):
     """Random descriptors of every image, of which the representative ones make the bank."""
 
-    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int, whitened: bool) -> None:
+    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int) -> None:
         super().__init__(scenes, fold_of, bank, seed)
-        self.whitened = whitened
         self.candidates = _candidates(scenes, Patches(), self.generator())
 
     def without(self, fold: int | None) -> NearestPatches:
         candidates = self.candidates[torch.from_numpy(self.kept(fold))].flatten(0, 1)
         mean = half(candidates.mean(dim=0))
-        axes = half(_whitening(candidates - mean) if self.whitened else torch.eye(len(mean)))
-        coordinates = (candidates - mean) @ axes
-        return NearestPatches(mean, axes, coordinates[representative(coordinates, self.bank, self.generator())])
+        (bank,) = representative((candidates - mean)[None], self.bank, self.generator())
+        return NearestPatches(mean, bank)
+
+
+class LocalPatchesFitter(Fitter):
+    """Random descriptors of every image at each block of positions, of which the representative ones make its bank."""
+
+    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int) -> None:
+        super().__init__(scenes, fold_of, bank, seed)
+        self.entries = bank // LOCAL
+        share, generator = -(-OF_AN_ENTRY * self.entries // len(scenes)), self.generator()
+        patches = Patches()
+        images = (by_block(image[None]) for scene in scenes.batches() for image in patches(scene))
+        parts = [image[:, torch.randperm(image.shape[1], generator=generator)[:share]] for image in images]
+        self.candidates = torch.stack(parts, dim=1)  # (blocks, images, share, channels)
+        self.means = self.candidates.mean(dim=(0, 2))
+
+    def without(self, fold: int | None) -> LocalNeighbours:
+        kept = torch.from_numpy(self.kept(fold))
+        mean = half(self.means[kept].mean(dim=0))
+        vectors = self.candidates[:, kept].flatten(1, 2).sub_(mean)
+        return LocalNeighbours(mean, representative(vectors, self.entries, self.generator()))
 
 
 class ResidualFitter(Fitter):
@@ -131,7 +151,8 @@ class PixelPatchesFitter(Fitter):
 
     def without(self, fold: int | None) -> PixelNeighbours:
         candidates = self.candidates[torch.from_numpy(self.kept(fold))].flatten(0, 1)
-        return PixelNeighbours(candidates[representative(candidates, self.bank, self.generator())])
+        (bank,) = representative(candidates[None], self.bank, self.generator())
+        return PixelNeighbours(bank)
 
 
 class ImagesFitter(Fitter):
@@ -145,13 +166,18 @@ class ImagesFitter(Fitter):
 
 FITTERS: Mapping[ComponentName, Callable[[Scenes, Folds, int, int], Fitter]] = {
     "gaussians": GaussiansFitter,
-    "neighbours": partial(PatchesFitter, whitened=False),
-    "whitened-neighbours": partial(PatchesFitter, whitened=True),
+    "neighbours": PatchesFitter,
+    "local-neighbours": LocalPatchesFitter,
     "pca-mean": partial(ResidualFitter, peak=False),
     "pca-peak": partial(ResidualFitter, peak=True),
     "pixel-neighbours": PixelPatchesFitter,
     "nearest-images": ImagesFitter,
 }
+
+
+def take_images(names: Iterable[ComponentName]) -> bool:
+    """Whether some of the components see the images, not only what the encoder makes of them."""
+    return bool({*names} & {"pca-mean", "pca-peak", "pixel-neighbours"})
 
 
 def fit(name: ComponentName, scenes: Scenes, bank: int, seed: int) -> Component:
@@ -161,23 +187,28 @@ def fit(name: ComponentName, scenes: Scenes, bank: int, seed: int) -> Component:
 
 
 def representative(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Indices of a coreset: each next one is the farthest from all before (Sener and Savarese 2018, algorithm 1).
+    """Coresets of groups of vectors (groups, n, d), the first of each group at random: (groups, at most count, d).
 
-    Distances are those of random projections, as in PatchCore, section 3.2.
+    Each next vector is the farthest from all before (Sener and Savarese 2018, algorithm 1). Distances are those of
+    random projections, as in PatchCore, section 3.2.
     """
-    if len(vectors) <= count:
-        return torch.arange(len(vectors))
-    directions = torch.randn(vectors.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+    groups, n, d = vectors.shape
+    if n <= count:
+        return vectors
+    directions = torch.randn(d, PROJECTED, generator=generator) / PROJECTED**0.5
     projected = (vectors @ directions).numpy()
-    lengths = np.square(projected).sum(axis=1)
-    chosen = np.empty(count, dtype=np.int64)
-    chosen[0] = int(torch.randint(len(vectors), (1,), generator=generator))
-    distances = np.full(len(vectors), np.inf, dtype=np.float32)
+    lengths = np.square(projected).sum(axis=2)
+    distances = np.full((groups, n), np.inf, dtype=np.float32)
+    every, chosen = np.arange(groups), np.empty((groups, count), dtype=np.int64)
+    chosen[:, 0] = last = torch.randint(n, (groups,), generator=generator).numpy()
     for index in range(1, count):
-        last = chosen[index - 1]
-        np.minimum(distances, lengths - 2 * (projected @ projected[last]) + lengths[last], out=distances)
-        chosen[index] = distances.argmax()
-    return torch.from_numpy(chosen)
+        squares = np.matmul(projected, projected[every, last, :, None])[:, :, 0]
+        squares *= -2
+        squares += lengths
+        squares += lengths[every, last, None]
+        np.minimum(distances, squares, out=distances)
+        chosen[:, index] = last = distances.argmax(axis=1)
+    return vectors[torch.from_numpy(every[:, None]), torch.from_numpy(chosen)]
 
 
 def _candidates(scenes: Scenes, patches: Callable[[Scene], Tensor], generator: torch.Generator) -> Tensor:
@@ -185,13 +216,6 @@ def _candidates(scenes: Scenes, patches: Callable[[Scene], Tensor], generator: t
     share = -(-CANDIDATES // len(scenes))
     images = (image for scene in scenes.batches() for image in patches(scene).flatten(1, 2))
     return torch.stack([image[torch.randperm(len(image), generator=generator)[:share]] for image in images])
-
-
-def _whitening(centred: Tensor) -> Tensor:
-    """Axes (d, d) on which centred vectors (n, d) have unit variance, less where it is small."""
-    vectors = centred.double().numpy()
-    values, axes = linalg.eigh(vectors.T @ vectors / len(vectors))
-    return torch.from_numpy(axes / np.sqrt(values.clip(min=0) + WHITENING_RIDGE * values.mean())).float()
 
 
 def _products(centred: Tensor) -> Tensor:

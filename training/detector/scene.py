@@ -11,7 +11,8 @@ from torch import Tensor
 
 from training.graphs import Arrays, Graphs
 
-BATCH = 8  # images that are encoded or scored at once: memory stays flat
+BATCH = 8  # images at most that are encoded or scored at once: memory stays flat
+MOST_PIXELS = BATCH * 256 * 256  # of these images
 
 Scene = Mapping[str, Tensor]  # `images` (n, height, width, channels), `latents` and `features_<stride>` by name
 Images = npt.NDArray[np.uint8]
@@ -24,10 +25,11 @@ class Scenes:
 
     arrays: Arrays
     indices: Indices
+    batch: int = BATCH
 
     @classmethod
-    def of(cls, arrays: Arrays) -> "Scenes":
-        return cls(arrays, np.arange(len(next(iter(arrays.values())))))
+    def of(cls, arrays: Arrays, batch: int = BATCH) -> "Scenes":
+        return cls(arrays, np.arange(len(next(iter(arrays.values())))), batch)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -37,12 +39,12 @@ class Scenes:
         return torch.from_numpy(self.arrays["latents"][self.indices])
 
     def take(self, indices: Indices) -> "Scenes":
-        return Scenes(self.arrays, self.indices[indices])
+        return Scenes(self.arrays, self.indices[indices], self.batch)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """The tensors as the graphs hand them on, a few images at a time."""
-        for start in range(0, len(self), BATCH):
-            chosen = self.indices[start : start + BATCH]
+        for start in range(0, len(self), self.batch):
+            chosen = self.indices[start : start + self.batch]
             part = {name: torch.from_numpy(array[chosen]) for name, array in self.arrays.items()}
             yield {name: each if name == "images" else each.float() for name, each in part.items()}
 
@@ -56,15 +58,17 @@ class SceneReader:
     def read(self, images: Images, keep_images: bool) -> Scenes:
         """Encode images uint8 (n, height, width, channels); `keep_images` for components that take them."""
         parts: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in self._outputs}
-        for start in range(0, len(images), BATCH):
-            found = self._graphs.chain(["encoder"], images=images[start : start + BATCH])
+        batch = max(1, min(BATCH, MOST_PIXELS // (images.shape[1] * images.shape[2])))
+        for start in range(0, len(images), batch):
+            found = self._graphs.chain(["encoder"], images=images[start : start + batch])
             for name, arrays in parts.items():
                 arrays.append(found[name].astype(np.float32 if name == "latents" else np.float16))
         encoded: Arrays = {name: np.concatenate(each) for name, each in parts.items()}
-        return Scenes.of(encoded | {"images": images} if keep_images else encoded)
+        return Scenes.of(encoded | {"images": images} if keep_images else encoded, batch)
 
 
 def join(parts: Sequence[Scenes]) -> Scenes:
     """The images of all parts, one after the other."""
     names = parts[0].arrays
-    return Scenes.of({name: np.concatenate([part.arrays[name][part.indices] for part in parts]) for name in names})
+    arrays = {name: np.concatenate([part.arrays[name][part.indices] for part in parts]) for name in names}
+    return Scenes.of(arrays, parts[0].batch)

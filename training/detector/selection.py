@@ -6,13 +6,12 @@ same images cannot tell apart, the one that is preferred is taken.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
 from service import anomaly
-from training.detector.components import BASELINES, ComponentName, Names
+from training.detector.components import ComponentName, Names
 from training.detector.cross_fitting import Floats, Scores
 from training.detector.synthetic_anomalies import KINDS
 from training.metrics.detection import auroc
@@ -31,14 +30,13 @@ class Outcome:
     anomalous: Floats
 
 
-def outcomes(found: Mapping[ComponentName, tuple[Scores, Scores]], sums: bool) -> dict[Names, Outcome]:
-    """Each component alone and, with `sums`, each standardised sum of two; baselines only alone."""
-    each: dict[Names, Outcome] = {(name,): Outcome(*(of.scores for of in pair)) for name, pair in found.items()}
-    summed = [name for name in found if name not in BASELINES] if sums else []
-    for names in combinations(summed, 2):
-        parts = [_standardised(each[(name,)]) for name in names]
-        each[names] = Outcome(sum_of([part.normal for part in parts]), sum_of([part.anomalous for part in parts]))
-    return each
+def outcome_of(names: Names, found: Mapping[ComponentName, tuple[Scores, Scores]]) -> Outcome:
+    """The scores of a candidate by those of its components: a sum of more than one is of standardised ones."""
+    each = [Outcome(*(of.scores for of in found[name])) for name in names]
+    if len(each) == 1:
+        return each[0]
+    parts = [_standardised(outcome) for outcome in each]
+    return Outcome(sum_of([part.normal for part in parts]), sum_of([part.anomalous for part in parts]))
 
 
 def sum_of(scores: Sequence[Floats]) -> Floats:

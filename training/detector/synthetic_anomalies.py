@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from training.detector.threads import in_threads
+
 Part = npt.NDArray[np.float32]  # (height, width, channels), 0 to 255
 Mask = npt.NDArray[np.float32]  # (height, width), 0 to 1
 Images = npt.NDArray[np.uint8]
@@ -41,18 +43,17 @@ def generate(images: Images, count: int, extents: tuple[float, float], seed: int
 
     Their extent is between two parts of the shorter side.
     """
-    generator = np.random.default_rng(seed)
-    made, sources, kinds, found = [], [], [], []
-    for kind, make in enumerate(KINDS.values()):
-        order = np.concatenate([generator.permutation(len(images)) for _ in range(-(-count // len(images)))])[:count]
-        for source in order:
-            other = images[generator.integers(len(images))]
-            image, extent = _visible(make, images[source], other, extents, generator)
-            made.append(image)
-            sources.append(source)
-            kinds.append(kind)
-            found.append(extent)
-    return SyntheticAnomalies(np.stack(made), np.array(sources), np.array(kinds), np.array(found))
+    generator, rounds = np.random.default_rng(seed), -(-count // len(images))
+    orders = [np.concatenate([generator.permutation(len(images)) for _ in range(rounds)])[:count] for _ in KINDS]
+    sources, kinds = np.concatenate(orders), np.arange(len(KINDS)).repeat(count)
+    makes = list(KINDS.values())
+
+    def made(index: int, own: np.random.Generator) -> tuple[Images, float]:
+        other = images[own.integers(len(images))]
+        return _visible(makes[kinds[index]], images[sources[index]], other, extents, own)
+
+    anomalous, found = zip(*in_threads(made, range(len(kinds)), generator.spawn(len(kinds))), strict=True)
+    return SyntheticAnomalies(np.stack(anomalous), sources, kinds, np.array(found))
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ import numpy.typing as npt
 
 from service import imaging
 from service.manifest import InputSpec
-from training.detector import selection, synthetic_anomalies
+from training.detector import fitters, selection, synthetic_anomalies
 from training.detector.components import BASELINES, ComponentName, Names
 from training.detector.config import DetectorConfig, Size
-from training.detector.cross_fitting import cross_score, folds
+from training.detector.cross_fitting import Scores, cross_score, folds
 from training.detector.encoder import STRIDES
 from training.detector.scene import Images, SceneReader, Scenes
 from training.detector.selection import Outcome
 from training.detector.synthetic_anomalies import SyntheticAnomalies
+from training.detector.threads import in_threads
 from training.progress import Log
 
-OF_EACH_KIND = 40  # synthetic anomalies
+OF_EACH_KIND = 30  # synthetic anomalies
 FOLDS = 5  # of the trials
+FEWEST_LOCAL = 25  # images: fewer do not show what varies at one position
 PATCHES_AN_ENTRY = 10  # patches of all images for each entry of a memory bank, at the least
 
 Open = Callable[[Size], SceneReader]  # the exported encoder of a working size
@@ -70,12 +72,10 @@ class TrialRun:
 
     def run(self, sizes: Sequence[Size], log: Log) -> Trials:
         """Choose the components at the first size; then a larger size and a larger bank where they clearly gain."""
-        config, kinds = self._config, self._anomalies.kinds
-        first, bank = sizes[0], config.banks[0]
-        baselines = [name for name in BASELINES if name not in config.components]
-        found = self._outcomes(first, bank, [*config.components, *baselines], config.sums)
-        candidates = {names: each for names, each in found.items() if not {*names} <= {*baselines}}
-        names = selection.choose(candidates, kinds, self._seed)
+        first, bank, candidates = sizes[0], self._config.banks[0], self._candidates()
+        baselines: list[Names] = [(name,) for name in BASELINES if (name,) not in candidates]
+        found = self._outcomes(first, bank, [*candidates, *baselines])
+        names = selection.choose({names: found[names] for names in candidates}, self._anomalies.kinds, self._seed)
         steps: dict[str, float] = {}
         taken = Step(Choice(first, names, bank), found[names])
         self._note(taken, steps, log)
@@ -83,11 +83,16 @@ class TrialRun:
         taken = self._climb(taken, self._larger_banks(taken.choice), steps, log)
         return Trials(taken.choice, taken.outcome, found, self._anomalies, steps)
 
+    def _candidates(self) -> Sequence[Names]:
+        """Those of the recipe; of few images without the ones that know the image at a position from others, if any."""
+        every = self._config.candidates
+        anywhere = [names for names in every if "local-neighbours" not in names]
+        return anywhere if anywhere and len(self._normal) < FEWEST_LOCAL else every
+
     def _climb(self, taken: Step, dearer: Sequence[Choice], steps: dict[str, float], log: Log) -> Step:
         """The last of the dearer candidates, in order, each of which clearly gains over the one before."""
         for choice in dearer:
-            sums = len(choice.names) > 1
-            step = Step(choice, self._outcomes(choice.size, choice.bank, choice.names, sums)[choice.names])
+            step = Step(choice, self._outcomes(choice.size, choice.bank, [choice.names])[choice.names])
             self._note(step, steps, log)
             if not selection.gains(step.outcome, taken.outcome, self._anomalies.kinds, self._seed):
                 break
@@ -102,7 +107,7 @@ class TrialRun:
 
     def _larger_banks(self, choice: Choice) -> list[Choice]:
         """The same with larger banks, where it has a bank and there are patches enough."""
-        if not {"neighbours", "whitened-neighbours"} & {*choice.names}:
+        if not {"neighbours", "local-neighbours"} & {*choice.names}:
             return []
         height, width = choice.size
         patches = len(self._normal) * height * width // STRIDES[0] ** 2
@@ -112,17 +117,21 @@ class TrialRun:
             if patches >= PATCHES_AN_ENTRY * bank
         ]
 
-    def _outcomes(self, size: Size, bank: int, names: Sequence[ComponentName], sums: bool) -> dict[Names, Outcome]:
-        reader = self._open(size)
-        normal, anomalous = (self._read(reader, images, size) for images in (self._normal, self._anomalies.images))
-        found = {}
-        for name in names:
+    def _outcomes(self, size: Size, bank: int, candidates: Sequence[Names]) -> dict[Names, Outcome]:
+        reader, components = self._open(size), dict.fromkeys(name for names in candidates for name in names)
+        keep = fitters.take_images(components)
+        normal, anomalous = (
+            self._read(reader, images, size, keep) for images in (self._normal, self._anomalies.images)
+        )
+        found: dict[ComponentName, tuple[Scores, Scores]] = {}
+        for name in components:
             of_normal, of_anomalous = cross_score(
                 name, normal, self._folds, bank, self._seed, anomalous, self._anomalies.sources
             )
             assert of_anomalous is not None  # there are anomalies of all sources
             found[name] = of_normal, of_anomalous
-        return selection.outcomes(found, sums)
+        return {names: selection.outcome_of(names, found) for names in candidates}
 
-    def _read(self, reader: SceneReader, images: Images, size: Size) -> Scenes:
-        return reader.read(np.stack([imaging.resize(image, size, self._spec) for image in images]), keep_images=True)
+    def _read(self, reader: SceneReader, images: Images, size: Size, keep_images: bool) -> Scenes:
+        resized = in_threads(lambda image: imaging.resize(image, size, self._spec), images)
+        return reader.read(np.stack(resized), keep_images)

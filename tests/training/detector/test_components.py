@@ -93,12 +93,19 @@ def test_the_distance_is_that_of_the_nearest_normal_patch() -> None:
     np.testing.assert_allclose(found.scores, expected.max(axis=(1, 2)), rtol=0.01)
 
 
-def test_whitened_descriptors_have_unit_variance_where_it_is_large() -> None:
-    scenes = encode(normal_images(30))
-    bank = fit("whitened-neighbours", scenes, bank=10**6).state_dict()["bank"]
-    values = np.linalg.eigvalsh(np.cov(bank.numpy().T))
-    assert values.max() == pytest.approx(1, abs=0.05)
-    assert values.min() < 0.5
+def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_block_of_positions() -> None:
+    normal, new = random_scenes(6, side=16), random_scenes(9, seed=1, side=16)
+    before, after = (
+        each.reshape(len(each), BLOCKS, 2, BLOCKS, 2, -1)
+        .transpose(1, 3, 0, 2, 4, 5)
+        .reshape(BLOCKS**2, -1, each.shape[3])
+        for each in (patches(normal), patches(new))
+    )
+    distances = np.stack([cdist(found, known).min(axis=1) for known, found in zip(before, after, strict=True)])
+    in_place = distances.reshape(BLOCKS, BLOCKS, 9, 2, 2).transpose(2, 0, 3, 1, 4).reshape(9, 16, 16)
+    found = score(fit("local-neighbours", normal, bank=10**4), new)
+    np.testing.assert_allclose(found.maps, smooth(in_place), atol=2e-3)
+    np.testing.assert_allclose(found.scores, smooth(in_place).max(axis=(1, 2)), rtol=0.01)
 
 
 def test_a_bank_of_several_blocks_has_the_nearest_of_all() -> None:
@@ -128,25 +135,28 @@ def test_the_distance_of_gaussians_is_that_of_mahalanobis() -> None:
 
 
 def test_each_entry_of_a_coreset_is_the_farthest_from_those_before() -> None:
-    vectors = torch.randn(200, 40, generator=torch.Generator().manual_seed(1))
-    chosen = representative(vectors, 30, torch.Generator().manual_seed(2)).tolist()
+    groups = torch.randn(3, 200, 40, generator=torch.Generator().manual_seed(1))
+    coresets = representative(groups, 30, torch.Generator().manual_seed(2))
     directions = torch.randn(40, PROJECTED, generator=torch.Generator().manual_seed(2))
-    projected = (vectors @ directions).numpy()
-    distances = cdist(projected, projected)
-    for count in range(1, 30):
-        assert chosen[count] == distances[chosen[:count]].min(axis=0).argmax()
+    for vectors, coreset in zip(groups, coresets, strict=True):
+        chosen = [int((vectors == entry).all(dim=1).nonzero()) for entry in coreset]
+        projected = (vectors @ directions).numpy()
+        distances = cdist(projected, projected)
+        for count in range(1, 30):
+            assert chosen[count] == distances[chosen[:count]].min(axis=0).argmax()
 
 
 def test_a_coreset_has_one_entry_of_each_cluster() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = 10 * torch.randn(25, 8, generator=generator)
     vectors = centres.repeat(20, 1) + 0.01 * torch.randn(500, 8, generator=generator)
-    chosen = representative(vectors, 25, generator)
-    assert sorted((chosen % 25).tolist()) == list(range(25))
+    (coreset,) = representative(vectors[None], 25, generator)
+    assert sorted(torch.cdist(coreset, centres).argmin(dim=1).tolist()) == list(range(25))
 
 
 def test_few_vectors_are_their_own_coreset() -> None:
-    assert representative(torch.zeros(3, 2), 3, torch.Generator()).tolist() == [0, 1, 2]
+    vectors = torch.arange(6.0).view(1, 3, 2)
+    assert torch.equal(representative(vectors, 3, torch.Generator()), vectors)
 
 
 @pytest.mark.parametrize("count", [10, 90])

@@ -99,7 +99,7 @@ def test_scores_and_maps_stand_in_the_order_of_the_images(monkeypatch: pytest.Mo
 
 
 def fitted(name: ComponentName, scenes: Scenes, held_out: Scenes | None, seed: int = 0) -> Fitted:
-    config = DetectorConfig(sizes=((64, 64),), components=(name,), map="gaussians")
+    config = DetectorConfig(sizes=((64, 64),), candidates=((name,),), map="gaussians")
     return fit(Choice((64, 64), (name,), 100), scenes, held_out, config, seed, silence)
 
 
@@ -110,7 +110,7 @@ def p_values(found: Fitted, fresh: Scenes) -> np.ndarray:
     return calibrated.p_values(np.concatenate(scores))
 
 
-@pytest.mark.parametrize("name", ["gaussians", "neighbours", "whitened-neighbours", "nearest-images"])
+@pytest.mark.parametrize("name", ["local-neighbours", "gaussians", "neighbours", "nearest-images"])
 def test_p_values_of_new_normal_images_are_neither_invalid_nor_wasteful(name: ComponentName) -> None:
     draws, calibrated = 8, 40
     shares = []

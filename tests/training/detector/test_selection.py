@@ -6,6 +6,7 @@ import pytest
 from service.anomaly import ConformalScores
 from service.manifest import Calibration, ErrorMapScale
 from training.detector import selection
+from training.detector.components import ComponentName
 from training.detector.cross_fitting import Scores
 from training.detector.selection import Names, Outcome
 from training.detector.synthetic_anomalies import KINDS
@@ -52,18 +53,17 @@ def test_the_area_of_the_bootstrap_without_a_draw_is_that_of_the_images() -> Non
     assert selection.mean_auroc(found, LABELS) == pytest.approx(areas.mean(), abs=0.02)
 
 
-def test_sums_are_of_two_standardised_components_and_of_no_baselines() -> None:
+def test_a_sum_is_of_standardised_components() -> None:
     generator = np.random.default_rng(0)
 
     def scores(scale: float) -> tuple[Scores, Scores]:
         return tuple(Scores((scale * generator.normal(size=size)).astype(np.float32), None) for size in (40, 20))
 
-    given = {"gaussians": scores(1), "neighbours": scores(100), "pca-mean": scores(1)}
-    found = selection.outcomes(given, sums=True)  # type: ignore[arg-type]
-    assert [*found] == [A, B, ("pca-mean",), (*A, *B)]
-    expected = sum((each - each.mean()) / each.std() for each in (found[A].normal, found[B].normal)) / 2
-    np.testing.assert_allclose(found[*A, *B].normal, expected, atol=1e-5)
-    assert [*selection.outcomes(given, sums=False)] == [A, B, ("pca-mean",)]  # type: ignore[arg-type]
+    given: dict[ComponentName, tuple[Scores, Scores]] = {"gaussians": scores(1), "neighbours": scores(100)}
+    alone = [selection.outcome_of(names, given).normal for names in (A, B)]
+    np.testing.assert_array_equal(alone[1], given["neighbours"][0].scores)
+    expected = sum((each - each.mean()) / each.std() for each in alone) / 2
+    np.testing.assert_allclose(selection.outcome_of((*A, *B), given).normal, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.25])

@@ -10,7 +10,7 @@ from training.detector.components import BASELINES
 from training.detector.config import DetectorConfig
 from training.detector.scene import Images, Scenes
 from training.detector.synthetic_anomalies import KINDS
-from training.detector.trials import OF_EACH_KIND, TrialRun, Trials
+from training.detector.trials import FEWEST_LOCAL, OF_EACH_KIND, TrialRun, Trials
 from training.progress import silence
 
 COUNT = 24
@@ -42,9 +42,10 @@ class SharpReader(BlindReader):
         return super().read(images, keep_images) if images.shape[1] == SIDE else encode(images)
 
 
-def run(reader: FakeReader, log: list[str] | None = None, **settings: object) -> Trials:
-    config = DetectorConfig.model_validate({"sizes": SIZES, "components": ["neighbours"], "banks": [150], **settings})
-    trials = TrialRun(normal_images(COUNT, side=2 * SIDE), SPEC, config, lambda _: reader, seed=0)  # type: ignore
+def run(reader: FakeReader, log: list[str] | None = None, images: Images | None = None, **settings: object) -> Trials:
+    config = DetectorConfig.model_validate({"sizes": SIZES, "candidates": ["neighbours"], "banks": [150], **settings})
+    normal = normal_images(COUNT, side=2 * SIDE) if images is None else images
+    trials = TrialRun(normal, SPEC, config, lambda _: reader, seed=0)  # type: ignore
     return trials.run(config.sizes, silence if log is None else log.append)
 
 
@@ -69,8 +70,8 @@ def test_baselines_are_measured_and_never_chosen() -> None:
 
 
 def test_every_candidate_is_measured_on_the_same_anomalies() -> None:
-    trials = run(FakeReader(), sizes=SIZES[:1], components=["neighbours", "gaussians"])
-    assert ("neighbours", "gaussians") in trials.outcomes
+    trials = run(FakeReader(), sizes=SIZES[:1], candidates=["neighbours", "neighbours + gaussians"])
+    assert [*trials.outcomes][:2] == [("neighbours",), ("neighbours", "gaussians")]
     for outcome in trials.outcomes.values():
         assert len(outcome.normal) == COUNT
         assert len(outcome.anomalous) == len(trials.anomalies) == OF_EACH_KIND * len(KINDS)
@@ -80,3 +81,16 @@ def test_a_bank_has_at_most_an_entry_for_ten_patches() -> None:
     patches = COUNT * (SIDE // 8) ** 2
     trials = run(DullReader(), sizes=SIZES[:1], banks=[20, patches // 10, patches // 10 + 1])
     assert [*trials.steps] == [f"neighbours at 64x64, bank of {bank}" for bank in (20, patches // 10)]
+
+
+@pytest.mark.parametrize("count", [FEWEST_LOCAL - 1, FEWEST_LOCAL])
+def test_few_images_do_not_show_what_varies_at_a_position(count: int) -> None:
+    candidates = ["local-neighbours", "gaussians + local-neighbours", "neighbours"]
+    trials = run(FakeReader(), images=normal_images(count), sizes=SIZES[:1], candidates=candidates)
+    tried = [names for names in trials.outcomes if "local-neighbours" in names]
+    assert len(tried) == (2 if count == FEWEST_LOCAL else 0)
+
+
+def test_the_only_candidate_is_tried_on_few_images_too() -> None:
+    trials = run(FakeReader(), images=normal_images(8), sizes=SIZES[:1], candidates=["local-neighbours"])
+    assert trials.choice.names == ("local-neighbours",)
