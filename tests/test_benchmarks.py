@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import embeddings, runs
+from benchmarks import detectors, embeddings, runs
 from benchmarks.results import anomaly, serving
 from benchmarks.results.__main__ import render
 from benchmarks.serving import load
@@ -111,3 +111,22 @@ def test_embeddings_that_tell_kinds_apart_are_measured_so() -> None:
     assert found == {"5-nn": 1.0, "probe": 1.0, "precision at 10": 1.0}
     mixed = embeddings.measure(generator.normal(size=(120, 3)).astype(np.float32), labels, labelled=20, seed=0)
     assert max(mixed.values()) < 0.6
+
+
+def test_detectors_are_compared_by_the_medians_of_their_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = iter([10, 30, 12, 36, 50, 33])
+
+    def measured(_: Path, photograph: bytes, connections: list[int], __: float) -> dict[int, float]:
+        assert (photograph, connections) == (b"photograph", [4])
+        return {4: next(rates)}
+
+    (tmp_path / "photograph.jpg").write_bytes(b"photograph")
+    monkeypatch.setattr(detectors, "_rates", measured)
+    arguments = [str(tmp_path / "photograph.jpg"), "old", "new", "--connections", "4"]
+    monkeypatch.setattr("sys.argv", ["benchmarks.detectors", *arguments])
+    detectors.main()
+    old, new = capsys.readouterr().out.splitlines()
+    assert old == "old, 4 connections: 12.0 requests a second, 1.00 times"
+    assert new == "new, 4 connections: 33.0 requests a second, 2.75 times"

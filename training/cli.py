@@ -11,16 +11,18 @@ from training.errors import TrainingError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, or 1 with a message where something is wrong."""
-    options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    options = _parser().parse_args(arguments, argparse.Namespace(when_interrupted=""))
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
     except (TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, _Terminated) as stop:
-        print("interrupted" + ("; rerun the same command to resume" if options.run is _train else ""), file=sys.stderr)
+        print(f"interrupted{options.when_interrupted}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Terminated(BaseException):
@@ -80,6 +82,8 @@ def _train(options: argparse.Namespace) -> int:
     from training import detector_pipeline, embedding, pipeline, recipe  # torch takes seconds to import
 
     resolved = recipe.load(options.recipe, options.set, options.name)
+    resumes = isinstance(resolved, recipe.Recipe)
+    options.when_interrupted = "; rerun the same command to resume" if resumes else "; nothing was published"
     published: Path | None
     if isinstance(resolved, recipe.DetectorRecipe):
         published = detector_pipeline.run(resolved, options.data, options.models, options.accept_weak, _tell)

@@ -15,7 +15,6 @@ from training.detector_results import baseline_metric
 SMALL = 0.1  # extent of an anomaly, in parts of the shorter side
 LITTLE = 0.5  # recall below which there is something to advise
 ALIGNED_GAIN = 0.02  # AUROC by which neighbours lead Gaussians by position where positions vary
-MEMORY_BANKS = ("neighbours", "local-neighbours")
 LIGHT = 0.1  # relative standard deviation of the photographs' mean brightness
 
 
@@ -75,9 +74,7 @@ def _on_size(trials: Trials, larger: bool) -> str | None:
 
 def _on_position(trials: Trials) -> str | None:
     areas = {names: selection.mean_auroc(outcome, trials.kinds) for names, outcome in trials.outcomes.items()}
-    gaussians = areas.get(("gaussians",))
-    neighbours = max((areas[names] for names in areas if names[0] in MEMORY_BANKS), default=0.0)
-    if gaussians is None or neighbours - gaussians <= ALIGNED_GAIN:
+    if areas.get(("neighbours",), 0) - areas.get(("gaussians",), 1) <= ALIGNED_GAIN:
         return None
     return "The position of the parts varies: fix it, and fainter anomalies are found."
 

@@ -19,6 +19,7 @@ ComponentName = Literal[
 ]
 Names = tuple[ComponentName, ...]
 NAMES: Names = get_args(ComponentName)
+MEMORY_BANKS: Names = ("local-neighbours", "neighbours")  # of patches
 BASELINES: Names = ("pca-mean", "pca-peak", "pixel-neighbours")
 
 BLOCKS = 8  # of positions, along each side, that share a covariance or a memory bank

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from training.architectures.base import Config
-from training.detector.components import BLOCKS, NAMES, ComponentName, Names
+from training.detector.components import BLOCKS, MEMORY_BANKS, NAMES, ComponentName, Names
 from training.detector.encoder import STRIDES, EncoderName
 
 Size = Annotated[  # height, width; one number is both
@@ -16,7 +16,7 @@ Candidate = Annotated[  # a component, or a sum of some: "neighbours + gaussians
     Field(min_length=1),
     BeforeValidator(lambda names: [name.strip() for name in names.split("+")] if isinstance(names, str) else names),
 ]
-PATCH_COMPONENTS: frozenset[ComponentName] = frozenset({"local-neighbours", "gaussians", "neighbours"})
+PATCH_COMPONENTS: frozenset[ComponentName] = frozenset({*MEMORY_BANKS, "gaussians"})
 MULTIPLE = STRIDES[0] * BLOCKS  # pixels: blocks of positions divide the grid of the finest feature map
 
 
@@ -24,7 +24,7 @@ class DetectorConfig(Config):
     encoder: EncoderName = "efficientnet-lite0"
     sizes: Annotated[tuple[Size, ...], Field(min_length=1)]  # to choose from, the cheaper first
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]  # to choose from, the preferred first
-    map: ComponentName | None = None  # of the anomaly map, where the chosen component has none
+    map: ComponentName | None = None  # of the anomaly map, where the chosen candidate has no memory bank
     banks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2000,)  # entries, the cheaper first
     folds: int = Field(20, ge=2)  # of the cross-fitting that calibrates; of few images one each
     trials: int = Field(200, ge=5)  # images at most that the choice is made on
@@ -33,7 +33,7 @@ class DetectorConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         components = {name for names in self.candidates for name in names}
-        patches = PATCH_COMPONENTS & components
+        patches = PATCH_COMPONENTS & {*components, self.map}
         if patches and self.encoder == "scattering":
             raise ValueError(f"candidates: {', '.join(sorted(patches))} need the feature maps of a backbone")
         for height, width in self.sizes if patches else ():

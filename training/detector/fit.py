@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from training.detector import fitters, selection
-from training.detector.components import Component, ComponentName, Names
+from training.detector.components import MEMORY_BANKS, Component, ComponentName, Names
 from training.detector.config import DetectorConfig
 from training.detector.cross_fitting import Floats, Scores, cross_score, folds, score
 from training.detector.scene import Scenes
@@ -56,11 +56,9 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
 
 
 def map_of(names: Names, config: DetectorConfig) -> ComponentName:
-    """The component whose map is the anomaly map."""
-    mapped = [*(name for name in names if name != "nearest-images"), config.map]
-    name = mapped[0]
-    assert name is not None  # the configuration names one where the components have none
-    return name
+    """The component whose map is the anomaly map: a memory bank's, which marks defects best, else what is asked for."""
+    wanted = [*(name for name in names if name in MEMORY_BANKS), *([config.map] if config.map else []), *names]
+    return wanted[0]
 
 
 def _scale(normal: Scores) -> Scale:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from service import imaging
 from service.manifest import InputSpec
 from training.detector import fitters, selection, synthetic_anomalies
-from training.detector.components import BASELINES, ComponentName, Names
+from training.detector.components import BASELINES, MEMORY_BANKS, ComponentName, Names
 from training.detector.config import DetectorConfig, Size
 from training.detector.cross_fitting import Scores, cross_score, folds
 from training.detector.encoder import STRIDES
@@ -107,7 +107,7 @@ class TrialRun:
 
     def _larger_banks(self, choice: Choice) -> list[Choice]:
         """The same with larger banks, where it has a bank and there are patches enough."""
-        if not {"neighbours", "local-neighbours"} & {*choice.names}:
+        if not {*MEMORY_BANKS} & {*choice.names}:
             return []
         height, width = choice.size
         patches = len(self._normal) * height * width // STRIDES[0] ** 2

@@ -10,10 +10,10 @@ from service.anomaly import ConformalScores
 from tests.training.detector.fakes import random_scenes
 from training.calibration import summary
 from training.detector import fitters
-from training.detector.components import Component, ComponentName, Reading
+from training.detector.components import Component, ComponentName, Names, Reading
 from training.detector.config import DetectorConfig
 from training.detector.cross_fitting import cross_score, folds
-from training.detector.fit import Fitted, fit
+from training.detector.fit import Fitted, fit, map_of
 from training.detector.fitters import Fitter
 from training.detector.scene import Scene, Scenes
 from training.detector.trials import Choice
@@ -143,3 +143,24 @@ def test_the_scorer_gives_held_out_images_the_scores_that_calibrate_it() -> None
     np.testing.assert_allclose(distances, found.latent_distances, atol=1e-5)
     assert maps.shape == (8, 64, 64)
     assert maps.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "mapped"),
+    [
+        (("gaussians", "neighbours"), "pca-peak", "neighbours"),
+        (("gaussians",), "local-neighbours", "local-neighbours"),
+        (("gaussians",), None, "gaussians"),
+        (("nearest-images",), "pca-peak", "pca-peak"),
+    ],
+)
+def test_the_map_is_that_of_a_memory_bank_else_what_is_asked_for(
+    names: Names, asked: ComponentName | None, mapped: ComponentName
+) -> None:
+    config = DetectorConfig(sizes=((64, 64),), candidates=(names,), map=asked)
+    assert map_of(names, config) == mapped
+
+
+def test_a_candidate_without_a_map_needs_one_that_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="nearest-images has no anomaly map; name one of local-neighbours"):
+        DetectorConfig(sizes=((64, 64),), candidates=(("nearest-images",),))
