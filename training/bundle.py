@@ -209,7 +209,7 @@ def _table(title: str, name: str, value: str, numbers: Mapping[str, float], form
 
 
 def provenance(recipe: BaseModel, revision: str | None, parity: dict[str, float], **others: Any) -> Provenance:
-    """How a bundle came to be, now and with the libraries that are installed."""
+    """Record how a bundle came to be, now and with the libraries that are installed."""
     return Provenance(
         created=datetime.now(UTC).replace(microsecond=0),
         recipe=recipe.model_dump(mode="json"),

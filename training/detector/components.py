@@ -83,7 +83,7 @@ class PositionGaussians(Component):
         patches = self.patches(scene)
         rows, columns = patches.shape[1:3]
         whitened = by_block(patches - self.mean) @ self.factors.transpose(1, 2)
-        return _peak(_in_place(whitened.square().sum(dim=2).sqrt(), rows, columns))
+        return _peak(_at_positions(whitened.square().sum(dim=2).sqrt(), rows, columns))
 
 
 class NearestPatches(Component):
@@ -128,7 +128,7 @@ class LocalNeighbours(Component):
         own = self.banks.square().sum(dim=2).unsqueeze(1)
         smallest = torch.baddbmm(own, vectors, self.banks.transpose(1, 2), alpha=-2).amin(dim=2)
         distances = (smallest + vectors.square().sum(dim=2)).clamp(min=0).sqrt()
-        return _peak(_in_place(distances, *patches.shape[1:3]))
+        return _peak(_at_positions(distances, *patches.shape[1:3]))
 
 
 class PrincipalResidual(Component):
@@ -198,7 +198,7 @@ def by_block(patches: Tensor) -> Tensor:
     return parts.permute(1, 3, 0, 2, 4, 5).reshape(BLOCKS**2, -1, channels)
 
 
-def _in_place(values: Tensor, rows: int, columns: int) -> Tensor:
+def _at_positions(values: Tensor, rows: int, columns: int) -> Tensor:
     """Numbers (blocks, n * positions) of patches by block, back at their positions: (n, rows, columns)."""
     parts = values.view(BLOCKS, BLOCKS, -1, rows // BLOCKS, columns // BLOCKS)
     return parts.permute(2, 0, 3, 1, 4).reshape(-1, rows, columns)

@@ -14,6 +14,7 @@ from scipy import linalg
 from torch import Tensor
 
 from training.detector.components import (
+    BASELINES,
     BLOCKS,
     Component,
     ComponentName,
@@ -176,8 +177,8 @@ FITTERS: Mapping[ComponentName, Callable[[Scenes, Folds, int, int], Fitter]] = {
 
 
 def take_images(names: Iterable[ComponentName]) -> bool:
-    """Whether some of the components see the images, not only what the encoder makes of them."""
-    return bool({*names} & {"pca-mean", "pca-peak", "pixel-neighbours"})
+    """Say whether a component is a baseline, which sees the images and not what the encoder makes of them."""
+    return not {*names}.isdisjoint(BASELINES)
 
 
 def fit(name: ComponentName, scenes: Scenes, bank: int, seed: int) -> Component:
