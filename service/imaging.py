@@ -18,7 +18,6 @@ Pixels = npt.NDArray[np.uint8]
 Mode = Literal["L", "RGB"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-REDUCING_GAP = 2  # how many times the model's size a JPEG is decoded at, at the least; what Pillow's thumbnails take
 SAMPLE = 64  # pixels a side that are looked at for colour, at the most
 # An image is in colour if over 1 % of its pixels have channels that lie more than 20 levels apart:
 # what JPEG makes of grey stays below that, and so does a slight tint.
@@ -45,7 +44,7 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
     Transparency is composed on white, 16-bit grey is scaled to 8 bits (`spec.white_16_bit` to 255), and of an animation
     the first frame is taken.
     A JPEG that is much larger than the model is decoded at a half, a quarter or an eighth of its size, to no less than
-    `REDUCING_GAP` times the model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or
+    `spec.reducing_gap` times the model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or
     InvalidImage.
     """
     with _opened(data, max_pixels) as image:
@@ -87,7 +86,7 @@ def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
     whole = image.size
     if image.format == "JPEG":
         # No mode is asked for: grey would then be made of colours in another way than elsewhere.
-        image.draft(None, (REDUCING_GAP * max(spec.height, spec.width),) * 2)
+        image.draft(None, (math.ceil(spec.reducing_gap * max(spec.height, spec.width)),) * 2)
     reduced = image.size
     _load(image, data)
     _turn(image)

@@ -89,6 +89,7 @@ class Record(BaseModel):
 
 
 WHITE_16_BIT = 65535
+REDUCING_GAP = 2.0  # what Pillow's thumbnails take
 
 
 class InputSpec(Record):
@@ -105,6 +106,14 @@ class InputSpec(Record):
         le=WHITE_16_BIT,
         description="The value of 16-bit pixels that is white; sensors of 12 bits write at most 4095.",
         exclude_if=lambda value: value == WHITE_16_BIT,
+    )
+    reducing_gap: float = Field(
+        REDUCING_GAP,
+        ge=1,
+        le=REDUCING_GAP,
+        description="A larger JPEG is decoded at a half, a quarter or an eighth, to no less than this many times"
+        " the model's height and width.",
+        exclude_if=lambda value: value == REDUCING_GAP,
     )
 
     @property

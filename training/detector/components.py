@@ -4,8 +4,9 @@ They are fitted in closed form to normal images (`training.detector.fitters`). E
 holds its numbers in float16, as bundles store them, and computes in float32.
 """
 
+import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ MEMORY_BANKS: Names = ("local-neighbours", "neighbours")  # of patches
 BASELINES: Names = ("pca-mean", "pca-peak", "pixel-neighbours")
 
 BLOCKS = 8  # of positions, along each side, that share a covariance or a memory bank
-BLOCK = 1000  # entries of a bank that are compared at once
+ENTRIES = 1000  # of a bank that are compared at once
 PIXEL_SIDE = 64  # pixels: larger photographs are reduced for components on pixels
 PATCH, STEP = 8, 4  # pixels: side of a patch, and distance between patches, at that size
 NEAREST = 5
@@ -40,7 +41,7 @@ class Reading(NamedTuple):
 class Component(nn.Module, ABC):
     """Takes the tensors of a scene that `inputs` names."""
 
-    inputs: ClassVar[tuple[str, ...]]
+    inputs: tuple[str, ...]
 
     @abstractmethod
     def forward(self, scene: Scene) -> Reading: ...
@@ -59,6 +60,20 @@ class Patches(nn.Module):
         size = list(fine.shape[2:])
         enlarged = [functional.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in coarse]
         return torch.cat([fine, *enlarged], dim=1).permute(0, 2, 3, 1)
+
+
+class PixelPatches(nn.Module):
+    """Patches (n, rows, columns, numbers) of the small photographs, brightness and contrast taken out."""
+
+    inputs = ("images",)
+
+    def forward(self, scene: Scene) -> Tensor:
+        pixels = small_pixels(scene)
+        channels = pixels.shape[1]
+        kernels = torch.eye(PATCH * PATCH).view(-1, 1, PATCH, PATCH).repeat(channels, 1, 1, 1)
+        patches = functional.conv2d(pixels, kernels, stride=STEP, groups=channels).permute(0, 2, 3, 1)
+        centred = patches - patches.mean(dim=3, keepdim=True)
+        return centred / (centred.square().mean(dim=3, keepdim=True) + 1e-3).sqrt()
 
 
 class PositionGaussians(Component):
@@ -82,53 +97,31 @@ class PositionGaussians(Component):
     def forward(self, scene: Scene) -> Reading:
         patches = self.patches(scene)
         rows, columns = patches.shape[1:3]
-        whitened = by_block(patches - self.mean) @ self.factors.transpose(1, 2)
+        whitened = by_block(patches - self.mean, BLOCKS) @ self.factors.transpose(1, 2)
         return _peak(_at_positions(whitened.square().sum(dim=2).sqrt(), rows, columns))
 
 
-class NearestPatches(Component):
-    """Distance of each patch from the nearest in a memory bank of normal ones (PatchCore, sections 3.2 and 3.3)."""
+class MemoryBanks(Component):
+    """Distance of each patch from the nearest normal one in the memory bank of its block of positions.
 
-    inputs = Patches.inputs
-    mean: Tensor
-    bank: Tensor
-
-    def __init__(self, mean: Tensor, bank: Tensor) -> None:
-        """A bank (m, channels) of descriptors less their mean (channels,)."""
-        super().__init__()
-        self.patches = Patches()
-        self.register_buffer("mean", half(mean))
-        self.register_buffer("bank", half(bank))
-
-    def forward(self, scene: Scene) -> Reading:
-        patches = self.patches(scene)
-        return _peak(nearest(patches.flatten(0, 2) - self.mean, self.bank).sqrt().view(patches.shape[:3]))
-
-
-class LocalNeighbours(Component):
-    """Distance of each patch from the nearest normal one at nearby positions.
-
-    The bound on positions is that of "RAD" (arXiv 2601.22763). Here each of 8x8 blocks of positions has a memory bank.
+    One bank for all positions is PatchCore's (sections 3.2 and 3.3). The bound on positions is that of "RAD" (arXiv
+    2601.22763).
     """
 
-    inputs = Patches.inputs
     mean: Tensor
     banks: Tensor
 
-    def __init__(self, mean: Tensor, banks: Tensor) -> None:
+    def __init__(self, patches: Patches | PixelPatches, mean: Tensor, banks: Tensor) -> None:
         """Banks (blocks, m, channels) of descriptors less their mean (channels,)."""
         super().__init__()
-        self.patches = Patches()
+        self.patches, self.inputs = patches, patches.inputs
         self.register_buffer("mean", half(mean))
         self.register_buffer("banks", half(banks))
 
     def forward(self, scene: Scene) -> Reading:
         patches = self.patches(scene)
-        vectors = by_block(patches - self.mean)
-        own = self.banks.square().sum(dim=2).unsqueeze(1)
-        smallest = torch.baddbmm(own, vectors, self.banks.transpose(1, 2), alpha=-2).amin(dim=2)
-        distances = (smallest + vectors.square().sum(dim=2)).clamp(min=0).sqrt()
-        return _peak(_at_positions(distances, *patches.shape[1:3]))
+        vectors = by_block(patches - self.mean, math.isqrt(len(self.banks)))
+        return _peak(_at_positions(nearest(vectors, self.banks).sqrt(), *patches.shape[1:3]))
 
 
 class PrincipalResidual(Component):
@@ -152,21 +145,6 @@ class PrincipalResidual(Component):
         return _peak(residual) if self.peak else Reading(residual.mean(dim=(1, 2)), residual)
 
 
-class PixelNeighbours(Component):
-    """Distance of each patch of pixels from the nearest normal one, brightness and contrast taken out."""
-
-    inputs = ("images",)
-    bank: Tensor
-
-    def __init__(self, bank: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("bank", half(bank))
-
-    def forward(self, scene: Scene) -> Reading:
-        patches = pixel_patches(scene)
-        return _peak(nearest(patches.flatten(0, 2), self.bank).sqrt().view(patches.shape[:3]))
-
-
 class NearestImages(Component):
     """Mean distance of the embedding from the nearest of the training images, in whitened coordinates, as logarithm."""
 
@@ -185,22 +163,26 @@ class NearestImages(Component):
         return Reading(closest.clamp(min=MIN_SQUARE).sqrt().mean(dim=1).log(), None)
 
 
-def nearest(vectors: Tensor, bank: Tensor) -> Tensor:
-    """Squared distances (n,) of vectors (n, d) from the nearest of a bank (m, d), a block of which at once."""
-    smallest = [_squares_less_own(vectors, part).amin(dim=1) for part in torch.split(bank, BLOCK)]
-    return (torch.stack(smallest).amin(dim=0) + vectors.square().sum(dim=1)).clamp(min=0)
+def nearest(vectors: Tensor, banks: Tensor) -> Tensor:
+    """Squared distances (blocks, n) of vectors (blocks, n, d) from the nearest in banks (blocks, m, d), in parts."""
+    smallest = [
+        torch.baddbmm(part.square().sum(dim=2).unsqueeze(1), vectors, part.transpose(1, 2), alpha=-2).amin(dim=2)
+        for part in torch.split(banks, ENTRIES, dim=1)
+    ]
+    return (torch.stack(smallest).amin(dim=0) + vectors.square().sum(dim=2)).clamp(min=0)
 
 
-def by_block(patches: Tensor) -> Tensor:
-    """Patches (n, rows, columns, channels) by block of positions: (blocks, n * positions, channels)."""
+def by_block(patches: Tensor, side: int) -> Tensor:
+    """Patches (n, rows, columns, channels) by block, `side` along each side: (blocks, n * positions, channels)."""
     n, rows, columns, channels = patches.shape
-    parts = patches.reshape(n, BLOCKS, rows // BLOCKS, BLOCKS, columns // BLOCKS, channels)
-    return parts.permute(1, 3, 0, 2, 4, 5).reshape(BLOCKS**2, -1, channels)
+    parts = patches.reshape(n, side, rows // side, side, columns // side, channels)
+    return parts.permute(1, 3, 0, 2, 4, 5).reshape(side**2, -1, channels)
 
 
 def _at_positions(values: Tensor, rows: int, columns: int) -> Tensor:
     """Numbers (blocks, n * positions) of patches by block, back at their positions: (n, rows, columns)."""
-    parts = values.view(BLOCKS, BLOCKS, -1, rows // BLOCKS, columns // BLOCKS)
+    side = math.isqrt(len(values))
+    parts = values.view(side, side, -1, rows // side, columns // side)
     return parts.permute(2, 0, 3, 1, 4).reshape(-1, rows, columns)
 
 
@@ -214,16 +196,6 @@ def small_pixels(scene: Scene) -> Tensor:
     images = scene["images"].permute(0, 3, 1, 2).float() / 255
     factor = max(1, round(min(images.shape[2:]) / PIXEL_SIDE))
     return functional.avg_pool2d(images, factor) if factor > 1 else images
-
-
-def pixel_patches(scene: Scene) -> Tensor:
-    """Patches of the small photographs, each less its mean and by its deviation: (n, rows, columns, numbers)."""
-    pixels = small_pixels(scene)
-    channels = pixels.shape[1]
-    kernels = torch.eye(PATCH * PATCH).view(-1, 1, PATCH, PATCH).repeat(channels, 1, 1, 1)
-    patches = functional.conv2d(pixels, kernels, stride=STEP, groups=channels).permute(0, 2, 3, 1)
-    centred = patches - patches.mean(dim=3, keepdim=True)
-    return centred / (centred.square().mean(dim=3, keepdim=True) + 1e-3).sqrt()
 
 
 def _smooth(maps: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ A fitter reads the images once; leaving a fold out then costs no second look at 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,26 +19,21 @@ from training.detector.components import (
     BLOCKS,
     Component,
     ComponentName,
-    LocalNeighbours,
+    MemoryBanks,
     NearestImages,
-    NearestPatches,
     Patches,
-    PixelNeighbours,
+    PixelPatches,
     PositionGaussians,
     PrincipalResidual,
     by_block,
     half,
-    pixel_patches,
     small_pixels,
 )
-from training.detector.scene import Scene, Scenes
+from training.detector.scene import Scenes
 from training.detector.whitening import Whitening, principal_axes
 
 SHRINKAGE = 0.1  # weight of the pooled covariance in that of a block
 RIDGE = 1e-3  # part of the mean variance, added to every variance
-CANDIDATES = 60_000  # random patches of which a memory bank is chosen
-LOCAL = 10  # the bank of a block has a tenth of the entries of one of all positions
-OF_AN_ENTRY = 5  # random patches of which each entry of a block's bank is chosen
 PROJECTED = 32  # random directions in which the representative ones are looked for
 MAX_COMPONENTS = 32
 
@@ -94,38 +90,32 @@ class GaussiansFitter(Fitter):
         return total, products
 
 
-class PatchesFitter(Fitter):
-    """Random descriptors of every image, of which the representative ones make the bank."""
+class Banks(NamedTuple):
+    """The memory banks of a component: of `side` x `side` blocks of positions, each with a part of the entries."""
 
-    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int) -> None:
-        super().__init__(scenes, fold_of, bank, seed)
-        self.candidates = _candidates(scenes, Patches(), self.generator())
-
-    def without(self, fold: int | None) -> NearestPatches:
-        candidates = self.candidates[torch.from_numpy(self.kept(fold))].flatten(0, 1)
-        mean = half(candidates.mean(dim=0))
-        (bank,) = representative((candidates - mean)[None], self.bank, self.generator())
-        return NearestPatches(mean, bank)
+    patches: Callable[[], Patches | PixelPatches]
+    side: int
+    part: float
+    draws: int  # random patches for each entry, of which the representative ones make the bank
 
 
-class LocalPatchesFitter(Fitter):
+class BanksFitter(Fitter):
     """Random descriptors of every image at each block of positions, of which the representative ones make its bank."""
 
-    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int) -> None:
+    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int, banks: Banks) -> None:
         super().__init__(scenes, fold_of, bank, seed)
-        self.entries = bank // LOCAL
-        share, generator = -(-OF_AN_ENTRY * self.entries // len(scenes)), self.generator()
-        patches = Patches()
-        images = (by_block(image[None]) for scene in scenes.batches() for image in patches(scene))
+        self.patches, self.entries = banks.patches(), round(banks.part * bank)
+        share, generator = -(-banks.draws * self.entries // len(scenes)), self.generator()
+        images = (by_block(image[None], banks.side) for scene in scenes.batches() for image in self.patches(scene))
         parts = [image[:, torch.randperm(image.shape[1], generator=generator)[:share]] for image in images]
         self.candidates = torch.stack(parts, dim=1)  # (blocks, images, share, channels)
         self.means = self.candidates.mean(dim=(0, 2))
 
-    def without(self, fold: int | None) -> LocalNeighbours:
+    def without(self, fold: int | None) -> MemoryBanks:
         kept = torch.from_numpy(self.kept(fold))
         mean = half(self.means[kept].mean(dim=0))
         vectors = self.candidates[:, kept].flatten(1, 2).sub_(mean)
-        return LocalNeighbours(mean, representative(vectors, self.entries, self.generator()))
+        return MemoryBanks(self.patches, mean, representative(vectors, self.entries, self.generator()))
 
 
 class ResidualFitter(Fitter):
@@ -143,19 +133,6 @@ class ResidualFitter(Fitter):
         return PrincipalResidual(mean, principal_axes((vectors - mean).double(), count)[1].float(), self.peak)
 
 
-class PixelPatchesFitter(Fitter):
-    """Random patches of pixels, of which the representative ones make the bank."""
-
-    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int) -> None:
-        super().__init__(scenes, fold_of, bank, seed)
-        self.candidates = _candidates(scenes, pixel_patches, self.generator())
-
-    def without(self, fold: int | None) -> PixelNeighbours:
-        candidates = self.candidates[torch.from_numpy(self.kept(fold))].flatten(0, 1)
-        (bank,) = representative(candidates[None], self.bank, self.generator())
-        return PixelNeighbours(bank)
-
-
 class ImagesFitter(Fitter):
     """Embeddings of all images."""
 
@@ -167,11 +144,11 @@ class ImagesFitter(Fitter):
 
 FITTERS: Mapping[ComponentName, Callable[[Scenes, Folds, int, int], Fitter]] = {
     "gaussians": GaussiansFitter,
-    "neighbours": PatchesFitter,
-    "local-neighbours": LocalPatchesFitter,
+    "neighbours": partial(BanksFitter, banks=Banks(Patches, side=1, part=1, draws=30)),
+    "local-neighbours": partial(BanksFitter, banks=Banks(Patches, side=BLOCKS, part=0.1, draws=5)),
     "pca-mean": partial(ResidualFitter, peak=False),
     "pca-peak": partial(ResidualFitter, peak=True),
-    "pixel-neighbours": PixelPatchesFitter,
+    "pixel-neighbours": partial(BanksFitter, banks=Banks(PixelPatches, side=1, part=1, draws=30)),
     "nearest-images": ImagesFitter,
 }
 
@@ -212,16 +189,9 @@ def representative(vectors: Tensor, count: int, generator: torch.Generator) -> T
     return vectors[torch.from_numpy(every[:, None]), torch.from_numpy(chosen)]
 
 
-def _candidates(scenes: Scenes, patches: Callable[[Scene], Tensor], generator: torch.Generator) -> Tensor:
-    """Random descriptors of all images, as many of each image: (images, share, channels)."""
-    share = -(-CANDIDATES // len(scenes))
-    images = (image for scene in scenes.batches() for image in patches(scene).flatten(1, 2))
-    return torch.stack([image[torch.randperm(len(image), generator=generator)[:share]] for image in images])
-
-
 def _products(centred: Tensor) -> Tensor:
     """Sums of products of the channels, by block of positions: (blocks, channels, channels)."""
-    blocks = by_block(centred)
+    blocks = by_block(centred, BLOCKS)
     return blocks.transpose(1, 2) @ blocks
 
 

@@ -41,16 +41,17 @@ class SyntheticAnomalies:
 def generate(images: Images, count: int, extents: tuple[float, float], seed: int) -> SyntheticAnomalies:
     """`count` anomalies of each kind, in random ones of normal images uint8 (n, height, width, channels).
 
-    Their extent is between two parts of the shorter side.
+    Their extents, in parts of the shorter side, rise in even ratios from one to the other. What cannot be seen is tried
+    again, and larger.
     """
     generator, rounds = np.random.default_rng(seed), -(-count // len(images))
     orders = [np.concatenate([generator.permutation(len(images)) for _ in range(rounds)])[:count] for _ in KINDS]
     sources, kinds = np.concatenate(orders), np.arange(len(KINDS)).repeat(count)
-    makes = list(KINDS.values())
+    makes, least = list(KINDS.values()), np.tile(np.geomspace(*extents, count), len(KINDS))
 
     def made(index: int, own: np.random.Generator) -> tuple[Images, float]:
         other = images[own.integers(len(images))]
-        return _visible(makes[kinds[index]], images[sources[index]], other, extents, own)
+        return _visible(makes[kinds[index]], images[sources[index]], other, (least[index], extents[1]), own)
 
     anomalous, found = zip(*in_threads(made, range(len(kinds)), generator.spawn(len(kinds))), strict=True)
     return SyntheticAnomalies(np.stack(anomalous), sources, kinds, np.array(found))
@@ -92,8 +93,8 @@ def _visible(
     """The image with an anomaly that can be seen, or the one of some tries that can be seen best; and its extent."""
     middles = np.cumsum(_structure(image))
     best, best_share, best_extent = image, -1.0, 0.0
+    extent = extents[0]
     for _ in range(TRIES):
-        extent = float(generator.uniform(*extents))
         middle = int(np.searchsorted(middles, generator.random() * middles[-1]))
         place = _place(image, other, divmod(middle, image.shape[1]), extent, generator)
         changed = np.rint(make(place, generator).clip(0, 255))
@@ -105,6 +106,7 @@ def _visible(
             best[np.ix_(place.rows, place.columns)] = changed.astype(np.uint8)
         if share >= SEEN_SHARE:
             break
+        extent = float(generator.uniform(*extents))
     return best, best_extent
 
 

@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from tests.training.detector.fakes import SIDE, SQUARE, anomalous_images, encode, normal_images, random_scenes
 from training.detector import components, fitters
 from training.detector.components import (
-    BLOCK,
     BLOCKS,
+    ENTRIES,
     MIN_SQUARE,
     NAMES,
     NEAREST,
@@ -108,11 +108,11 @@ def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_bl
     np.testing.assert_allclose(found.scores, smooth(in_place).max(axis=(1, 2)), rtol=0.01)
 
 
-def test_a_bank_of_several_blocks_has_the_nearest_of_all() -> None:
+def test_a_bank_that_is_compared_in_parts_has_the_nearest_of_all() -> None:
     generator = torch.Generator().manual_seed(0)
-    vectors, bank = (torch.randn(count, 5, generator=generator) for count in (40, 2 * BLOCK + 7))
-    expected = np.square(cdist(vectors, bank)).min(axis=1)
-    np.testing.assert_allclose(components.nearest(vectors, bank), expected, atol=1e-5)
+    vectors, banks = (torch.randn(3, count, 5, generator=generator) for count in (40, 2 * ENTRIES + 7))
+    expected = [np.square(cdist(*each)).min(axis=1) for each in zip(vectors, banks, strict=True)]
+    np.testing.assert_allclose(components.nearest(vectors, banks), expected, atol=1e-5)
 
 
 def test_the_distance_of_gaussians_is_that_of_mahalanobis() -> None:

@@ -37,11 +37,11 @@ def test_the_same_seed_makes_the_same_anomalies(images: Images) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_changes_a_part_of_the_image_visibly(images: Images, kind: str) -> None:
+def test_most_anomalies_of_every_kind_change_a_part_of_the_image_visibly(images: Images, kind: str) -> None:
     found = generate(images, COUNT, EXTENTS, seed=0)
     chosen = found.kinds == [*KINDS].index(kind)
     change = np.abs(found.images[chosen].astype(int) - images[found.sources[chosen]]).max(axis=3)
-    assert (change.reshape(COUNT, -1).max(axis=1) >= VISIBLE // 2).all()
+    assert (change.reshape(COUNT, -1).max(axis=1) >= VISIBLE).mean() >= 0.75
     assert ((change > 0).mean(axis=(1, 2)) < 0.2).all()
 
 
