@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.chain import DeviceChain, HostChain
+from service.inference.chain import BATCH_NUMBERS, DeviceChain, HostChain
 from service.inference.providers import CPU_PROVIDER
-from service.inference.session import OnnxSession
+from service.inference.session import OnnxSession, Tensors
 from service.manifest import GraphName
 from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
 
@@ -55,3 +56,34 @@ def test_latents_can_be_given_where_they_were_computed_before(sessions: dict[Gra
     latents = np.random.default_rng(1).random((3, LATENT_DIM), dtype=np.float32)
     found = chain.run(["decoder"], {"latents": latents}, ["reconstructions"])["reconstructions"]
     np.testing.assert_array_equal(found.reshape(3, -1)[:, :LATENT_DIM], np.rint(latents * 255).astype(np.uint8))
+
+
+class Doubler:
+    """A session that notes the sizes of its batches."""
+
+    inputs, outputs, provider = ("images",), ("latents",), "CPUExecutionProvider"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, tensors: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Tensors:
+        self.batches.append(len(tensors["images"]))
+        return dict.fromkeys(outputs, 2 * tensors["images"])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count", "batches"),
+    [
+        (BATCH_NUMBERS // 2, 5, [2, 2, 1]),
+        (BATCH_NUMBERS // 2, 2, [2]),
+        (2 * BATCH_NUMBERS, 2, [1, 1]),
+        (10, 64, [64]),
+        (10, 0, [0]),
+    ],
+)
+def test_a_large_batch_runs_in_parts_on_the_host(numbers: int, count: int, batches: list[int]) -> None:
+    session = Doubler()
+    tensors = {"images": np.arange(count * numbers, dtype=np.float32).reshape(count, numbers)}
+    found = HostChain({"encoder": session}).run(["encoder"], tensors, ["latents"])["latents"]
+    assert session.batches == batches
+    np.testing.assert_array_equal(found, 2 * tensors["images"])
