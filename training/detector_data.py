@@ -11,6 +11,7 @@ import numpy.typing as npt
 from service.manifest import InputSpec
 from training import data, image_file, photo_folder
 from training.data import Dataset, Images
+from training.detector.config import Size
 from training.errors import DataError
 from training.photo_folder import PhotoFolder
 from training.progress import Log
@@ -72,7 +73,7 @@ class Anomalous:
     kinds: tuple[str, ...]
     masks: tuple[Path | None, ...] = ()
 
-    def read_masks(self, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    def read_masks(self, size: Size) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Masks (n, height, width), true in anomalies, and (n,) of the images that have one."""
         found = [photo_folder.decode_mask(path, size) if path else None for path in self.masks]
         empty = np.zeros(size, dtype=bool)
@@ -89,7 +90,7 @@ class DetectorData:
     test: ImageSet
     anomalous: Anomalous | None
     sha256: dict[str, str]
-    sizes: Sequence[tuple[int, int]]  # working sizes that the images are large enough for
+    sizes: Sequence[Size]  # working sizes that the images are large enough for
 
 
 def load(recipe: DetectorRecipe, directory: Path | None, log: Log) -> DetectorData:
@@ -143,7 +144,7 @@ def _photographs(recipe: DetectorRecipe, directory: Path | None, log: Log) -> De
         Photographs(parted.normal),
         _defects(parted),
         parted.sha256,
-        _useful_sizes(recipe, parted.training[0]),
+        _useful_sizes(recipe.detector.sizes, parted.size),
     )
 
 
@@ -153,8 +154,7 @@ def _defects(found: PhotoFolder) -> Anomalous | None:
     return Anomalous("defects", Photographs(found.anomalous), found.labels, found.kinds, found.masks)
 
 
-def _useful_sizes(recipe: DetectorRecipe, photograph: Path) -> list[tuple[int, int]]:
+def _useful_sizes(sizes: Sequence[Size], of_photographs: Size) -> list[Size]:
     """The first working size, and larger ones up to the size of the photographs."""
-    height, width = image_file.read(photograph, recipe.spec(recipe.detector.sizes[0])).original_size or (0, 0)
-    first, *larger = recipe.detector.sizes
+    (height, width), (first, *larger) = of_photographs, sizes
     return [first, *(size for size in larger if size[0] <= height and size[1] <= width)]

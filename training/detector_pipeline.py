@@ -12,20 +12,21 @@ import numpy as np
 import torch
 
 from service.manifest import Calibration, GraphName, InputSpec, ModelManifest, Selection, TrainingData
-from training import bundle, calibration, detector_advice, detector_data, detector_report, export
+from training import bundle, calibration, detector_advice, detector_data, detector_report, export, progress
 from training.data import Images, described
 from training.detector import encoder, fitters
 from training.detector.config import Size
 from training.detector.fit import Fitted, fit, map_of
 from training.detector.scene import BATCH, SceneReader, Scenes, join
 from training.detector.scorer import SCORES
-from training.detector.trials import TrialRun, Trials
+from training.detector.synthetic_anomalies import KINDS
+from training.detector.trials import OF_EACH_KIND, TrialRun, Trials, stage_of
 from training.detector_data import DetectorData, ImageSet
 from training.detector_results import DetectorResults
 from training.errors import WeakDetectorError
 from training.export import Graph
 from training.graphs import Graphs
-from training.progress import Log, silence
+from training.progress import Log, Stages, silence
 from training.recipe import DetectorRecipe
 
 ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
@@ -43,11 +44,16 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
     revision, started = bundle.git_revision(), time.monotonic()
     data = detector_data.load(recipe, directory, log)
     models.mkdir(parents=True, exist_ok=True)  # an unwritable directory ends the run before the work, not after it
-    with bundle.staging(models, recipe.name) as staging, open_encoders(recipe) as encoders:
+    with (
+        Stages(log, _seconds(recipe, data)) as log,
+        bundle.staging(models, recipe.name) as staging,
+        open_encoders(recipe) as encoders,
+    ):
         tried = draw(recipe, data)
         trials, selected = select(recipe, data, tried, encoders, accept_weak, log)
         spec = recipe.spec(trials.choice.size)
         fitted = fit_chosen(recipe, data, trials, encoders, log)
+        progress.begin("exporting", log)
         log("exporting, and comparing ONNX Runtime with torch")
         sample = data.training.take(np.arange(min(BATCH, len(data.training)))).read(spec, silence)
         parity = _export(encoders, fitted, spec, sample, staging)
@@ -86,12 +92,24 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
                 files=bundle.digests(staging),
             )
             bundle.write_manifest(manifest, staging)
+            progress.begin("report", log)
             log("drawing the report")
             detector_report.write(bundle.Published(staging), results, staging / bundle.REPORT, tried)
 
         published = bundle.publish(staging, finish)
     _conclude(trials, selected, calibrated, metrics, log)
     return published
+
+
+def _seconds(recipe: DetectorRecipe, data: DetectorData) -> dict[str, float]:
+    """About how long each stage takes, on two cores and with photographs."""
+    normal = min(recipe.detector.trials, len(data.training))
+    tried = normal + OF_EACH_KIND * len(KINDS)
+    areas = {size: size[0] * size[1] / 256**2 for size in data.sizes}
+    trials = {stage_of(size): 0.01 * tried * areas[size] for size in data.sizes}
+    trials[stage_of(data.sizes[0])] += 5 + 0.02 * tried * areas[data.sizes[0]]
+    fitting = 1 + 0.06 * len(data.training) * areas[data.sizes[0]]
+    return {"decoding": 0.01 * normal} | trials | {"fitting": fitting, "exporting": 2, "report": 4}
 
 
 class Encoders(NamedTuple):
@@ -136,6 +154,7 @@ def select(
     """Choose by trials on some normal images. Raises WeakDetectorError."""
     config, count = recipe.detector, len(data.training)
     largest = recipe.spec(data.sizes[-1])
+    progress.begin("decoding", log)
     images = tried.read(largest, log)
     log(f"trials: synthetic anomalies in {len(images)} images")
     trials = TrialRun(images, largest, config, encoders.reader, recipe.seed).run(data.sizes, log)
@@ -164,6 +183,7 @@ def fit_chosen(recipe: DetectorRecipe, data: DetectorData, trials: Trials, encod
         parts = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK))
         return join([reader.read(images.take(part).read(spec, silence), keep_images) for part in parts])
 
+    progress.begin("fitting", log)
     log(f"fitting to {len(data.training)} images at {spec.height}x{spec.width}")
     held_out = scenes(data.calibration) if data.calibration else None
     return fit(trials.choice, scenes(data.training), held_out, config, recipe.seed, log)

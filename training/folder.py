@@ -204,7 +204,7 @@ def list_images(directory: Path, log: Log, besides: Collection[str] = ()) -> lis
 
 def choose(directory: Path, files: Sequence[ImageFile], spec: InputSpec, unfit: Unfit, log: Log) -> list[int]:
     """Indices of the usable files, as `image_file.choose`. Raises DataError where none is."""
-    usable = image_file.choose(files, unfit, log)
+    usable = image_file.choose(directory, files, unfit, log)
     if not usable:
         raise _no_images(directory)
     image_file.warn_of_depth(directory, [files[index] for index in usable], spec, log)

@@ -92,21 +92,14 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: 
 
     A terminal gets a progress bar. Elsewhere `log` gets a line at the start.
     """
-    with progress.bar(len(items), desc, "file") as bar:
-        if bar.disable:
-            log(f"{desc}: {len(items)} files")
-        pool = ThreadPoolExecutor(min(WORKERS, cores.available()))
-        try:
-            results = []
-            for result in pool.map(work, items):
-                results.append(result)
-                bar.update()
-            return results
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(min(WORKERS, cores.available()))
+    try:
+        return list(progress.track(pool.map(work, items), len(items), desc, "file", log))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def choose(files: Sequence[ImageFile], unfit: Unfit, log: Log) -> list[int]:
+def choose(directory: Path, files: Sequence[ImageFile], unfit: Unfit, log: Log) -> list[int]:
     """Indices of the usable files; each fault is logged, and files that are converted are counted.
 
     `skip` leaves out all that have a fault, and `convert` only those that are unreadable. Raises
@@ -118,7 +111,7 @@ def choose(files: Sequence[ImageFile], unfit: Unfit, log: Log) -> list[int]:
         if not file.is_usable(unfit):
             log(f"{file.path}: {file.fault}")
     for fault, count in converted.items():
-        log(f"{files[0].path.parent}: converted {count} of {len(files)} files: {fault}")
+        log(f"{directory}: converted {count} of {len(files)} files: {fault}")
     if faults and unfit == "stop":
         raise DataError(
             f"{len(faults)} of {len(files)} files are unfit; mend them, or set data.unfit to skip or convert"

@@ -41,7 +41,8 @@ class PhotoFolder:
     """Paths of photographs by split; all can be decoded, and no photograph is in two splits.
 
     Of the anomalous ones, `labels` are indices into `kinds`, and `masks` has None where no anomaly
-    is marked. `sha256` has the digest of all paths and bytes of each folder, by its name.
+    is marked. `sha256` has the digest of all paths and bytes of each folder, by its name. `size` has
+    the medians of height and width of those to train on.
     """
 
     directory: Path
@@ -53,6 +54,7 @@ class PhotoFolder:
     labels: npt.NDArray[np.int64]
     masks: tuple[Path | None, ...]
     sha256: dict[str, str]
+    size: tuple[int, int]
 
 
 def find(directory: Path, spec: InputSpec, unfit: Unfit, log: Log) -> PhotoFolder:
@@ -85,6 +87,7 @@ def find(directory: Path, spec: InputSpec, unfit: Unfit, log: Log) -> PhotoFolde
         np.array([kinds.index(photo.kind) for photo in anomalous], dtype=np.int64),
         _find_masks(directory / MASKS, homes.test, anomalous, log),
         {found.name(part.home): part.sha256 for part in parts},
+        _median_size(fitted),
     )
 
 
@@ -221,6 +224,12 @@ def _identify(parts: Mapping[Path, Photos], spec: InputSpec) -> dict[Path, Photo
 def _pixels(photo: _Photo, spec: InputSpec) -> imaging.Pixels:
     assert photo.file.original_size is not None  # it was decoded
     return image_file.decode_at_own_size(photo.path, spec, photo.file.original_size)
+
+
+def _median_size(photos: Photos) -> tuple[int, int]:
+    """Medians of the heights and of the widths."""
+    height, width = np.median([photo.file.original_size for photo in photos], axis=0)
+    return int(height), int(width)
 
 
 def _paths(photos: Photos) -> tuple[Path, ...]:

@@ -89,6 +89,7 @@ def test_unfit_files_are_left_out_or_converted_as_asked(photos: Path) -> None:
     converted, told = read(photos, unfit="convert")
     assert (len(converted.images), len(told)) == (8, 2 + 5)
     assert (converted.images[-1] == 7).all()
+    assert sum(line.startswith(f"{photos}: converted 1 of ") for line in told) == 2
 
 
 def test_a_grey_model_takes_grey_files(photos: Path) -> None:

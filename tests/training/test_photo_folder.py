@@ -335,6 +335,13 @@ def test_working_sizes_end_at_the_size_of_the_photographs() -> None:
     assert load(COOKIES).sizes == [(128, 128), (192, 192)]
 
 
+def test_working_sizes_do_not_follow_one_small_photograph(cookies: Path) -> None:
+    first = min((cookies / "train" / "good").iterdir())
+    with Image.open(first) as image:
+        image.resize((90, 70)).save(first)
+    assert load(cookies).sizes == [(128, 128), (192, 192)]
+
+
 def test_a_directory_is_needed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--data .*nowhere does not exist: name the directory of the images"):
         load(tmp_path / "nowhere")

@@ -29,3 +29,29 @@ def test_only_the_first_of_several_processes_shows_a_bar(monkeypatch: pytest.Mon
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress.bar(3, "training", "step", shown=False) as bar:
         assert bar.disable
+
+
+def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, logged = Terminal(), list[str]()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress.Stages(logged.append, {"decoding": 1, "trials": 6, "report": 3}) as log:
+        assert image_file.each(str, [1, 2], "reading", log) == ["1", "2"]
+        progress.begin("trials", log)
+        log("the trials begin")
+        assert list(progress.within([1, 2], log)) == [1, 2]
+        progress.begin("report", log)
+    shown = terminal.getvalue()
+    for stage, percent in ("decoding", 0), ("trials", 10), ("report", 70):
+        assert f"{stage}: {percent:3}%" in shown
+    assert "left" in shown
+    assert "reading" not in shown
+    assert logged == ["the trials begin"]
+
+
+def test_a_run_in_stages_shows_no_bar_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    logged: list[str] = []
+    with progress.Stages(logged.append, {"decoding": 1, "report": 3}) as log:
+        assert image_file.each(str, [1, 2], "reading", log) == ["1", "2"]
+        progress.begin("report", log)
+    assert capsys.readouterr().err == ""
+    assert logged == ["reading: 2 files"]

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from training import progress
 from training.detector import fitters, selection
 from training.detector.components import MEMORY_BANKS, Component, ComponentName, Names
 from training.detector.config import DetectorConfig
@@ -40,7 +41,7 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
     count = len(held_out) if held_out else len(scenes)
     log(f"calibrating on {count} images{'' if held_out else f', in {min(config.folds, count)} folds'}")
     parts = folds(len(scenes), config.folds, seed)
-    for name in dict.fromkeys((*choice.names, mapped)):
+    for name in progress.within(dict.fromkeys((*choice.names, mapped)), log):
         fitted[name] = fitters.fit(name, scenes, choice.bank, seed)
         if held_out:
             normal[name] = score(fitted[name], held_out)

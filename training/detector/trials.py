@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from service import imaging
 from service.manifest import InputSpec
+from training import progress
 from training.detector import fitters, selection, synthetic_anomalies
 from training.detector.components import BASELINES, MEMORY_BANKS, ComponentName, Names
 from training.detector.config import DetectorConfig, Size
@@ -62,6 +63,11 @@ class Trials:
         return self.anomalies.kinds
 
 
+def stage_of(size: Size) -> str:
+    """The name that a run shows while it tries candidates at a working size."""
+    return f"trials at {size[0]}x{size[1]}"
+
+
 class TrialRun:
     """Trials of one set of normal images, uint8 (n, height, width, channels), at the largest working size."""
 
@@ -74,7 +80,7 @@ class TrialRun:
         """Choose the components at the first size; then a larger size and a larger bank where they clearly gain."""
         first, bank, candidates = sizes[0], self._config.banks[0], self._candidates()
         baselines: list[Names] = [(name,) for name in BASELINES if (name,) not in candidates]
-        found = self._outcomes(first, bank, [*candidates, *baselines])
+        found = self._outcomes(first, bank, [*candidates, *baselines], log)
         names = selection.choose({names: found[names] for names in candidates}, self._anomalies.kinds, self._seed)
         steps: dict[str, float] = {}
         taken = Step(Choice(first, names, bank), found[names])
@@ -92,7 +98,7 @@ class TrialRun:
     def _climb(self, taken: Step, dearer: Sequence[Choice], steps: dict[str, float], log: Log) -> Step:
         """The last of the dearer candidates, in order, each of which clearly gains over the one before."""
         for choice in dearer:
-            step = Step(choice, self._outcomes(choice.size, choice.bank, [choice.names])[choice.names])
+            step = Step(choice, self._outcomes(choice.size, choice.bank, [choice.names], log)[choice.names])
             self._note(step, steps, log)
             if not selection.gains(step.outcome, taken.outcome, self._anomalies.kinds, self._seed):
                 break
@@ -117,14 +123,15 @@ class TrialRun:
             if patches >= PATCHES_AN_ENTRY * bank
         ]
 
-    def _outcomes(self, size: Size, bank: int, candidates: Sequence[Names]) -> dict[Names, Outcome]:
+    def _outcomes(self, size: Size, bank: int, candidates: Sequence[Names], log: Log) -> dict[Names, Outcome]:
+        progress.begin(stage_of(size), log)
         reader, components = self._open(size), dict.fromkeys(name for names in candidates for name in names)
         keep = fitters.take_images(components)
         normal, anomalous = (
             self._read(reader, images, size, keep) for images in (self._normal, self._anomalies.images)
         )
         found: dict[ComponentName, tuple[Scores, Scores]] = {}
-        for name in components:
+        for name in progress.within(components, log):
             of_normal, of_anomalous = cross_score(
                 name, normal, self._folds, bank, self._seed, anomalous, self._anomalies.sources
             )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from scipy import ndimage
@@ -16,6 +17,13 @@ from training.detector.scorer import SCORES, Scale, Scorer
 from training.detector.whitening import LatentDistance
 from training.export import Graph
 from training.graphs import Graphs
+
+# Of those that CUDA has kernels for, by the table of kernels of ONNX Runtime (docs/OperatorKernels.md).
+ON_CUDA = (
+    "Add AveragePool Cast Clip Concat Conv Div Expand Gather Gemm Greater Identity Less Log MatMul Max Min Mul Pow"
+    " Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Reshape Resize Shape Slice Softplus Split Sqrt Squeeze Sub"
+    " TopK Transpose Unsqueeze Where"
+)
 
 
 def scorer(*names: ComponentName, mapped: ComponentName = "pca-peak") -> Scorer:
@@ -33,7 +41,9 @@ def tensors(made: Scorer, images: np.ndarray) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_exported_scorer_answers_as_torch(name: ComponentName, tmp_path: Path) -> None:
+def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
+    name: ComponentName, tmp_path: Path
+) -> None:
     made = scorer(name, mapped="gaussians" if name == "nearest-images" else name)
     encoding, images = FakeReader().encoder, anomalous_images(8)[0]
     given = {"images": torch.from_numpy(images[:2])}
@@ -44,6 +54,7 @@ def test_the_exported_scorer_answers_as_torch(name: ComponentName, tmp_path: Pat
     }
     for each, graph in graphs.items():
         export.write(graph, tmp_path / f"{each}.onnx")
+    assert {node.op_type for node in onnx.load(tmp_path / "scorer.onnx").graph.node} <= {*ON_CUDA.split()}
     exported = Graphs(tmp_path, {each: f"{each}.onnx" for each in graphs})
     assert exported.scoring == ("encoder", "scorer")
     tolerances = {"scores": 1e-4, "error_maps": 1e-4}
