@@ -110,7 +110,6 @@ class InputSpec(Record):
     reducing_gap: float = Field(
         REDUCING_GAP,
         ge=1,
-        le=REDUCING_GAP,
         description="A larger JPEG is decoded at a half, a quarter or an eighth, to no less than this many times"
         " the model's height and width.",
         exclude_if=lambda value: value == REDUCING_GAP,

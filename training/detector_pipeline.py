@@ -45,7 +45,7 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
     data = detector_data.load(recipe, directory, log)
     models.mkdir(parents=True, exist_ok=True)  # an unwritable directory ends the run before the work, not after it
     with (
-        Stages(log, _seconds(recipe, data)) as log,
+        Stages(log, _estimate_seconds(recipe, data)) as log,
         bundle.staging(models, recipe.name) as staging,
         open_encoders(recipe) as encoders,
     ):
@@ -101,15 +101,16 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
     return published
 
 
-def _seconds(recipe: DetectorRecipe, data: DetectorData) -> dict[str, float]:
+def _estimate_seconds(recipe: DetectorRecipe, data: DetectorData) -> dict[str, float]:
     """About how long each stage takes, on two cores and with photographs."""
     normal = min(recipe.detector.trials, len(data.training))
     tried = normal + OF_EACH_KIND * len(KINDS)
     areas = {size: size[0] * size[1] / 256**2 for size in data.sizes}
     trials = {stage_of(size): 0.01 * tried * areas[size] for size in data.sizes}
     trials[stage_of(data.sizes[0])] += 5 + 0.02 * tried * areas[data.sizes[0]]
-    fitting = 1 + 0.06 * len(data.training) * areas[data.sizes[0]]
-    return {"decoding": 0.01 * normal} | trials | {"fitting": fitting, "exporting": 2, "report": 4}
+    encoding = 0.02 * len(data.training) * areas[data.sizes[0]]
+    fitted = {"encoding": encoding, "fitting": 1 + 2 * encoding, "exporting": 2, "report": 4}
+    return {"decoding": 0.01 * normal} | trials | fitted
 
 
 class Encoders(NamedTuple):
@@ -181,12 +182,15 @@ def fit_chosen(recipe: DetectorRecipe, data: DetectorData, trials: Trials, encod
 
     def scenes(images: ImageSet) -> Scenes:
         parts = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK))
-        return join([reader.read(images.take(part).read(spec, silence), keep_images) for part in parts])
+        taken = (images.take(part) for part in progress.step_through(parts, log))
+        return join([reader.read(each.read(spec, silence), keep_images) for each in taken])
 
-    progress.begin("fitting", log)
+    progress.begin("encoding", log)
     log(f"fitting to {len(data.training)} images at {spec.height}x{spec.width}")
+    normal = scenes(data.training)
     held_out = scenes(data.calibration) if data.calibration else None
-    return fit(trials.choice, scenes(data.training), held_out, config, recipe.seed, log)
+    progress.begin("fitting", log)
+    return fit(trials.choice, normal, held_out, config, recipe.seed, log)
 
 
 def _export(encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images, staging: Path) -> dict[str, float]:

@@ -87,7 +87,7 @@ def find(directory: Path, spec: InputSpec, unfit: Unfit, log: Log) -> PhotoFolde
         np.array([kinds.index(photo.kind) for photo in anomalous], dtype=np.int64),
         _find_masks(directory / MASKS, homes.test, anomalous, log),
         {found.name(part.home): part.sha256 for part in parts},
-        _median_size(fitted),
+        _find_median_size(fitted),
     )
 
 
@@ -226,7 +226,7 @@ def _pixels(photo: _Photo, spec: InputSpec) -> imaging.Pixels:
     return image_file.decode_at_own_size(photo.path, spec, photo.file.original_size)
 
 
-def _median_size(photos: Photos) -> tuple[int, int]:
+def _find_median_size(photos: Photos) -> tuple[int, int]:
     """Medians of the heights and of the widths."""
     height, width = np.median([photo.file.original_size for photo in photos], axis=0)
     return int(height), int(width)

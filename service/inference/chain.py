@@ -7,6 +7,7 @@ from itertools import takewhile
 import numpy as np
 from onnxruntime import IOBinding, OrtValue, RunOptions
 
+from service.inference.providers import CPU
 from service.inference.session import OnnxSession, Session, Tensors
 from service.manifest import GraphName
 
@@ -23,13 +24,13 @@ class Chain(ABC):
         """Prepare for these runs, as far as the first one would else be slow."""
 
 
-# Numbers in the inputs of a graph that a CPU runs on at once: two photographs of 256x256. The feature maps of more take
-# memory from the system anew in each run, which costs more than a larger batch gains.
-BATCH_NUMBERS = 2**19
+# Elements of the inputs that a graph on the CPU runs on at once: two photographs of 256x256 for an encoder. The feature
+# maps of more take memory from the system anew in each run, which costs more than a larger batch gains.
+BATCH_ELEMENTS = 2**19
 
 
 class HostChain(Chain):
-    """What the graphs hand on lies in the host's memory, in arrays of any batch size; a large batch runs in parts."""
+    """Keeps tensors in the host's memory, in arrays of any batch size. On the CPU a large batch runs in parts."""
 
     def __init__(self, sessions: Mapping[GraphName, Session]) -> None:
         self._sessions = sessions
@@ -37,7 +38,7 @@ class HostChain(Chain):
     def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
         known = dict(tensors)
         for name, wanted in _wanted(self._sessions, graphs, outputs):
-            known |= _in_parts(self._sessions[name], known, wanted)
+            known |= _run_in_parts(self._sessions[name], known, wanted)
         return {name: known[name] for name in outputs}
 
     def warm_up(self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -112,18 +113,16 @@ class DeviceChain(Chain):
         return self._bindings[key]
 
 
-def _in_parts(session: Session, tensors: Tensors, outputs: Sequence[str]) -> Tensors:
-    """Run a graph on at most `BATCH_NUMBERS` of its inputs at once."""
+def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+    """Run a graph, on the CPU in even parts of about `BATCH_ELEMENTS`."""
     given = {name: tensors[name] for name in session.inputs}
     count = len(next(iter(given.values())))
-    rows = max(1, BATCH_NUMBERS * count // max(1, sum(tensor.size for tensor in given.values())))
-    if count <= rows:
+    parts = min(count, -(-sum(tensor.size for tensor in given.values()) // BATCH_ELEMENTS))
+    if parts <= 1 or session.provider != CPU:
         return session.run(given, outputs)
-    parts = [
-        session.run({name: tensor[start : start + rows] for name, tensor in given.items()}, outputs)
-        for start in range(0, count, rows)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+    split = {name: np.array_split(tensor, parts) for name, tensor in given.items()}
+    found = [session.run({name: each[part] for name, each in split.items()}, outputs) for part in range(parts)]
+    return {name: np.concatenate([each[name] for each in found]) for name in outputs}
 
 
 def _wanted(

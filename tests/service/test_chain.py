@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.chain import BATCH_NUMBERS, DeviceChain, HostChain
-from service.inference.providers import CPU_PROVIDER
+from service.inference.chain import BATCH_ELEMENTS, DeviceChain, HostChain
+from service.inference.providers import CPU, CPU_PROVIDER, CUDA
 from service.inference.session import OnnxSession, Tensors
 from service.manifest import GraphName
 from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
@@ -61,9 +61,10 @@ def test_latents_can_be_given_where_they_were_computed_before(sessions: dict[Gra
 class Doubler:
     """A session that notes the sizes of its batches."""
 
-    inputs, outputs, provider = ("images",), ("latents",), "CPUExecutionProvider"
+    inputs, outputs = ("images",), ("latents",)
 
-    def __init__(self) -> None:
+    def __init__(self, provider: str = CPU) -> None:
+        self.provider = provider
         self.batches: list[int] = []
 
     def run(self, tensors: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Tensors:
@@ -74,9 +75,10 @@ class Doubler:
 @pytest.mark.parametrize(
     ("numbers", "count", "batches"),
     [
-        (BATCH_NUMBERS // 2, 5, [2, 2, 1]),
-        (BATCH_NUMBERS // 2, 2, [2]),
-        (2 * BATCH_NUMBERS, 2, [1, 1]),
+        (BATCH_ELEMENTS // 2, 5, [2, 2, 1]),
+        (BATCH_ELEMENTS // 7, 8, [4, 4]),
+        (BATCH_ELEMENTS // 2, 2, [2]),
+        (2 * BATCH_ELEMENTS, 2, [1, 1]),
         (10, 64, [64]),
         (10, 0, [0]),
     ],
@@ -87,3 +89,9 @@ def test_a_large_batch_runs_in_parts_on_the_host(numbers: int, count: int, batch
     found = HostChain({"encoder": session}).run(["encoder"], tensors, ["latents"])["latents"]
     assert session.batches == batches
     np.testing.assert_array_equal(found, 2 * tensors["images"])
+
+
+def test_a_large_batch_stays_whole_on_a_gpu() -> None:
+    session, images = Doubler(CUDA), np.zeros((5, BATCH_ELEMENTS), dtype=np.float32)
+    HostChain({"encoder": session}).run(["encoder"], {"images": images}, ["latents"])
+    assert session.batches == [5]

@@ -102,6 +102,7 @@ def test_a_detector_encodes_and_scores(published: Path, manifest: ModelManifest)
     assert manifest.graphs == {"encoder": "encoder.onnx", "scorer": "scorer.onnx"}
     assert (manifest.latent_dim, manifest.max_batch, manifest.prior) == (112, 8, None)
     assert manifest.input.shape == (256, 192, 3)
+    assert manifest.input.reducing_gap == 1.5
     assert {path.name for path in published.iterdir()} == {*manifest.files, MANIFEST, bundle.CARD, bundle.REPORT}
     assert sum(path.stat().st_size for path in published.iterdir()) < 10_000_000
 
@@ -304,6 +305,13 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
         ),
         ("photo-anomaly", ["detector.candidates=['gaussians', 'gaussians']"], "each can be named once"),
         ("photo-anomaly", ["detector.sizes=[100]"], "100x100 is not a multiple of 64 pixels"),
+        ("photo-anomaly", ["detector.extents=[0, 0.2]"], "extents: the smallest is above 0 and not above the largest"),
+        (
+            "photo-anomaly",
+            ["detector.extents=[0.3, 0.2]"],
+            "extents: the smallest is above 0 and not above the largest",
+        ),
+        ("photo-anomaly", ["input.reducing_gap=0.5"], "input.reducing_gap: Input should be greater than or equal to 1"),
         ("photo-anomaly", ["detector.size=256"], "detector.size: there is no such entry; did you mean 'sizes'"),
         ("photo-anomaly", ["input.channels=1"], "input.channels must be 3"),
         ("photo-anomaly", ["training.epochs=3"], "training: there is no such entry"),

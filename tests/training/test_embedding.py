@@ -18,6 +18,8 @@ from training.errors import RecipeError
 from training.progress import silence
 from training.recipe import EmbeddingRecipe
 
+ROOT = Path(__file__).parents[2]
+
 
 def of(*overrides: str) -> EmbeddingRecipe:
     chosen = recipe.load("photos", overrides)
@@ -33,7 +35,7 @@ def encoded(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return embedding.run(of("embedding.size=64"), tmp_path_factory.mktemp("models"), silence)
+    return embedding.run(of(), tmp_path_factory.mktemp("models"), silence)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,8 @@ def manifest(published: Path) -> ModelManifest:
 def test_it_encodes_and_no_more(published: Path, manifest: ModelManifest) -> None:
     assert manifest.capabilities == ("encode",)
     assert manifest.graphs == {"encoder": "encoder.onnx"}
+    shipped = ModelManifest.model_validate_json((ROOT / "models" / "photos" / "1" / MANIFEST).read_bytes())
+    assert manifest.encoder == shipped.encoder  # another version of torch or onnx may export other bytes
     assert (manifest.latent_dim, manifest.calibration, manifest.prior, manifest.metrics) == (320, None, None, {})
     assert manifest.provenance.backbone == WEIGHTS
     card = (published / bundle.CARD).read_text()

@@ -34,18 +34,29 @@ def test_only_the_first_of_several_processes_shows_a_bar(monkeypatch: pytest.Mon
 def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, logged = Terminal(), list[str]()
     monkeypatch.setattr("sys.stderr", terminal)
-    with progress.Stages(logged.append, {"decoding": 1, "trials": 6, "report": 3}) as log:
-        assert image_file.each(str, [1, 2], "reading", log) == ["1", "2"]
+    with progress.Stages(logged.append, {"decoding": 2, "trials": 6, "fitting": 1, "report": 1}) as log:
+        assert _shown(terminal) == "decoding:   0%"
+        files = progress.track([1, 2], 2, "reading", "file", log)
+        assert [next(files), next(files)] == [1, 2]
+        assert _shown(terminal) == "decoding:  10%"
         progress.begin("trials", log)
+        assert _shown(terminal) == "trials:  20%"
         log("the trials begin")
-        assert list(progress.within([1, 2], log)) == [1, 2]
+        assert list(progress.step_through([1, 2], log)) == [1, 2]
+        progress.begin("fitting", log)
+        assert image_file.each(str, [1, 2], "reading", progress.silence) == ["1", "2"]
+        assert _shown(terminal) == "fitting:  80%"
         progress.begin("report", log)
-    shown = terminal.getvalue()
-    for stage, percent in ("decoding", 0), ("trials", 10), ("report", 70):
-        assert f"{stage}: {percent:3}%" in shown
-    assert "left" in shown
-    assert "reading" not in shown
+        assert _shown(terminal) == "report:  90%"
+    assert _shown(terminal) == "report: 100%"
+    assert "left" in terminal.getvalue()
+    assert "reading" not in terminal.getvalue()
     assert logged == ["the trials begin"]
+
+
+def _shown(terminal: Terminal) -> str:
+    """The start of the line that was drawn last."""
+    return terminal.getvalue().rstrip("\r\n ").rpartition("\r")[2].partition("|")[0]
 
 
 def test_a_run_in_stages_shows_no_bar_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ MEMORY_BANKS: Names = ("local-neighbours", "neighbours")  # of patches
 BASELINES: Names = ("pca-mean", "pca-peak", "pixel-neighbours")
 
 BLOCKS = 8  # of positions, along each side, that share a covariance or a memory bank
-ENTRIES = 1000  # of a bank that are compared at once
+BATCH_ENTRIES = 1000  # of a bank that are compared at once
 PIXEL_SIDE = 64  # pixels: larger photographs are reduced for components on pixels
 PATCH, STEP = 8, 4  # pixels: side of a patch, and distance between patches, at that size
 NEAREST = 5
@@ -167,7 +167,7 @@ def nearest(vectors: Tensor, banks: Tensor) -> Tensor:
     """Squared distances (blocks, n) of vectors (blocks, n, d) from the nearest in banks (blocks, m, d), in parts."""
     smallest = [
         torch.baddbmm(part.square().sum(dim=2).unsqueeze(1), vectors, part.transpose(1, 2), alpha=-2).amin(dim=2)
-        for part in torch.split(banks, ENTRIES, dim=1)
+        for part in torch.split(banks, BATCH_ENTRIES, dim=1)
     ]
     return (torch.stack(smallest).amin(dim=0) + vectors.square().sum(dim=2)).clamp(min=0)
 

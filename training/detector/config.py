@@ -32,6 +32,8 @@ class DetectorConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not 0 < self.extents[0] <= self.extents[1]:
+            raise ValueError("extents: the smallest is above 0 and not above the largest, as in [0.04, 0.25]")
         components = {name for names in self.candidates for name in names}
         patches = PATCH_COMPONENTS & {*components, self.map}
         if patches and self.encoder == "scattering":

@@ -41,7 +41,7 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
     count = len(held_out) if held_out else len(scenes)
     log(f"calibrating on {count} images{'' if held_out else f', in {min(config.folds, count)} folds'}")
     parts = folds(len(scenes), config.folds, seed)
-    for name in progress.within(dict.fromkeys((*choice.names, mapped)), log):
+    for name in progress.step_through(dict.fromkeys((*choice.names, mapped)), log):
         fitted[name] = fitters.fit(name, scenes, choice.bank, seed)
         if held_out:
             normal[name] = score(fitted[name], held_out)

@@ -90,23 +90,23 @@ class GaussiansFitter(Fitter):
         return total, products
 
 
-class Banks(NamedTuple):
-    """The memory banks of a component: of `side` x `side` blocks of positions, each with a part of the entries."""
+class BankLayout(NamedTuple):
+    """The memory banks of a component: of `side` x `side` blocks of positions, each with a share of the entries."""
 
     patches: Callable[[], Patches | PixelPatches]
     side: int
-    part: float
+    entry_share: float
     draws: int  # random patches for each entry, of which the representative ones make the bank
 
 
 class BanksFitter(Fitter):
     """Random descriptors of every image at each block of positions, of which the representative ones make its bank."""
 
-    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int, banks: Banks) -> None:
+    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int, layout: BankLayout) -> None:
         super().__init__(scenes, fold_of, bank, seed)
-        self.patches, self.entries = banks.patches(), round(banks.part * bank)
-        share, generator = -(-banks.draws * self.entries // len(scenes)), self.generator()
-        images = (by_block(image[None], banks.side) for scene in scenes.batches() for image in self.patches(scene))
+        self.patches, self.entries = layout.patches(), round(layout.entry_share * bank)
+        share, generator = -(-layout.draws * self.entries // len(scenes)), self.generator()
+        images = (by_block(image[None], layout.side) for scene in scenes.batches() for image in self.patches(scene))
         parts = [image[:, torch.randperm(image.shape[1], generator=generator)[:share]] for image in images]
         self.candidates = torch.stack(parts, dim=1)  # (blocks, images, share, channels)
         self.means = self.candidates.mean(dim=(0, 2))
@@ -144,11 +144,11 @@ class ImagesFitter(Fitter):
 
 FITTERS: Mapping[ComponentName, Callable[[Scenes, Folds, int, int], Fitter]] = {
     "gaussians": GaussiansFitter,
-    "neighbours": partial(BanksFitter, banks=Banks(Patches, side=1, part=1, draws=30)),
-    "local-neighbours": partial(BanksFitter, banks=Banks(Patches, side=BLOCKS, part=0.1, draws=5)),
+    "neighbours": partial(BanksFitter, layout=BankLayout(Patches, side=1, entry_share=1, draws=30)),
+    "local-neighbours": partial(BanksFitter, layout=BankLayout(Patches, side=BLOCKS, entry_share=0.1, draws=5)),
     "pca-mean": partial(ResidualFitter, peak=False),
     "pca-peak": partial(ResidualFitter, peak=True),
-    "pixel-neighbours": partial(BanksFitter, banks=Banks(PixelPatches, side=1, part=1, draws=30)),
+    "pixel-neighbours": partial(BanksFitter, layout=BankLayout(PixelPatches, side=1, entry_share=1, draws=30)),
     "nearest-images": ImagesFitter,
 }
 

@@ -41,17 +41,17 @@ class SyntheticAnomalies:
 def generate(images: Images, count: int, extents: tuple[float, float], seed: int) -> SyntheticAnomalies:
     """`count` anomalies of each kind, in random ones of normal images uint8 (n, height, width, channels).
 
-    Their extents, in parts of the shorter side, rise in even ratios from one to the other. What cannot be seen is tried
-    again, and larger.
+    Their extents, in parts of the shorter side, rise in even ratios from one to the other. An invisible anomaly is
+    generated again, with a random extent up to the largest.
     """
     generator, rounds = np.random.default_rng(seed), -(-count // len(images))
     orders = [np.concatenate([generator.permutation(len(images)) for _ in range(rounds)])[:count] for _ in KINDS]
     sources, kinds = np.concatenate(orders), np.arange(len(KINDS)).repeat(count)
-    makes, least = list(KINDS.values()), np.tile(np.geomspace(*extents, count), len(KINDS))
+    makes, smallest = list(KINDS.values()), np.tile(np.geomspace(*extents, count), len(KINDS))
 
     def made(index: int, own: np.random.Generator) -> tuple[Images, float]:
         other = images[own.integers(len(images))]
-        return _visible(makes[kinds[index]], images[sources[index]], other, (least[index], extents[1]), own)
+        return _visible(makes[kinds[index]], images[sources[index]], other, (smallest[index], extents[1]), own)
 
     anomalous, found = zip(*in_threads(made, range(len(kinds)), generator.spawn(len(kinds))), strict=True)
     return SyntheticAnomalies(np.stack(anomalous), sources, kinds, np.array(found))

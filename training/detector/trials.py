@@ -131,7 +131,7 @@ class TrialRun:
             self._read(reader, images, size, keep) for images in (self._normal, self._anomalies.images)
         )
         found: dict[ComponentName, tuple[Scores, Scores]] = {}
-        for name in progress.within(components, log):
+        for name in progress.step_through(components, log):
             of_normal, of_anomalous = cross_score(
                 name, normal, self._folds, bank, self._seed, anomalous, self._anomalies.sources
             )

@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from tests.training.detector.fakes import SIDE, SQUARE, anomalous_images, encode, normal_images, random_scenes
 from training.detector import components, fitters
 from training.detector.components import (
+    BATCH_ENTRIES,
     BLOCKS,
-    ENTRIES,
     MIN_SQUARE,
     NAMES,
     NEAREST,
@@ -110,7 +110,7 @@ def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_bl
 
 def test_a_bank_that_is_compared_in_parts_has_the_nearest_of_all() -> None:
     generator = torch.Generator().manual_seed(0)
-    vectors, banks = (torch.randn(3, count, 5, generator=generator) for count in (40, 2 * ENTRIES + 7))
+    vectors, banks = (torch.randn(3, count, 5, generator=generator) for count in (40, 2 * BATCH_ENTRIES + 7))
     expected = [np.square(cdist(*each)).min(axis=1) for each in zip(vectors, banks, strict=True)]
     np.testing.assert_allclose(components.nearest(vectors, banks), expected, atol=1e-5)
 
