@@ -147,8 +147,8 @@ def test_cracked_cookies_are_found_and_the_crack_is_shown(server: Server) -> Non
     normal, cracked = scored("good"), scored("cracked")
     assert sum(result["is_anomaly"] for result in normal) <= 1
     assert sum(result["is_anomaly"] for result in cracked) >= 4
-    for result in cracked:
-        assert result["score"] > max(other["score"] for other in normal) or not result["is_anomaly"]
+    _, *others = sorted((result["score"] for result in normal), reverse=True)  # one of them is atypical
+    assert min(result["score"] for result in cracked) > max(others)
     dark, bright = (
         np.mean([image_of(result["heatmap"]).mean() for result in results]) for results in (normal, cracked)
     )
