@@ -249,7 +249,8 @@ def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_mere_noise_is_refused(noise: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        WeakDetectorError, match=r"(?s)photo-anomaly is refused: the median .*--accept-weak publishes it"
+        WeakDetectorError,
+        match=r"(?s)photo-anomaly is refused: of larger synthetic anomalies, .*--accept-weak publishes it",
     ):
         run(of("photo-anomaly", *FEW), noise, tmp_path)
     assert not [*tmp_path.iterdir()]

@@ -13,6 +13,7 @@ from training.detector.synthetic_anomalies import KINDS
 
 OF_EACH = 30
 LABELS = np.repeat(np.arange(len(KINDS)), OF_EACH)
+EXTENTS = np.tile(np.geomspace(0.04, 0.25, len(LABELS) // len(KINDS)), len(KINDS))
 A: Names = ("gaussians",)
 B: Names = ("neighbours",)
 
@@ -83,6 +84,20 @@ def test_a_rate_that_too_few_images_cannot_tell_has_no_recall() -> None:
     assert selection.recall(outcome(1), LABELS, 0.01) is None
 
 
-@pytest.mark.parametrize(("distance", "is_weak"), [(0, True), (0.3, True), (1.0, False), (4, False)])
+@pytest.mark.parametrize(("distance", "is_weak"), [(0, True), (0.1, True), (1.0, False), (4, False)])
 def test_a_detector_that_finds_hardly_more_than_chance_is_weak(distance: float, is_weak: bool) -> None:
-    assert (selection.weak_bound(outcome(distance), LABELS, seed=0) <= selection.WEAK) == is_weak
+    assert (selection.weak_bound(outcome(distance), LABELS, EXTENTS, seed=0) <= selection.CHANCE) == is_weak
+
+
+def test_a_detector_is_weak_where_it_finds_all_kinds_but_two() -> None:
+    found = outcome(4)
+    found.anomalous[LABELS < 2] -= 4
+    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) <= selection.CHANCE
+    found.anomalous[LABELS == 1] += 4
+    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.CHANCE
+
+
+def test_a_detector_is_not_weak_where_it_misses_small_anomalies() -> None:
+    found = outcome(4)
+    found.anomalous[np.median(EXTENTS) > EXTENTS] -= 4
+    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.CHANCE
