@@ -90,6 +90,8 @@ class Record(BaseModel):
 
 WHITE_16_BIT = 65535
 REDUCING_GAP = 2.0  # what Pillow's thumbnails take
+White16Bit = Annotated[int, Field(ge=255, le=WHITE_16_BIT)]
+ReducingGap = Annotated[float, Field(ge=1)]
 
 
 class InputSpec(Record):
@@ -100,16 +102,13 @@ class InputSpec(Record):
     channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
     resample: Resample = Field("bilinear", description="The filter with which other sizes are brought to this one.")
     # The usual value is left out of every document, because services before this entry refuse it.
-    white_16_bit: int = Field(
+    white_16_bit: White16Bit = Field(
         WHITE_16_BIT,
-        ge=255,
-        le=WHITE_16_BIT,
         description="The value of 16-bit pixels that is white; sensors of 12 bits write at most 4095.",
         exclude_if=lambda value: value == WHITE_16_BIT,
     )
-    reducing_gap: float = Field(
+    reducing_gap: ReducingGap = Field(
         REDUCING_GAP,
-        ge=1,
         description="A larger JPEG is decoded at a half, a quarter or an eighth, to no less than this many times"
         " the model's height and width.",
         exclude_if=lambda value: value == REDUCING_GAP,

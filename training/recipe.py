@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.manifest import InputSpec, ModelName, Resample
+from service.manifest import REDUCING_GAP, WHITE_16_BIT, InputSpec, ModelName, ReducingGap, Resample, White16Bit
 from training.architectures import ArchitectureConfig
 from training.architectures.backbones import BackboneName
 from training.architectures.base import Config
@@ -154,8 +154,8 @@ class PhotoInput(Config):
 
     channels: Literal[1, 3] = 3
     resample: Resample = "bilinear"
-    white_16_bit: int = InputSpec.model_fields["white_16_bit"].default
-    reducing_gap: float = Field(InputSpec.model_fields["reducing_gap"].default, ge=1)
+    white_16_bit: White16Bit = WHITE_16_BIT
+    reducing_gap: ReducingGap = REDUCING_GAP
 
     def spec(self, size: Size) -> InputSpec:
         return InputSpec(height=size[0], width=size[1], **self.model_dump())

@@ -205,12 +205,13 @@ def test_the_transparent_level_of_sixteen_bit_grey_is_white() -> None:
 
 
 @pytest.mark.parametrize(
-    ("orientation", "turned", "gap", "size"),
-    # A quarter, because an eighth is less than twice the model's size; but not less than 1.5 times.
-    [(1, False, 2, (101, 76)), (6, True, 2, (101, 76)), (1, False, 1.5, (51, 38))],
+    ("orientation", "turned", "gap", "size", "most"),
+    # A quarter, because an eighth is less than twice the model's size; but not less than 1.5 times. 402 pixels are no
+    # multiple of 8, so the edge of 51 holds less than a pixel, which shows as a difference.
+    [(1, False, 2, (101, 76), 2), (6, True, 2, (101, 76), 2), (1, False, 1.5, (51, 38), 3)],
 )
 def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(
-    monkeypatch: pytest.MonkeyPatch, orientation: int, turned: bool, gap: float, size: tuple[int, int]
+    monkeypatch: pytest.MonkeyPatch, orientation: int, turned: bool, gap: float, size: tuple[int, int], most: float
 ) -> None:
     sizes: list[tuple[int, int]] = []
     load = JpegImageFile.load
@@ -231,7 +232,7 @@ def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(
     decoded = imaging.decode(encoded(image, "JPEG", quality=95, exif=exif), spec, ANY)
     assert sizes[0] == size
     assert decoded.original_size == ((402, 301) if turned else (301, 402))
-    assert np.abs(decoded.pixels.astype(int) - expected).mean() < 3
+    assert np.abs(decoded.pixels.astype(int) - expected).mean() < most
 
 
 def colourful(share: float, levels: int) -> Image.Image:

@@ -312,6 +312,7 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
             ["detector.extents=[0.3, 0.2]"],
             "extents: the smallest is above 0 and not above the largest",
         ),
+        ("photo-anomaly", ["input.white_16_bit=3"], "input.white_16_bit: Input should be greater than or equal to 255"),
         ("photo-anomaly", ["input.reducing_gap=0.5"], "input.reducing_gap: Input should be greater than or equal to 1"),
         ("photo-anomaly", ["detector.size=256"], "detector.size: there is no such entry; did you mean 'sizes'"),
         ("photo-anomaly", ["input.channels=1"], "input.channels must be 3"),

@@ -12,13 +12,12 @@ from starlette.testclient import TestClient
 from service.app import build_services, create_app
 from service.manifest import MANIFEST, ModelManifest
 from service.settings import Settings
+from tests.e2e.conftest import ROOT
 from training import bundle, cli, embedding, recipe
 from training.architectures.backbones.efficientnet_lite import WEIGHTS
 from training.errors import RecipeError
 from training.progress import silence
 from training.recipe import EmbeddingRecipe
-
-ROOT = Path(__file__).parents[2]
 
 
 def of(*overrides: str) -> EmbeddingRecipe:

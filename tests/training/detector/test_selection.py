@@ -13,7 +13,7 @@ from training.detector.synthetic_anomalies import KINDS
 
 OF_EACH = 30
 LABELS = np.repeat(np.arange(len(KINDS)), OF_EACH)
-EXTENTS = np.tile(np.geomspace(0.04, 0.25, len(LABELS) // len(KINDS)), len(KINDS))
+EXTENTS = np.tile(np.geomspace(0.04, 0.25, OF_EACH), len(KINDS))
 A: Names = ("gaussians",)
 B: Names = ("neighbours",)
 
