@@ -7,6 +7,7 @@ ARG DEVICE=cpu
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+COPY bundle bundle
 COPY service service
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
     --constraint constraints.txt ".[${DEVICE}]"

@@ -21,8 +21,9 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-from service.manifest import InputSpec
-from training import bundle, image_file
+from bundle.manifest import InputSpec
+from training.data import image_file
+from training.pipeline import publish
 from training.progress import silence
 
 Vectors = npt.NDArray[np.float32]
@@ -92,7 +93,7 @@ def _vectors(paths: list[Path], models: Path, names: list[str]) -> Iterator[tupl
     yield "pixels, 32x32", pixels
     yield f"PCA of pixels, {COMPONENTS} components", pixels
     for name in names:
-        model = bundle.newest(models, name)
+        model = publish.newest(models, name)
         parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
         images = (_decoded(part, model.manifest.input) for part in parts)
         chunks = [model.graphs.chain_in_batches(["encoder"], ["latents"], images=each)["latents"] for each in images]

@@ -8,10 +8,10 @@ from starlette.types import ASGIApp
 
 from service import cores
 from service.api import errors, openapi
-from service.api.bodies import BodyLimits
 from service.api.dependencies import Services, State, Target, exact, guard, newest
-from service.api.dispatch import Dispatch
+from service.api.endpoint import Dispatch
 from service.api.middleware import Exchange, HeadAsGet
+from service.api.requests import BodyLimits
 from service.api.routes import (
     anomaly_score,
     classify,
@@ -27,13 +27,13 @@ from service.api.routes import (
     sample,
 )
 from service.api.security import ApiKeys
-from service.drift import P_VALUES
 from service.inference.engine import OnnxEngine
-from service.inference.executor import SHORT, SHORT_ON_ONE_CORE, DeviceExecutor
 from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
-from service.registry import ModelRegistry
-from service.repository import ModelRepository
+from service.registry.drift import P_VALUES
+from service.registry.registry import ModelRegistry
+from service.registry.repository import ModelRepository
+from service.scheduling.executor import SHORT, SHORT_ON_ONE_CORE, DeviceExecutor
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 

@@ -15,13 +15,13 @@ import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from service.anomaly import RATES
+from bundle.conformal import RATES
 from service.api.dependencies import Services
-from service.api.protocol import Protocol
 from service.app import assemble, build_engine, build_services, create_api, create_app
 from service.errors import BundleError, DeviceError, ServiceError
-from service.registry import ModelRegistry, load
-from service.repository import ModelRepository
+from service.registry.registry import ModelRegistry, load
+from service.registry.repository import ModelRepository
+from service.server.protocol import Protocol
 from service.settings import Settings
 from service.telemetry import logging
 
@@ -94,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say of each bundle and of the device what works and what does not")
     check.set_defaults(command=_check)
 
-    for command in (serve, score, check):
-        command.add_argument("--models", type=Path, metavar="DIR", help=_help("models"))
-        command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_help("device"))
+    for job in (serve, score, check):
+        job.add_argument("--models", type=Path, metavar="DIR", help=_help("models"))
+        job.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_help("device"))
 
     schema = commands.add_parser("schema", help="print the OpenAPI document")
     schema.set_defaults(command=_schema)
@@ -167,11 +167,11 @@ class Server(uvicorn.Server):
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
-    from service.bulk import command  # what it needs would make a server start later
-    from service.bulk.run import Folders
+    from service.bulk import job  # what it needs would make a server start later
+    from service.bulk.runner import Folders
 
     logging.configure(settings.log_format, "warning")
-    wanted = command.Wanted(
+    wanted = job.Wanted(
         sources=options.paths,
         listed=options.list,
         model=options.model,
@@ -182,11 +182,11 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
     wanted.check()
     try:
         if options.url:
-            command.remote(wanted, options.url, os.environ.get("AE_API_KEY"))
+            job.remote(wanted, options.url, os.environ.get("AE_API_KEY"))
         else:
-            services = build_services(settings.model_copy(update=command.BOUNDS))
+            services = build_services(settings.model_copy(update=job.BOUNDS))
             try:
-                command.local(wanted, services.operations, services.registry, settings.models)
+                job.local(wanted, services.operations, services.registry, settings.models)
             finally:
                 services.executor.close()
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from service.latents import GaussianMixture
-from service.manifest import GRAPHS_OF, MANIFEST, Capability, InputSpec, ModelManifest, sha256_of
+from bundle.latents import GaussianMixture
+from bundle.manifest import GRAPHS_OF, MANIFEST, Capability, InputSpec, ModelManifest, sha256_of
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8

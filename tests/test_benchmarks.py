@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import detectors, embeddings, runs
-from benchmarks.results import anomaly, serving
+from benchmarks import detectors, embeddings
+from benchmarks.results import anomaly, runs, serving
 from benchmarks.results.__main__ import render
 from benchmarks.serving import load
 from benchmarks.serving.load import Request

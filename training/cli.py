@@ -79,27 +79,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from training import detector_pipeline, embedding, pipeline, recipe  # torch takes seconds to import
+    from training import recipe  # torch takes seconds to import
+    from training.pipeline import embedding, train, train_detector
 
     resolved = recipe.load(options.recipe, options.set, options.name)
     resumes = isinstance(resolved, recipe.Recipe)
     options.when_interrupted = "; rerun the same command to resume" if resumes else "; nothing was published"
     published: Path | None
     if isinstance(resolved, recipe.DetectorRecipe):
-        published = detector_pipeline.run(resolved, options.data, options.models, options.accept_weak, _tell)
+        published = train_detector.run(resolved, options.data, options.models, options.accept_weak, _tell)
     elif isinstance(resolved, recipe.EmbeddingRecipe):
         published = embedding.run(resolved, options.models, _tell)
     else:
-        published = pipeline.run(resolved, options.data, options.models, options.runs, _tell)
+        published = train.run(resolved, options.data, options.models, options.runs, _tell)
     if published:  # else this is one of several processes, and another one publishes
         print(f"published {published}")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from training import pipeline
+    from training.pipeline import train
 
-    metrics = pipeline.evaluate_published(options.model, options.data, options.models, _tell)
+    metrics = train.evaluate_published(options.model, options.data, options.models, _tell)
     width = max(32, *map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:{width}} {value:.6g}")
@@ -107,24 +108,24 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from training import variants
+    from training.pipeline import republish
 
-    print(f"published {variants.recalibrate(options.model, options.data, options.models, _tell)}")
+    print(f"published {republish.recalibrate(options.model, options.data, options.models, _tell)}")
     return 0
 
 
 def _halve(options: argparse.Namespace) -> int:
-    from training import variants
+    from training.pipeline import republish
 
     name = options.name or f"{options.model}-fp16"
-    print(f"published {variants.halve(options.model, name, options.data, options.models, _tell)}")
+    print(f"published {republish.halve(options.model, name, options.data, options.models, _tell)}")
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    from training import pipeline
+    from training.pipeline import train
 
-    print(f"wrote {pipeline.write_report(options.model, options.data, options.models, options.output, _tell)}")
+    print(f"wrote {train.write_report(options.model, options.data, options.models, options.output, _tell)}")
     return 0
 
 
@@ -141,7 +142,7 @@ def _recipes(_: argparse.Namespace) -> int:
 
 
 def _picture(options: argparse.Namespace) -> int:
-    from training import detector_report, plots
+    from training.evaluation import detector_report, plots
 
     overview, digits = options.output / "overview.png", options.output / "digits.png"
     detector_report.draw_overview(options.models, options.photo, overview)

@@ -18,15 +18,15 @@ from pydantic import (
     model_validator,
 )
 
-from service.manifest import REDUCING_GAP, WHITE_16_BIT, InputSpec, ModelName, ReducingGap, Resample, White16Bit
+from bundle.manifest import REDUCING_GAP, WHITE_16_BIT, InputSpec, ModelName, ReducingGap, Resample, White16Bit
 from training.architectures import ArchitectureConfig
 from training.architectures.backbones import BackboneName
 from training.architectures.base import Config
-from training.chance import AugmentationConfig, CorruptionConfig
+from training.data.augmentation import AugmentationConfig, CorruptionConfig
 from training.detector.config import DetectorConfig, Size
 from training.errors import RecipeError
-from training.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
-from training.optimisers import OptimiserConfig, ScheduleConfig
+from training.trainer.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
+from training.trainer.optimisers import OptimiserConfig, ScheduleConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 

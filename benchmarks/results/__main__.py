@@ -9,9 +9,8 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import runs
-from benchmarks.results import anomaly, serving
-from benchmarks.runs import Figures
+from benchmarks.results import anomaly, runs, serving
+from benchmarks.results.runs import Figures
 from training import recipe
 from training.recipe import Recipe
 
@@ -89,7 +88,7 @@ Written by `python -m benchmarks.results` from the figures in [docs/results](res
 
 ## Models
 
-`python -m benchmarks.models` trains every recipe on the full data and measures the exported bundle with ONNX Runtime on
+`python -m benchmarks.zoo` trains every recipe on the full data and measures the exported bundle with ONNX Runtime on
 all 10,000 test images; choices were made on training images that were held out. Every number stands for one
 run, or for the mean and standard deviation of three seeds where a run takes less than ten minutes. PCA has as many
 components as the network has latent dimensions. NLL is estimated with 5,000 importance samples of the posterior for
@@ -101,7 +100,7 @@ each of the first 1,000 test images, binarised once. The classic configurations 
 
 ## Labels
 
-`python -m benchmarks.labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned on
+`python -m benchmarks.few_labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned on
 few labels, after unsupervised pre-training on all training images (as a denoising autoencoder, half of the pixels
 masked), and from its random start; beside it a logistic regression on as many principal components. Mean and standard
 deviation of three seeds.
@@ -136,7 +135,7 @@ arrays, and beside reading and decoding them one after the other; then a run tha
 
 ## Half precision
 
-`python -m benchmarks.half`: what computing in float16 does to the shipped models (`python -m training halve`), every
+`python -m benchmarks.fp16`: what computing in float16 does to the shipped models (`python -m training halve`), every
 result rounded as a GPU rounds it. The largest differences are those of the first 1,000 test images, half of them
 resized; the rest is of all 10,000. A model whose outputs would change too much is refused.
 
@@ -144,7 +143,7 @@ resized; the rest is of all 10,000. A model whose outputs would change too much 
 
 ## Speed of the training loop
 
-`python -m benchmarks.training`: images a second. The goals are 0.95 of the bare loop and three times the DataLoader
+`python -m benchmarks.training_speed`: images a second. The goals are 0.95 of the bare loop and three times the DataLoader
 loop, which can only be had where the network leaves the cores time for more: the bare loop says how much.
 
 {_speed(_read(figures, "training-speed"))}

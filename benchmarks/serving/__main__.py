@@ -26,11 +26,11 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from benchmarks.serving import load, nets, servers
+from benchmarks.serving import load, networks, servers
 from benchmarks.serving.bodies import picture
 from benchmarks.serving.load import Answers, Request
 from benchmarks.serving.servers import PORT, Bulk, Running, Server
-from service import imaging
+from bundle import imaging
 
 OUTPUT = Path("docs/results/serving.json")
 PARTS = ("digits", "photos", "bulk", "cores", "large", "overload", "start")
@@ -65,7 +65,7 @@ class Bench:
     def __init__(self, work: Path, environments: Path, seconds: float, rounds: int) -> None:
         self.models, self.environments = (work / "models").resolve(), environments.resolve()
         self.seconds, self.rounds = seconds, rounds
-        self.graphs = {name: nets.write(name, self.models) for name in nets.NETS}
+        self.graphs = {name: networks.write(name, self.models) for name in networks.NETS}
 
     def digits(self) -> Figures:
         return self._singles("digits", picture(28, 28, "PNG"), "image/png", batches=(1, 16, 64))
@@ -75,7 +75,7 @@ class Bench:
 
     def bulk(self) -> Figures:
         """Many images a request of the small network, two requests at a time: one is read while the other runs."""
-        spec = nets.NETS["digits"].spec
+        spec = networks.NETS["digits"].spec
         pixels = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
         images = [imaging.encode_png(image) for image in pixels]
         expected = self._scores("digits", pixels)
@@ -130,7 +130,7 @@ class Bench:
                 memory.append(running.pss())
         found: Figures = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
         print(f"  ready after {found['ready']:.2f} s, {found['pss']:.0f} MB")
-        found["opening"] = self._in_child("benchmarks.serving.opening", "models")
+        found["opening"] = self._in_child("benchmarks.serving.session_start", "models")
         return found
 
     def _singles(self, net: str, image: bytes, kind: str, batches: Sequence[int]) -> Figures:
@@ -183,7 +183,7 @@ class Bench:
         """Raise RuntimeError where a server's score is not that of the bare session."""
         if server.name.startswith("empty"):
             return
-        spec = nets.NETS[net].spec
+        spec = networks.NETS[net].spec
         decoded = Image.open(io.BytesIO(image)).convert("L" if spec.channels == 1 else "RGB")
         if decoded.size != (spec.width, spec.height):
             return  # resized in ways of their own
@@ -199,7 +199,7 @@ class Bench:
         return scores
 
     def _ours(self, net: str, cores: Sequence[int] = (0,), **environment: str) -> AbstractContextManager[Running]:
-        server, spec = servers.ours(net), nets.NETS[net].spec
+        server, spec = servers.ours(net), networks.NETS[net].spec
         sample = server.ask(picture(spec.height, spec.width, "PNG"), "image/png")
         return self._running(server, net, sample, cores, **environment)
 

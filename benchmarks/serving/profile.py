@@ -21,11 +21,11 @@ import uvloop
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from benchmarks.serving import nets
+from benchmarks.serving import networks
 from benchmarks.serving.bodies import picture
-from service import imaging
+from bundle import imaging
 from service.api.dependencies import Services
-from service.api.dispatch import Dispatch
+from service.api.endpoint import Dispatch
 from service.api.errors import InternalErrors
 from service.api.middleware import Exchange
 from service.api.operation import Call, Operation
@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     os.sched_setaffinity(0, {0})
     models = (options.work / "models").resolve()
-    nets.write("digits", models)
+    networks.write("digits", models)
     logging.configure("json", "info")
     services = build_services(Settings(models=models, device="cpu", threads=1))
     gc.collect()

@@ -7,11 +7,11 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api.bodies import BodyLimits
+from service.api.requests import BodyLimits
 from service.api.security import ApiKeys
-from service.inference.executor import DeviceExecutor
 from service.operations import Operations
-from service.registry import LoadedModel, ModelRegistry
+from service.registry.registry import LoadedModel, ModelRegistry
+from service.scheduling.executor import DeviceExecutor
 from service.telemetry.metrics import Metrics
 
 

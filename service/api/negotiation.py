@@ -4,8 +4,8 @@ from functools import lru_cache
 
 from multipart import parse_options_header
 
-from service.api.bodies import JSON, NPY
 from service.api.errors import NotAcceptable
+from service.api.requests import JSON, NPY
 
 PNG = "image/png"
 VECTORS = (JSON, NPY)

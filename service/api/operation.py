@@ -8,11 +8,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from service.api import bodies
-from service.api.bodies import Incoming
+from service.api import requests
 from service.api.dependencies import Services
+from service.api.requests import Incoming
 from service.operations import EncodedImages, Timings
-from service.registry import LoadedModel
+from service.registry.registry import LoadedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -29,7 +29,7 @@ class Call(NamedTuple):
     timings: Timings
 
     async def read_images(self) -> EncodedImages:
-        return await bodies.read_images(self.request, self.services.body_limits)
+        return await requests.read_images(self.request, self.services.body_limits)
 
     async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
         """Make the answer, off the event loop if it holds many pixels, or bytes, of PNG.

@@ -1,6 +1,6 @@
 """Bodies as they stand in the OpenAPI document, each with an example that works when pasted.
 
-Answers are written by `service.api.answers`; these types describe them and are checked against them by the tests.
+Answers are written by `service.api.responses`; these types describe them and are checked against them by the tests.
 """
 
 import base64
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.anomaly import RATES
-from service.api.bodies import IMAGE_TYPES, JSON, MULTIPART, NPY
-from service.manifest import InputSpec, Record, TrainingData
+from bundle.conformal import RATES
+from bundle.manifest import InputSpec, Record, TrainingData
+from service.api.requests import IMAGE_TYPES, JSON, MULTIPART, NPY
 from service.operations import MAX_SEED
 
 EXAMPLE_IMAGE = base64.b64encode(resources.files("service.api").joinpath("example.png").read_bytes()).decode("ascii")

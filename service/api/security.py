@@ -4,8 +4,8 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from bundle.manifest import Capability
 from service.errors import InvalidParameter, ServiceError
-from service.manifest import Capability
 
 EVERYTHING = "*"
 

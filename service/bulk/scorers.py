@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from service.anomaly import Verdict
+from bundle.conformal import Verdict
 from service.errors import ImageTooLarge, InvalidItems, TooManyImages
 from service.operations import EncodedImages, Operations, Pictures, Timings
-from service.registry import LoadedModel
+from service.registry.registry import LoadedModel
 
 
 class Found(NamedTuple):

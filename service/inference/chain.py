@@ -7,9 +7,9 @@ from itertools import takewhile
 import numpy as np
 from onnxruntime import IOBinding, OrtValue, RunOptions
 
+from bundle.manifest import GraphName
 from service.inference.providers import CPU
 from service.inference.session import OnnxSession, Session, Tensors
-from service.manifest import GraphName
 
 
 class Chain(ABC):

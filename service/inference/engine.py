@@ -8,6 +8,7 @@ from typing import Protocol
 
 import onnxruntime
 
+from bundle.manifest import GraphName
 from service import cores
 from service.errors import DeviceError
 from service.inference.chain import Chain, DeviceChain, HostChain
@@ -21,7 +22,6 @@ from service.inference.providers import (
     candidates,
 )
 from service.inference.session import OnnxSession, Session
-from service.manifest import GraphName
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from service import cores, imaging, overlay
-from service.anomaly import Region, heat, in_colour, regions
+from bundle import imaging
+from bundle.conformal import Region, heat, in_colour, regions
+from bundle.heatmap import draw
+from bundle.imaging import DecodedImage, Pixels
+from bundle.latents import interpolate
+from bundle.manifest import RESULTS, Capability, GraphName, InputSpec
+from service import cores
 from service.errors import (
     DeadlineExceeded,
     ImageTooLarge,
@@ -19,12 +24,7 @@ from service.errors import (
     InvalidParameter,
     ItemError,
 )
-from service.imaging import DecodedImage, Pixels
-from service.inference.batcher import Work
-from service.inference.executor import DeviceExecutor
 from service.inference.session import Array, Tensors
-from service.latents import interpolate
-from service.manifest import RESULTS, Capability, GraphName, InputSpec
 from service.operations.values import (
     MAX_SEED,
     NO_PICTURES,
@@ -46,7 +46,9 @@ from service.operations.values import (
     check_supported,
     each,
 )
-from service.registry import LoadedModel
+from service.registry.registry import LoadedModel
+from service.scheduling.batcher import Work
+from service.scheduling.executor import DeviceExecutor
 
 SMALL = 128 * 128  # pixels, and bytes, of an image that is decoded sooner than a thread would have begun
 SMALL_BYTES = 16 * 1024
@@ -209,16 +211,16 @@ class Operations:
                 raise DeadlineExceeded(f"the request's time was up after {done}")
             size = images.original_sizes[index]
             scale, found = _heat(model, maps[index], size)
-            heatmap = imaging.encode_png(in_colour(scale)) if pictures.heatmap else None
+            picture = imaging.encode_png(in_colour(scale)) if pictures.heatmap else None
             if not pictures.overlay:
-                return Localised(found, heatmap, None)
+                return Localised(found, picture, None)
             if isinstance(given.images, np.ndarray):
                 image = images.pixels[index]
             else:
                 most = self._limits.max_image_pixels
                 image = imaging.decode_original(given.images[index], model.manifest.input, most)
-            drawn = overlay.draw(image, scale, found)
-            return Localised(found, heatmap, imaging.encode_png(drawn))
+            drawn = draw(image, scale, found)
+            return Localised(found, picture, imaging.encode_png(drawn))
 
         # Overlays decode again, of which no more than there are cores may run at once.
         pool = self._decoders if pictures.overlay else None

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.anomaly import Region, Verdict
+from bundle.conformal import Region, Verdict
+from bundle.imaging import Pixels
+from bundle.manifest import Capability
 from service.errors import InvalidItems, ItemError, OperationNotSupported, TooManyImages
-from service.imaging import Pixels
 from service.inference.session import Array
-from service.manifest import Capability
 
 Floats = npt.NDArray[np.float32]
 Latents = Sequence[Array] | Array  # float32, to be checked: (n, latent_dim)

@@ -6,21 +6,21 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
-from service.registry import LoadedModel, load
-from service.repository import BundlePlace, ModelRepository
+from service.registry.registry import LoadedModel, load
+from service.registry.repository import BundlePlace, ModelRepository
 from tests.conftest import DATA
-from training import idx, image_file
-from training.data import Images
-from training.export import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
+from training.data import image_file, mnist
+from training.data.dataset import Images
+from training.export.onnx_export import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
 from training.progress import silence
 
 MODELS = Path(__file__).parents[2] / "models"
 PLACES = ModelRepository(MODELS).places()
-DIGITS = idx.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
-CLOTHES = idx.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
-LABELS = idx.read(DATA / "mnist" / "t10k-labels-idx1-ubyte.gz")
+DIGITS = mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
+CLOTHES = mnist.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
+LABELS = mnist.read(DATA / "mnist" / "t10k-labels-idx1-ubyte.gz")
 AT_MOST = {
     "mnist-undercomplete": {"mse": 0.0007},
     "mnist-stacked": {"mse": 0.0018},

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.bulk.command import AT_ONCE
-from service.bulk.run import CHUNK
+from service.bulk.job import AT_ONCE
+from service.bulk.runner import CHUNK
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server
-from training import idx
+from training.data import mnist
 
 COUNT = (AT_ONCE + 4) * CHUNK + 7
 
@@ -135,7 +135,7 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(
 
 def test_a_real_server_and_this_process_give_the_same_scores(tmp_path: Path, server: Server) -> None:
     (tmp_path / "digits").mkdir()
-    for index, digit in enumerate(idx.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:70]):
+    for index, digit in enumerate(mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:70]):
         Image.fromarray(digit).save(tmp_path / "digits" / f"{index}.png")
     model = ("--model", "mnist-undercomplete", "--device", "cpu")
     tables = []

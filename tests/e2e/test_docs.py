@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.manifest import MANIFEST, ModelManifest
+from bundle.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, Server
 

@@ -13,14 +13,14 @@ import pytest
 import requests
 from PIL import Image
 
-from service.repository import ModelRepository
+from service.registry.repository import ModelRepository
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server, start
-from training import idx
-from training.evaluation import add_noise
+from training.data import mnist
+from training.evaluation.graph_metrics import add_noise
 
-DIGITS = idx.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
-CLOTHES = idx.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
+DIGITS = mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
+CLOTHES = mnist.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 REPOSITORY = ModelRepository(ROOT / "models")
 NEWEST = {place.name: REPOSITORY.read(place) for place in REPOSITORY.places()}  # places ascend by version
 MODELS = sorted(NEWEST)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.results.__main__ import render
-from service.manifest import MANIFEST
+from bundle.manifest import MANIFEST
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR
 from training import recipe
@@ -29,12 +29,12 @@ OPTIONS = {
     "evaluate": ["--data", str(DATA)],
     "report": ["--data", str(DATA)],
     "halve": ["--data", str(DATA)],
-    "benchmarks.models": ["--data", str(DATA), "--set", "mixture_components=2"],
-    "benchmarks.labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
-    "benchmarks.half": ["--data", str(DATA)],
+    "benchmarks.zoo": ["--data", str(DATA), "--set", "mixture_components=2"],
+    "benchmarks.few_labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
+    "benchmarks.fp16": ["--data", str(DATA)],
     "benchmarks.bulk": ["--data", str(DATA), "--images", "3000"],
     "benchmarks.anomaly": SMALL_DETECTOR,
-    "benchmarks.training": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
+    "benchmarks.training_speed": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
 }
 
 
@@ -46,7 +46,7 @@ def small(command: str) -> list[str]:
         return [*runner, *words[1:], "--set", "embedding.size=64"]
     kind = next((word for word in words if word in OPTIONS), None)
     extra = list(OPTIONS[kind]) if kind else []
-    if kind in ("train", "benchmarks.models", "benchmarks.labels", "benchmarks.training"):
+    if kind in ("train", "benchmarks.zoo", "benchmarks.few_labels", "benchmarks.training_speed"):
         extra += SMALL
     if "photo-anomaly" in words:
         return [*runner, *words[1:], *OPTIONS["benchmarks.anomaly"]]

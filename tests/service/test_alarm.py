@@ -1,7 +1,7 @@
 import asyncio
 import time
 
-from service.alarm import Alarm
+from service.scheduling.timer import Alarm
 
 
 def test_it_rings_once_for_all_that_was_set_and_not_before_the_earliest() -> None:

@@ -3,16 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.anomaly import (
-    RATES,
-    ConformalScores,
-    can_tell,
-    default_rate,
-    heat,
-    minimum_rate,
-    regions,
-)
-from service.manifest import Calibration, ErrorMapScale
+from bundle.conformal import RATES, ConformalScores, can_tell, default_rate, heat, minimum_rate, regions
+from bundle.manifest import Calibration, ErrorMapScale
 
 SCALE = ErrorMapScale(low=0.1, high=0.5)
 scores = st.floats(0, 1, width=32)

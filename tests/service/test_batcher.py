@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.inference import batcher
-from service.inference.batcher import Batcher, Job, Work
 from service.inference.session import Tensors
+from service.scheduling import batcher
+from service.scheduling.batcher import Batcher, Job, Work
 
 OWNERS, KINDS, WIDTHS = ("model", "other"), ("scores", "latents"), (2, 3)
 

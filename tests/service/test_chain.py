@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundle.manifest import GraphName
 from service.inference.chain import BATCH_ELEMENTS, DeviceChain, HostChain
 from service.inference.providers import CPU, CPU_PROVIDER, CUDA
 from service.inference.session import OnnxSession, Tensors
-from service.manifest import GraphName
 from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
 
 GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from service.anomaly import ConformalScores
-from service.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift, Stability
-from service.manifest import Calibration, ErrorMapScale
+from bundle.conformal import ConformalScores
+from bundle.manifest import Calibration, ErrorMapScale
+from service.registry.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift, Stability
 
 
 def of(calibrated: np.ndarray) -> Calibration:

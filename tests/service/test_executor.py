@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from service.inference.batcher import Work
-from service.inference.executor import LONG, DeviceExecutor
 from service.inference.session import Tensors
+from service.scheduling.batcher import Work
+from service.scheduling.executor import LONG, DeviceExecutor
 
 LATER = 60.0  # seconds, after which a test has failed
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service import imaging
+from bundle import imaging
+from bundle.manifest import InputSpec
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
-from service.manifest import InputSpec
 
 GREY = InputSpec(height=4, width=6, channels=1)
 RGB = InputSpec(height=4, width=6, channels=3)

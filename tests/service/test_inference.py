@@ -29,7 +29,7 @@ NO_DRIVER = Machine(frozenset({CUDA, "CPUExecutionProvider"}), "no NVIDIA driver
 CPU_BUILD = Machine(frozenset({"CPUExecutionProvider"}))
 
 
-@pytest.mark.parametrize("package", ["service.inference.engine", "training.graphs"])
+@pytest.mark.parametrize("package", ["service.inference.engine", "training.export.graph_runner"])
 def test_onnx_runtime_is_told_to_report_to_nobody(package: str) -> None:
     program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

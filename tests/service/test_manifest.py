@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.manifest import MANIFEST, Calibration, ErrorMapScale, InputSpec, ModelManifest
+from bundle.manifest import MANIFEST, Calibration, ErrorMapScale, InputSpec, ModelManifest
 from tests.bundles import write_bundle
 
 

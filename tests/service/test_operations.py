@@ -10,10 +10,10 @@ from PIL import Image
 
 from service.errors import InvalidItems, InvalidParameter, OperationNotSupported, TooManyImages
 from service.inference.engine import OnnxEngine
-from service.inference.executor import DeviceExecutor
 from service.operations import EncodedImages, Limits, Operations, Pictures, Timings
-from service.registry import LoadedModel, ModelRegistry
-from service.repository import ModelRepository
+from service.registry.registry import LoadedModel, ModelRegistry
+from service.registry.repository import ModelRepository
+from service.scheduling.executor import DeviceExecutor
 from tests.bundles import LATENT_DIM
 
 LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, request_timeout=60)
@@ -76,7 +76,7 @@ def test_the_error_of_a_reconstruction_is_its_mean_squared_error(operations: Ope
 
 
 def test_regions_and_heatmap_are_in_pixels_of_the_input(operations: Operations, tiny: LoadedModel) -> None:
-    from service.imaging import encode_png
+    from bundle.imaging import encode_png
 
     image = np.zeros((8, 18), np.uint8)  # twice as high and three times as wide as the model's input
     image[6:8, 15:18] = 255  # the model's last pixel

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from service.anomaly import Region, in_colour
-from service.overlay import draw
+from bundle.conformal import Region, in_colour
+from bundle.heatmap import draw
 
 COLD = np.zeros((40, 60), np.uint8)
 

@@ -4,15 +4,15 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle.latents import GaussianMixture
+from bundle.manifest import ModelManifest
 from service.errors import BundleError, DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference import engine
 from service.inference.engine import OnnxEngine
 from service.inference.providers import CUDA, Machine
 from service.inference.session import Session
-from service.latents import GaussianMixture
-from service.manifest import ModelManifest
-from service.registry import ModelRegistry
-from service.repository import ModelRepository
+from service.registry.registry import ModelRegistry
+from service.registry.repository import ModelRepository
 from tests.bundles import (
     DETECTOR_SPEC,
     LATENT_DIM,

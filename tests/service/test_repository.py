@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from bundle.manifest import MANIFEST
 from service.errors import BundleError
-from service.manifest import MANIFEST
-from service.repository import BundlePlace, ModelRepository
+from service.registry.repository import BundlePlace, ModelRepository
 from tests.bundles import rewrite_manifest, write_bundle
 
 

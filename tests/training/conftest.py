@@ -6,16 +6,19 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from service.manifest import MANIFEST, ModelManifest
+from bundle.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
-from training import data, loop, pipeline, recipe
+from training import recipe
 from training.architectures import Autoencoder, build
-from training.checkpoint import Checkpoints
-from training.data import Split, Tell
-from training.distributed import Process
+from training.data import dataset
+from training.data.dataset import Split, Tell
+from training.pipeline import train as train_pipeline
+from training.pipeline.stages import stages
 from training.recipe import Recipe
-from training.stages import stages
-from training.tracking import Row
+from training.trainer import loop
+from training.trainer.checkpoint import Checkpoints
+from training.trainer.distributed import Process
+from training.trainer.tracking import Row
 
 COOKIES = DATA / "cookies"
 CPU = Process(torch.device("cpu"))
@@ -40,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def images() -> Split:
-    return data.load_training("mnist", DATA)
+    return dataset.load_training("mnist", DATA)
 
 
 def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
@@ -56,7 +59,7 @@ def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
 
 
 def run(recipe: Recipe, data: Path, directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
-    path = pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
+    path = train_pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
     assert path is not None  # only the first of several processes publishes
     return path
 
@@ -79,7 +82,7 @@ def train(
     """Train as the pipeline does; gives the network and the history."""
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.input, 10 if recipe.classifier else 0)
-    planned = stages(recipe, network, data.split(images, recipe.data, recipe.seed))
+    planned = stages(recipe, network, dataset.split(images, recipe.data, recipe.seed))
     history = loop.train(planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, tell)
     return network, history
 

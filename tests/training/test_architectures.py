@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from training.architectures import ArchitectureConfig, Posterior, build
 from training.architectures.base import Clamp, ContinuousBernoulliMean
 from training.architectures.convolutional import ConvolutionalConfig

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.calibration import summary
+from training.export.calibration import summary
 
 
 def maps_of(count: int) -> np.ndarray:

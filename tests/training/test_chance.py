@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.chance import AugmentationConfig, CorruptionConfig, augment, binarise, corrupt
+from training.data.augmentation import AugmentationConfig, CorruptionConfig, augment, binarise, corrupt
 
 
 def generator() -> torch.Generator:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from training import detector_advice
 from training.detector.selection import Names, Outcome
 from training.detector.synthetic_anomalies import KINDS, SyntheticAnomalies
 from training.detector.trials import Choice, Trials
+from training.evaluation import detector_advice
 
 EACH = 20  # anomalies of each kind
 LABELS = np.repeat(np.arange(len(KINDS)), EACH)

@@ -10,21 +10,22 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from bundle.manifest import MANIFEST, ModelManifest, sha256_of
 from service.app import build_services, create_app
 from service.inference.engine import OnnxEngine
-from service.manifest import MANIFEST, ModelManifest, sha256_of
-from service.registry import LoadedModel, load
-from service.repository import ModelRepository
+from service.registry.registry import LoadedModel, load
+from service.registry.repository import ModelRepository
 from service.settings import Settings
 from tests.conftest import DATA
 from tests.training.conftest import COOKIES
-from training import bundle, cli, detector_pipeline, pipeline, recipe, variants
+from training import cli, recipe
 from training.architectures.backbones.efficientnet_lite import WEIGHTS
 from training.detector.components import BASELINES
 from training.detector.config import Size
 from training.detector.synthetic_anomalies import KINDS
-from training.detector_pipeline import open_encoders
 from training.errors import DataError, RecipeError, WeakDetectorError
+from training.pipeline import publish, republish, train, train_detector
+from training.pipeline.train_detector import open_encoders
 from training.progress import Log, silence
 from training.recipe import DetectorRecipe
 
@@ -50,7 +51,7 @@ def of(name: str, *overrides: str) -> DetectorRecipe:
 
 
 def run(chosen: DetectorRecipe, data: Path, models: Path, accept_weak: bool = False, log: Log = silence) -> Path:
-    return detector_pipeline.run(chosen, data, models, accept_weak, log)
+    return train_detector.run(chosen, data, models, accept_weak, log)
 
 
 def read(directory: Path) -> ModelManifest:
@@ -103,7 +104,7 @@ def test_a_detector_encodes_and_scores(published: Path, manifest: ModelManifest)
     assert (manifest.latent_dim, manifest.max_batch, manifest.prior) == (112, 8, None)
     assert manifest.input.shape == (256, 192, 3)
     assert manifest.input.reducing_gap == 1.5
-    assert {path.name for path in published.iterdir()} == {*manifest.files, MANIFEST, bundle.CARD, bundle.REPORT}
+    assert {path.name for path in published.iterdir()} == {*manifest.files, MANIFEST, publish.CARD, publish.REPORT}
     assert sum(path.stat().st_size for path in published.iterdir()) < 10_000_000
 
 
@@ -113,7 +114,7 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(published: Path, m
     chain = model.graphs["anomaly-score"]
     assert chain == ("encoder", "scorer")
     found = model.run(chain, {"images": images}, outputs)
-    expected = bundle.Published(published).graphs.chain(chain, images=images)
+    expected = publish.Published(published).graphs.chain(chain, images=images)
     for name in outputs:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert found["error_maps"].shape == (10, 256, 192)
@@ -138,7 +139,7 @@ def test_it_answers_over_http(published: Path, manifest: ModelManifest) -> None:
 
 
 def test_the_golden_vectors_hold_one_image_and_no_feature_maps(published: Path) -> None:
-    with np.load(published / bundle.GOLDEN) as golden:
+    with np.load(published / publish.GOLDEN) as golden:
         assert {*golden.files} == {"images", "latents", "scores", "error_maps", "latent_distances"}
         assert all(len(golden[name]) == 1 for name in golden.files)
 
@@ -178,7 +179,7 @@ def test_labelled_images_measure_it_beside_baselines(manifest: ModelManifest) ->
 
 def test_card_and_manifest_name_the_weights_and_their_licence(published: Path, manifest: ModelManifest) -> None:
     assert manifest.provenance.backbone == WEIGHTS
-    card = (published / bundle.CARD).read_text()
+    card = (published / publish.CARD).read_text()
     for text in (WEIGHTS.name, WEIGHTS.source, WEIGHTS.licence, WEIGHTS.trained_on):
         assert text in card
 
@@ -186,7 +187,7 @@ def test_card_and_manifest_name_the_weights_and_their_licence(published: Path, m
 def test_an_interrupted_command_leaves_the_handling_of_signals_as_it_was(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(detector_pipeline, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(train_detector, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main(["train", "photo-anomaly", "--data", "any"]) == 143
     assert capsys.readouterr().err == "interrupted; nothing was published\n"
@@ -204,17 +205,17 @@ def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(manifest: ModelM
 
 
 def test_the_report_is_one_page(published: Path) -> None:
-    page = (published / bundle.REPORT / "index.html").read_text()
+    page = (published / publish.REPORT / "index.html").read_text()
     for text in ("neighbours", *BASELINES, *KINDS):
         assert text in page
-    assert (published / bundle.REPORT / "heatmaps.png").is_file()
+    assert (published / publish.REPORT / "heatmaps.png").is_file()
 
 
 def test_it_can_be_measured_again(published: Path, manifest: ModelManifest) -> None:
-    again = pipeline.evaluate_published(manifest.name, COOKIES, published.parents[1], silence)
+    again = train.evaluate_published(manifest.name, COOKIES, published.parents[1], silence)
     assert again == pytest.approx(manifest.metrics)
     with pytest.raises(DataError, match="the files are not those that photo-anomaly was trained with"):
-        pipeline.evaluate_published(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+        train.evaluate_published(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
 
 
 def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: Mo
         for shift in (1, 2, 3):
             moved = np.roll(np.asarray(Image.open(path)), shift, axis=1)
             Image.fromarray(moved).save(tmp_path / "good" / f"{path.stem}-{shift}.png")
-    again = variants.recalibrate(manifest.name, tmp_path / "good", tmp_path / "models", silence)
+    again = republish.recalibrate(manifest.name, tmp_path / "good", tmp_path / "models", silence)
     calibrated = read(again)
     assert calibrated.calibration is not None
     assert manifest.calibration is not None
@@ -232,13 +233,13 @@ def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: Mo
     assert "fitted without it" not in calibrated.calibration.method
     assert calibrated.calibration.latent_deciles != manifest.calibration.latent_deciles
     assert calibrated.encoder == manifest.encoder
-    assert (again / bundle.REPORT / "index.html").is_file()
+    assert (again / publish.REPORT / "index.html").is_file()
     assert open_model(again).conformal is not None
 
 
 def test_it_is_not_calibrated_on_what_it_was_fitted_to(published: Path, manifest: ModelManifest) -> None:
     with pytest.raises(DataError, match="was trained on the images in"):
-        variants.recalibrate(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+        republish.recalibrate(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
 
 
 def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,14 +261,14 @@ def test_a_weak_detector_says_so(weak: Path) -> None:
     selection = read(weak).selection
     assert selection is not None
     assert selection.weak is not None
-    assert f"- **Weak**: {selection.weak}" in (weak / bundle.CARD).read_text()
+    assert f"- **Weak**: {selection.weak}" in (weak / publish.CARD).read_text()
 
 
 def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
     found = read(weak)
     assert found.training_data.images == {"training": 5, "calibration": 5, "test": 0}
     assert found.metrics == {}
-    assert (weak / bundle.REPORT / "index.html").is_file()
+    assert (weak / publish.REPORT / "index.html").is_file()
     assert open_model(weak).conformal is not None
 
 

@@ -9,13 +9,14 @@ from PIL import Image
 from skimage import data
 from starlette.testclient import TestClient
 
+from bundle.manifest import MANIFEST, ModelManifest
 from service.app import build_services, create_app
-from service.manifest import MANIFEST, ModelManifest
 from service.settings import Settings
 from tests.e2e.conftest import ROOT
-from training import bundle, cli, embedding, recipe
+from training import cli, recipe
 from training.architectures.backbones.efficientnet_lite import WEIGHTS
 from training.errors import RecipeError
+from training.pipeline import embedding, publish
 from training.progress import silence
 from training.recipe import EmbeddingRecipe
 
@@ -49,10 +50,10 @@ def test_it_encodes_and_no_more(published: Path, manifest: ModelManifest) -> Non
     assert manifest.encoder == shipped.encoder  # another version of torch or onnx may export other bytes
     assert (manifest.latent_dim, manifest.calibration, manifest.prior, manifest.metrics) == (320, None, None, {})
     assert manifest.provenance.backbone == WEIGHTS
-    card = (published / bundle.CARD).read_text()
+    card = (published / publish.CARD).read_text()
     assert WEIGHTS.licence in card
     assert "Anomaly score" not in card
-    with np.load(published / bundle.GOLDEN) as golden:
+    with np.load(published / publish.GOLDEN) as golden:
         assert {*golden.files} == {"images", "latents"}
 
 

@@ -6,11 +6,12 @@ import torch
 
 from tests.conftest import DATA
 from tests.training.conftest import tiny
-from training import evaluation, export
 from training.architectures import build
-from training.data import load_test
+from training.data.dataset import load_test
 from training.errors import ParityError
-from training.graphs import Graphs
+from training.evaluation import graph_metrics
+from training.export import onnx_export
+from training.export.graph_runner import Graphs
 
 
 def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
         next(model.parameters()).fill_(float("nan"))
     images = load_test("mnist", DATA).images
     with pytest.raises(ParityError, match="latents differs from torch by nan"):
-        export.export(model, recipe.input, images, tmp_path)
+        onnx_export.export(model, recipe.input, images, tmp_path)
 
 
 def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
@@ -28,8 +29,8 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build(recipe.architecture, recipe.input).eval()
     images = load_test("mnist", DATA).images
-    scorer = export.error_scorer(model, images)
-    exported = export.export(model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer)
+    scorer = onnx_export.error_scorer(model, images)
+    exported = onnx_export.export(model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer)
     assert set(exported.parity) == {
         "logits",
         "latents",
@@ -44,5 +45,5 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     assert max(value for name, value in exported.parity.items() if name != "reconstructions") <= 1e-5
     graphs = Graphs(tmp_path, exported.files)
     rounded = graphs.chain(["encoder", "decoder"], images=images)["reconstructions"]
-    errors = evaluation.score(graphs, images).errors
-    np.testing.assert_allclose(errors, evaluation.squared_errors(rounded, images), rtol=0.02)
+    errors = graph_metrics.score(graphs, images).errors
+    np.testing.assert_allclose(errors, graph_metrics.squared_errors(rounded, images), rtol=0.02)

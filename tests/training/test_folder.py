@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from tests.training.conftest import tiny
-from training import folder, image_file
-from training.data import Dataset, load
+from training.data import image_file, image_folder
+from training.data.dataset import Dataset, load
 from training.errors import DataError
 from training.progress import Log
 from training.recipe import Recipe
@@ -35,9 +35,11 @@ def photos(tmp_path: Path) -> Path:
     return directory
 
 
-def read(directory: Path, spec: InputSpec = RGB, unfit: image_file.Unfit = "stop") -> tuple[folder.Folder, list[str]]:
+def read(
+    directory: Path, spec: InputSpec = RGB, unfit: image_file.Unfit = "stop"
+) -> tuple[image_folder.Folder, list[str]]:
     told: list[str] = []
-    return folder.read(directory, spec, unfit, told.append), told
+    return image_folder.read(directory, spec, unfit, told.append), told
 
 
 def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> None:
@@ -74,7 +76,7 @@ def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -
     spoil(photos)
     told: list[str] = []
     with pytest.raises(DataError, match=r"5 of 11 files are unfit; mend them, or set data\.unfit to skip or convert"):
-        folder.read(photos, RGB, "stop", told.append)
+        image_folder.read(photos, RGB, "stop", told.append)
     faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[2:])
     assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
     assert faults["grey.png"] == "its mode is L, and the model takes RGB"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.training.conftest import tiny, train
-from training import guards
-from training.data import Split
+from training.data.dataset import Split
 from training.errors import CollapsedError, DataError, DivergedError
+from training.trainer import collapse
 
 
 def test_a_loss_that_is_no_number_ends_the_training(images: Split, tmp_path: Path) -> None:
@@ -37,12 +37,12 @@ def test_a_run_that_is_too_short_for_the_guard_says_that_it_ended_in_a_collapse(
 
 def test_a_collapse_is_told_from_a_living_network() -> None:
     latents, outputs = torch.rand(8, 3), torch.rand(8, 1, 4, 4)
-    assert guards.collapse(0, latents, outputs) is None
-    assert guards.dead_units(latents, variational=False) == 0
-    assert guards.dead_units(torch.ones(8, 3), variational=False) == 3
-    assert guards.dead_units(0.01 * latents, variational=True) == 3
-    assert guards.collapse(3, latents, outputs) == "all 3 latent units are dead"
-    assert guards.collapse(0, latents, torch.ones(8, 1, 4, 4)) == "every image is given back as the same one"
+    assert collapse.collapse(0, latents, outputs) is None
+    assert collapse.dead_units(latents, variational=False) == 0
+    assert collapse.dead_units(torch.ones(8, 3), variational=False) == 3
+    assert collapse.dead_units(0.01 * latents, variational=True) == 3
+    assert collapse.collapse(3, latents, outputs) == "all 3 latent units are dead"
+    assert collapse.collapse(0, latents, torch.ones(8, 1, 4, 4)) == "every image is given back as the same one"
 
 
 @pytest.mark.parametrize("images", [np.array([-1.0, 1.0]), np.array([0, 1000])])

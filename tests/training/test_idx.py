@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.manifest import sha256_of
+from bundle.manifest import sha256_of
 from tests.conftest import DATA
 from tests.idx import write_idx
-from training import idx
+from training.data import mnist
 from training.errors import DataError
 
 
@@ -20,7 +20,7 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
     write_idx(tmp_path / "a.gz", array)
     (tmp_path / "a").write_bytes(gzip.decompress((tmp_path / "a.gz").read_bytes()))
     for name in ("a", "a.gz"):
-        np.testing.assert_array_equal(idx.read(tmp_path / name), array)
+        np.testing.assert_array_equal(mnist.read(tmp_path / name), array)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
 def test_a_broken_file_is_said_to_be_so(tmp_path: Path, content: bytes, complaint: str) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(DataError, match=complaint):
-        idx.read(tmp_path / "a")
+        mnist.read(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: object) -> None:
     raw = (DATA / "mnist/t10k-images-idx3-ubyte.gz").read_bytes()
     (tmp_path / "a.gz").write_bytes(damage(raw))  # type: ignore[operator]
     with pytest.raises(DataError, match="cannot be read"):
-        idx.read(tmp_path / "a.gz")
+        mnist.read(tmp_path / "a.gz")
 
 
 @pytest.fixture
@@ -64,35 +64,35 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> idx.Source:
-    monkeypatch.setattr(idx.pooch, "os_cache", lambda name: tmp_path / name)
+def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mnist.Source:
+    monkeypatch.setattr(mnist.pooch, "os_cache", lambda name: tmp_path / name)
     digests = {path.name: sha256_of(path) for path in (DATA / "mnist").iterdir()}
-    mirrored = idx.Source("MNIST", server, "any", tuple("0123456789"), digests)
-    monkeypatch.setitem(idx.SOURCES, "mnist", mirrored)
+    mirrored = mnist.Source("MNIST", server, "any", tuple("0123456789"), digests)
+    monkeypatch.setitem(mnist.SOURCES, "mnist", mirrored)
     return mirrored
 
 
 @pytest.mark.usefixtures("source")
 def test_without_a_directory_the_files_are_downloaded_once(tmp_path: Path) -> None:
     for _ in range(2):
-        assert len(idx.load("mnist", "t10k", None).images) == 128
+        assert len(mnist.load("mnist", "t10k", None).images) == 128
     cached = sorted(path.name for path in (tmp_path / "autoencoder-service" / "mnist").iterdir())
     assert cached == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
 
 
-def test_a_download_with_another_checksum_is_refused(source: idx.Source) -> None:
+def test_a_download_with_another_checksum_is_refused(source: mnist.Source) -> None:
     source.sha256["t10k-images-idx3-ubyte.gz"] = "0" * 64
     with pytest.raises(DataError, match="pass --data DIR"):
-        idx.load("mnist", "t10k", None)
+        mnist.load("mnist", "t10k", None)
 
 
-def test_a_download_that_fails_says_what_to_do(source: idx.Source) -> None:
+def test_a_download_that_fails_says_what_to_do(source: mnist.Source) -> None:
     source.sha256["missing.gz"] = "0" * 64
     with pytest.raises(DataError, match=r"missing\.gz cannot be had.*pass --data DIR"):
-        idx._download("mnist", "missing.gz")
+        mnist._download("mnist", "missing.gz")
 
 
 def test_files_without_images_are_said_to_be_so(tmp_path: Path) -> None:
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((0, 28, 28), np.uint8))
     with pytest.raises(DataError, match="mnist train: the files hold no images"):
-        idx.load("mnist", "train", tmp_path)
+        mnist.load("mnist", "train", tmp_path)

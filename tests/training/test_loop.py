@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from tests.training.conftest import assert_equal, tiny, train
 from training import recipe
 from training.architectures import build
-from training.chance import to_float
-from training.checkpoint import Checkpoints
-from training.data import Parts, Split, split
-from training.distributed import Process
+from training.data.augmentation import to_float
+from training.data.dataset import Parts, Split, split
 from training.errors import CheckpointError, DataError, RecipeError
-from training.stages import stages
-from training.tracking import METRICS
+from training.pipeline.stages import stages
+from training.trainer.checkpoint import Checkpoints
+from training.trainer.distributed import Process
+from training.trainer.tracking import METRICS
 
 # One recipe of each family, of each optimiser, and one with every kind of stage.
 RECIPES = {

@@ -7,11 +7,11 @@ from skimage.metrics import structural_similarity
 from torch.distributions import Bernoulli, Normal
 from torch.nn import functional
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from tests.training.conftest import tiny
 from training.architectures import Posterior, build
-from training.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss, ssim
-from training.objectives import Batch, ReconstructionObjective
+from training.trainer.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss, ssim
+from training.trainer.objectives import Batch, ReconstructionObjective
 
 GREY = InputSpec(height=28, width=28, channels=1)
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.training.conftest import tiny
-from training.optimisers import MuonConfig, ScheduleConfig, build_optimiser, build_schedule
+from training.trainer.optimisers import MuonConfig, ScheduleConfig, build_optimiser, build_schedule
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (48, 32), (24, 4, 3, 3)])

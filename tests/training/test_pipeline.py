@@ -18,19 +18,22 @@ import pytest
 import torch
 from PIL import Image
 
+from bundle.manifest import MANIFEST, MixturePrior, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.manifest import MANIFEST, MixturePrior, ModelManifest
-from service.registry import load
-from service.repository import ModelRepository
+from service.registry.registry import load
+from service.registry.repository import ModelRepository
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import SMALL, run, tiny
-from training import bundle, cli, evaluation, export, pipeline, recipe
+from training import cli, recipe
 from training.architectures import Posterior
-from training.data import load_test, load_training
+from training.data.dataset import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
-from training.losses import importance_weighted_loss
+from training.evaluation import graph_metrics
+from training.export import onnx_export
+from training.pipeline import publish, train
 from training.recipe import Recipe
+from training.trainer.losses import importance_weighted_loss
 
 
 def test_the_service_takes_the_bundle(published: Path) -> None:
@@ -73,7 +76,7 @@ def test_an_older_service_reads_the_manifest(published: Path) -> None:
 
 
 def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifest) -> None:
-    card = (published / bundle.CARD).read_text()
+    card = (published / publish.CARD).read_text()
     assert manifest.architecture in card
     for name, value in manifest.metrics.items():
         assert f"| {name} | {value:.6g} |" in card
@@ -82,7 +85,7 @@ def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifes
 def test_a_published_model_can_be_measured_again(
     published: Path, manifest: ModelManifest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = pipeline.evaluate_published(manifest.name, DATA, published.parent.parent, lambda _: None)
+    again = train.evaluate_published(manifest.name, DATA, published.parent.parent, lambda _: None)
     assert again == pytest.approx(manifest.metrics)
     assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
     assert "there is no bundle of nothing" in capsys.readouterr().err
@@ -98,14 +101,14 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
     with pytest.raises(
         RecipeError, match="old was trained by a version whose recipes had other entries; train it again"
     ):
-        pipeline.evaluate_published("old", DATA, tmp_path, lambda _: None)
+        train.evaluate_published("old", DATA, tmp_path, lambda _: None)
 
 
 def test_other_data_than_the_bundles_are_refused(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
     shutil.copytree(DATA / "mnist", tmp_path / "mnist")
     write_idx(tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", np.zeros((128, 28, 28), np.uint8))
     with pytest.raises(DataError, match=f"the files are not those that {manifest.name} was trained with"):
-        pipeline.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
+        train.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
 
 
 def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
@@ -120,12 +123,12 @@ def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
     run(chosen, tmp_path / "photos", tmp_path)
     (tmp_path / "photos").rename(tmp_path / "pictures")
     models = tmp_path / "models"
-    assert pipeline.evaluate_published("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
+    assert train.evaluate_published("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
 
 
 def test_a_variational_model_needs_no_mixture(tmp_path: Path) -> None:
     path = run(tiny("mnist-vae", "mixture_components=0"), DATA, tmp_path)
-    assert (path / bundle.REPORT / "samples.png").is_file()
+    assert (path / publish.REPORT / "samples.png").is_file()
 
 
 def test_a_classifier_without_reconstruction_promises_none(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -
 def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "FLOAT_TOLERANCE", -1.0)
+    monkeypatch.setattr(onnx_export, "FLOAT_TOLERANCE", -1.0)
     recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "training.epochs=1")
     with pytest.raises(ParityError, match="latents differs from torch"):
         run(recipe, DATA, tmp_path)
@@ -177,15 +180,15 @@ def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
 
 
 def test_two_runs_that_publish_at_once_get_two_versions(tmp_path: Path) -> None:
-    with bundle.staging(tmp_path, "mine") as first, bundle.staging(tmp_path, "mine") as second:
+    with publish.staging(tmp_path, "mine") as first, publish.staging(tmp_path, "mine") as second:
 
         def overtaken(version: int) -> None:
             (first / "version").write_text(str(version))
             if version == 1:
                 (second / "version").write_text("1")
-                bundle.publish(second, lambda _: None)
+                publish.publish(second, lambda _: None)
 
-        assert bundle.publish(first, overtaken) == tmp_path / "mine" / "2"
+        assert publish.publish(first, overtaken) == tmp_path / "mine" / "2"
     assert [(tmp_path / "mine" / name / "version").read_text() for name in "12"] == ["1", "2"]
     assert len(list((tmp_path / "mine").iterdir())) == 2
 
@@ -282,7 +285,7 @@ def test_pca_error_is_that_of_the_best_linear_code() -> None:
     centred = flat - flat.mean(axis=0)
     singular = np.linalg.svd(centred, compute_uv=False)
     expected = np.square(singular[16:]).sum() / centred.size
-    pca = evaluation.PrincipalComponents(images, 16, seed=0)
+    pca = graph_metrics.PrincipalComponents(images, 16, seed=0)
     assert pca.error(images) == pytest.approx(expected, rel=0.01)
 
 
@@ -290,10 +293,10 @@ def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: M
     """Importance sampling agrees with the bound of the training, which is another implementation of it."""
     if manifest.name != "mnist-vae":
         pytest.skip("this model has no likelihood")
-    images = evaluation.binarise(load_test("mnist", DATA).images[:4])
-    graphs = bundle.newest(published.parent.parent, manifest.name).graphs
+    images = graph_metrics.binarise(load_test("mnist", DATA).images[:4])
+    graphs = publish.newest(published.parent.parent, manifest.name).graphs
     config = Recipe.model_validate(manifest.provenance.recipe).loss
-    found = evaluation.negative_log_likelihood(graphs, images, config, samples=400)
+    found = graph_metrics.negative_log_likelihood(graphs, images, config, samples=400)
 
     encoded = graphs.chain(["encoder"], images=images)
     posterior = Posterior(*(torch.from_numpy(encoded[name]) for name in ("latents", "log_variances")))
@@ -303,11 +306,11 @@ def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: M
     clean = torch.from_numpy(images).float() / 255
     expected = 784 * importance_weighted_loss(raw, clean, posterior, noise, config).mean().item()
     assert found == pytest.approx(expected, rel=0.01)
-    assert -evaluation.elbo(graphs, images, config) >= found - 1
+    assert -graph_metrics.elbo(graphs, images, config) >= found - 1
 
 
 def test_the_report_is_one_page_and_its_pictures(published: Path, manifest: ModelManifest) -> None:
-    report = published / bundle.REPORT
+    report = published / publish.REPORT
     pictures = {path.stem for path in report.glob("*.png")}
     assert {"losses", "reconstructions", "latents", "samples", "interpolations", "scores"} <= pictures
     assert ("denoised" in pictures) == (manifest.name == "mnist-denoising")
@@ -318,11 +321,11 @@ def test_the_report_is_one_page_and_its_pictures(published: Path, manifest: Mode
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     for name, value in manifest.metrics.items():
         assert f"<td>{name}</td><td>{value:.6g}</td>" in page
-    assert f"]({bundle.REPORT}/index.html)" in (published / bundle.CARD).read_text()
+    assert f"]({publish.REPORT}/index.html)" in (published / publish.CARD).read_text()
 
 
 def test_the_report_can_be_drawn_again(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
     command = ["report", manifest.name, "--data", str(DATA), "--models", str(published.parent.parent)]
     assert cli.main([*command, "--output", str(tmp_path)]) == 0
-    for path in (published / bundle.REPORT).glob("*.png"):
+    for path in (published / publish.REPORT).glob("*.png"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()

@@ -2,7 +2,8 @@ import io
 
 import pytest
 
-from training import image_file, progress
+from training import progress
+from training.data import image_file
 
 
 class Terminal(io.StringIO):

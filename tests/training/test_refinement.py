@@ -5,18 +5,20 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from tests.conftest import DATA
 from tests.training.conftest import tiny
-from training import export, guards, recipe
+from training import recipe
 from training.architectures import Autoencoder, build
 from training.architectures.dense import ResidualDenseConfig
 from training.architectures.refinement import DAMPING, REACH, nearer, solve
-from training.chance import to_float
-from training.data import load_test
+from training.data.augmentation import to_float
+from training.data.dataset import load_test
 from training.errors import RecipeError
-from training.graphs import Graphs
-from training.objectives import Batch, ReconstructionObjective
+from training.export import onnx_export
+from training.export.graph_runner import Graphs
+from training.trainer import collapse
+from training.trainer.objectives import Batch, ReconstructionObjective
 
 GREY = InputSpec(height=28, width=28, channels=1)
 CONFIG = ResidualDenseConfig(width=12, blocks=1, latent_dim=3, code_activation="tanh", refinement=2)
@@ -72,7 +74,7 @@ def test_a_decoder_that_heeds_no_latent_leaves_them() -> None:
 def test_what_is_served_is_refined_and_fits_better(tmp_path: Path) -> None:
     images = load_test("mnist", DATA).images
     model = answering(CONFIG)
-    export.export(model, GREY, images, tmp_path)
+    onnx_export.export(model, GREY, images, tmp_path)
     intensities = to_float(torch.from_numpy(images))
     plain = model.encode(intensities)
     refined = model.refine(intensities, plain)
@@ -85,7 +87,7 @@ def test_what_is_served_is_refined_and_fits_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize("latent_dim", [1, 6, 16])
 def test_it_is_exported_whatever_the_size_of_the_code(latent_dim: int, tmp_path: Path) -> None:
     model = answering(CONFIG.model_copy(update={"latent_dim": latent_dim, "refinement": 1}))
-    graphs = export.export(model, GREY, load_test("mnist", DATA).images, tmp_path)
+    graphs = onnx_export.export(model, GREY, load_test("mnist", DATA).images, tmp_path)
     assert graphs.parity["latents"] <= 1e-5
 
 
@@ -97,7 +99,7 @@ def test_a_collapse_is_seen_behind_it() -> None:
     objective = ReconstructionObjective(network, chosen, chosen.training)
     images = torch.from_numpy(load_test("fashion-mnist", DATA).images)
     measured = objective.measure(*objective.draw(Batch(images, None), torch.Generator()))
-    assert guards.dead_units(measured.latents, False) == 3
+    assert collapse.dead_units(measured.latents, False) == 3
 
 
 @pytest.mark.parametrize(

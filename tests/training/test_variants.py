@@ -9,14 +9,16 @@ import onnx
 import pytest
 from PIL import Image
 
+from bundle.manifest import MANIFEST, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.manifest import MANIFEST, ModelManifest
-from service.registry import load
-from service.repository import ModelRepository
+from service.registry.registry import load
+from service.registry.repository import ModelRepository
 from tests.conftest import DATA
-from training import bundle, cli, half, variants
-from training.data import load_test
+from training import cli
+from training.data.dataset import load_test
 from training.errors import DataError, ParityError, RecipeError
+from training.export import fp16
+from training.pipeline import publish, republish
 
 
 def test_a_model_can_be_published_again_in_half_precision(
@@ -25,7 +27,7 @@ def test_a_model_can_be_published_again_in_half_precision(
     if manifest.name == "mnist-latent2":
         pytest.skip("float16 is too coarse for a code of two numbers")
     shutil.copytree(published.parent, tmp_path / manifest.name)
-    path = variants.halve(manifest.name, "half", DATA, tmp_path, lambda _: None)
+    path = republish.halve(manifest.name, "half", DATA, tmp_path, lambda _: None)
     place = next(place for place in ModelRepository(tmp_path).places() if place.name == "half")
     halved = ModelRepository(tmp_path).read(place)
     assert (halved.precision, manifest.precision) == ("float16", "float32")
@@ -33,13 +35,13 @@ def test_a_model_can_be_published_again_in_half_precision(
     assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
     assert halved.provenance.recipe == manifest.provenance.recipe
     assert halved.provenance.halved_from == f"{manifest.name}/1"
-    assert "computes in float16" in (path / bundle.CARD).read_text()
+    assert "computes in float16" in (path / publish.CARD).read_text()
     kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
     assert kinds - {"Cast"}  # it computes
     for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
         assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
 
-    with np.load(published / bundle.GOLDEN) as golden:
+    with np.load(published / publish.GOLDEN) as golden:
         model = load(place, halved, OnnxEngine("cpu"))
         found = model.run(model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"])
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
@@ -55,7 +57,7 @@ def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, t
         ("half", "../outside", "cannot be a model's name"),
     ):
         with pytest.raises(RecipeError, match=complaint):
-            variants.halve(name, new_name, DATA, tmp_path, lambda _: None)
+            republish.halve(name, new_name, DATA, tmp_path, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 
@@ -63,7 +65,7 @@ def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path
     (tmp_path / "rounded").mkdir()
     images = np.zeros((2, 28, 28, 1), np.uint8)
     with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
-        half.write(bundle.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
+        fp16.write(publish.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
 
 
 @pytest.fixture
@@ -93,8 +95,8 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     assert again.calibration
     assert len(again.calibration.scores) == 60
     assert again.calibration.scores != manifest.calibration.scores
-    assert {file: again.files[file] for file in manifest.files if file != bundle.CARD} == {
-        file: digest for file, digest in manifest.files.items() if file != bundle.CARD
+    assert {file: again.files[file] for file in manifest.files if file != publish.CARD} == {
+        file: digest for file, digest in manifest.files.items() if file != publish.CARD
     }
     made = again.provenance.recalibrated
     assert made
@@ -102,10 +104,10 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     assert again.provenance.recipe == manifest.provenance.recipe
     assert not any("false_positive" in name for name in again.metrics)
     assert again.metrics["mse"] == manifest.metrics["mse"]
-    card = (models / manifest.name / "2" / bundle.CARD).read_text()
+    card = (models / manifest.name / "2" / publish.CARD).read_text()
     assert f"calibrated on 60 other images, after training ({manifest.name}/1 was not)" in card
     for picture in ("index.html", "reconstructions.png", "scores.png"):
-        assert (models / manifest.name / "2" / bundle.REPORT / picture).is_file()
+        assert (models / manifest.name / "2" / publish.REPORT / picture).is_file()
     loaded = load(place, again, OnnxEngine("cpu"))
     assert loaded.conformal
     assert loaded.conformal.threshold(0.02) is not None
@@ -116,11 +118,11 @@ def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Pat
         path.unlink()
     models = published.parent.parent
     with pytest.raises(DataError, match="holds 40 images; at least 50 are needed"):
-        variants.recalibrate(published.parent.name, digits, models, lambda _: None)
+        republish.recalibrate(published.parent.name, digits, models, lambda _: None)
     assert [path.name for path in published.parent.iterdir()] == ["1"]
 
 
 def test_a_folder_with_images_to_test_with_is_not_calibrated_on(published: Path, digits: Path) -> None:
     (digits / "test" / "scratch").mkdir(parents=True)
     with pytest.raises(DataError, match=r"name a folder of normal ones alone, as .*test/good"):
-        variants.recalibrate(published.parent.name, digits, published.parent.parent, lambda _: None)
+        republish.recalibrate(published.parent.name, digits, published.parent.parent, lambda _: None)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from training.architectures.base import Autoencoder, Posterior
 from training.architectures.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.architectures.dense import DenseAutoencoder, DenseConfig, ResidualDenseConfig

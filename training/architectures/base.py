@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from service.manifest import Record
+from bundle.manifest import Record
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "linear"]

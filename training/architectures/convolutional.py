@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from training.architectures.base import (
     OUTPUTS,
     Autoencoder,

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from training.architectures.base import (
     ACTIVATIONS,
     OUTPUTS,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from service.manifest import FEATURES, Weights
+from bundle.manifest import FEATURES, Weights
 from training.architectures.backbones import BACKBONES, Backbone, BackboneName
 from training.detector.scattering import Scattering
 

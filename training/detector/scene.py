@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.graphs import Arrays, Graphs
+from training.export.graph_runner import Arrays, Graphs
 
 BATCH = 8  # images at most that are encoded or scored at once: memory stays flat
 MOST_PIXELS = BATCH * 256 * 256  # of these images

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service import anomaly
+from bundle import conformal
 from training.detector.components import ComponentName, Names
 from training.detector.cross_fitting import Floats, Scores
 from training.detector.synthetic_anomalies import KINDS
@@ -93,7 +93,7 @@ def gains(dearer: Outcome, cheaper: Outcome, kinds: npt.NDArray[np.int64], seed:
 
 def threshold(normal: Floats, rate: float) -> float | None:
     """The smallest score whose p-value is at most the rate; None where the images are too few for it."""
-    return anomaly.threshold(np.sort(normal), rate)
+    return conformal.threshold(np.sort(normal), rate)
 
 
 def recall(outcome: Outcome, kinds: npt.NDArray[np.int64], rate: float) -> dict[str, float] | None:

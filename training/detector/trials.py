@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from service import imaging
-from service.manifest import InputSpec
+from bundle import imaging
+from bundle.manifest import InputSpec
 from training import progress
 from training.detector import fitters, selection, synthetic_anomalies
 from training.detector.components import BASELINES, MEMORY_BANKS, ComponentName, Names

@@ -1,10 +1,10 @@
 import numpy as np
 from starlette.responses import Response
 
-from service.api import answers, schemas
-from service.api.bodies import NPY
+from service.api import responses, schemas
 from service.api.negotiation import VECTORS
 from service.api.operation import Call, Operation
+from service.api.requests import NPY
 from service.operations import NO_PICTURES, Pictures
 
 
@@ -18,11 +18,11 @@ async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
     def make() -> Response:
         if call.kind == NPY:
             scores = [verdict.score for verdict in scored.verdicts]
-            return answers.as_npy(np.array(scores, dtype=np.float32))
-        return answers.as_json(
+            return responses.as_npy(np.array(scores, dtype=np.float32))
+        return responses.as_json(
             call.model,
             scored.warnings,
-            results=answers.scored(scored),
+            results=responses.scored(scored),
             false_positive_rate=scored.false_positive_rate,
             method=scored.method,
         )

@@ -1,9 +1,9 @@
 from starlette.responses import Response
 
-from service.api import answers, schemas
-from service.api.bodies import NPY
+from service.api import responses, schemas
 from service.api.negotiation import VECTORS
 from service.api.operation import Call, Operation
+from service.api.requests import NPY
 
 
 async def classify(call: Call, _: schemas.NoOptions) -> Response:
@@ -13,8 +13,8 @@ async def classify(call: Call, _: schemas.NoOptions) -> Response:
 
     def make() -> Response:
         if call.kind == NPY:
-            return answers.as_npy(found.probabilities)
-        return answers.as_json(call.model, found.warnings, results=answers.classified(found))
+            return responses.as_npy(found.probabilities)
+        return responses.as_json(call.model, found.warnings, results=responses.classified(found))
 
     return await call.render(make)
 

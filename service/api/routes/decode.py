@@ -1,15 +1,15 @@
 from starlette.responses import Response
 
-from service.api import answers, bodies, schemas
+from service.api import requests, responses, schemas
 from service.api.negotiation import PICTURES
 from service.api.operation import Call, Operation
 
 
 async def decode(call: Call, _: schemas.NoOptions) -> Response:
     """Make images of latent vectors."""
-    latents = await bodies.read_latents(call.request, call.services.body_limits)
+    latents = await requests.read_latents(call.request, call.services.body_limits)
     images = await call.services.operations.decode(call.model, latents, call.timings)
-    return await call.render(lambda: answers.images(call.kind, call.model, list(images)), images.size)
+    return await call.render(lambda: responses.images(call.kind, call.model, list(images)), images.size)
 
 
 OPERATION = Operation("decode", decode, schemas.NoOptions, PICTURES, schemas.ImagesAnswer, schemas.LATENTS_BODY)

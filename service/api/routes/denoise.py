@@ -1,6 +1,6 @@
 from starlette.responses import Response
 
-from service.api import answers, schemas
+from service.api import responses, schemas
 from service.api.negotiation import PICTURES
 from service.api.operation import Call, Operation
 
@@ -11,10 +11,10 @@ async def denoise(call: Call, options: schemas.SizeOptions) -> Response:
     found = await call.services.operations.denoise(call.model, given, call.timings, original)
 
     def make() -> Response:
-        images = answers.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
-        return answers.images(call.kind, call.model, images, warnings=found.warnings)
+        images = responses.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
+        return responses.images(call.kind, call.model, images, warnings=found.warnings)
 
-    return await call.render(make, answers.pixels(original, found.images, found.original_sizes))
+    return await call.render(make, responses.pixels(original, found.images, found.original_sizes))
 
 
 OPERATION = Operation("denoise", denoise, schemas.SizeOptions, PICTURES, schemas.ImagesAnswer, schemas.IMAGES_BODY)

@@ -2,10 +2,10 @@ from typing import Any
 
 from starlette.responses import Response
 
-from service.api import answers, schemas
-from service.api.bodies import NPY
+from service.api import responses, schemas
 from service.api.negotiation import VECTORS
 from service.api.operation import Call, Operation
+from service.api.requests import NPY
 from service.operations import Encoded
 
 
@@ -21,10 +21,10 @@ async def encode(call: Call, options: schemas.EncodeOptions) -> Response:
 
     def make() -> Response:
         if call.kind == NPY:
-            answer = answers.as_npy(encoded.latents)
+            answer = responses.as_npy(encoded.latents)
         else:
             vectors = _vectors(encoded, options.encoding == "base64")
-            answer = answers.as_json(call.model, encoded.warnings, **vectors, encoder=encoder)
+            answer = responses.as_json(call.model, encoded.warnings, **vectors, encoder=encoder)
         answer.headers["X-Encoder"] = str(encoder)
         return answer
 
@@ -37,7 +37,7 @@ def _vectors(encoded: Encoded, base64: bool) -> dict[str, Any]:
     present = {name: vectors for name, vectors in fields.items() if vectors is not None}
     if not base64:
         return dict(present)
-    floats = answers.base64_floats
+    floats = responses.base64_floats
     return {name: [floats(row) for row in rows] for name, rows in present.items()}
 
 

@@ -1,18 +1,18 @@
 from starlette.responses import Response
 
-from service.api import answers, bodies, schemas
+from service.api import requests, responses, schemas
 from service.api.negotiation import PICTURES
 from service.api.operation import Call, Operation
 
 
 async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Response:
     """Walk from one latent vector to another, or from one image to another."""
-    ends, said = await bodies.read_ends(call.request, call.services.body_limits)
-    asked = bodies.options_of(schemas.InterpolationOptions, query.model_dump() | said)
+    ends, said = await requests.read_ends(call.request, call.services.body_limits)
+    asked = requests.options_of(schemas.InterpolationOptions, query.model_dump() | said)
     drawn = await call.services.operations.interpolate(call.model, ends, asked.steps, asked.method, call.timings)
 
     def make() -> Response:
-        return answers.images(call.kind, call.model, list(drawn.images), latents=drawn.latents)
+        return responses.images(call.kind, call.model, list(drawn.images), latents=drawn.latents)
 
     return await call.render(make, drawn.images.size)
 

@@ -3,10 +3,10 @@ from typing import Annotated
 import numpy as np
 from fastapi import APIRouter, Depends
 
+from bundle.manifest import Calibration
 from service.api import schemas
 from service.api.dependencies import ServicesDep, Target
-from service.manifest import Calibration
-from service.registry import LoadedModel, ModelRegistry
+from service.registry.registry import LoadedModel, ModelRegistry
 
 
 def listing() -> APIRouter:

@@ -1,20 +1,20 @@
 from starlette.responses import Response
 
-from service.api import answers, bodies, schemas
+from service.api import requests, responses, schemas
 from service.api.negotiation import PICTURES
 from service.api.operation import Call, Operation
 
 
 async def sample(call: Call, _: schemas.NoOptions) -> Response:
     """Draw new images; the same seed, count and temperature give the same bytes."""
-    asked = await bodies.read_options(call.request, call.services.body_limits, schemas.SampleRequest)
+    asked = await requests.read_options(call.request, call.services.body_limits, schemas.SampleRequest)
     drawn, seed = await call.services.operations.sample(
         call.model, asked.count, asked.seed, asked.temperature, call.timings
     )
 
     def make() -> Response:
         images = list(drawn.images)
-        answer = answers.images(call.kind, call.model, images, latents=drawn.latents, seed=seed)
+        answer = responses.images(call.kind, call.model, images, latents=drawn.latents, seed=seed)
         answer.headers["X-Seed"] = str(seed)  # for answers that are no JSON
         return answer
 

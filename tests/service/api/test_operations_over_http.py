@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.manifest import sha256_of
+from bundle.manifest import sha256_of
 from tests.bundles import CLASSES, LATENT_DIM
 
 TINY = "/v1/models/tiny"

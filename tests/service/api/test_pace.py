@@ -1,6 +1,6 @@
 import pytest
 
-from service.api.pace import Pace
+from service.api.throttle import Pace
 
 
 def test_a_burst_passes_at_once_and_those_behind_it_at_the_rate() -> None:

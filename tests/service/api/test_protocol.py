@@ -3,7 +3,7 @@ from typing import Any
 
 import uvicorn
 
-from service.api.protocol import SMALL, Gathered, Protocol
+from service.server.protocol import SMALL, Gathered, Protocol
 
 
 class Sent:

@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.errors import InvalidParameter
-from service.inference.batcher import Work
 from service.inference.session import Tensors
+from service.scheduling.batcher import Work
 from tests.service.api.helpers import NPY, PNG, TINY, application, check_problem, png
 
 

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from service import cli
 from service.app import build_services, create_app
-from service.bulk import journal, remote
+from service.bulk import journal, remote_scorer
 from service.settings import Settings
 from tests.bundles import write_bundle
 
@@ -90,7 +90,7 @@ def serving(
             base_url=url, headers={"Authorization": f"Bearer {key}"} if key else {}, transport=Recorded(stated)
         )
 
-    monkeypatch.setattr(remote, "connected", connected)
+    monkeypatch.setattr(remote_scorer, "connected", connected)
     yield asked
     services.executor.close()
 
@@ -251,7 +251,7 @@ def test_an_interrupted_run_holds_the_rate_that_it_took(
 
     options = ("--models", str(few), "--overlays", str(tmp_path / "over"))
     with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.outputs.write", interrupted)
+        patched.setattr("service.bulk.tables.write", interrupted)
         assert score(*options) == 130
     assert journal.earlier(tmp_path / "scores.csv.partial")["false-positive-rate"] == 0.05
     write_bundle(few, "tiny", 2)  # whose default would be 0.01
@@ -316,7 +316,7 @@ def test_what_an_interrupted_run_left_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.outputs.write", interrupted)
+        patched.setattr("service.bulk.tables.write", interrupted)
         assert score(output="scores.jsonl") == 130
     with sqlite3.connect(tmp_path / "scores.jsonl.partial") as rows:
         # So that it shows who wrote it.
@@ -344,7 +344,7 @@ def test_an_interrupted_run_goes_on_with_its_own_version(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.outputs.write", interrupted)
+        patched.setattr("service.bulk.tables.write", interrupted)
         assert score("--models", str(own)) == 130
     shutil.copytree(models / "tiny" / "2", own / "tiny" / "2")
     (photos / "8.png").write_bytes((photos / "3.png").read_bytes())
@@ -363,7 +363,7 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.outputs.write", interrupted)
+        patched.setattr("service.bulk.tables.write", interrupted)
         assert score() == 130
     assert "goes on from" in capsys.readouterr().err
     assert score(sources=(str(photos / "3.png"),)) == 1

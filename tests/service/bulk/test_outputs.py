@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.bulk import outputs
+from service.bulk import tables
 from service.bulk.journal import Row
-from service.bulk.outputs import OutputError
+from service.bulk.tables import OutputError
 from service.errors import InvalidParameter
 
 ROWS = [
@@ -19,7 +19,7 @@ ROWS = [
 
 
 def test_csv(tmp_path: Path) -> None:
-    outputs.write(ROWS, tmp_path / "scores.csv")
+    tables.write(ROWS, tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_bytes().decode() == (
         "path,score,p_value,threshold,is_anomaly,heatmap,overlay,error\r\n"
         '"a, ""b"".png",1.0,0.25,0.75,true,heat/a.png.png,,\r\n'
@@ -31,29 +31,29 @@ def test_csv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a\rb.png", "a\nb.png", '"', ",", "=1+1.png"])
 def test_a_row_of_csv_is_one_whatever_its_name(tmp_path: Path, name: str) -> None:
-    outputs.write([Row(name, error="x")], tmp_path / "scores.csv")
+    tables.write([Row(name, error="x")], tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     assert (row["path"], row["error"]) == (name, "x")
 
 
-@pytest.mark.parametrize("kind", outputs.WRITERS)
+@pytest.mark.parametrize("kind", tables.WRITERS)
 def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, kind: str) -> None:
     name = os.fsdecode(b"a\xff.png")
-    outputs.write([Row(name, heatmap=name, overlay=name)], tmp_path / f"scores{kind}")
+    tables.write([Row(name, heatmap=name, overlay=name)], tmp_path / f"scores{kind}")
     assert b"xff.png" in (tmp_path / f"scores{kind}").read_bytes()
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    outputs.write(ROWS, tmp_path / "scores.jsonl")
+    tables.write(ROWS, tmp_path / "scores.jsonl")
     lines = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     assert [Row(**json.loads(line)) for line in lines] == ROWS
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(outputs, "AT_ONCE", 3)
-    outputs.write(ROWS, tmp_path / "scores.parquet")
+    monkeypatch.setattr(tables, "AT_ONCE", 3)
+    tables.write(ROWS, tmp_path / "scores.parquet")
     table = parquet.read_table(tmp_path / "scores.parquet")
     assert [Row(**row) for row in table.to_pylist()] == ROWS
     kinds = ["string", *["double"] * 3, "bool", *["string"] * 3]
@@ -66,7 +66,7 @@ def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> No
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match=r"scores\.csv cannot be written: .*No space left"):
-        outputs.write(rows(), tmp_path / "scores.csv")  # type: ignore[arg-type]
+        tables.write(rows(), tmp_path / "scores.csv")  # type: ignore[arg-type]
     assert [*tmp_path.iterdir()] == []
 
 
@@ -81,5 +81,5 @@ def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> No
 def test_a_bad_output_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "old.csv").touch()
     with pytest.raises(InvalidParameter, match=said):
-        outputs.check(tmp_path / name, resumed=False)
-    outputs.check(tmp_path / "old.csv", resumed=True)
+        tables.check(tmp_path / name, resumed=False)
+    tables.check(tmp_path / "old.csv", resumed=True)

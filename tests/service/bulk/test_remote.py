@@ -6,9 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.anomaly import Verdict
-from service.bulk import remote
-from service.bulk.remote import Card, Remote, RemoteError, card
+from bundle.conformal import Verdict
+from service.bulk import remote_scorer
+from service.bulk.remote_scorer import Card, Remote, RemoteError, card
 from service.bulk.scorers import Faulty, Found, TooMuch
 from service.errors import InvalidParameter, OperationNotSupported
 from service.operations import NO_PICTURES, Pictures
@@ -52,7 +52,7 @@ def score(
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(remote_scorer, "FIRST_WAIT", 0.0)
 
 
 def test_images_are_sent_together_and_verdicts_come_back() -> None:
@@ -131,13 +131,13 @@ def test_what_is_no_answer_of_the_service_ends_it(answer: httpx2.Response) -> No
 @pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1", "http://[::1", ""])
 def test_what_is_no_address_is_said_at_once(url: str) -> None:
     with pytest.raises(InvalidParameter, match="is no address"):
-        remote.connected(url, None)
+        remote_scorer.connected(url, None)
 
 
 @pytest.mark.parametrize("key", ["secret\n", "gehéim"])
 def test_what_is_no_key_is_said_at_once(key: str) -> None:
     with pytest.raises(InvalidParameter, match="the key in AE_API_KEY"):
-        remote.connected("http://service", key)
+        remote_scorer.connected("http://service", key)
 
 
 def card_of(answer: httpx2.Response, version: str | None = None) -> tuple[Card, str]:

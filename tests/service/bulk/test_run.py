@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from service.anomaly import Verdict
-from service.bulk import run
+from bundle.conformal import Verdict
+from service.bulk import runner
 from service.bulk.journal import Journal, Row
-from service.bulk.outputs import OutputError
-from service.bulk.run import CHUNK, Bulk, Folders
+from service.bulk.runner import CHUNK, Bulk, Folders
 from service.bulk.scorers import Faulty, Found, TooMuch
+from service.bulk.tables import OutputError
 from service.errors import Overloaded
 
 
@@ -126,8 +126,8 @@ def test_an_error_that_is_no_images_ends_it_and_keeps_what_is_done(tmp_path: Pat
 def test_large_files_are_not_scored_together_and_huge_ones_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "CHUNK_BYTES", 12)
-    monkeypatch.setattr(run, "LARGEST", 9)
+    monkeypatch.setattr(runner, "CHUNK_BYTES", 12)
+    monkeypatch.setattr(runner, "LARGEST", 9)
     paths = write(tmp_path, 11)
     score(paths, tmp_path / "journal", Lengths(most=6))
     assert [row.error for row in rows(tmp_path / "journal")] == [

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from service.manifest import Weights
+from bundle.manifest import Weights
 from training.architectures.backbones import Backbone
 from training.detector.encoder import BackboneEncoder
 from training.detector.scene import BATCH, Images, Scenes

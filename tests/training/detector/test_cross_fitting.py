@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from service.anomaly import ConformalScores
+from bundle.conformal import ConformalScores
 from tests.training.detector.fakes import random_scenes
-from training.calibration import summary
 from training.detector import fitters
 from training.detector.components import Component, ComponentName, Names, Reading
 from training.detector.config import DetectorConfig
@@ -17,6 +16,7 @@ from training.detector.fit import Fitted, fit, map_of
 from training.detector.fitters import Fitter
 from training.detector.scene import Scene, Scenes
 from training.detector.trials import Choice
+from training.export.calibration import summary
 from training.progress import silence
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from service.manifest import GraphName
+from bundle.manifest import GraphName
 from tests.training.detector.fakes import SIDE, FakeReader, anomalous_images, encode, normal_images
-from training import export
 from training.detector import fitters
 from training.detector.components import NAMES, ComponentName
 from training.detector.scorer import SCORES, Scale, Scorer
 from training.detector.whitening import LatentDistance
-from training.export import Graph
-from training.graphs import Graphs
+from training.export import onnx_export
+from training.export.graph_runner import Graphs
+from training.export.onnx_export import Graph
 
 # Of those that CUDA has kernels for, by the table of kernels of ONNX Runtime (docs/OperatorKernels.md).
 ON_CUDA = (
@@ -53,12 +53,12 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
         "scorer": Graph(made, example, SCORES),
     }
     for each, graph in graphs.items():
-        export.write(graph, tmp_path / f"{each}.onnx")
+        onnx_export.write(graph, tmp_path / f"{each}.onnx")
     assert {node.op_type for node in onnx.load(tmp_path / "scorer.onnx").graph.node} <= {*ON_CUDA.split()}
     exported = Graphs(tmp_path, {each: f"{each}.onnx" for each in graphs})
     assert exported.scoring == ("encoder", "scorer")
     tolerances = {"scores": 1e-4, "error_maps": 1e-4}
-    assert export.parity(graphs, exported, images, tolerances, len(images)).keys() >= {*SCORES}
+    assert onnx_export.parity(graphs, exported, images, tolerances, len(images)).keys() >= {*SCORES}
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from service.anomaly import ConformalScores
-from service.manifest import Calibration, ErrorMapScale
+from bundle.conformal import ConformalScores
+from bundle.manifest import Calibration, ErrorMapScale
 from training.detector import selection
 from training.detector.components import ComponentName
 from training.detector.cross_fitting import Scores

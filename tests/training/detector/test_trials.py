@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.manifest import InputSpec
+from bundle.manifest import InputSpec
 from tests.training.detector.fakes import SIDE, FakeReader, encode, normal_images
 from training.detector import selection
 from training.detector.components import BASELINES

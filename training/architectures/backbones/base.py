@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from service.manifest import Weights as Weights
+from bundle.manifest import Weights as Weights
 
 
 class Backbone(nn.Module, ABC):

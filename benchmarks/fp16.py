@@ -1,0 +1,55 @@
+"""What half precision does to the shipped models: to their outputs, their errors, their scores and their verdicts.
+
+    python -m benchmarks.fp16 [--only MODEL...] [--data DIR] [--models models] [--output docs/results/half.json]
+
+Every result is rounded to float16 as a GPU rounds it; nothing is published.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from training.errors import ParityError
+from training.evaluation.test_results import Findings
+from training.export import fp16
+from training.pipeline import publish, train
+
+OUTPUT = Path("docs/results/half.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fp16", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="all that are shipped unless said otherwise")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
+    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
+    options = parser.parse_args()
+    found = {}
+    for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
+        manifest = publish.newest(options.models, name).manifest
+        if manifest.calibration and manifest.selection is None:  # detectors and embeddings are not halved
+            found[name] = _measure(name, options.data, options.models)
+            print(f"{name}: {found[name]}", flush=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
+    def tell(text: str) -> None:
+        print(f"  {text}", flush=True)
+
+    model, before = train.published(name, data, models, tell)
+    assert isinstance(before, Findings)  # detectors are not halved
+    with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
+        try:
+            halved = fp16.apply(model, before, Path(written), Path(rounded), tell)
+        except ParityError as error:
+            return {"refused": str(error)}
+    mse = [float(each.scored.errors.mean()) for each in (before, halved.findings)]
+    return {"parity": halved.parity, "mse": mse, **halved.changes}
+
+
+if __name__ == "__main__":
+    main()

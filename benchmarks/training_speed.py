@@ -1,0 +1,160 @@
+"""Images a second of the training loop, over a bare PyTorch loop and over the classic DataLoader loop.
+
+    python -m benchmarks.training_speed [--data DIR] [--seconds 5] [--rounds 5] [--output docs/results/training-speed.json]
+
+All three train the recipe's network on batches of its size, with its optimiser and precision and the mean squared
+error. The loops take turns, and the figure is the median over the rounds. The bare loop is the textbook's: it has
+its images as floats on the device and does nothing but forward, backward and step. Ours also shuffles, converts, and
+where the recipe says so averages weights, clips gradients and changes the learning rate; what it does once an epoch,
+as validation, and its progress bar are not timed. The DataLoader loop is the bare one on images that are read as
+torchvision's examples do it: PIL image, tensor, collated by workers.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader, Dataset
+
+from training import recipe
+from training.architectures import build
+from training.data import dataset
+from training.data.augmentation import to_float
+from training.data.dataset import Images, Split
+from training.pipeline.stages import stages
+from training.recipe import Recipe
+from training.trainer.distributed import Process, process
+from training.trainer.loop import Run, Stage, be_deterministic
+from training.trainer.optimisers import build_optimiser
+
+OUTPUT = Path("docs/results/training-speed.json")
+RECIPES = ("classics/mnist-undercomplete", "mnist-undercomplete", "mnist-stacked", "mnist-latent2")
+
+
+class Pictures(Dataset[Tensor]):
+    """Images one at a time, as torchvision's MNIST gives them through ToTensor."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        picture = Image.fromarray(self._images[index, ..., 0])
+        return torch.from_numpy(np.array(picture)).unsqueeze(0).float().div(255)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each loop in each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader (%(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes' entry")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
+    options = parser.parse_args()
+    images = dataset.load_training("mnist", options.data)
+    results = {}
+    with process() as here:
+        print(f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s")
+        for name in RECIPES:
+            results[name] = _measure(recipe.load_network(name, options.set), images, here, options)
+            ours, bare, classic = (results[name][loop] for loop in ("ours", "bare", "dataloader"))
+            print(
+                f"{name:30} ours {ours:9,.0f}   bare {bare:9,.0f} (x{ours / bare:.2f})"
+                f"   DataLoader {classic:9,.0f} (x{ours / classic:.2f})",
+                flush=True,
+            )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"device": here.device_name, "images_per_second": results}, indent=1) + "\n")
+
+
+def _measure(chosen: Recipe, images: Split, here: Process, options: argparse.Namespace) -> dict[str, float]:
+    parts = dataset.split(images, chosen.data, chosen.seed)
+    size = chosen.training.batch_size
+
+    def stage() -> Stage:
+        torch.manual_seed(chosen.seed)
+        (only,) = stages(chosen, build(chosen.architecture, chosen.input), parts)
+        return only
+
+    loops: dict[str, Callable[[], Iterator[None]]] = {
+        "ours": lambda: _ours(stage(), here),
+        "bare": lambda: _bare(stage(), here, _on_device(parts.training, size, here)),
+        "dataloader": lambda: _bare(stage(), here, _loaded(parts.training, size, here, options.workers)),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(options.rounds):
+        for name, loop in loops.items():
+            rates[name].append(size * _steps_per_second(loop(), options.seconds, here.device))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def _steps_per_second(steps: Iterator[None], seconds: float, device: torch.device) -> float:
+    for _ in range(3):
+        next(steps)
+    _wait(device)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        next(steps)
+        count += 1
+    _wait(device)
+    return count / (time.perf_counter() - began)
+
+
+def _ours(stage: Stage, here: Process) -> Iterator[None]:
+    be_deterministic()
+    while True:
+        run = Run(stage, 0, torch.Generator(here.device).manual_seed(0), here, seed=0)
+        for _ in range(stage.training.epochs):
+            for _ in run.steps():
+                yield
+
+
+def _bare(stage: Stage, here: Process, batches: Iterator[Tensor]) -> Iterator[None]:
+    torch.use_deterministic_algorithms(False)
+    network = stage.objective.network.to(here.device).train()
+    optimiser = build_optimiser(stage.optimiser, list(network.parameters()))
+    mixed = stage.training.precision == "bfloat16"
+    for batch in batches:
+        optimiser.zero_grad()
+        with torch.autocast(here.device.type, torch.bfloat16, enabled=mixed):
+            restored = network.decode(network.encode(batch).mean)
+        mse_loss(restored.float(), batch).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        yield
+
+
+def _on_device(images: Split, size: int, here: Process) -> Iterator[Tensor]:
+    every = to_float(images.tensors(here.device)[0])
+    while True:
+        for start in range(0, len(every) - size, size):
+            yield every[start : start + size]
+
+
+def _loaded(images: Split, size: int, here: Process, workers: int) -> Iterator[Tensor]:
+    pinned = here.device.type == "cuda"
+    loader = DataLoader(
+        Pictures(images.images), size, shuffle=True, num_workers=workers, pin_memory=pinned, drop_last=True
+    )
+    while True:
+        for batch in loader:
+            yield batch.to(here.device, non_blocking=True)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

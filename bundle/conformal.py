@@ -1,0 +1,175 @@
+"""From an anomaly score to a p-value, threshold and verdict; from an error map to a heatmap."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.manifest import Calibration, ErrorMapScale
+
+Floats = npt.NDArray[np.floating]
+
+# False positive rates; where none is asked for, the lowest that the calibration can tell is taken.
+RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+class Verdict(NamedTuple):
+    """Meaning of one score; threshold and verdict are None if the calibration is too small."""
+
+    score: float
+    p_value: float
+    threshold: float | None
+    is_anomaly: bool | None
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box of high error: pixel coordinates of its top-left corner, its size, and the largest error in it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float
+
+
+def can_tell(images: int, rate: float) -> bool:
+    """Whether some score has a p-value as low as the rate, with that many calibration images."""
+    return 1 / (images + 1) <= rate
+
+
+def default_rate(images: int) -> float:
+    """The lowest of RATES that so many calibration images can tell; the last if they tell none."""
+    return next((rate for rate in RATES if can_tell(images, rate)), RATES[-1])
+
+
+def minimum_rate(images: int) -> float:
+    """The lowest rate that so many calibration images can tell, rounded up to two digits."""
+    scale: int = 10 ** (len(str(images + 1)) + 1)
+    return -(-scale // (images + 1)) / scale
+
+
+def as_text(rate: float) -> str:
+    """A rate in decimal notation."""
+    return str(np.format_float_positional(rate, trim="-"))
+
+
+def threshold(ascending: npt.NDArray[np.float32], false_positive_rate: float) -> float | None:
+    """The smallest float32 score whose p-value is at most the rate; None where the scores are too few for that rate."""
+    n = len(ascending)
+    ranks = np.arange(1, n + 2) / (n + 1)
+    allowed = int(np.count_nonzero(ranks <= false_positive_rate))
+    if allowed == 0:
+        return None
+    if allowed == n + 1:
+        return float(np.float32(-np.inf))
+    return float(np.nextafter(ascending[n - allowed], np.float32(np.inf)))
+
+
+class ConformalScores:
+    """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.method = calibration.method
+        self.scores: npt.NDArray[np.float32] = np.asarray(calibration.scores, dtype=np.float32)
+        # A list too, for a few scores are found faster in it than in an array.
+        self._scores: list[float] = self.scores.tolist()
+        self._threshold = lru_cache(maxsize=64)(self.threshold)
+        self.default_rate = default_rate(len(self._scores))
+
+    def p_value(self, score: float) -> float:
+        """(1 + #{calibration scores >= score}) / (n + 1), in (0, 1], of a float32 score."""
+        n = len(self._scores)
+        return (1 + n - bisect_left(self._scores, score)) / (n + 1)
+
+    def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
+        """The p-value of each score: (m,) -> (m,)."""
+        n = len(self.scores)
+        p_values: npt.NDArray[np.float64] = (1 + n - np.searchsorted(self.scores, scores.astype(np.float32))) / (n + 1)
+        return p_values
+
+    def threshold(self, false_positive_rate: float) -> float | None:
+        """The smallest float32 score whose p-value is at most the rate; None where n is too small for that rate."""
+        return threshold(self.scores, false_positive_rate)
+
+    def reason(self, false_positive_rate: float) -> str | None:
+        """The reason why no verdict can be given at this rate; None if one can."""
+        if self._threshold(false_positive_rate) is not None:
+            return None
+        n = len(self._scores)
+        least = as_text(minimum_rate(n))
+        advice = f"set false_positive_rate to {least} or more"
+        return f"{n} calibration images tell rates from {least} on: {advice}"
+
+    def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
+        threshold = self._threshold(false_positive_rate)
+        verdicts = []
+        for score in scores.tolist():
+            p = self.p_value(score)
+            verdicts.append(Verdict(score, p, threshold, None if threshold is None else p <= false_positive_rate))
+        return verdicts
+
+
+def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
+    """Brightness of each pixel, (height, width) -> uint8: 0 is usual in normal images, 255 is found in few."""
+    brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
+    return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
+
+
+def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A heatmap (height, width) as RGB (height, width, 3): from black to pale yellow."""
+    colours: npt.NDArray[np.uint8] = _COLOURS[heatmap]
+    return colours
+
+
+def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
+    """The boxes around 4-connected areas that are at least half bright, strongest first, `limit` at the most."""
+    hot = error_map >= (scale.low + scale.high) / 2
+    labels = _label(hot)
+    found = []
+    for label in np.unique(labels[hot]):
+        ys, xs = np.nonzero(labels == label)
+        x, y = int(xs.min()), int(ys.min())
+        box = Region(x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1, float(error_map[ys, xs].max()))
+        found.append(box)
+    return sorted(found, key=lambda region: -region.score)[:limit]
+
+
+def _label(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Number the 4-connected areas of the mask from 1: each pixel takes its neighbours' largest until stable."""
+    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while True:
+        padded = np.pad(labels, 1)
+        neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:], labels]
+        spread = np.where(mask, np.maximum.reduce(neighbours), 0)
+        if np.array_equal(spread, labels):
+            return labels
+        labels = spread
+
+
+def _colour_map() -> npt.NDArray[np.uint8]:
+    """256 RGB colours of evenly rising lightness, which colour-blind people tell apart by it.
+
+    The course is that of matplotlib's inferno (Smith and van der Walt 2015), by nine stops.
+    """
+    stops = np.array(_STOPS)
+    levels, places = np.arange(256), np.linspace(0, 255, len(stops))
+    channels = [np.rint(np.interp(levels, places, values)) for values in stops.T]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+_STOPS = (
+    (0, 0, 0),
+    (33, 12, 74),
+    (87, 16, 110),
+    (138, 34, 106),
+    (188, 55, 84),
+    (228, 90, 49),
+    (249, 142, 9),
+    (249, 203, 53),
+    (252, 255, 164),
+)
+_COLOURS = _colour_map()

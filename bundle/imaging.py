@@ -1,0 +1,242 @@
+"""Encoded bytes to uint8 arrays at a model's size, and arrays to PNG. Training reads its images with the same code."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bundle.manifest import InputSpec
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
+
+Pixels = npt.NDArray[np.uint8]
+Mode = Literal["L", "RGB"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SAMPLE = 64  # pixels a side that are looked at for colour, at the most
+# An image is in colour if over 1 % of its pixels have channels that lie more than 20 levels apart:
+# what JPEG makes of grey stays below that, and so does a slight tint.
+COLOUR_LEVELS, COLOUR_SHARE = 20, 0.01
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+_PNG_END = b"IEND\xaeB`\x82"
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class DecodedImage(NamedTuple):
+    """An image at the model's size, uint8 (height, width, channels), and the size that it came in.
+
+    `lost_colour` says that the image is in colour, but the model takes grey images.
+    """
+
+    pixels: Pixels
+    original_size: tuple[int, int]  # height, width
+    lost_colour: bool = False
+
+
+def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
+    """Decode one image, turn it as its EXIF orientation says, and bring it to the model's mode and size.
+
+    Transparency is composed on white, 16-bit grey is scaled to 8 bits (`spec.white_16_bit` to 255), and of an animation
+    the first frame is taken.
+    A JPEG that is much larger than the model is decoded at a half, a quarter or an eighth of its size, to no less than
+    `spec.reducing_gap` times the model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or
+    InvalidImage.
+    """
+    with _opened(data, max_pixels) as image:
+        return _decoded(image, data, spec)
+
+
+def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> DecodedImage | None:
+    """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
+    with _opened(data, max_pixels) as image:
+        return _decoded(image, data, spec) if image.width * image.height <= small else None
+
+
+def decode_original(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
+    """Decode an image as `decode` does, but to RGB at its own size: uint8 (height, width, 3)."""
+    with _opened(data, max_pixels) as image:
+        _load(image, data)
+        _turn(image)
+        return np.asarray(_to_mode(image, "RGB", spec.white_16_bit))
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read; what goes wrong with it, then or later, is an error of this module."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            yield image
+    except UnidentifiedImageError:
+        raise _unidentified(data) from None
+    except _TOO_LARGE as error:
+        raise ImageTooLarge(str(error)) from None
+    except (InvalidImage, ImageTooLarge):
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files.
+        raise InvalidImage(f"the image cannot be decoded: {error}") from error
+
+
+def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
+    whole = image.size
+    if image.format == "JPEG":
+        # No mode is asked for: grey would then be made of colours in another way than elsewhere.
+        image.draft(None, (math.ceil(spec.reducing_gap * max(spec.height, spec.width)),) * 2)
+    reduced = image.size
+    _load(image, data)
+    _turn(image)
+    width, height = image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
+    mode: Mode = "L" if spec.channels == 1 else "RGB"
+    pixels = fit(np.asarray(_to_mode(image, mode, spec.white_16_bit)), spec)
+    return DecodedImage(pixels, (height, width), spec.channels == 1 and _in_colour(image))
+
+
+def _load(image: Image.Image, data: bytes) -> None:
+    """Decode the pixels. Raises InvalidImage for a PNG without its end, which Pillow ignores."""
+    image.load()
+    if image.format == "PNG" and _PNG_END not in data:
+        raise InvalidImage("the image is truncated: its last chunk is missing")
+
+
+def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """Resize (h, w) or (h, w, channels) to the model's (height, width, channels)."""
+    return resize(pixels, (spec.height, spec.width), spec).reshape(spec.shape)
+
+
+def resize(pixels: Pixels, size: tuple[int, int], spec: InputSpec) -> Pixels:
+    """Resize uint8 (h, w[, channels]) to `size` (height, width) with the model's filter; proportions are not kept."""
+    if pixels.shape[:2] == size:
+        return pixels
+    squeezed = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+    resized = Image.fromarray(squeezed).resize(size[::-1], Image.Resampling[spec.resample.upper()])
+    return np.asarray(resized).reshape(*size, *pixels.shape[2:])
+
+
+def check_array(array: npt.NDArray[np.generic], spec: InputSpec) -> Pixels:
+    """Take uint8 (n, height, width[, channels]) at the model's size as it is. Raises InvalidImage for any other."""
+    shape = f"(n, {spec.height}, {spec.width}, {spec.channels})"
+    if spec.channels == 1:
+        shape = f"(n, {spec.height}, {spec.width}) or {shape}"
+    if array.dtype != np.uint8:
+        raise InvalidImage(f"images must be uint8 {shape}, not {array.dtype}")
+    if array.shape[1:] == spec.shape:
+        return array.astype(np.uint8, copy=False)
+    if spec.channels == 1 and array.shape[1:] == spec.shape[:2]:
+        return array.astype(np.uint8, copy=False)[..., None]
+    raise InvalidImage(f"images must be uint8 {shape}, not {array.shape}")
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG of uint8 (height, width), (height, width, 1) or (height, width, 3)."""
+    squeezed = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+    buffer = io.BytesIO()
+    Image.fromarray(squeezed).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def tile(images: Sequence[Pixels]) -> Pixels:
+    """Put images of one size in a grid, as square as it gets, row by row; cells that are left over stay black."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width, channels = images[0].shape
+    grid = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
+    grid[: len(images)] = images
+    stacked = grid.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return stacked.reshape(rows * height, columns * width, channels)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageTooLarge(f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed")
+
+
+def _turn(image: Image.Image) -> None:
+    """Turn the image as its EXIF orientation says; leave it as it is where its EXIF data cannot be read."""
+    if not image.info:  # where EXIF data would be, in whatever format but TIFF, which turns itself
+        return
+    with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are whole
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _in_colour(image: Image.Image) -> bool:
+    """Tell whether an image is in colour, by a sample of its pixels unless its mode is grey."""
+    if image.mode in _GREY_MODES or image.mode.startswith("I;16"):
+        return False
+    size = min(image.width, SAMPLE), min(image.height, SAMPLE)
+    sample = image if size == image.size else image.resize(size, Image.Resampling.NEAREST)
+    # By planes, for numpy takes many times as long to reduce an axis of three.
+    red, green, blue = (np.asarray(plane) for plane in _composed(sample, "RGB").split())
+    largest = np.maximum(np.maximum(red, green), blue)
+    apart = largest - np.minimum(np.minimum(red, green), blue)
+    return bool(np.count_nonzero(apart > COLOUR_LEVELS) > COLOUR_SHARE * apart.size)
+
+
+def _to_mode(image: Image.Image, mode: Mode, white: int) -> Image.Image:
+    """The image in 8 bits a channel, on white; `white` is the value of 16-bit pixels that becomes 255."""
+    if image.mode == "F":
+        raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_8_bits(image, white)).convert(mode)
+    return _composed(image, mode)
+
+
+def _composed(image: Image.Image, mode: Mode) -> Image.Image:
+    """An image of 8 bits a channel in another mode, with its transparency composed on white."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(mode)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_8_bits(image: Image.Image, white: int) -> Pixels:
+    wide = np.asarray(image)
+    if wide.dtype != np.uint16 and (wide.min() < 0 or wide.max() > 65535):
+        raise InvalidImage("pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel")
+    narrow: Pixels = _eight_bits_of_sixteen(white)[wide]
+    if isinstance(transparent := image.info.get("transparency"), int):
+        narrow[wide == transparent] = 255
+    return narrow
+
+
+@lru_cache(maxsize=8)
+def _eight_bits_of_sixteen(white: int) -> Pixels:
+    """Table (65536,) of 8-bit values: `white` and all above become 255, and halves are rounded up."""
+    return np.minimum((np.arange(65536) * 255 + white // 2) // white, 255).astype(np.uint8)
+
+
+def is_readable(data: bytes) -> bool:
+    """Whether the bytes begin as one of the formats that are read here."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except Exception:  # Pillow's plugins raise nearly anything on damaged files.
+        return False
+
+
+def _unidentified(data: bytes) -> UnsupportedFormat | InvalidImage:
+    """What is wrong with bytes that are in none of the formats read here."""
+    head = data[:32].lstrip()
+    for name, beginnings in _OTHER_FORMATS.items():
+        if head.startswith(beginnings) or data[4:12] in beginnings:
+            return UnsupportedFormat(f"{name} images are not read; send one of {', '.join(FORMATS)}")
+    return InvalidImage("the bytes are not an image, or its header is damaged")
+
+
+# Recognised by their first bytes alone: Pillow's readers for them would be one more thing to attack.
+_OTHER_FORMATS = {
+    "AVIF": (b"ftypavif", b"ftypavis"),
+    "HEIC": (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "ICO": (b"\0\0\1\0",),
+    "PSD": (b"8BPS",),
+    "PNM": tuple(f"P{digit}".encode() for digit in range(1, 8)),
+    "SVG": (b"<svg", b"<?xml"),
+    "PDF": (b"%PDF",),
+}

@@ -1,0 +1,91 @@
+"""Answers: arrays to JSON, npy or PNG, as was negotiated."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.responses import Response
+
+from bundle import imaging
+from bundle.imaging import Pixels
+from bundle.manifest import InputSpec
+from service.api.negotiation import PNG
+from service.api.requests import JSON, NPY
+from service.errors import InvalidParameter
+from service.inference.session import Array
+from service.operations import Classified, Scored
+from service.registry.registry import LoadedModel
+
+
+def as_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
+    """A JSON answer that says which model and version gave it; arrays become lists."""
+    body = {"model": model.manifest.name, "version": model.manifest.version, **fields}
+    if warnings:
+        body["warnings"] = warnings
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+
+
+def as_npy(array: Array) -> Response:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return Response(buffer.getvalue(), media_type=NPY)
+
+
+def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: Any) -> Response:
+    """Images in the negotiated type; `fields` stand beside them in JSON.
+
+    Raises InvalidParameter where images of several sizes are asked for as one array or one picture.
+    """
+    if kind == JSON:
+        return as_json(model, images=[base64_png(image) for image in pixels], **fields)
+    if len({image.shape for image in pixels}) > 1:
+        raise InvalidParameter(f"size=original gives several sizes, which {kind} cannot hold; accept {JSON}")
+    if kind == PNG:
+        return Response(imaging.encode_png(imaging.tile(pixels)), media_type=PNG)
+    return as_npy(np.stack(pixels))
+
+
+def at_size(original: bool, pixels: Pixels, sizes: Sequence[tuple[int, int]], spec: InputSpec) -> Sequence[Pixels]:
+    """The images as they are, or with `original` each at its own of the sizes."""
+    if not original:
+        return list(pixels)
+    return [imaging.resize(image, size, spec) for image, size in zip(pixels, sizes, strict=True)]
+
+
+def pixels(original: bool, at_models: Pixels, sizes: Sequence[tuple[int, int]]) -> int:
+    """How many pixels `at_size` gives."""
+    return sum(height * width for height, width in sizes) if original else at_models.size
+
+
+def base64_png(pixels: Pixels) -> str:
+    return base64.b64encode(imaging.encode_png(pixels)).decode("ascii")
+
+
+def base64_floats(vector: Array) -> str:
+    """Little-endian float32."""
+    return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
+
+
+def classified(found: Classified) -> list[dict[str, Any]]:
+    """For each image its likeliest class, and the probability of every one."""
+    rows = [dict(zip(found.classes, row.tolist(), strict=True)) for row in found.probabilities]
+    labels = [max(row, key=row.__getitem__) for row in rows]
+    return [
+        {"label": label, "probability": row[label], "probabilities": row}
+        for label, row in zip(labels, rows, strict=True)
+    ]
+
+
+def scored(found: Scored) -> list[dict[str, Any]]:
+    """For each image its verdict or the reason for none; heatmap and regions if asked for."""
+    reason = {"reason": found.reason} if found.reason else {}
+    results = [verdict._asdict() | reason for verdict in found.verdicts]
+    for result, located in zip(results, found.localised or [], strict=False):
+        picture = located.overlay or located.heatmap or b""
+        result["heatmap"] = base64.b64encode(picture).decode("ascii")
+        result["regions"] = [asdict(region) for region in located.regions]
+    return results

@@ -1,0 +1,75 @@
+"""Which bundles exist, and whether their files are whole."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bundle.manifest import MANIFEST, ModelManifest, sha256_of
+from service.errors import BundleError
+
+
+@dataclass(frozen=True)
+class BundlePlace:
+    """A directory `<models>/<name>/<version>/`; what is in it is not looked at yet."""
+
+    directory: Path
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+class ModelRepository:
+    """The bundles below a directory. Hidden directories, and names that are no version number, are passed over."""
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+
+    def places(self) -> list[BundlePlace]:
+        """All bundles, by name and version. Raises BundleError where the directory cannot be listed."""
+        try:
+            models = sorted(self._models.iterdir())
+        except OSError as error:
+            raise BundleError(f"the models directory {self._models} cannot be read: {error.strerror}") from error
+        places = [place for model in models if not model.name.startswith(".") for place in _versions(model)]
+        return sorted(places, key=lambda place: (place.name, place.version))
+
+    def read(self, place: BundlePlace) -> ModelManifest:
+        """Read a bundle's manifest and check every file against it. Raises BundleError, which says what is wrong."""
+        try:
+            manifest = ModelManifest.model_validate_json((place.directory / MANIFEST).read_bytes())
+        except FileNotFoundError:
+            raise BundleError(f"there is no {MANIFEST}: the bundle is half copied") from None
+        except OSError as error:
+            raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise BundleError(f"{MANIFEST} is not a manifest: {where}: {first['msg']}") from error
+        if (manifest.name, manifest.version) != (place.name, place.version):
+            raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
+        for name, digest in manifest.files.items():
+            self._check(place.directory / name, digest)
+        return manifest
+
+    @staticmethod
+    def _check(path: Path, digest: str) -> None:
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
+        if found != digest:
+            raise BundleError(f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}...")
+
+
+def _versions(model: Path) -> list[BundlePlace]:
+    try:
+        return [
+            BundlePlace(path, model.name, int(path.name))
+            for path in model.iterdir()
+            if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir()
+        ]
+    except OSError:  # a file, or a directory that is not for us
+        return []

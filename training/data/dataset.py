@@ -1,0 +1,209 @@
+"""What is trained on: MNIST, Fashion-MNIST, a folder of images or photographs of good parts; and how it is parted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bundle.manifest import InputSpec, TrainingData
+from training.data import image_folder, mnist
+from training.data.image_folder import Tell as Tell
+from training.errors import DataError
+from training.recipe import DataConfig
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+PARTS = ("train", "t10k")
+SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
+FEWEST_TESTED = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (n, height, width, channels), 0 to 255, and the index of each one's class where it is known."""
+
+    images: Images
+    labels: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> "Split":
+        return Split(self.images[indices], None if self.labels is None else self.labels[indices])
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        labels = None if self.labels is None else torch.from_numpy(self.labels).to(device)
+        return torch.from_numpy(self.images).to(device), labels
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """Anomalous images that the anomaly score is tested against; `labels` of the images count in `kinds`."""
+
+    title: str
+    images: Split
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All images to train on and to test on, the names of their classes, and the digests of the files."""
+
+    training: Split
+    test: Split
+    classes: tuple[str, ...]
+    sha256: dict[str, str]  # by the file's or the folder's name, which may change: the same digests are the same data
+    outliers: Outliers | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The training images: those that the weights are fitted to, and those held out to watch and to calibrate."""
+
+    training: Split
+    validation: Split
+    calibration: Split
+
+
+@dataclass(frozen=True)
+class Given:
+    """All images of a run."""
+
+    dataset: Dataset
+    parts: Parts
+    outliers: Outliers | None
+
+
+def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+    """The images of a recipe. Raises DataError where a file is missing, damaged, or not of the recipe's size."""
+    if directory is not None:
+        image_folder.check_exists(directory)
+    if config.dataset == "folder":
+        return _load_folder(config, spec, seed, directory, tell)
+    (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
+    for part in (training, test):
+        check_fits(part.images, spec)
+    classes = mnist.SOURCES[config.dataset].classes
+    if training.labels is None or test.labels is None:
+        if config.only is not None:
+            raise DataError(
+                f"data.only is {config.only}, but there are no labels beside the images of {config.dataset}"
+            )
+        return Dataset(Split(training.images), Split(test.images), (), digests[0] | digests[1])
+    if max(training.labels.max(), test.labels.max()) >= len(classes):
+        raise DataError(f"a label is above {len(classes) - 1}, the last of {config.dataset}: are these its files?")
+    whole = Dataset(training, test, classes, digests[0] | digests[1])
+    return whole if config.only is None else _one_class(whole, config.only)
+
+
+def described(config: DataConfig, sha256: dict[str, str], counts: dict[str, int]) -> TrainingData:
+    """Name, source and licence of the data, for the manifest; files that are not the published ones are unverified."""
+    source = mnist.SOURCES.get(config.dataset)
+    if source and all(source.sha256.get(name) == digest for name, digest in sha256.items()):
+        return TrainingData(name=source.title, source=source.url, licence=source.licence, images=counts, sha256=sha256)
+    own = config.title or f"a folder, {', '.join(sha256)}"
+    return TrainingData(
+        name=f"unverified files of {source.title}" if source else own,
+        source=config.source or "unknown",
+        licence=config.licence or "unknown",
+        images=counts,
+        sha256=sha256,
+    )
+
+
+def load_training(dataset: str, directory: Path | None) -> Split:
+    """All training images of MNIST or Fashion-MNIST."""
+    return _load_idx(dataset, "train", directory)[0]
+
+
+def load_test(dataset: str, directory: Path | None) -> Split:
+    """The test split of MNIST or Fashion-MNIST."""
+    return _load_idx(dataset, "t10k", directory)[0]
+
+
+def load_outliers(dataset: str, directory: Path | None) -> Outliers | None:
+    """The test split of another data set; None where `directory` has no folder of that name."""
+    if directory is None or (directory / dataset).is_dir():
+        return Outliers(dataset, load_test(dataset, directory))
+    return None
+
+
+def outliers_of(
+    config: DataConfig, dataset: Dataset, spec: InputSpec, directory: Path | None, log: Tell
+) -> Outliers | None:
+    """The outliers that a recipe names, else its data set's; None, and a line in the log, where they are missing."""
+    if not config.outliers:
+        return dataset.outliers
+    outliers = load_outliers(config.outliers, directory)
+    if outliers is None:
+        log(f"there is no folder {config.outliers} in {directory}: the AUROC against it is left out")
+    else:
+        check_fits(outliers.images.images, spec)
+    return outliers
+
+
+def split(images: Split, config: DataConfig, seed: int) -> Parts:
+    """Part the training images by chance. Raises DataError where none are left to train on."""
+    held_out = config.calibration + config.validation
+    if len(images) <= held_out:
+        raise DataError(
+            f"{len(images)} images to train on are too few: {config.calibration} (data.calibration) and "
+            f"{config.validation} (data.validation) of them are held out"
+        )
+    order = np.random.default_rng(seed).permutation(len(images))
+    calibration, validation, training = np.split(order, [config.calibration, held_out])
+    return Parts(images.take(training), images.take(validation), images.take(calibration))
+
+
+def sample(images: Images) -> Images:
+    """At most `SAMPLE` of the images, evenly spaced."""
+    return images if len(images) <= SAMPLE else images[np.linspace(0, len(images) - 1, SAMPLE).astype(int)]
+
+
+def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+    if directory is None:
+        raise DataError("data.dataset is folder: --data names the directory of the images")
+    found = image_folder.read_splits(directory, spec, config.unfit, tell)
+    training = Split(found.training.images, found.training.labels_in(found.classes))
+    if found.test:
+        test = Split(found.test.images, found.test.labels_in(found.classes))
+        if len(test) < FEWEST_TESTED:
+            home = found.test.paths[0].parent
+            raise DataError(f"{home} holds one image: take at least {FEWEST_TESTED} to test with")
+        return Dataset(training, test, found.classes, found.sha256)
+    if len(training) <= config.test:
+        raise DataError(f"{len(training)} images are too few: {config.test} are held out (data.test)")
+    held_out, fitted = np.split(np.random.default_rng(seed).permutation(len(training)), [config.test])
+    return Dataset(training.take(fitted), training.take(held_out), found.classes, found.sha256)
+
+
+def _one_class(whole: Dataset, only: int) -> Dataset:
+    """One class to train on and to test on; the test images of the others are the outliers."""
+    if only >= len(whole.classes):
+        raise DataError(f"data.only is {only}, but the last class is {len(whole.classes) - 1}")
+    assert whole.training.labels is not None
+    assert whole.test.labels is not None
+    training, normal = (np.flatnonzero(split.labels == only) for split in (whole.training, whole.test))
+    strange = whole.test.take(np.flatnonzero(whole.test.labels != only))
+    return Dataset(
+        Split(whole.training.take(training).images),
+        Split(whole.test.take(normal).images),
+        (),
+        whole.sha256,
+        Outliers("other classes", strange, whole.classes),
+    )
+
+
+def check_fits(images: Images, spec: InputSpec) -> None:
+    """Raise DataError where the images are not of the recipe's size."""
+    if images.shape[1:] != spec.shape:
+        raise DataError(f"the images are {images.shape[1:]}, but the recipe's input is {spec.shape}")
+
+
+def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:
+    images, labels, sha256 = mnist.load(dataset, part, directory)
+    return Split(images[..., None], None if labels is None else labels.astype(np.int64)), sha256

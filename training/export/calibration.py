@@ -1,0 +1,74 @@
+"""What the service needs beside the graphs: calibration scores, and a prior over the latents."""
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.mixture import GaussianMixture as MixtureFit
+
+from bundle.latents import GaussianMixture
+from bundle.manifest import Calibration, ErrorMapScale, GraphName
+from training.data.dataset import Images
+from training.errors import DataError, RecipeError
+from training.export.graph_runner import Graphs
+
+RECONSTRUCT: tuple[GraphName, ...] = ("encoder", "decoder")
+MANY = 100  # images of which one in a hundred can be told
+MIXTURE_IMAGES = 20_000  # more take minutes and change nothing that can be seen
+METHOD = "mean squared error of the reconstruction"
+CROSS_FITTED = ", each image by components fitted without it"  # behind the method, where none were held out
+
+
+def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
+    """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
+    followed = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
+    scored = graphs.chain_in_batches(graphs.scoring, ["scores", "error_maps", *followed], images=normal)
+    return summary(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
+
+
+def summary(
+    scores: npt.NDArray[np.float32],
+    maps: npt.NDArray[np.float32],
+    method: str,
+    latent_distances: npt.NDArray[np.float32] | None = None,
+) -> Calibration:
+    """What is kept of the scores (n,), error maps (n, height, width) and latent distances (n,) of normal images."""
+    largest = maps.max(axis=(1, 2))
+    if len(maps) >= MANY:
+        low, high = float(np.quantile(maps, 0.99)), float(np.quantile(largest, 0.99))
+    else:
+        # Of a few dozen photographs one or two are unlike the others: beside them every defect would be dark.
+        low = float(np.median(np.quantile(maps, 0.99, axis=(1, 2))))
+        high = float(np.quantile(largest, 0.9))
+    if high <= low:
+        raise DataError("the calibration images are all reconstructed alike: are they real images?")
+    return Calibration(
+        method=method,
+        scores=tuple(float(f"{score:.9g}") for score in np.sort(scores)),  # 9 digits keep a float32
+        error_map=ErrorMapScale(low=low, high=high),
+        latent_deciles=() if latent_distances is None else _deciles(latent_distances),
+    )
+
+
+def _deciles(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(float(f"{decile:.9g}") for decile in np.quantile(values, np.arange(1, 10) / 10))
+
+
+def mixture_latents(graphs: Graphs, training: Images) -> npt.NDArray[np.float32]:
+    """The latents (n, latent_dim) of as many training images as a mixture is fitted to."""
+    found = graphs.chain_in_batches(["encoder"], ["latents"], images=training[:MIXTURE_IMAGES])["latents"]
+    return found.astype(np.float32, copy=False)
+
+
+def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) -> GaussianMixture:
+    """Fit a mixture of full-covariance Gaussians to latents (n, latent_dim).
+
+    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
+    """
+    try:
+        fit = MixtureFit(components, random_state=seed, reg_covar=1e-5, tol=1e-2).fit(latents.astype(np.float64))
+    except ValueError as error:
+        raise RecipeError(f"no mixture fits the latents: {error}; lower mixture_components") from error
+    return GaussianMixture(
+        weights=fit.weights_,
+        means=fit.means_.astype(np.float32),
+        cholesky=np.linalg.cholesky(fit.covariances_).astype(np.float32),
+    )

@@ -1,0 +1,198 @@
+"""What a stage of the training minimises, as a module over a whole batch.
+
+Chance is drawn in `draw`, for the whole batch and outside `forward`, so that processes which share a batch draw alike.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.architectures import Autoencoder, DenseAutoencoder, Posterior
+from training.data.augmentation import augment, binarise, corrupt, normal, to_float
+from training.recipe import Recipe, TrainingConfig
+from training.trainer.losses import importance_weighted_loss, kl_divergence, reconstruction_loss
+
+Inputs = tuple[Tensor, ...]
+
+
+class Batch(NamedTuple):
+    """Images uint8 (batch, height, width, channels), and the index of each one's class where it is known."""
+
+    images: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures over a batch, and the latents and outputs from which a collapse is seen: (batch, ...) each."""
+
+    figures: dict[str, float]
+    latents: Tensor
+    outputs: Tensor
+
+
+class Objective(nn.Module, ABC):
+    def __init__(self, network: Autoencoder, recipe: Recipe, training: TrainingConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.mixed = training.precision == "bfloat16"
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        """The parts of the network whose weights this stage changes."""
+        return [self.network.encoder, self.network.decoder]
+
+    def autocast(self, images: Tensor) -> torch.autocast:
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed)
+
+    @abstractmethod
+    def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
+        """From a batch to the arguments of `forward`, each with the batch as its first dimension."""
+
+    @abstractmethod
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The mean loss over the batch: a scalar."""
+
+    @abstractmethod
+    def measure(self, *inputs: Tensor) -> Measured:
+        """What is watched on validation images."""
+
+
+class ReconstructionObjective(Objective):
+    """Give back the clean image; for a variational model, the evidence lower bound."""
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
+        clean = to_float(batch.images)
+        if self.training:
+            clean = augment(clean, self.recipe.augmentation, generator)
+        if self.recipe.data.binarise:
+            clean = binarise(clean, generator)
+        corrupted = corrupt(clean, self.recipe.corruption, generator)
+        if not self.network.variational:
+            return corrupted, clean
+        return corrupted, clean, normal((len(clean), self.recipe.loss.samples, self.network.latent_dim), generator)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        corrupted, clean, *noise = inputs
+        posterior = self._encode(corrupted)
+        if noise and self.recipe.loss.samples > 1:
+            return self._importance_weighted(posterior, clean, noise[0].transpose(0, 1))
+        latents = posterior.sample(noise[0][:, 0]) if noise else posterior.mean
+        with self.autocast(clean):
+            raw = self.network.decode_raw(latents).float()
+        loss = reconstruction_loss(self.network, raw, clean, self.recipe.loss)
+        if self.network.variational:
+            loss = loss + self.recipe.loss.beta * kl_divergence(posterior) / clean[0].numel()
+        return loss.mean()
+
+    def measure(self, *inputs: Tensor) -> Measured:
+        corrupted, clean, *_ = inputs
+        loss = self(*inputs)
+        posterior = self.network.encode(corrupted)
+        outputs = self.network.decode(self.network.refine(corrupted, posterior).mean)
+        mse = (outputs - clean).square().mean()
+        return Measured({"loss": loss.item(), "mse": mse.item()}, posterior.mean, outputs)
+
+    def _encode(self, images: Tensor) -> Posterior:
+        with self.autocast(images):
+            encoded = self.network.encode(images)
+        # Divergence and reconstruction are differences of nearly equal numbers: bfloat16 would lose them.
+        log_variance = None if encoded.log_variance is None else encoded.log_variance.float()
+        return Posterior(encoded.mean.float(), log_variance)
+
+    def _importance_weighted(self, posterior: Posterior, clean: Tensor, noise: Tensor) -> Tensor:
+        latents = posterior.sample(noise)
+        with self.autocast(clean):
+            raw = self.network.decode_raw(latents.flatten(0, 1)).float().view(*noise.shape[:2], *clean.shape[1:])
+        return importance_weighted_loss(raw, clean, posterior, noise, self.recipe.loss).mean()
+
+
+class LayerObjective(Objective):
+    """Give back the activations of the layer below: greedy layer-wise pre-training (Bengio et al. 2007, section 3)."""
+
+    network: DenseAutoencoder
+
+    def __init__(self, network: DenseAutoencoder, recipe: Recipe, training: TrainingConfig, layer: int) -> None:
+        super().__init__(network, recipe, training)
+        self.layer = layer
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return list(self._pair)
+
+    @property
+    def _pair(self) -> tuple[nn.Module, nn.Module]:
+        return self.network.encoder[self.layer], self.network.decoder[-1 - self.layer]
+
+    def draw(self, batch: Batch, _: torch.Generator) -> Inputs:
+        below = self.network.flatten(to_float(batch.images))
+        with torch.no_grad():
+            for layer in list(self.network.encoder)[: self.layer]:
+                below = layer(below)
+        return (below,)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        (below,) = inputs
+        return functional.mse_loss(self._through(below)[1], below)
+
+    def measure(self, *inputs: Tensor) -> Measured:
+        (below,) = inputs
+        latents, outputs = self._through(below)
+        return Measured({"loss": functional.mse_loss(outputs, below).item()}, latents, outputs)
+
+    def _through(self, below: Tensor) -> tuple[Tensor, Tensor]:
+        inward, outward = self._pair
+        latents = inward(below)
+        restored = outward(latents)
+        return latents, self.network.output(restored) if self.layer == 0 else restored
+
+
+class ClassificationObjective(Objective):
+    """Name the class and give back the image: a supervised autoencoder (Le, Patterson and White 2018, section 2)."""
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        assert self.network.head is not None
+        return [self.network.encoder, self.network.head, *([self.network.decoder] if self._restores else [])]
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
+        assert batch.labels is not None  # the pipeline refuses data without
+        clean = to_float(batch.images)
+        if self.training:
+            clean = augment(clean, self.recipe.augmentation, generator)
+            return corrupt(clean, self.recipe.corruption, generator), clean, batch.labels
+        return clean, clean, batch.labels
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._losses(*inputs)[0]
+
+    def measure(self, *inputs: Tensor) -> Measured:
+        loss, logits, latents, raw = self._losses(*inputs)
+        _, clean, labels = inputs
+        restored = self.network.output(raw)
+        error = (logits.argmax(dim=1) != labels).float().mean()
+        mse = (restored - clean).square().mean()
+        outputs = restored if self._restores else logits
+        return Measured({"loss": loss.item(), "error_rate": error.item(), "mse": mse.item()}, latents, outputs)
+
+    @property
+    def _restores(self) -> bool:
+        options = self.recipe.classifier
+        return options is not None and options.reconstruction > 0
+
+    def _losses(self, corrupted: Tensor, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        options = self.recipe.classifier
+        assert options is not None
+        assert self.network.head is not None
+        with self.autocast(clean):
+            latents = self.network.encode(corrupted).mean.float()
+            logits = self.network.head(latents).float()
+            raw = self.network.decode_raw(latents).float()
+        named = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
+        restored = reconstruction_loss(self.network, raw, clean, self.recipe.loss).mean()
+        return named + options.reconstruction * restored, logits, latents, raw
