@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from benchmarks import anomaly_studies as studies
 from bundle.manifest import MANIFEST, ModelManifest
 from training import recipe
-from training.pipeline import publish, train_detector
+from training.pipeline import draft_manifest, train_detector
 from training.recipe import DetectorRecipe
 
 CLASSES = 10
@@ -84,7 +84,7 @@ def main() -> None:
 
 def _train_all(task: Task, home: Path, options: argparse.Namespace) -> None:
     # The data sets of IDX files are found by their names, because another one may be anomalous.
-    data, revision = home if task.photographs else options.data, publish.git_revision()
+    data, revision = home if task.photographs else options.data, draft_manifest.git_revision()
     for name, chosen in _runs(task, options.seeds, options.set):
         manifest = _known(chosen, options.models) or _known(chosen, options.runs / "models", revision)
         manifest = manifest or _train(chosen, data, options.runs)

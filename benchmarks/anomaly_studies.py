@@ -11,7 +11,6 @@ from scipy.stats import betabinom, spearmanr
 
 from bundle.conformal import RATES, ConformalScores, can_tell
 from bundle.manifest import Calibration, ErrorMapScale
-from training.data import image_set
 from training.data.image_set import DetectorData, ImageSet, Photographs
 from training.detector import fitters, selection
 from training.detector.cross_fitting import score
@@ -20,7 +19,7 @@ from training.detector.scene import Scenes
 from training.detector.scorer import Scorer
 from training.detector.trials import Choice, Trials
 from training.metrics.detection import auroc
-from training.pipeline import train_detector
+from training.pipeline import load_data, train_detector
 from training.pipeline.train_detector import Encoders
 from training.progress import silence
 from training.recipe import DetectorRecipe
@@ -33,7 +32,7 @@ Study = Callable[[DetectorRecipe, Path, int], dict[str, Any]]
 
 def few(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
     """AUROC by image of detectors of a few random training photographs: the mean, and the least."""
-    data, found = image_set.load(recipe, home, silence), {}
+    data, found = load_data.load_detector(recipe, home, silence), {}
     with train_detector.open_encoders(recipe) as encoders:
         for count in COUNTS:
             areas = []
@@ -46,7 +45,7 @@ def few(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
 
 def splits(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
     """AUROC by image where the normal photographs are split otherwise between training and test."""
-    data = image_set.load(recipe, home, silence)
+    data = load_data.load_detector(recipe, home, silence)
     with train_detector.open_encoders(recipe) as encoders:
         return _summary([_area(recipe, _resplit(data, draw), encoders) for draw in range(draws)])
 
@@ -57,7 +56,7 @@ def false_positives(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str,
     Under exchangeability the number of false positives in one split is beta-binomial; `p_value` is that of as many in
     all splits together, as if these were independent. The components are those that the first split chooses.
     """
-    data = image_set.load(recipe, home, silence)
+    data = load_data.load_detector(recipe, home, silence)
     counts: dict[float, int] = {}
     nulls: dict[float, npt.NDArray[np.float64]] = {}
     total = 0
@@ -83,7 +82,7 @@ def false_positives(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str,
 
 def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
     """Order of the candidates by trials and by labelled images: rank correlation, and what the choice lost."""
-    data = image_set.load(recipe, home, silence)
+    data = load_data.load_detector(recipe, home, silence)
     assert data.anomalous is not None  # every task has labelled images
     with train_detector.open_encoders(recipe) as encoders:
         trials = _trials(recipe, data, encoders)

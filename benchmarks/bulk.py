@@ -25,9 +25,9 @@ from PIL import Image
 
 from bundle import imaging
 from bundle.manifest import InputSpec
-from training.data import dataset
-from training.data.dataset import Images
-from training.pipeline import publish
+from bundle.tensors import Images
+from training.data import mnist
+from training.export.published import newest
 
 KILLED_AT = 40  # percent
 MAX_PIXELS = 10_000
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000, metavar="N", help="(%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/results/bulk.json"), metavar="JSON")
     options = parser.parse_args()
-    model = publish.newest(options.models, options.model)
-    digits = dataset.load_test("mnist", options.data).images
+    model = newest(options.models, options.model)
+    digits = mnist.load_test("mnist", options.data).images
     images = digits[np.arange(options.images) % len(digits)]
     with tempfile.TemporaryDirectory() as work:
         directory = Path(work)

@@ -22,11 +22,11 @@ import torch
 
 from training import recipe
 from training.architectures import Autoencoder, build
-from training.data import dataset
-from training.data.augmentation import to_float
-from training.data.dataset import Parts, Split
-from training.evaluation.graph_metrics import PrincipalComponents
-from training.pipeline.stages import balanced, stages
+from training.data import mnist, splits
+from training.data.splits import Parts, Split, balanced
+from training.evaluation.baselines import PrincipalComponents
+from training.image_ops import to_float
+from training.pipeline.stages import stages
 from training.recipe import Recipe
 from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
@@ -49,13 +49,13 @@ def main() -> None:
         "--output", type=Path, default=Path("docs/results/labels.json"), metavar="JSON", help="(%(default)s)"
     )
     options = parser.parse_args()
-    everything, test = dataset.load_training("mnist", options.data), dataset.load_test("mnist", options.data)
+    everything, test = mnist.load_training("mnist", options.data), mnist.load_test("mnist", options.data)
     accuracies: dict[str, dict[int, list[float]]] = {"pre-trained": {}, "from the start": {}, PCA: {}}
     with process() as here:
         for seed in range(options.seeds):
             overrides = [*PLAIN, *options.set, f"seed={seed}"]
             plain = recipe.load_network("mnist-classifier", [*overrides, MASKED])
-            parts = dataset.split(everything, plain.data, seed)
+            parts = splits.split(everything, plain.data.calibration, plain.data.validation, seed)
             labelled = {count: balanced(parts.training, count) for count in options.labels}
             few = {
                 count: recipe.load_network("mnist-classifier", [*overrides, *_batches(count, options.steps)])

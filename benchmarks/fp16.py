@@ -13,8 +13,8 @@ from typing import Any
 
 from training.errors import ParityError
 from training.evaluation.test_results import Findings
-from training.export import fp16
-from training.pipeline import publish, train
+from training.export.published import newest
+from training.pipeline import evaluate, republish
 
 OUTPUT = Path("docs/results/half.json")
 
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     found = {}
     for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
-        manifest = publish.newest(options.models, name).manifest
+        manifest = newest(options.models, name).manifest
         if manifest.calibration and manifest.selection is None:  # detectors and embeddings are not halved
             found[name] = _measure(name, options.data, options.models)
             print(f"{name}: {found[name]}", flush=True)
@@ -40,11 +40,11 @@ def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
     def tell(text: str) -> None:
         print(f"  {text}", flush=True)
 
-    model, before = train.published(name, data, models, tell)
+    model, before = evaluate.read_published(name, data, models, tell)
     assert isinstance(before, Findings)  # detectors are not halved
     with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
         try:
-            halved = fp16.apply(model, before, Path(written), Path(rounded), tell)
+            halved = republish.apply(model, before, Path(written), Path(rounded), tell)
         except ParityError as error:
             return {"refused": str(error)}
     mse = [float(each.scored.errors.mean()) for each in (before, halved.findings)]

@@ -1,6 +1,6 @@
 """Images a second of the training loop, over a bare PyTorch loop and over the classic DataLoader loop.
 
-    python -m benchmarks.training_speed [--data DIR] [--seconds 5] [--rounds 5] [--output docs/results/training-speed.json]
+    python -m benchmarks.training_speed [--data DIR] [--seconds 5] [--rounds 5] [--output JSON]
 
 All three train the recipe's network on batches of its size, with its optimiser and precision and the mean squared
 error. The loops take turns, and the figure is the median over the rounds. The bare loop is the textbook's: it has
@@ -24,11 +24,12 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
+from bundle.tensors import Images
 from training import recipe
 from training.architectures import build
-from training.data import dataset
-from training.data.augmentation import to_float
-from training.data.dataset import Images, Split
+from training.data import mnist, splits
+from training.data.splits import Split
+from training.image_ops import to_float
 from training.pipeline.stages import stages
 from training.recipe import Recipe
 from training.trainer.distributed import Process, process
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes' entry")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
-    images = dataset.load_training("mnist", options.data)
+    images = mnist.load_training("mnist", options.data)
     results = {}
     with process() as here:
         print(f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s")
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def _measure(chosen: Recipe, images: Split, here: Process, options: argparse.Namespace) -> dict[str, float]:
-    parts = dataset.split(images, chosen.data, chosen.seed)
+    parts = splits.split(images, chosen.data.calibration, chosen.data.validation, chosen.seed)
     size = chosen.training.batch_size
 
     def stage() -> Stage:

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.results import runs
 from benchmarks.results.runs import Figures
 from bundle.manifest import MANIFEST, ModelManifest
-from training import recipe
+from training import recipe, recipes
 from training.pipeline import train
 from training.recipe import Recipe
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 def _every_recipe() -> list[str]:
     """Those of networks whose data are the same for all; that of folders is for one's own."""
-    loaded = {name: recipe.load(name) for name in recipe.available()}
+    loaded = {name: recipe.load(name) for name in recipes.available()}
     networks = {name: each for name, each in loaded.items() if isinstance(each, Recipe)}
     return [name for name, each in networks.items() if each.data.dataset != "folder"]
 

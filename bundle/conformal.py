@@ -1,16 +1,14 @@
 """From an anomaly score to a p-value, threshold and verdict; from an error map to a heatmap."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.manifest import Calibration, ErrorMapScale
-
-Floats = npt.NDArray[np.floating]
+from bundle.manifest import Calibration
+from bundle.tensors import Floats
 
 # False positive rates; where none is asked for, the lowest that the calibration can tell is taken.
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -23,17 +21,6 @@ class Verdict(NamedTuple):
     p_value: float
     threshold: float | None
     is_anomaly: bool | None
-
-
-@dataclass(frozen=True)
-class Region:
-    """A box of high error: pixel coordinates of its top-left corner, its size, and the largest error in it."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    score: float
 
 
 def can_tell(images: int, rate: float) -> bool:
@@ -111,65 +98,3 @@ class ConformalScores:
             p = self.p_value(score)
             verdicts.append(Verdict(score, p, threshold, None if threshold is None else p <= false_positive_rate))
         return verdicts
-
-
-def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
-    """Brightness of each pixel, (height, width) -> uint8: 0 is usual in normal images, 255 is found in few."""
-    brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
-    return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
-
-
-def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A heatmap (height, width) as RGB (height, width, 3): from black to pale yellow."""
-    colours: npt.NDArray[np.uint8] = _COLOURS[heatmap]
-    return colours
-
-
-def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
-    """The boxes around 4-connected areas that are at least half bright, strongest first, `limit` at the most."""
-    hot = error_map >= (scale.low + scale.high) / 2
-    labels = _label(hot)
-    found = []
-    for label in np.unique(labels[hot]):
-        ys, xs = np.nonzero(labels == label)
-        x, y = int(xs.min()), int(ys.min())
-        box = Region(x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1, float(error_map[ys, xs].max()))
-        found.append(box)
-    return sorted(found, key=lambda region: -region.score)[:limit]
-
-
-def _label(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Number the 4-connected areas of the mask from 1: each pixel takes its neighbours' largest until stable."""
-    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        padded = np.pad(labels, 1)
-        neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:], labels]
-        spread = np.where(mask, np.maximum.reduce(neighbours), 0)
-        if np.array_equal(spread, labels):
-            return labels
-        labels = spread
-
-
-def _colour_map() -> npt.NDArray[np.uint8]:
-    """256 RGB colours of evenly rising lightness, which colour-blind people tell apart by it.
-
-    The course is that of matplotlib's inferno (Smith and van der Walt 2015), by nine stops.
-    """
-    stops = np.array(_STOPS)
-    levels, places = np.arange(256), np.linspace(0, 255, len(stops))
-    channels = [np.rint(np.interp(levels, places, values)) for values in stops.T]
-    return np.stack(channels, axis=-1).astype(np.uint8)
-
-
-_STOPS = (
-    (0, 0, 0),
-    (33, 12, 74),
-    (87, 16, 110),
-    (138, 34, 106),
-    (188, 55, 84),
-    (228, 90, 49),
-    (249, 142, 9),
-    (249, 203, 53),
-    (252, 255, 164),
-)
-_COLOURS = _colour_map()

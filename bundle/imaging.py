@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bundle.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 from bundle.manifest import InputSpec
-from service.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
+from bundle.tensors import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 Mode = Literal["L", "RGB"]
-
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SAMPLE = 64  # pixels a side that are looked at for colour, at the most
 # An image is in colour if over 1 % of its pixels have channels that lie more than 20 levels apart:
@@ -137,17 +136,6 @@ def encode_png(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(squeezed).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def tile(images: Sequence[Pixels]) -> Pixels:
-    """Put images of one size in a grid, as square as it gets, row by row; cells that are left over stay black."""
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    height, width, channels = images[0].shape
-    grid = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
-    grid[: len(images)] = images
-    stacked = grid.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    return stacked.reshape(rows * height, columns * width, channels)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

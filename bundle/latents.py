@@ -7,7 +7,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import InvalidParameter
+from bundle.errors import InvalidParameter
 
 Vectors = npt.NDArray[np.float32]
 

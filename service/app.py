@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from service import cores
-from service.api import errors, openapi
+from service.api import errors, middleware, openapi
 from service.api.dependencies import Services, State, Target, exact, guard, newest
 from service.api.endpoint import Dispatch
 from service.api.middleware import Exchange, HeadAsGet
@@ -100,7 +100,7 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
 def create_app(services: Services) -> ASGIApp:
     """The application around loaded models: FastAPI's, with a shorter way to the operations before it."""
     inner = Dispatch(HeadAsGet(create_api(services)), OPERATIONS)
-    return Exchange(errors.InternalErrors(inner), services.metrics)
+    return Exchange(middleware.InternalErrors(inner), services.metrics)
 
 
 def create_api(services: Services) -> FastAPI:

@@ -8,20 +8,18 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from bundle.conformal import RATES
-from service.api.dependencies import Services
+from bundle.errors import BundleError, DomainError
 from service.app import assemble, build_engine, build_services, create_api, create_app
-from service.errors import BundleError, DeviceError, ServiceError
-from service.registry.registry import ModelRegistry, load
+from service.errors import DeviceError
+from service.registry.loader import load
+from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
-from service.server.protocol import Protocol
+from service.server import uvicorn_server
 from service.settings import Settings
 from service.telemetry import logging
 
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         return int(options.command(settings, options))
-    except ServiceError as error:
+    except DomainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -124,46 +122,20 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
     services = build_services(settings)
     gc.collect()
     gc.freeze()  # what is loaded stays: to look through it again and again would hold requests up
-    config = uvicorn.Config(
+    return uvicorn_server.serve(
         create_app(services),
-        host=settings.host,
-        port=settings.port,
-        http=Protocol,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,  # nothing here asks who the client is
-        timeout_graceful_shutdown=settings.shutdown_timeout,
+        settings.host,
+        settings.port,
+        settings.shutdown_timeout,
+        on_ready=lambda address: _print_ready(address, services.registry),
+        on_exit=services.executor.drain,
     )
-    server = Server(config, services)
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        return 130
-    return 0 if server.started else 1
 
 
-class Server(uvicorn.Server):
-    """Says in a line that it is ready, and takes no new work once it is told to end."""
-
-    def __init__(self, config: uvicorn.Config, services: Services) -> None:
-        super().__init__(config)
-        self._services = services
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        await super().startup(sockets)
-        if not self.started:
-            return
-        registry = self._services.registry
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        loaded = ", ".join(registry.names()) or "no model could be loaded"
-        providers = ", ".join(sorted({model.provider for model in registry.newest()})) or "no execution provider"
-        print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._services.executor.drain()
-        super().handle_exit(sig, frame)
+def _print_ready(address: str, registry: ModelRegistry) -> None:
+    loaded = ", ".join(registry.names()) or "no model could be loaded"
+    providers = ", ".join(sorted({model.provider for model in registry.newest()})) or "no execution provider"
+    print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """The domain's exceptions. The HTTP status of each stands in `service.api.errors`.
 
-ServiceError
+DomainError
 ├── ItemError                    one image or latent vector of a request is at fault
 │   ├── InvalidImage             undecodable, truncated, or of the wrong shape
 │   ├── ImageTooLarge            more pixels than the limit
@@ -23,32 +23,14 @@ ServiceError
 
 from collections.abc import Sequence
 
-
-class ServiceError(Exception):
-    """Base of all errors that are raised on purpose; the message is fit for a client."""
-
-
-class ItemError(ServiceError):
-    """One item of a request is at fault."""
-
-
-class InvalidImage(ItemError):
-    pass
-
-
-class ImageTooLarge(ItemError):
-    pass
-
-
-class UnsupportedFormat(ItemError):
-    pass
+from bundle.errors import DomainError, ItemError
 
 
 class InvalidLatents(ItemError):
     pass
 
 
-class InvalidItems(ServiceError):
+class InvalidItems(DomainError):
     """Some items of a request are at fault; `errors` holds them by their index in the request."""
 
     def __init__(self, errors: Sequence[tuple[int, ItemError]]) -> None:
@@ -58,49 +40,41 @@ class InvalidItems(ServiceError):
         super().__init__(f"item {index}: {first}{more}")
 
 
-class InvalidParameter(ServiceError):
+class TooManyImages(DomainError):
     pass
 
 
-class TooManyImages(ServiceError):
+class ModelNotFound(DomainError):
     pass
 
 
-class ModelNotFound(ServiceError):
+class VersionNotFound(DomainError):
     pass
 
 
-class VersionNotFound(ServiceError):
+class OperationNotSupported(DomainError):
     pass
 
 
-class OperationNotSupported(ServiceError):
+class ModelNotReady(DomainError):
     pass
 
 
-class ModelNotReady(ServiceError):
+class Overloaded(DomainError):
     pass
 
 
-class Overloaded(ServiceError):
+class DeadlineExceeded(DomainError):
     pass
 
 
-class DeadlineExceeded(ServiceError):
+class ShuttingDown(DomainError):
     pass
 
 
-class ShuttingDown(ServiceError):
+class DeviceError(DomainError):
     pass
 
 
-class BundleError(ServiceError):
-    pass
-
-
-class DeviceError(ServiceError):
-    pass
-
-
-class BulkError(ServiceError):
+class BulkError(DomainError):
     pass

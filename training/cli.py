@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training import recipes
 from training.errors import TrainingError
+from training.pipeline import evaluate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,9 +100,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from training.pipeline import train
 
-    metrics = train.evaluate_published(options.model, options.data, options.models, _tell)
+    metrics = evaluate.evaluate_published(options.model, options.data, options.models, _tell)
     width = max(32, *map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:{width}} {value:.6g}")
@@ -123,9 +124,8 @@ def _halve(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from training.pipeline import train
 
-    print(f"wrote {train.write_report(options.model, options.data, options.models, options.output, _tell)}")
+    print(f"wrote {evaluate.write_report(options.model, options.data, options.models, options.output, _tell)}")
     return 0
 
 
@@ -136,17 +136,17 @@ def _tell(text: str) -> None:
 def _recipes(_: argparse.Namespace) -> int:
     from training import recipe
 
-    for name in recipe.available():
+    for name in recipes.available():
         print(f"{name:24} {recipe.load(name).description}")
     return 0
 
 
 def _picture(options: argparse.Namespace) -> int:
-    from training.evaluation import detector_report, plots
+    pass
 
     overview, digits = options.output / "overview.png", options.output / "digits.png"
-    detector_report.draw_overview(options.models, options.photo, overview)
+    overview.detector(options.models, options.photo, overview)
     print(f"drew {overview}")
-    plots.digits(options.models, options.data, digits)
+    overview.digits(options.models, options.data, digits)
     print(f"drew {digits}")
     return 0

@@ -10,9 +10,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import (
     BaseModel,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -21,60 +19,16 @@ from pydantic import (
 from bundle.manifest import REDUCING_GAP, WHITE_16_BIT, InputSpec, ModelName, ReducingGap, Resample, White16Bit
 from training.architectures import ArchitectureConfig
 from training.architectures.backbones import BackboneName
-from training.architectures.base import Config
+from training.config import Config, Size
 from training.data.augmentation import AugmentationConfig, CorruptionConfig
-from training.detector.config import DetectorConfig, Size
+from training.data.dataset import DataConfig
+from training.detector.config import DetectorConfig
 from training.errors import RecipeError
-from training.trainer.losses import LIKELIHOODS, SSIM_WINDOW, LossConfig
+from training.image_ops import SSIM_WINDOW
+from training.recipes import RECIPES, available
+from training.trainer.config import ClassifierConfig, PretrainingConfig, TrainingConfig
+from training.trainer.losses import LIKELIHOODS, LossConfig
 from training.trainer.optimisers import OptimiserConfig, ScheduleConfig
-
-RECIPES = Path(__file__).parent / "recipes"
-
-
-class DataConfig(Config):
-    dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
-    calibration: PositiveInt = 5000  # training images held out for the calibration scores
-    validation: int = Field(1000, ge=2)  # training images held out to watch the training
-    test: int = Field(1000, ge=2)  # images held out to test with, of a folder that has none in `test`
-    outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
-    title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
-    source: str | None = None
-    licence: str | None = None
-    only: NonNegativeInt | None = None  # the one class that is normal; test images of the others are the outliers
-    binarise: bool = False  # dynamic binarisation, of what the network sees and of what it is asked for
-    unfit: Literal["stop", "skip", "convert"] = "stop"  # at files of a folder that are unreadable or of another mode
-
-
-class TrainingConfig(Config):
-    epochs: PositiveInt
-    batch_size: PositiveInt = 128  # over all processes together
-    clip_norm: NonNegativeFloat = 1.0  # of the gradient; 0: any
-    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported; 0: none
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 for the networks, never for the loss
-    patience: PositiveInt | None = None  # epochs without a better validation loss, after which the best is taken
-
-
-class PretrainingConfig(Config):
-    """Greedy layer-wise pre-training of a dense network, before all layers are trained together.
-
-    Each layer learns to give back what the layers below it make of the images as they are: neither augmentation nor
-    corruption plays a part, and the error is the mean square.
-    """
-
-    epochs: PositiveInt  # for each layer
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat
-
-
-class ClassifierConfig(Config):
-    """A softmax layer on the latents, trained with the network after the autoencoder was (`pretrained`) or at once."""
-
-    training: TrainingConfig
-    optimiser: OptimiserConfig
-    pretrained: bool = True
-    labels: PositiveInt | None = None  # how many training images keep theirs, as many of each class; without it all
-    reconstruction: NonNegativeFloat = 1.0  # weight of the reconstruction beside the cross-entropy
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
 class EvaluationConfig(Config):
@@ -220,11 +174,6 @@ def _check_data(config: DataConfig) -> None:
         raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
     if config.outliers == config.dataset:
         raise ValueError("data.outliers must be another data set than data.dataset")
-
-
-def available() -> list[str]:
-    """The names of the recipes that come with the package."""
-    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> AnyRecipe:

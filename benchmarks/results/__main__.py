@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.results import anomaly, runs, serving
 from benchmarks.results.runs import Figures
-from training import recipe
+from training import recipe, recipes
 from training.recipe import Recipe
 
 
@@ -100,8 +100,8 @@ each of the first 1,000 test images, binarised once. The classic configurations 
 
 ## Labels
 
-`python -m benchmarks.few_labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned on
-few labels, after unsupervised pre-training on all training images (as a denoising autoencoder, half of the pixels
+`python -m benchmarks.few_labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned
+on few labels, after unsupervised pre-training on all training images (as a denoising autoencoder, half of the pixels
 masked), and from its random start; beside it a logistic regression on as many principal components. Mean and standard
 deviation of three seeds.
 
@@ -143,8 +143,8 @@ resized; the rest is of all 10,000. A model whose outputs would change too much 
 
 ## Speed of the training loop
 
-`python -m benchmarks.training_speed`: images a second. The goals are 0.95 of the bare loop and three times the DataLoader
-loop, which can only be had where the network leaves the cores time for more: the bare loop says how much.
+`python -m benchmarks.training_speed`: images a second. The goals are 0.95 of the bare loop and three times the
+DataLoader loop, which can only be had where the network leaves the cores time for more: the bare loop says how much.
 
 {_speed(_read(figures, "training-speed"))}
 
@@ -194,7 +194,7 @@ def _models(found: dict[str, list[Figures]]) -> str:
         )
         link = f"[`{row.recipe}`](../training/recipes/{row.recipe}.toml)"
         lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done, row.recipe)} |")
-    models = {name for name in recipe.available() if isinstance(recipe.load(name), Recipe)}
+    models = {name for name in recipes.available() if isinstance(recipe.load(name), Recipe)}
     missing = models - {"folder"} - {row.recipe for row in ROWS}
     assert not missing, f"the table lacks {missing}"
     return "\n".join(lines)

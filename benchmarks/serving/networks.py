@@ -13,9 +13,10 @@ import torch
 from bundle.manifest import Calibration, ErrorMapScale, InputSpec, ModelManifest, Provenance, TrainingData
 from training.architectures import build
 from training.architectures.convolutional import ConvolutionalConfig
-from training.export import fp16
+from training.export import fp16, golden
 from training.export.graph_runner import Graphs
 from training.export.onnx_export import export
+from training.export.published import GOLDEN, newest
 from training.pipeline import publish
 
 
@@ -49,12 +50,12 @@ def write_half(name: str, models: Path) -> str:
     """Write the network's bundle in half precision beside it, if it is not there; gives its name."""
     halved = f"{name}-fp16"
     if not (models / halved).is_dir():
-        plain = publish.newest(models, name)
-        with np.load(plain.directory / publish.GOLDEN) as golden:
+        plain = newest(models, name)
+        with np.load(plain.directory / GOLDEN) as golden:
             images = golden["images"]
         with publish.staging(models, halved) as staged, tempfile.TemporaryDirectory() as rounded:
             graphs, parity = fp16.write(plain, images, staged, Path(rounded))
-            publish.write_golden(graphs, images, plain.manifest.input, staged / publish.GOLDEN)
+            golden.write(graphs, images, plain.manifest.input, staged / GOLDEN)
             made = plain.manifest.provenance.model_copy(update={"parity": parity})
             changes = {"name": halved, "precision": "float16", "provenance": made}
             publish.write_manifest(plain.manifest.model_copy(update=changes), staged)
@@ -69,7 +70,7 @@ def _write(name: str, directory: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, *net.spec.shape), dtype=np.uint8)
     exported = export(model, net.spec, images[:8], directory)
     graphs = Graphs(directory, exported.files)
-    publish.write_golden(graphs, images, net.spec, directory / publish.GOLDEN)
+    golden.write(graphs, images, net.spec, directory / GOLDEN)
     scores = np.concatenate([graphs.chain(exported.files, images=image[None])["scores"] for image in images])
     onnx.save(_whole(directory), directory / "whole.onnx")
     publish.write_manifest(
@@ -82,7 +83,7 @@ def _write(name: str, directory: Path) -> None:
             input=net.spec,
             latent_dim=model.latent_dim,
             graphs=exported.files,
-            golden=publish.GOLDEN,
+            golden=GOLDEN,
             calibration=Calibration(
                 method="mean squared error of the reconstruction",
                 scores=tuple(sorted(scores.tolist())),

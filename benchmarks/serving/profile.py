@@ -26,8 +26,7 @@ from benchmarks.serving.bodies import picture
 from bundle import imaging
 from service.api.dependencies import Services
 from service.api.endpoint import Dispatch
-from service.api.errors import InternalErrors
-from service.api.middleware import Exchange
+from service.api.middleware import Exchange, InternalErrors
 from service.api.operation import Call, Operation
 from service.api.routes.anomaly_score import OPERATION
 from service.app import build_services, create_app

@@ -10,7 +10,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from service.api.requests import BodyLimits
 from service.api.security import ApiKeys
 from service.operations import Operations
-from service.registry.registry import LoadedModel, ModelRegistry
+from service.registry.loaded_model import LoadedModel
+from service.registry.registry import ModelRegistry
 from service.scheduling.executor import DeviceExecutor
 from service.telemetry.metrics import Metrics
 

@@ -16,14 +16,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bundle.errors import DomainError
 from service.api import errors
 from service.api.dependencies import Services
 from service.api.disconnect import Presences
 from service.api.negotiation import choose
 from service.api.operation import Call, Operation
-from service.api.requests import Incoming, options_of
+from service.api.parsing import options_of
+from service.api.requests import Incoming
 from service.api.throttle import Pace
-from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded, ServiceError
+from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded
 
 
 class Target(NamedTuple):
@@ -70,7 +72,7 @@ class Dispatch:
         try:
             with scope["state"]["services"].executor.upload() as upload:
                 answer = await self._attended(target, scope, Incoming(scope, receive, upload))
-        except ServiceError as error:
+        except DomainError as error:
             answer = errors.answer(scope["state"]["request_id"], error)
             if isinstance(error, Overloaded):
                 error.with_traceback(None)  # which would keep the body while the refusal waits

@@ -1,6 +1,5 @@
 """What goes wrong, as HTTP: one table of statuses and codes, one body (RFC 9457)."""
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,30 +9,29 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bundle.errors import DomainError, ImageTooLarge, InvalidImage, InvalidParameter, UnsupportedFormat
 from service import errors
 from service.api.security import Forbidden, Unauthorized
-from service.errors import InvalidItems, ServiceError
+from service.errors import InvalidItems
 
 logger = logging.getLogger(__name__)
 
 
-class MalformedRequest(ServiceError):
+class MalformedRequest(DomainError):
     """A body that cannot be parsed as what it says it is."""
 
 
-class UnsupportedMediaType(ServiceError):
+class UnsupportedMediaType(DomainError):
     """A body of a type that is not read here."""
 
 
-class NotAcceptable(ServiceError):
+class NotAcceptable(DomainError):
     """The client accepts nothing that can be given."""
 
 
-class PayloadTooLarge(ServiceError):
+class PayloadTooLarge(DomainError):
     """A body of more bytes than the limit."""
 
 
@@ -44,7 +42,7 @@ class Status:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-TABLE: Mapping[type[ServiceError], Status] = {
+TABLE: Mapping[type[DomainError], Status] = {
     MalformedRequest: Status(400, "malformed_request"),
     Unauthorized: Status(401, "unauthorized", headers={"WWW-Authenticate": "Bearer"}),
     Forbidden: Status(403, "forbidden"),
@@ -54,12 +52,12 @@ TABLE: Mapping[type[ServiceError], Status] = {
     NotAcceptable: Status(406, "not_acceptable"),
     PayloadTooLarge: Status(413, "payload_too_large"),
     errors.TooManyImages: Status(413, "too_many_images"),
-    errors.ImageTooLarge: Status(413, "image_too_large"),
+    ImageTooLarge: Status(413, "image_too_large"),
     UnsupportedMediaType: Status(415, "unsupported_media_type"),
-    errors.UnsupportedFormat: Status(415, "unsupported_media_type"),
-    errors.InvalidImage: Status(422, "invalid_image"),
+    UnsupportedFormat: Status(415, "unsupported_media_type"),
+    InvalidImage: Status(422, "invalid_image"),
     errors.InvalidLatents: Status(422, "invalid_latents"),
-    errors.InvalidParameter: Status(422, "invalid_parameter"),
+    InvalidParameter: Status(422, "invalid_parameter"),
     errors.Overloaded: Status(429, "overloaded", headers={"Retry-After": "1"}),
     errors.ModelNotReady: Status(503, "model_not_ready", headers={"Retry-After": "10"}),
     errors.ShuttingDown: Status(503, "shutting_down", headers={"Retry-After": "1"}),
@@ -93,14 +91,14 @@ def problem(
 
 def install(app: FastAPI) -> None:
     """Have the application answer its errors so."""
-    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(DomainError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def answer(request_id: str, error: ServiceError) -> Response:
+def answer(request_id: str, error: DomainError) -> Response:
     """The answer to an error of the domain or of HTTP, by the table."""
     items: list[dict[str, Any]] = []
-    cause: ServiceError = error
+    cause: DomainError = error
     if isinstance(error, InvalidItems):
         items = [{"index": index, "code": TABLE[type(item)].code, "detail": str(item)} for index, item in error.errors]
         cause = error.errors[0][1]
@@ -109,7 +107,7 @@ def answer(request_id: str, error: ServiceError) -> Response:
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
+    assert isinstance(error, DomainError)
     return answer(request.state.request_id, error)
 
 
@@ -118,38 +116,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code = CODES_OF_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return problem(request.state.request_id, error.status_code, code, detail, headers=error.headers)
-
-
-class InternalErrors:
-    """Answers 500 for whatever was not foreseen; the traceback goes to the log and nowhere else."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watch)
-        except ClientDisconnect:
-            logger.info("the client left before its request %s was answered", scope["state"]["request_id"])
-        except asyncio.CancelledError:
-            if not started:  # the server ends, and this request took longer than it can wait
-                error = errors.ShuttingDown("the service shut down before the request was done")
-                await answer(scope["state"]["request_id"], error)(scope, receive, send)
-            raise
-        except Exception:
-            request_id = scope["state"]["request_id"]
-            logger.exception("unforeseen error in request %s", request_id)
-            if started:
-                raise
-            detail = "an internal error; the log holds it under this request_id"
-            await problem(request_id, 500, "internal_error", detail)(scope, receive, send)

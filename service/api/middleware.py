@@ -1,15 +1,20 @@
 """Plain ASGI middleware."""
 
+import asyncio
 import logging
 import random
 import re
 import time
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import errors
+from service.api.errors import answer, problem
 from service.operations import Timings
 from service.telemetry.metrics import OTHER, Metrics
 
+logger = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -69,3 +74,38 @@ class HeadAsGet:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         await self.app(scope, receive, send)
+
+
+class InternalErrors:
+    """Answers 500 for whatever was not foreseen; the traceback goes to the log and nowhere else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            logger.info("the client left before its request %s was answered", scope["state"]["request_id"])
+        except asyncio.CancelledError:
+            if not started:  # the server ends, and this request took longer than it can wait
+                error = errors.ShuttingDown("the service shut down before the request was done")
+                await answer(scope["state"]["request_id"], error)(scope, receive, send)
+            raise
+        except Exception:
+            request_id = scope["state"]["request_id"]
+            logger.exception("unforeseen error in request %s", request_id)
+            if started:
+                raise
+            detail = "an internal error; the log holds it under this request_id"
+            await problem(request_id, 500, "internal_error", detail)(scope, receive, send)

@@ -5,11 +5,6 @@ from functools import lru_cache
 from multipart import parse_options_header
 
 from service.api.errors import NotAcceptable
-from service.api.requests import JSON, NPY
-
-PNG = "image/png"
-VECTORS = (JSON, NPY)
-PICTURES = (JSON, NPY, PNG)
 
 
 @lru_cache(maxsize=1024)  # clients send one and the same again and again

@@ -12,7 +12,7 @@ from service.api import requests
 from service.api.dependencies import Services
 from service.api.requests import Incoming
 from service.operations import EncodedImages, Timings
-from service.registry.registry import LoadedModel
+from service.registry.loaded_model import LoadedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,14 +12,13 @@ import orjson
 from starlette.responses import Response
 
 from bundle import imaging
-from bundle.imaging import Pixels
+from bundle.errors import InvalidParameter
 from bundle.manifest import InputSpec
-from service.api.negotiation import PNG
-from service.api.requests import JSON, NPY
-from service.errors import InvalidParameter
-from service.inference.session import Array
+from bundle.tensors import Array, Pixels
+from service.api import responses
+from service.api.media_types import JSON, NPY, PNG
 from service.operations import Classified, Scored
-from service.registry.registry import LoadedModel
+from service.registry.loaded_model import LoadedModel
 
 
 def as_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
@@ -45,7 +45,7 @@ def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: An
     if len({image.shape for image in pixels}) > 1:
         raise InvalidParameter(f"size=original gives several sizes, which {kind} cannot hold; accept {JSON}")
     if kind == PNG:
-        return Response(imaging.encode_png(imaging.tile(pixels)), media_type=PNG)
+        return Response(imaging.encode_png(responses.tile(pixels)), media_type=PNG)
     return as_npy(np.stack(pixels))
 
 
@@ -89,3 +89,14 @@ def scored(found: Scored) -> list[dict[str, Any]]:
         result["heatmap"] = base64.b64encode(picture).decode("ascii")
         result["regions"] = [asdict(region) for region in located.regions]
     return results
+
+
+def tile(images: Sequence[Pixels]) -> Pixels:
+    """Put images of one size in a grid, as square as it gets, row by row; cells that are left over stay black."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width, channels = images[0].shape
+    grid = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
+    grid[: len(images)] = images
+    stacked = grid.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return stacked.reshape(rows * height, columns * width, channels)

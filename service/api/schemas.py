@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bundle.conformal import RATES
 from bundle.manifest import InputSpec, Record, TrainingData
-from service.api.requests import IMAGE_TYPES, JSON, MULTIPART, NPY
+from service.api.media_types import IMAGE_TYPES, JSON, MULTIPART, NPY
 from service.operations import MAX_SEED
 
 EXAMPLE_IMAGE = base64.b64encode(resources.files("service.api").joinpath("example.png").read_bytes()).decode("ascii")

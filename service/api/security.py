@@ -4,17 +4,17 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from bundle.errors import DomainError, InvalidParameter
 from bundle.manifest import Capability
-from service.errors import InvalidParameter, ServiceError
 
 EVERYTHING = "*"
 
 
-class Unauthorized(ServiceError):
+class Unauthorized(DomainError):
     """The key is missing or wrong."""
 
 
-class Forbidden(ServiceError):
+class Forbidden(DomainError):
     """The key does not open this operation."""
 
 

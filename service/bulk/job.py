@@ -11,12 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bundle.conformal import as_text, can_tell, default_rate, minimum_rate
+from bundle.errors import InvalidParameter
 from service import cores
 from service.bulk import journal, sources, tables
 from service.bulk.journal import Journal
 from service.bulk.runner import CHUNK, Bulk, Folders
 from service.bulk.scorers import Local, Scorer
-from service.errors import InvalidParameter
 from service.operations import Operations, Pictures, check_supported
 from service.registry.registry import ModelRegistry
 

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import httpx2
 
 from bundle.conformal import Verdict
+from bundle.errors import InvalidParameter
 from service.bulk.scorers import Faulty, Found, TooMuch
-from service.errors import BulkError, InvalidParameter
+from service.errors import BulkError
 from service.operations import Pictures, check_supported
 
 logger = logging.getLogger(__name__)

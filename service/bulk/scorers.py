@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from bundle.conformal import Verdict
-from service.errors import ImageTooLarge, InvalidItems, TooManyImages
+from bundle.errors import ImageTooLarge
+from service.errors import InvalidItems, TooManyImages
 from service.operations import EncodedImages, Operations, Pictures, Timings
-from service.registry.registry import LoadedModel
+from service.registry.loaded_model import LoadedModel
 
 
 class Found(NamedTuple):

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
+from bundle.errors import InvalidParameter
 from service.bulk.journal import Row
 from service.bulk.sources import label
-from service.errors import BulkError, InvalidParameter
+from service.errors import BulkError
 
 AT_ONCE = 10_000  # rows of a Parquet file's group, and of memory
 

@@ -8,8 +8,9 @@ import numpy as np
 from onnxruntime import IOBinding, OrtValue, RunOptions
 
 from bundle.manifest import GraphName
+from bundle.tensors import Tensors
 from service.inference.providers import CPU
-from service.inference.session import OnnxSession, Session, Tensors
+from service.inference.session import OnnxSession, Session
 
 
 class Chain(ABC):

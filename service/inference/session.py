@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from service.errors import BundleError, DeviceError
+from bundle.errors import BundleError
+from bundle.tensors import Array, Tensors
+from service.errors import DeviceError
 from service.inference.providers import CPU, CPU_PROVIDER, Provider
-
-Array = npt.NDArray[Any]
-Tensors = dict[str, Array]
 
 _ELEMENTS: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 

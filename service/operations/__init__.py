@@ -1,5 +1,6 @@
 """The use cases. No HTTP here."""
 
+from service.operations.timings import Timings
 from service.operations.use_cases import Operations
 from service.operations.values import (
     MAX_SEED,
@@ -12,7 +13,6 @@ from service.operations.values import (
     Localised,
     Pictures,
     Scored,
-    Timings,
     check_count,
     check_supported,
     each,

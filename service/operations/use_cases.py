@@ -10,21 +10,15 @@ from typing import Literal
 import numpy as np
 
 from bundle import imaging
-from bundle.conformal import Region, heat, in_colour, regions
-from bundle.heatmap import draw
-from bundle.imaging import DecodedImage, Pixels
+from bundle.errors import ImageTooLarge, InvalidParameter, ItemError
+from bundle.heatmap import Region, draw, heat, in_colour, regions
+from bundle.imaging import DecodedImage
 from bundle.latents import interpolate
 from bundle.manifest import RESULTS, Capability, GraphName, InputSpec
+from bundle.tensors import Array, Pixels, Tensors
 from service import cores
-from service.errors import (
-    DeadlineExceeded,
-    ImageTooLarge,
-    InvalidItems,
-    InvalidLatents,
-    InvalidParameter,
-    ItemError,
-)
-from service.inference.session import Array, Tensors
+from service.errors import DeadlineExceeded, InvalidItems, InvalidLatents
+from service.operations.timings import Timings
 from service.operations.values import (
     MAX_SEED,
     NO_PICTURES,
@@ -41,12 +35,11 @@ from service.operations.values import (
     Pictures,
     Reconstructed,
     Scored,
-    Timings,
     check_count,
     check_supported,
     each,
 )
-from service.registry.registry import LoadedModel
+from service.registry.loaded_model import LoadedModel
 from service.scheduling.batcher import Work
 from service.scheduling.executor import DeviceExecutor
 

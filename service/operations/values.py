@@ -1,23 +1,22 @@
 """What the use cases take and give, and how a request is measured and bounded."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.conformal import Region, Verdict
-from bundle.imaging import Pixels
+from bundle.conformal import Verdict
+from bundle.errors import ItemError
+from bundle.heatmap import Region
 from bundle.manifest import Capability
-from service.errors import InvalidItems, ItemError, OperationNotSupported, TooManyImages
-from service.inference.session import Array
+from bundle.tensors import Array, Pixels
+from service.errors import InvalidItems, OperationNotSupported, TooManyImages
 
 Floats = npt.NDArray[np.float32]
 Latents = Sequence[Array] | Array  # float32, to be checked: (n, latent_dim)
 Result = TypeVar("Result")
-
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 
@@ -29,43 +28,6 @@ class Limits:
     max_image_pixels: int
     max_output_pixels: int
     request_timeout: float
-
-
-@dataclass(slots=True)
-class Timings:
-    """When a request began, and the seconds that its parts took."""
-
-    started: float = field(default_factory=time.monotonic)
-    decode: float = 0.0
-    queue: float = 0.0
-    inference: float = 0.0
-    encode: float = 0.0
-
-    def __str__(self) -> str:
-        """As `Server-Timing` says it, in milliseconds."""
-        return (
-            f"decode;dur={self.decode * 1000:.3f}, queue;dur={self.queue * 1000:.3f}, "
-            f"inference;dur={self.inference * 1000:.3f}, encode;dur={self.encode * 1000:.3f}"
-        )
-
-    def measure(self, part: Literal["decode", "encode"]) -> "Measured":
-        """Count the time in a `with` statement as that of a part."""
-        return Measured(self, part)
-
-
-class Measured:
-    """A class, for a generator costs several times as much to enter and to leave."""
-
-    __slots__ = ("_began", "_part", "_timings")
-
-    def __init__(self, timings: Timings, part: Literal["decode", "encode"]) -> None:
-        self._timings, self._part = timings, part
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        setattr(self._timings, self._part, getattr(self._timings, self._part) + time.monotonic() - self._began)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from bundle.conformal import ConformalScores, Floats
+from bundle.conformal import ConformalScores
+from bundle.tensors import Floats
 
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # ends of bins
 BINS = 10  # of the stability index

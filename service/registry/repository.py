@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bundle.errors import BundleError
 from bundle.manifest import MANIFEST, ModelManifest, sha256_of
-from service.errors import BundleError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.inference.session import Tensors
+from bundle.tensors import Tensors
 
 
 @dataclass(eq=False, slots=True)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
+from bundle.tensors import Tensors
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from service.inference.session import Tensors
 from service.scheduling import batcher
 from service.scheduling.batcher import Batcher, Job, Part, Work
 from service.scheduling.timer import Alarm

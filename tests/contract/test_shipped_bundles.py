@@ -7,13 +7,14 @@ import onnx
 import pytest
 
 from bundle.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
+from bundle.tensors import Images
 from service.inference.engine import OnnxEngine
-from service.registry.registry import LoadedModel, load
+from service.registry.loaded_model import LoadedModel
+from service.registry.loader import load
 from service.registry.repository import BundlePlace, ModelRepository
 from tests.conftest import DATA
 from training.data import image_file, mnist
-from training.data.dataset import Images
-from training.export.onnx_export import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
+from training.export.parity import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
 from training.progress import silence
 
 MODELS = Path(__file__).parents[2] / "models"

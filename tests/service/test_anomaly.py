@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.conformal import RATES, ConformalScores, can_tell, default_rate, heat, minimum_rate, regions
+from bundle.conformal import RATES, ConformalScores, can_tell, default_rate, minimum_rate
+from bundle.heatmap import heat, regions
 from bundle.manifest import Calibration, ErrorMapScale
 
 SCALE = ErrorMapScale(low=0.1, high=0.5)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.inference.session import Tensors
+from bundle.tensors import Tensors
 from service.scheduling import batcher
 from service.scheduling.batcher import Batcher, Job, Work
 

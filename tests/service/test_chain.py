@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.manifest import GraphName
+from bundle.tensors import Tensors
 from service.inference.chain import BATCH_ELEMENTS, DeviceChain, HostChain
 from service.inference.providers import CPU, CPU_PROVIDER, CUDA
-from service.inference.session import OnnxSession, Tensors
+from service.inference.session import OnnxSession
 from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
 
 GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")

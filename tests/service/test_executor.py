@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from bundle.tensors import Tensors
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from service.inference.session import Tensors
 from service.scheduling.batcher import Work
 from service.scheduling.executor import LONG, DeviceExecutor
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bundle.errors import InvalidParameter
 from bundle.latents import GaussianMixture, NormalPrior, interpolate
-from service.errors import InvalidParameter
 
 MIXTURE = GaussianMixture(
     weights=np.array([0.25, 0.75]),

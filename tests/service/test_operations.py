@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import InvalidItems, InvalidParameter, OperationNotSupported, TooManyImages
+from bundle.errors import InvalidParameter
+from service.errors import InvalidItems, OperationNotSupported, TooManyImages
 from service.inference.engine import OnnxEngine
 from service.operations import EncodedImages, Limits, Operations, Pictures, Timings
-from service.registry.registry import LoadedModel, ModelRegistry
+from service.registry.loaded_model import LoadedModel
+from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
 from service.scheduling.executor import DeviceExecutor
 from tests.bundles import LATENT_DIM

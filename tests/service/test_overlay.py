@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from bundle.conformal import Region, in_colour
-from bundle.heatmap import draw
+from bundle.heatmap import Region, draw, in_colour
 
 COLD = np.zeros((40, 60), np.uint8)
 

@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle.errors import BundleError
 from bundle.latents import GaussianMixture
 from bundle.manifest import ModelManifest
-from service.errors import BundleError, DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
+from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference import engine
 from service.inference.engine import OnnxEngine
 from service.inference.providers import CUDA, Machine

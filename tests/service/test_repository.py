@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
-from service.errors import BundleError
 from service.registry.repository import BundlePlace, ModelRepository
 from tests.bundles import rewrite_manifest, write_bundle
 

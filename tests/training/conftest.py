@@ -10,8 +10,9 @@ from bundle.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
 from training import recipe
 from training.architectures import Autoencoder, build
-from training.data import dataset
-from training.data.dataset import Split, Tell
+from training.data import mnist, splits
+from training.data.dataset import Tell
+from training.data.splits import Split
 from training.pipeline import train as train_pipeline
 from training.pipeline.stages import stages
 from training.recipe import Recipe
@@ -43,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def images() -> Split:
-    return dataset.load_training("mnist", DATA)
+    return mnist.load_training("mnist", DATA)
 
 
 def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
@@ -82,7 +83,7 @@ def train(
     """Train as the pipeline does; gives the network and the history."""
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.input, 10 if recipe.classifier else 0)
-    planned = stages(recipe, network, dataset.split(images, recipe.data, recipe.seed))
+    planned = stages(recipe, network, splits.split(images, recipe.data, recipe.seed))
     history = loop.train(planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, tell)
     return network, history
 

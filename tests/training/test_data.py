@@ -8,7 +8,7 @@ from bundle.manifest import InputSpec
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import tiny
-from training.data import dataset
+from training.data import dataset, mnist, splits
 from training.errors import DataError
 
 
@@ -40,7 +40,7 @@ def test_labels_of_another_number_than_the_images_are_refused(tmp_path: Path) ->
     shutil.copy(DATA / "mnist" / "t10k-images-idx3-ubyte.gz", tmp_path)
     write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(7, np.uint8))
     with pytest.raises(DataError, match="mnist t10k: 128 images, but 7 labels"):
-        dataset.load_test("mnist", tmp_path)
+        mnist.load_test("mnist", tmp_path)
 
 
 def test_labels_are_taken_only_where_both_splits_have_them(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no train-images-idx3-ubyte\.gz in .*--data names"):
-        dataset.load_training("mnist", tmp_path)
+        mnist.load_training("mnist", tmp_path)
 
 
 def test_outliers_come_from_a_folder_of_their_own() -> None:
@@ -73,11 +73,11 @@ def test_outliers_come_from_a_folder_of_their_own() -> None:
 
 def test_a_sample_of_many_images_is_spread_over_all() -> None:
     images = np.arange(9000, dtype=np.uint16).view(np.uint8).reshape(9000, 1, 2, 1)
-    found = dataset.sample(images).reshape(-1, 2).copy().view(np.uint16).ravel()
-    assert len(found) == dataset.SAMPLE
+    found = splits.sample(images).reshape(-1, 2).copy().view(np.uint16).ravel()
+    assert len(found) == splits.SAMPLE
     assert (found[0], found[-1]) == (0, 8999)
     assert set(np.diff(found.astype(int))) == {1, 2}
-    assert len(dataset.sample(images[:7])) == 7
+    assert len(splits.sample(images[:7])) == 7
 
 
 def test_images_of_another_size_than_the_recipes_are_refused() -> None:

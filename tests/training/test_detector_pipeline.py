@@ -13,18 +13,20 @@ from starlette.testclient import TestClient
 from bundle.manifest import MANIFEST, ModelManifest, sha256_of
 from service.app import build_services, create_app
 from service.inference.engine import OnnxEngine
-from service.registry.registry import LoadedModel, load
+from service.registry.loaded_model import LoadedModel
+from service.registry.loader import load
 from service.registry.repository import ModelRepository
 from service.settings import Settings
 from tests.conftest import DATA
 from tests.training.conftest import COOKIES
 from training import cli, recipe
 from training.architectures.backbones.efficientnet_lite import WEIGHTS
+from training.config import Size
 from training.detector.components import BASELINES
-from training.detector.config import Size
 from training.detector.synthetic_anomalies import KINDS
 from training.errors import DataError, RecipeError, WeakDetectorError
-from training.pipeline import publish, republish, train, train_detector
+from training.export.published import CARD, GOLDEN, REPORT, Published
+from training.pipeline import evaluate, republish, train_detector
 from training.pipeline.train_detector import open_encoders
 from training.progress import Log, silence
 from training.recipe import DetectorRecipe
@@ -104,7 +106,7 @@ def test_a_detector_encodes_and_scores(published: Path, manifest: ModelManifest)
     assert (manifest.latent_dim, manifest.max_batch, manifest.prior) == (112, 8, None)
     assert manifest.input.shape == (256, 192, 3)
     assert manifest.input.reducing_gap == 1.5
-    assert {path.name for path in published.iterdir()} == {*manifest.files, MANIFEST, publish.CARD, publish.REPORT}
+    assert {path.name for path in published.iterdir()} == {*manifest.files, MANIFEST, CARD, REPORT}
     assert sum(path.stat().st_size for path in published.iterdir()) < 10_000_000
 
 
@@ -114,7 +116,7 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(published: Path, m
     chain = model.graphs["anomaly-score"]
     assert chain == ("encoder", "scorer")
     found = model.run(chain, {"images": images}, outputs)
-    expected = publish.Published(published).graphs.chain(chain, images=images)
+    expected = Published(published).graphs.chain(chain, images=images)
     for name in outputs:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert found["error_maps"].shape == (10, 256, 192)
@@ -139,7 +141,7 @@ def test_it_answers_over_http(published: Path, manifest: ModelManifest) -> None:
 
 
 def test_the_golden_vectors_hold_one_image_and_no_feature_maps(published: Path) -> None:
-    with np.load(published / publish.GOLDEN) as golden:
+    with np.load(published / GOLDEN) as golden:
         assert {*golden.files} == {"images", "latents", "scores", "error_maps", "latent_distances"}
         assert all(len(golden[name]) == 1 for name in golden.files)
 
@@ -179,7 +181,7 @@ def test_labelled_images_measure_it_beside_baselines(manifest: ModelManifest) ->
 
 def test_card_and_manifest_name_the_weights_and_their_licence(published: Path, manifest: ModelManifest) -> None:
     assert manifest.provenance.backbone == WEIGHTS
-    card = (published / publish.CARD).read_text()
+    card = (published / CARD).read_text()
     for text in (WEIGHTS.name, WEIGHTS.source, WEIGHTS.licence, WEIGHTS.trained_on):
         assert text in card
 
@@ -205,17 +207,17 @@ def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(manifest: ModelM
 
 
 def test_the_report_is_one_page(published: Path) -> None:
-    page = (published / publish.REPORT / "index.html").read_text()
+    page = (published / REPORT / "index.html").read_text()
     for text in ("neighbours", *BASELINES, *KINDS):
         assert text in page
-    assert (published / publish.REPORT / "heatmaps.png").is_file()
+    assert (published / REPORT / "heatmaps.png").is_file()
 
 
 def test_it_can_be_measured_again(published: Path, manifest: ModelManifest) -> None:
-    again = train.evaluate_published(manifest.name, COOKIES, published.parents[1], silence)
+    again = evaluate.evaluate_published(manifest.name, COOKIES, published.parents[1], silence)
     assert again == pytest.approx(manifest.metrics)
     with pytest.raises(DataError, match="the files are not those that photo-anomaly was trained with"):
-        train.evaluate_published(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+        evaluate.evaluate_published(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
 
 
 def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: Mo
     assert "fitted without it" not in calibrated.calibration.method
     assert calibrated.calibration.latent_deciles != manifest.calibration.latent_deciles
     assert calibrated.encoder == manifest.encoder
-    assert (again / publish.REPORT / "index.html").is_file()
+    assert (again / REPORT / "index.html").is_file()
     assert open_model(again).conformal is not None
 
 
@@ -261,14 +263,14 @@ def test_a_weak_detector_says_so(weak: Path) -> None:
     selection = read(weak).selection
     assert selection is not None
     assert selection.weak is not None
-    assert f"- **Weak**: {selection.weak}" in (weak / publish.CARD).read_text()
+    assert f"- **Weak**: {selection.weak}" in (weak / CARD).read_text()
 
 
 def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
     found = read(weak)
     assert found.training_data.images == {"training": 5, "calibration": 5, "test": 0}
     assert found.metrics == {}
-    assert (weak / publish.REPORT / "index.html").is_file()
+    assert (weak / REPORT / "index.html").is_file()
     assert open_model(weak).conformal is not None
 
 

@@ -16,7 +16,8 @@ from tests.e2e.conftest import ROOT
 from training import cli, recipe
 from training.architectures.backbones.efficientnet_lite import WEIGHTS
 from training.errors import RecipeError
-from training.pipeline import embedding, publish
+from training.export.published import CARD, GOLDEN
+from training.pipeline import embedding
 from training.progress import silence
 from training.recipe import EmbeddingRecipe
 
@@ -50,10 +51,10 @@ def test_it_encodes_and_no_more(published: Path, manifest: ModelManifest) -> Non
     assert manifest.encoder == shipped.encoder  # another version of torch or onnx may export other bytes
     assert (manifest.latent_dim, manifest.calibration, manifest.prior, manifest.metrics) == (320, None, None, {})
     assert manifest.provenance.backbone == WEIGHTS
-    card = (published / publish.CARD).read_text()
+    card = (published / CARD).read_text()
     assert WEIGHTS.licence in card
     assert "Anomaly score" not in card
-    with np.load(published / publish.GOLDEN) as golden:
+    with np.load(published / GOLDEN) as golden:
         assert {*golden.files} == {"images", "latents"}
 
 

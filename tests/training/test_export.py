@@ -7,11 +7,12 @@ import torch
 from tests.conftest import DATA
 from tests.training.conftest import tiny
 from training.architectures import build
-from training.data.dataset import load_test
+from training.data.mnist import load_test
 from training.errors import ParityError
 from training.evaluation import graph_metrics
-from training.export import onnx_export
+from training.export import graph_modules, onnx_export
 from training.export.graph_runner import Graphs
+from training.metrics import reconstruction
 
 
 def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build(recipe.architecture, recipe.input).eval()
     images = load_test("mnist", DATA).images
-    scorer = onnx_export.error_scorer(model, images)
+    scorer = graph_modules.error_scorer(model, images)
     exported = onnx_export.export(model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer)
     assert set(exported.parity) == {
         "logits",
@@ -46,4 +47,4 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     graphs = Graphs(tmp_path, exported.files)
     rounded = graphs.chain(["encoder", "decoder"], images=images)["reconstructions"]
     errors = graph_metrics.score(graphs, images).errors
-    np.testing.assert_allclose(errors, graph_metrics.squared_errors(rounded, images), rtol=0.02)
+    np.testing.assert_allclose(errors, reconstruction.squared_errors(rounded, images), rtol=0.02)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.conftest import tiny, train
-from training.data.dataset import Split
+from training.data.splits import Split
 from training.errors import CollapsedError, DataError, DivergedError
 from training.trainer import collapse
 

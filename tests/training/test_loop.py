@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from tests.training.conftest import assert_equal, tiny, train
 from training import recipe
 from training.architectures import build
-from training.data.augmentation import to_float
-from training.data.dataset import Parts, Split, split
+from training.data.splits import Parts, Split, split
 from training.errors import CheckpointError, DataError, RecipeError
+from training.image_ops import to_float
 from training.pipeline.stages import stages
 from training.trainer.checkpoint import Checkpoints
 from training.trainer.distributed import Process

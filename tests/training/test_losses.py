@@ -10,7 +10,8 @@ from torch.nn import functional
 from bundle.manifest import InputSpec
 from tests.training.conftest import tiny
 from training.architectures import Posterior, build
-from training.trainer.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss, ssim
+from training.image_ops import ssim
+from training.trainer.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss
 from training.trainer.objectives import Batch, ReconstructionObjective
 
 GREY = InputSpec(height=28, width=28, channels=1)

@@ -10,10 +10,11 @@ from PIL import Image
 from bundle.manifest import InputSpec
 from tests.training.conftest import COOKIES
 from training import recipe
-from training.data import image_file, image_set, photo_folder
+from training.data import image_file, photo_folder
 from training.data.image_set import DetectorData
 from training.data.photo_folder import PhotoFolder
 from training.errors import DataError
+from training.pipeline import load_data
 from training.progress import Log
 from training.recipe import DetectorRecipe
 
@@ -294,7 +295,7 @@ def test_none_is_held_out_where_there_are_normal_ones_to_test_with() -> None:
 def load(directory: Path, *overrides: str, log: Log = quiet) -> DetectorData:
     chosen = recipe.load("photo-anomaly", ["detector.sizes=[128, 192, 256]", *overrides])
     assert isinstance(chosen, DetectorRecipe)
-    return image_set.load(chosen, directory, log)
+    return load_data.load_detector(chosen, directory, log)
 
 
 def test_a_detector_is_trained_and_tested_on_the_images_of_the_folder() -> None:
@@ -349,4 +350,4 @@ def test_a_directory_is_needed(tmp_path: Path) -> None:
     chosen = recipe.load("photo-anomaly")
     assert isinstance(chosen, DetectorRecipe)
     with pytest.raises(DataError, match="--data is missing: name the directory of normal photographs"):
-        image_set.load(chosen, None, quiet)
+        load_data.load_detector(chosen, None, quiet)

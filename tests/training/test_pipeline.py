@@ -20,18 +20,19 @@ from PIL import Image
 
 from bundle.manifest import MANIFEST, MixturePrior, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.registry.registry import load
+from service.registry.loader import load
 from service.registry.repository import ModelRepository
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import SMALL, run, tiny
 from training import cli, recipe
 from training.architectures import Posterior
-from training.data.dataset import load_test, load_training
+from training.data.mnist import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
-from training.evaluation import graph_metrics
+from training.evaluation import baselines, graph_metrics
 from training.export import onnx_export
-from training.pipeline import publish, train
+from training.export.published import CARD, REPORT, newest
+from training.pipeline import evaluate, publish
 from training.recipe import Recipe
 from training.trainer.losses import importance_weighted_loss
 
@@ -76,7 +77,7 @@ def test_an_older_service_reads_the_manifest(published: Path) -> None:
 
 
 def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifest) -> None:
-    card = (published / publish.CARD).read_text()
+    card = (published / CARD).read_text()
     assert manifest.architecture in card
     for name, value in manifest.metrics.items():
         assert f"| {name} | {value:.6g} |" in card
@@ -85,7 +86,7 @@ def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifes
 def test_a_published_model_can_be_measured_again(
     published: Path, manifest: ModelManifest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = train.evaluate_published(manifest.name, DATA, published.parent.parent, lambda _: None)
+    again = evaluate.evaluate_published(manifest.name, DATA, published.parent.parent, lambda _: None)
     assert again == pytest.approx(manifest.metrics)
     assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
     assert "there is no bundle of nothing" in capsys.readouterr().err
@@ -101,14 +102,14 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
     with pytest.raises(
         RecipeError, match="old was trained by a version whose recipes had other entries; train it again"
     ):
-        train.evaluate_published("old", DATA, tmp_path, lambda _: None)
+        evaluate.evaluate_published("old", DATA, tmp_path, lambda _: None)
 
 
 def test_other_data_than_the_bundles_are_refused(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
     shutil.copytree(DATA / "mnist", tmp_path / "mnist")
     write_idx(tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", np.zeros((128, 28, 28), np.uint8))
     with pytest.raises(DataError, match=f"the files are not those that {manifest.name} was trained with"):
-        train.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
+        evaluate.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
 
 
 def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
@@ -123,12 +124,12 @@ def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
     run(chosen, tmp_path / "photos", tmp_path)
     (tmp_path / "photos").rename(tmp_path / "pictures")
     models = tmp_path / "models"
-    assert train.evaluate_published("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
+    assert evaluate.evaluate_published("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
 
 
 def test_a_variational_model_needs_no_mixture(tmp_path: Path) -> None:
     path = run(tiny("mnist-vae", "mixture_components=0"), DATA, tmp_path)
-    assert (path / publish.REPORT / "samples.png").is_file()
+    assert (path / REPORT / "samples.png").is_file()
 
 
 def test_a_classifier_without_reconstruction_promises_none(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_pca_error_is_that_of_the_best_linear_code() -> None:
     centred = flat - flat.mean(axis=0)
     singular = np.linalg.svd(centred, compute_uv=False)
     expected = np.square(singular[16:]).sum() / centred.size
-    pca = graph_metrics.PrincipalComponents(images, 16, seed=0)
+    pca = baselines.PrincipalComponents(images, 16, seed=0)
     assert pca.error(images) == pytest.approx(expected, rel=0.01)
 
 
@@ -294,7 +295,7 @@ def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: M
     if manifest.name != "mnist-vae":
         pytest.skip("this model has no likelihood")
     images = graph_metrics.binarise(load_test("mnist", DATA).images[:4])
-    graphs = publish.newest(published.parent.parent, manifest.name).graphs
+    graphs = newest(published.parent.parent, manifest.name).graphs
     config = Recipe.model_validate(manifest.provenance.recipe).loss
     found = graph_metrics.negative_log_likelihood(graphs, images, config, samples=400)
 
@@ -310,7 +311,7 @@ def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: M
 
 
 def test_the_report_is_one_page_and_its_pictures(published: Path, manifest: ModelManifest) -> None:
-    report = published / publish.REPORT
+    report = published / REPORT
     pictures = {path.stem for path in report.glob("*.png")}
     assert {"losses", "reconstructions", "latents", "samples", "interpolations", "scores"} <= pictures
     assert ("denoised" in pictures) == (manifest.name == "mnist-denoising")
@@ -321,11 +322,11 @@ def test_the_report_is_one_page_and_its_pictures(published: Path, manifest: Mode
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     for name, value in manifest.metrics.items():
         assert f"<td>{name}</td><td>{value:.6g}</td>" in page
-    assert f"]({publish.REPORT}/index.html)" in (published / publish.CARD).read_text()
+    assert f"]({REPORT}/index.html)" in (published / CARD).read_text()
 
 
 def test_the_report_can_be_drawn_again(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
     command = ["report", manifest.name, "--data", str(DATA), "--models", str(published.parent.parent)]
     assert cli.main([*command, "--output", str(tmp_path)]) == 0
-    for path in (published / publish.REPORT).glob("*.png"):
+    for path in (published / REPORT).glob("*.png"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from training import recipe
+from training import recipe, recipes
 from training.errors import RecipeError
 
 
-@pytest.mark.parametrize("name", recipe.available())
+@pytest.mark.parametrize("name", recipes.available())
 def test_every_recipe_that_comes_with_the_package_is_valid(name: str) -> None:
     assert recipe.load(name).name == name.replace("classics/", "classic-").removeprefix("studies/")
 
@@ -14,10 +14,10 @@ def test_every_recipe_that_comes_with_the_package_is_valid(name: str) -> None:
 def test_the_promised_recipes_are_there() -> None:
     digits = ("undercomplete", "stacked", "stacked-sigmoid", "denoising", "latent2", "vae", "classifier")
     promised = {f"mnist-{name}" for name in digits} | {"fashion-latent3", "fashion-vae", "mnist-classifier-conv"}
-    assert promised <= set(recipe.available())
+    assert promised <= set(recipes.available())
 
 
-@pytest.mark.parametrize("name", [name for name in recipe.available() if name.startswith("studies/")])
+@pytest.mark.parametrize("name", [name for name in recipes.available() if name.startswith("studies/")])
 def test_a_study_differs_from_its_recipe_in_the_pretraining_alone(name: str) -> None:
     study = recipe.load(name)
     studied = recipe.load(study.name.removesuffix("-greedy"))
@@ -28,7 +28,7 @@ def test_a_study_differs_from_its_recipe_in_the_pretraining_alone(name: str) -> 
 
 def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text((recipe.RECIPES / "mnist-vae.toml").read_text())
+    path.write_text((recipes.RECIPES / "mnist-vae.toml").read_text())
     assert recipe.load(str(path)) == recipe.load("mnist-vae")
 
 

@@ -12,11 +12,11 @@ from training import recipe
 from training.architectures import Autoencoder, build
 from training.architectures.dense import ResidualDenseConfig
 from training.architectures.refinement import DAMPING, REACH, nearer, solve
-from training.data.augmentation import to_float
-from training.data.dataset import load_test
+from training.data.mnist import load_test
 from training.errors import RecipeError
 from training.export import onnx_export
 from training.export.graph_runner import Graphs
+from training.image_ops import to_float
 from training.trainer import collapse
 from training.trainer.objectives import Batch, ReconstructionObjective
 

@@ -11,14 +11,14 @@ from PIL import Image
 
 from bundle.manifest import MANIFEST, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.registry.registry import load
+from service.registry.loader import load
 from service.registry.repository import ModelRepository
 from tests.conftest import DATA
 from training import cli
-from training.data.dataset import load_test
+from training.data.mnist import load_test
 from training.errors import DataError, ParityError, RecipeError
 from training.export import fp16
-from training.pipeline import publish, republish
+from training.pipeline import republish
 
 
 def test_a_model_can_be_published_again_in_half_precision(
@@ -35,13 +35,13 @@ def test_a_model_can_be_published_again_in_half_precision(
     assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
     assert halved.provenance.recipe == manifest.provenance.recipe
     assert halved.provenance.halved_from == f"{manifest.name}/1"
-    assert "computes in float16" in (path / publish.CARD).read_text()
+    assert "computes in float16" in (path / published.CARD).read_text()
     kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
     assert kinds - {"Cast"}  # it computes
     for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
         assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
 
-    with np.load(published / publish.GOLDEN) as golden:
+    with np.load(published / published.GOLDEN) as golden:
         model = load(place, halved, OnnxEngine("cpu"))
         found = model.run(model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"])
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
@@ -65,7 +65,7 @@ def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path
     (tmp_path / "rounded").mkdir()
     images = np.zeros((2, 28, 28, 1), np.uint8)
     with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
-        fp16.write(publish.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
+        fp16.write(published.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     assert again.calibration
     assert len(again.calibration.scores) == 60
     assert again.calibration.scores != manifest.calibration.scores
-    assert {file: again.files[file] for file in manifest.files if file != publish.CARD} == {
-        file: digest for file, digest in manifest.files.items() if file != publish.CARD
+    assert {file: again.files[file] for file in manifest.files if file != published.CARD} == {
+        file: digest for file, digest in manifest.files.items() if file != published.CARD
     }
     made = again.provenance.recalibrated
     assert made
@@ -104,10 +104,10 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     assert again.provenance.recipe == manifest.provenance.recipe
     assert not any("false_positive" in name for name in again.metrics)
     assert again.metrics["mse"] == manifest.metrics["mse"]
-    card = (models / manifest.name / "2" / publish.CARD).read_text()
+    card = (models / manifest.name / "2" / published.CARD).read_text()
     assert f"calibrated on 60 other images, after training ({manifest.name}/1 was not)" in card
     for picture in ("index.html", "reconstructions.png", "scores.png"):
-        assert (models / manifest.name / "2" / publish.REPORT / picture).is_file()
+        assert (models / manifest.name / "2" / published.REPORT / picture).is_file()
     loaded = load(place, again, OnnxEngine("cpu"))
     assert loaded.conformal
     assert loaded.conformal.threshold(0.02) is not None

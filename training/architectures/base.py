@@ -3,15 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from bundle.manifest import Record
-
-Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "linear"]
 ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,10 +16,6 @@ ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {
     "gelu": nn.GELU,
     "linear": nn.Identity,
 }
-
-
-class Config(Record):
-    """A frozen configuration that refuses keys it does not know."""
 
 
 class Posterior(NamedTuple):

@@ -11,16 +11,8 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from bundle.manifest import InputSpec
-from training.architectures.base import (
-    OUTPUTS,
-    Autoencoder,
-    Config,
-    OutputName,
-    Posterior,
-    ResidualLayer,
-    Widths,
-    stack,
-)
+from training.architectures.base import OUTPUTS, Autoencoder, OutputName, Posterior, ResidualLayer, stack
+from training.config import Config, Widths
 
 
 class ConvolutionalConfig(Config):

@@ -11,14 +11,13 @@ from training.architectures.base import (
     OUTPUTS,
     ActivationName,
     Autoencoder,
-    Config,
     OutputName,
     Posterior,
     ResidualLayer,
-    Widths,
     stack,
 )
 from training.architectures.refinement import nearer
+from training.config import Config, Widths
 
 MOST_REFINED = 16  # latents: each is decoded twice for a step
 

@@ -6,7 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bundle.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, Config, OutputName, Posterior, Widths
+from training.architectures.base import OUTPUTS, Autoencoder, OutputName, Posterior
+from training.config import Config, Widths
 
 
 class PoolingConfig(Config):

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional
 
-from training.architectures.base import Config
+from training.config import Config
 
 
 class CorruptionConfig(Config):
@@ -40,11 +40,6 @@ class AugmentationConfig(Config):
     @property
     def active(self) -> bool:
         return any(self.model_dump(exclude={"outside"}).values())
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (n, height, width, channels) to float (n, channels, height, width) in 0..1."""
-    return images.permute(0, 3, 1, 2) / 255
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -2,42 +2,42 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+)
 
-from bundle.manifest import InputSpec, TrainingData
+from bundle.manifest import (
+    InputSpec,
+    TrainingData,
+)
+from bundle.tensors import Images
+from training.config import Config
 from training.data import image_folder, mnist
 from training.data.image_folder import Tell as Tell
+from training.data.mnist import PARTS, load_part, load_test
+from training.data.splits import Parts, Split
 from training.errors import DataError
-from training.recipe import DataConfig
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-
-PARTS = ("train", "t10k")
-SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
 FEWEST_TESTED = 2
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images uint8 (n, height, width, channels), 0 to 255, and the index of each one's class where it is known."""
-
-    images: Images
-    labels: Labels | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, indices: npt.NDArray[np.int64]) -> "Split":
-        return Split(self.images[indices], None if self.labels is None else self.labels[indices])
-
-    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        labels = None if self.labels is None else torch.from_numpy(self.labels).to(device)
-        return torch.from_numpy(self.images).to(device), labels
+class DataConfig(Config):
+    dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
+    calibration: PositiveInt = 5000  # training images held out for the calibration scores
+    validation: int = Field(1000, ge=2)  # training images held out to watch the training
+    test: int = Field(1000, ge=2)  # images held out to test with, of a folder that has none in `test`
+    outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
+    title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
+    source: str | None = None
+    licence: str | None = None
+    only: NonNegativeInt | None = None  # the one class that is normal; test images of the others are the outliers
+    binarise: bool = False  # dynamic binarisation, of what the network sees and of what it is asked for
+    unfit: Literal["stop", "skip", "convert"] = "stop"  # at files of a folder that are unreadable or of another mode
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,6 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The training images: those that the weights are fitted to, and those held out to watch and to calibrate."""
-
-    training: Split
-    validation: Split
-    calibration: Split
-
-
-@dataclass(frozen=True)
 class Given:
     """All images of a run."""
 
@@ -84,7 +75,7 @@ def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None,
         image_folder.check_exists(directory)
     if config.dataset == "folder":
         return _load_folder(config, spec, seed, directory, tell)
-    (training, test), digests = zip(*(_load_idx(config.dataset, part, directory) for part in PARTS), strict=True)
+    (training, test), digests = zip(*(load_part(config.dataset, part, directory) for part in PARTS), strict=True)
     for part in (training, test):
         check_fits(part.images, spec)
     classes = mnist.SOURCES[config.dataset].classes
@@ -115,16 +106,6 @@ def described(config: DataConfig, sha256: dict[str, str], counts: dict[str, int]
     )
 
 
-def load_training(dataset: str, directory: Path | None) -> Split:
-    """All training images of MNIST or Fashion-MNIST."""
-    return _load_idx(dataset, "train", directory)[0]
-
-
-def load_test(dataset: str, directory: Path | None) -> Split:
-    """The test split of MNIST or Fashion-MNIST."""
-    return _load_idx(dataset, "t10k", directory)[0]
-
-
 def load_outliers(dataset: str, directory: Path | None) -> Outliers | None:
     """The test split of another data set; None where `directory` has no folder of that name."""
     if directory is None or (directory / dataset).is_dir():
@@ -144,24 +125,6 @@ def outliers_of(
     else:
         check_fits(outliers.images.images, spec)
     return outliers
-
-
-def split(images: Split, config: DataConfig, seed: int) -> Parts:
-    """Part the training images by chance. Raises DataError where none are left to train on."""
-    held_out = config.calibration + config.validation
-    if len(images) <= held_out:
-        raise DataError(
-            f"{len(images)} images to train on are too few: {config.calibration} (data.calibration) and "
-            f"{config.validation} (data.validation) of them are held out"
-        )
-    order = np.random.default_rng(seed).permutation(len(images))
-    calibration, validation, training = np.split(order, [config.calibration, held_out])
-    return Parts(images.take(training), images.take(validation), images.take(calibration))
-
-
-def sample(images: Images) -> Images:
-    """At most `SAMPLE` of the images, evenly spaced."""
-    return images if len(images) <= SAMPLE else images[np.linspace(0, len(images) - 1, SAMPLE).astype(int)]
 
 
 def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
@@ -202,8 +165,3 @@ def check_fits(images: Images, spec: InputSpec) -> None:
     """Raise DataError where the images are not of the recipe's size."""
     if images.shape[1:] != spec.shape:
         raise DataError(f"the images are {images.shape[1:]}, but the recipe's input is {spec.shape}")
-
-
-def _load_idx(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:
-    images, labels, sha256 = mnist.load(dataset, part, directory)
-    return Split(images[..., None], None if labels is None else labels.astype(np.int64)), sha256

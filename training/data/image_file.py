@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bundle import imaging
+from bundle import imaging, tensors
+from bundle.errors import ItemError
 from bundle.manifest import InputSpec
-from service import cores
-from service.errors import ItemError
 from training import progress
 from training.errors import DataError
 from training.progress import Log
@@ -39,7 +39,7 @@ class ImageFile:
 
     path: Path
     sha256: str
-    pixels: imaging.Pixels | None = None
+    pixels: tensors.Pixels | None = None
     original_size: tuple[int, int] | None = None  # (height, width), None as well
     fault: str | None = None  # why it is unreadable, or what mode it has that is not the model's
     grey_peak: int | None = None  # the largest value of 16-bit grey
@@ -83,7 +83,7 @@ def decode(paths: Sequence[Path], spec: InputSpec, log: Log) -> npt.NDArray[np.u
     return images
 
 
-def decode_at_own_size(path: Path, spec: InputSpec, size: tuple[int, int]) -> imaging.Pixels:
+def decode_at_own_size(path: Path, spec: InputSpec, size: tuple[int, int]) -> tensors.Pixels:
     """Decode a file to its own (height, width). Raises DataError where it is unreadable."""
     return _decode_one(path, spec.model_copy(update={"height": size[0], "width": size[1]}))
 
@@ -93,7 +93,7 @@ def each(work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: 
 
     A terminal gets a progress bar. Elsewhere `log` gets a line at the start.
     """
-    pool = ThreadPoolExecutor(min(WORKERS, cores.available()))
+    pool = ThreadPoolExecutor(min(WORKERS, joblib.cpu_count()))
     try:
         return list(progress.track(pool.map(work, items), len(items), desc, "file", log))
     finally:
@@ -142,7 +142,7 @@ def warn_of_depth(directory: Path, files: Sequence[ImageFile], spec: InputSpec, 
         )
 
 
-def _decode_one(path: Path, spec: InputSpec) -> imaging.Pixels:
+def _decode_one(path: Path, spec: InputSpec) -> tensors.Pixels:
     try:
         return imaging.decode(path.read_bytes(), spec, MAX_PIXELS).pixels
     except (OSError, ItemError) as error:

@@ -12,6 +12,9 @@ import numpy.typing as npt
 import pooch
 
 from bundle.manifest import sha256_of
+from training.data import mnist
+from training.data.image_folder import Tell as Tell
+from training.data.splits import Split
 from training.errors import DataError
 
 _UBYTE = 0x08
@@ -144,3 +147,21 @@ def _download(dataset: str, file: str) -> Path:
         return Path(pooch.retrieve(source.url + file, f"sha256:{source.sha256[file]}", file, cache, progressbar=True))
     except (OSError, ValueError) as error:
         raise DataError(f"{source.url + file} cannot be had: {error}; get it elsewhere and pass --data DIR") from error
+
+
+PARTS = ("train", "t10k")
+
+
+def load_training(dataset: str, directory: Path | None) -> Split:
+    """All training images of MNIST or Fashion-MNIST."""
+    return load_part(dataset, "train", directory)[0]
+
+
+def load_test(dataset: str, directory: Path | None) -> Split:
+    """The test split of MNIST or Fashion-MNIST."""
+    return load_part(dataset, "t10k", directory)[0]
+
+
+def load_part(dataset: str, part: str, directory: Path | None) -> tuple[Split, dict[str, str]]:
+    images, labels, sha256 = mnist.load(dataset, part, directory)
+    return Split(images[..., None], None if labels is None else labels.astype(np.int64)), sha256

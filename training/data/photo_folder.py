@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bundle import imaging
+from bundle import tensors
 from bundle.manifest import InputSpec
 from training.data import duplicates, image_file, image_folder
 from training.data.image_file import ImageFile, Unfit
@@ -200,11 +200,11 @@ def _look_at(path: Path, home: Path, small: InputSpec) -> _Photo:
     return _Photo(file.without_pixels(), kind, look, _is_one_colour(file.pixels))
 
 
-def _digest(pixels: imaging.Pixels, size: object) -> str:
+def _digest(pixels: tensors.Pixels, size: object) -> str:
     return hashlib.sha256(f"{size}".encode() + pixels.tobytes()).hexdigest()
 
 
-def _is_one_colour(pixels: imaging.Pixels) -> bool:
+def _is_one_colour(pixels: tensors.Pixels) -> bool:
     return bool((pixels == pixels[0, 0]).all())
 
 
@@ -223,7 +223,7 @@ def _identify(parts: Mapping[Path, Photos], spec: InputSpec) -> dict[Path, Photo
     return {home: [identify(photo) for photo in photos] for home, photos in parts.items()}
 
 
-def _pixels(photo: _Photo, spec: InputSpec) -> imaging.Pixels:
+def _pixels(photo: _Photo, spec: InputSpec) -> tensors.Pixels:
     assert photo.file.original_size is not None  # it was decoded
     return image_file.decode_at_own_size(photo.path, spec, photo.file.original_size)
 

@@ -4,13 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from training.architectures.base import Config
+from training.config import Config, Size
 from training.detector.components import BLOCKS, MEMORY_BANKS, NAMES, ComponentName, Names
 from training.detector.encoder import STRIDES, EncoderName
 
-Size = Annotated[  # height, width; one number is both
-    tuple[PositiveInt, PositiveInt], BeforeValidator(lambda side: (side, side) if isinstance(side, int) else side)
-]
 Candidate = Annotated[  # a component, or a sum of some: "neighbours + gaussians"
     Names,
     Field(min_length=1),

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.export.graph_runner import Arrays, Graphs
+from bundle.tensors import Tensors
+from training.export.graph_runner import Graphs
 
 BATCH = 8  # images at most that are encoded or scored at once: memory stays flat
 MOST_PIXELS = BATCH * 256 * 256  # of these images
@@ -23,12 +24,12 @@ Indices = npt.NDArray[np.int64]
 class Scenes:
     """Some of the images that arrays by name are of; feature maps are float16 in memory."""
 
-    arrays: Arrays
+    arrays: Tensors
     indices: Indices
     batch: int = BATCH
 
     @classmethod
-    def of(cls, arrays: Arrays, batch: int = BATCH) -> "Scenes":
+    def of(cls, arrays: Tensors, batch: int = BATCH) -> "Scenes":
         return cls(arrays, np.arange(len(next(iter(arrays.values())))), batch)
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class SceneReader:
             found = self._graphs.chain(["encoder"], images=images[start : start + batch])
             for name, arrays in parts.items():
                 arrays.append(found[name].astype(np.float32 if name == "latents" else np.float16))
-        encoded: Arrays = {name: np.concatenate(each) for name, each in parts.items()}
+        encoded: Tensors = {name: np.concatenate(each) for name, each in parts.items()}
         return Scenes.of(encoded | {"images": images} if keep_images else encoded, batch)
 
 

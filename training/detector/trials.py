@@ -10,9 +10,10 @@ import numpy.typing as npt
 from bundle import imaging
 from bundle.manifest import InputSpec
 from training import progress
+from training.config import Size
 from training.detector import fitters, selection, synthetic_anomalies
 from training.detector.components import BASELINES, MEMORY_BANKS, ComponentName, Names
-from training.detector.config import DetectorConfig, Size
+from training.detector.config import DetectorConfig
 from training.detector.cross_fitting import Scores, cross_score, folds
 from training.detector.encoder import STRIDES
 from training.detector.scene import Images, SceneReader, Scenes

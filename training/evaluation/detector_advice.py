@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bundle.conformal import RATES, can_tell
-from training.data.dataset import Images
+from bundle.tensors import Images
 from training.detector import selection
 from training.detector.components import BASELINES
 from training.detector.synthetic_anomalies import KINDS

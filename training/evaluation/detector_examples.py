@@ -11,8 +11,8 @@ import numpy.typing as npt
 from bundle import imaging
 from bundle.conformal import ConformalScores, as_text
 from bundle.manifest import Calibration, InputSpec
+from bundle.tensors import Images
 from training.data import image_file, photo_folder
-from training.data.dataset import Images
 from training.data.image_set import ImageSet, Photographs
 from training.detector.synthetic_anomalies import KINDS, VISIBLE
 from training.detector.trials import Trials

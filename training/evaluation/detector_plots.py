@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_curve
 
 from bundle import heatmap, imaging
-from bundle.conformal import Region, heat, regions
+from bundle.heatmap import Region, heat, regions
 from bundle.manifest import Calibration, InputSpec
 from training.evaluation.plots import DPI
 from training.metrics.detection import auroc

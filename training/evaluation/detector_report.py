@@ -6,27 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.conformal import RATES, ConformalScores, as_text, can_tell
+from bundle.conformal import RATES, ConformalScores, can_tell
 from bundle.manifest import Calibration, Selection
-from training.data.image_set import ImageSet, Photographs
+from training.data.image_set import ImageSet
 from training.detector import selection
 from training.detector.components import BASELINES
 from training.detector.synthetic_anomalies import KINDS
 from training.detector.trials import Trials
-from training.evaluation import detector_advice, report
+from training.evaluation import detector_advice, page
 from training.evaluation import detector_examples as examples
 from training.evaluation import detector_plots as plots
 from training.evaluation.detector_examples import Examples
 from training.evaluation.detector_plots import Floats, Group
 from training.evaluation.detector_results import DetectorResults
-from training.evaluation.plots import save
-from training.evaluation.report import Picture, Section, Table, Text
-from training.pipeline.publish import Published, newest
-from training.progress import silence
+from training.evaluation.page import Picture, Section, Table, Text
+from training.export.published import Published
 
 LARGE_PICTURE, SMALL_PICTURE = 700_000, 250_000  # bytes
-OVERVIEW = "cookies"  # the model of the README's picture
-OVERVIEW_HEIGHT, OVERVIEW_BYTES = 384, 250_000  # pixels of the photograph; bytes
 
 
 def write(model: Published, results: DetectorResults, directory: Path, tried: ImageSet | None = None) -> Path:
@@ -40,9 +36,9 @@ def write(model: Published, results: DetectorResults, directory: Path, tried: Im
         [_heatmaps(shown), _scores(results)],
         _roc(model, results),
         _missed(shown),
-        [report.metrics(model)] if model.manifest.metrics else [],
+        [page.metrics(model)] if model.manifest.metrics else [],
     )
-    return report.write_page(model, sections, directory)
+    return page.write_page(model, sections, directory)
 
 
 def write_calibration(model: Published, normal: ImageSet, directory: Path) -> Path:
@@ -60,42 +56,9 @@ def write_calibration(model: Published, normal: ImageSet, directory: Path) -> Pa
         Text("Calibration", [detector_advice.calibration_line(len(calibrated.scores))]),
         Picture("heatmaps", "Heatmaps", caption, figure, LARGE_PICTURE),
         _histograms(groups, calibrated, ""),
-        report.metrics(model),
+        page.metrics(model),
     )
-    return report.write_page(model, sections, directory)
-
-
-def draw_overview(models: Path, photograph: Path, output: Path) -> None:
-    """Draw a photograph, the heatmap over it and the verdict of the newest `cookies`, as one PNG.
-
-    Raises DataError where there is no such model, or the photograph is unreadable.
-    """
-    model = newest(models, OVERVIEW)
-    spec, calibrated, images = model.manifest.input, model.manifest.calibration, Photographs((photograph,))
-    assert calibrated is not None  # it is a detector
-    (score,), (error_map,) = examples.score(model.graphs, images.read(spec, silence))
-    height, width = examples.own_size(images, spec)
-    size = OVERVIEW_HEIGHT, round(width * OVERVIEW_HEIGHT / height)
-    image = examples.read_at(images, size, spec)
-    drawn = plots.draw_overlay(image, error_map, calibrated, spec)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save(plots.verdict(image, drawn, _sentences(float(score), calibrated)), output, OVERVIEW_BYTES)
-
-
-def _sentences(score: float, calibrated: Calibration) -> list[str]:
-    """The verdict at the lowest false positive rate at which an image is anomalous, else at the default rate."""
-    conformal, count = ConformalScores(calibrated), len(calibrated.scores)
-    rates = [rate for rate in RATES if can_tell(count, rate)]
-    p_value = conformal.p_value(score)
-    rate = next((rate for rate in rates if p_value <= rate), conformal.default_rate)
-    higher = round(p_value * (count + 1)) - 1
-    return [
-        "anomalous" if p_value <= rate else "not anomalous",
-        f"at a false positive rate of {as_text(rate)}",
-        f"score {score:.2f}, p-value {p_value:.2g}:",
-        f"{higher} of {count} normal images score as high",
-        "white boxes: anomalous regions",
-    ]
+    return page.write_page(model, sections, directory)
 
 
 def _trials(model: Published, calibrated: Calibration) -> Iterator[Section]:

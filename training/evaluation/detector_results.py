@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from bundle.conformal import RATES, ConformalScores, can_tell
 from bundle.manifest import Calibration, InputSpec
-from training.data.dataset import Images
+from bundle.tensors import Images
 from training.data.image_set import DetectorData
 from training.detector import fitters
 from training.detector.components import BASELINES, ComponentName

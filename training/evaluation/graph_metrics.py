@@ -7,23 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import logsumexp
-from skimage.metrics import structural_similarity
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bundle.conformal import ConformalScores
 from bundle.manifest import Calibration
+from bundle.tensors import Images, Tensors
 from training import progress
-from training.data.dataset import Images, Labels, Split
-from training.export.calibration import RECONSTRUCT
-from training.export.graph_runner import BATCH, Arrays, Graphs
-from training.trainer.losses import SSIM_WINDOW, LossConfig, log_likelihood
+from training.data.splits import Split
+from training.export.graph_runner import BATCH, RECONSTRUCT, Graphs
+from training.image_ops import SSIM_WINDOW
+from training.metrics.reconstruction import psnr_and_ssim
+from training.trainer.losses import LossConfig, log_likelihood
 
 Floats = npt.NDArray[np.float64]
-
 NOISE_SEED = 2026  # the test images are always corrupted, binarised and encoded with the same chance
 RATES = (0.01, 0.05)
 
@@ -41,13 +37,6 @@ def binarise(images: Images, seed: int = NOISE_SEED) -> Images:
     return np.asarray(np.where(chance * 255 < images, 255, 0), dtype=np.uint8)
 
 
-def squared_errors(images: Images, references: Images) -> Floats:
-    """Mean squared error of each image on the 0..1 scale: (n,)."""
-    difference = images.astype(np.float32) - references.astype(np.float32)
-    squared = np.square(difference / 255, dtype=np.float64)
-    return np.asarray(squared.reshape(len(images), -1).mean(axis=1))
-
-
 @dataclass(frozen=True)
 class Scored:
     """Mean squared errors on the 0..1 scale, before rounding to uint8, and anomaly scores: (n,) each."""
@@ -62,20 +51,11 @@ def score(graphs: Graphs, images: Images) -> Scored:
     return Scored(found["errors"].astype(np.float64), found["scores"].astype(np.float64))
 
 
-def likeness(images: Images, clean: Images) -> dict[str, float]:
-    """`psnr` in dB and `ssim` (7x7 uniform window, Wang et al. 2004), each the mean over the uint8 images."""
-    psnr = -10 * np.log10(np.maximum(squared_errors(images, clean), 1e-10))
-    ssim = [
-        structural_similarity(a, b, win_size=SSIM_WINDOW, data_range=255, channel_axis=-1)  # type: ignore[no-untyped-call]
-        for a, b in zip(clean, images, strict=True)
-    ]
-    return {"psnr": float(psnr.mean()), "ssim": float(np.mean(ssim))}
-
-
 def denoising(graphs: Graphs, clean: Images, sigma: float) -> dict[str, float]:
     """`psnr` and `ssim` of the images that were denoised."""
     noisy = add_noise(clean, sigma)
-    return likeness(graphs.chain_in_batches(RECONSTRUCT, ["reconstructions"], images=noisy)["reconstructions"], clean)
+    denoised = graphs.chain_in_batches(RECONSTRUCT, ["reconstructions"], images=noisy)["reconstructions"]
+    return psnr_and_ssim(denoised, clean, SSIM_WINDOW)
 
 
 def elbo(graphs: Graphs, images: Images, likelihood: LossConfig, seed: int = NOISE_SEED) -> float:
@@ -129,7 +109,7 @@ def _log_likelihoods(graphs: Graphs, latents: npt.NDArray[Any], images: Images, 
 def confusion(graphs: Graphs, test: Split, classes: int) -> npt.NDArray[np.int64]:
     """How many images of each class (row) were given each class (column)."""
     assert test.labels is not None
-    chain: Arrays = graphs.chain_in_batches(["encoder", "classifier"], ["probabilities"], images=test.images)
+    chain: Tensors = graphs.chain_in_batches(["encoder", "classifier"], ["probabilities"], images=test.images)
     return np.asarray(
         confusion_matrix(test.labels, chain["probabilities"].argmax(axis=1), labels=range(classes)), dtype=np.int64
     )
@@ -139,34 +119,3 @@ def false_positive_rates(calibration: Calibration, normal: Floats) -> dict[str, 
     """The share of unseen normal images, by their scores, that is called anomalous at each of `RATES`."""
     p_values = ConformalScores(calibration).p_values(normal)
     return {f"false_positive_rate_at_{rate}": float((p_values <= rate).mean()) for rate in RATES}
-
-
-class PrincipalComponents:
-    """As many principal components as a network has latent dimensions: what it must beat."""
-
-    def __init__(self, training: Images, components: int, seed: int) -> None:
-        self._shape = training.shape[1:]
-        self._pca = PCA(components, random_state=seed).fit(self._flat(training))
-
-    def reconstruct(self, images: Images) -> npt.NDArray[np.float32]:
-        """On the 0..1 scale, but not clipped to it."""
-        restored = self._pca.inverse_transform(self._pca.transform(self._flat(images)))
-        return np.asarray(restored, dtype=np.float32).reshape(-1, *self._shape)
-
-    def error(self, test: Images) -> float:
-        """Mean squared error on the 0..1 scale."""
-        return float(np.square(self.reconstruct(test) - test.astype(np.float32) / 255).mean())
-
-    def denoising(self, clean: Images, sigma: float) -> dict[str, float]:
-        """`pca_psnr` and `pca_ssim` of noisy images that were projected on the components."""
-        restored = np.rint(np.clip(self.reconstruct(add_noise(clean, sigma)), 0, 1) * 255).astype(np.uint8)
-        return {f"pca_{name}": value for name, value in likeness(restored, clean).items()}
-
-    def accuracy(self, training: Images, labels: Labels, test: Split) -> float:
-        """Of a logistic regression on the components."""
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-        model.fit(self._pca.transform(self._flat(training)), labels)
-        return float(model.score(self._pca.transform(self._flat(test.images)), test.labels))
-
-    def _flat(self, images: Images) -> npt.NDArray[np.float32]:
-        return np.asarray(images.reshape(len(images), -1), dtype=np.float32) / np.float32(255)

@@ -13,18 +13,15 @@ from PIL import Image
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 
-from bundle.conformal import ConformalScores, heat
+from bundle.conformal import ConformalScores
+from bundle.heatmap import heat
 from bundle.latents import interpolate
 from bundle.manifest import Calibration
-from training.data import dataset
-from training.data.dataset import Images, Labels
-from training.evaluation.graph_metrics import add_noise
-from training.export.calibration import RECONSTRUCT
-from training.pipeline import publish
-from training.pipeline.publish import Published
+from bundle.tensors import Images, Labels
+from training.export.graph_runner import RECONSTRUCT
+from training.export.published import Published
 
 Floats = npt.NDArray[np.floating[Any]]
-
 COLUMNS = 16
 DPI = 100
 NEARLY_WHITE = 244  # of 255, in each channel of a colour that is taken for the page's
@@ -81,30 +78,6 @@ def heatmaps(model: Published, images: Images) -> Images:
         np.float32
     )
     return np.stack([heat(error_map, calibration.error_map) for error_map in maps])[..., None]
-
-
-def digits(models: Path, directory: Path | None, output: Path) -> None:
-    """Draw originals, reconstructions, denoised digits, samples, and an outlier's heatmap, as one PNG."""
-    originals = dataset.load_test("mnist", directory).images[:COLUMNS]
-    undercomplete, denoising, vae = (
-        publish.newest(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae")
-    )
-    noisy = add_noise(originals, sigma=0.5)
-    blended = _blend_stroke(originals)
-    figure = rows(
-        {
-            "originals": originals,
-            "reconstructed (784-256-784)": reconstruct(undercomplete, originals),
-            "noisy": noisy,
-            "denoised": reconstruct(denoising, noisy),
-            "sampled (VAE)": decode(vae, vae.prior.draw(COLUMNS, SAMPLE_SEED, temperature=1.0)),
-            "with a stroke that does not belong": blended,
-            "heatmap (VAE)": heatmaps(vae, blended),
-        },
-        hot=["heatmap (VAE)"],
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save(figure, output)
 
 
 def rows(images: Mapping[str, Images], hot: Collection[str] = ()) -> Figure:
@@ -227,13 +200,6 @@ def _show(axes: Any, picture: Images, colour_map: str = "gray") -> None:
     colours = {"cmap": colour_map, "vmin": 0, "vmax": 255} if picture.ndim == 2 else {}
     axes.imshow(picture, interpolation="nearest", **colours)
     axes.set_axis_off()
-
-
-def _blend_stroke(images: Images) -> Images:
-    """Each digit with a short stroke where none belongs."""
-    blended = images.copy()
-    blended[:, 4:8, 20:23] = 255
-    return blended
 
 
 def _strip(images: Images) -> Images:

@@ -1,50 +1,23 @@
 """The report of a bundle: one self-contained HTML page, and its pictures as PNGs beside it."""
 
-import base64
-import html
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from bundle.latents import NormalPrior, Prior
-from bundle.manifest import Calibration, ModelManifest
-from training.data.dataset import Given, Images
+from bundle.manifest import Calibration
+from bundle.tensors import Images
+from training.data.dataset import Given
 from training.evaluation import graph_metrics, plots
+from training.evaluation.page import Picture, metrics, write_page
 from training.evaluation.test_results import Findings
-from training.export import calibration
-from training.pipeline.publish import Published
+from training.export import prior
+from training.export.published import Published
 from training.recipe import Recipe
-
-PAGE = "index.html"
-
-
-class Picture(NamedTuple):
-    name: str  # of the PNG
-    title: str
-    caption: str
-    figure: Figure
-    most_bytes: int | None = None  # of the PNG, which has fewer colours then
-
-
-class Table(NamedTuple):
-    title: str
-    heads: Sequence[str]  # of the columns
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-class Text(NamedTuple):
-    title: str
-    sentences: Sequence[str]
-
-
-Section = Picture | Table | Text
 
 
 def write(model: Published, findings: Findings, directory: Path) -> Path:
@@ -65,47 +38,6 @@ def write_calibration(model: Published, normal: Images, directory: Path) -> Path
         _scores(scores, calibrated),
     )
     return write_page(model, pictures, directory)
-
-
-def write_page(model: Published, sections: Iterable[Section], directory: Path) -> Path:
-    """Write the pictures as PNGs and all sections as one page, which is given."""
-    directory.mkdir(parents=True, exist_ok=True)
-    page = directory / PAGE
-    text = "\n".join(_html(section, directory) for section in sections)
-    page.write_text(_page(model, text), encoding="utf-8")
-    return page
-
-
-def metrics(model: Published) -> Table:
-    """The metrics of a bundle's manifest."""
-    rows = [(name, f"{value:.6g}") for name, value in model.manifest.metrics.items()]
-    return Table("Metrics on test images, through the exported graphs", (), rows)
-
-
-def _html(section: Section, directory: Path) -> str:
-    title = f"<h2>{html.escape(section.title)}</h2>"
-    match section:
-        case Picture():
-            return f"{title}\n<p>{html.escape(section.caption)}</p>\n{_image(section, directory)}"
-        case Table():
-            caption = f"<p>{html.escape(section.caption)}</p>\n" if section.caption else ""
-            return f"{title}\n{caption}{_table(section)}"
-        case Text():
-            return "\n".join([title, *(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences)])
-
-
-def _image(picture: Picture, directory: Path) -> str:
-    """The element that shows a picture, which is written as a PNG too."""
-    path = directory / f"{picture.name}.png"
-    plots.save(picture.figure, path, picture.most_bytes)
-    inline = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{html.escape(picture.title)}" src="data:image/png;base64,{inline}">'
-
-
-def _table(table: Table) -> str:
-    head = f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in table.heads)}</tr>"
-    rows = [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows]
-    return "\n".join(["<table>", *([head] if table.heads else []), *rows, "</table>"])
 
 
 def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
@@ -162,15 +94,15 @@ def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibrat
 
 def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:
     """From the prior, and from what it may be held against: beside N(0, I) a mixture, beside a mixture one Gaussian."""
-    latents = calibration.mixture_latents(model.graphs, given.parts.training.images)
+    latents = prior.mixture_latents(model.graphs, given.parts.training.images)
     priors: dict[str, Prior]
     if isinstance(model.prior, NormalPrior):
         priors = {"from the prior, N(0, I)": model.prior}
         if count := recipe.mixture_components:
-            priors["from a mixture of Gaussians"] = calibration.fit_mixture(latents, count, recipe.seed)
+            priors["from a mixture of Gaussians"] = prior.fit_mixture(latents, count, recipe.seed)
     else:
         priors = {
-            "from one Gaussian": calibration.fit_mixture(latents, 1, recipe.seed),
+            "from one Gaussian": prior.fit_mixture(latents, 1, recipe.seed),
             "from the mixture, which is the prior": model.prior,
         }
     drawn = {
@@ -182,34 +114,3 @@ def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:
 
 def _uint8(intensities: npt.NDArray[np.float32]) -> Images:
     return np.rint(np.clip(intensities, 0, 1) * 255).astype(np.uint8)
-
-
-def _page(model: Published, sections: str) -> str:
-    manifest = model.manifest
-    title = html.escape(f"{manifest.name}, version {manifest.version}")
-    recipe = html.escape(json.dumps(manifest.provenance.recipe, indent=1))
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
-img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: 0.1rem 1.2rem 0.1rem 0; text-align: left; font-variant-numeric: tabular-nums; }}
-th {{ border-bottom: 1px solid; }}
-</style>
-<h1>{title}</h1>
-{_warning(manifest)}<p>{html.escape(manifest.description)}.<br>
-{html.escape(manifest.architecture)}; {manifest.latent_dim} latent dimensions.</p>
-{sections}
-<h2>Recipe</h2>
-<pre>{recipe}</pre>
-</html>
-"""
-
-
-def _warning(manifest: ModelManifest) -> str:
-    weak = manifest.selection.weak if manifest.selection else None
-    return f"<p><strong>Warning: this detector is weak: {html.escape(weak)}.</strong></p>\n" if weak else ""

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from bundle.manifest import Calibration
 from training.data.dataset import Given
 from training.evaluation import graph_metrics
-from training.evaluation.graph_metrics import PrincipalComponents, Scored
+from training.evaluation.baselines import PrincipalComponents
+from training.evaluation.graph_metrics import Scored
 from training.export.graph_runner import Graphs
 from training.metrics import detection
 from training.recipe import Recipe

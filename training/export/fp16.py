@@ -7,7 +7,6 @@ measured on graphs that compute in float32 and round every result to float16, as
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,10 @@ from onnx import ModelProto, TensorProto, shape_inference
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from bundle.conformal import ConformalScores
-from bundle.manifest import Calibration
-from training.data.dataset import Images, Tell
-from training.evaluation.graph_metrics import Floats
-from training.evaluation.test_results import Findings
-from training.export import calibration, onnx_export
+from bundle.tensors import Images
+from training.export import parity
 from training.export.graph_runner import Graphs
-from training.pipeline.publish import Published
+from training.export.published import Published
 
 # Float16 has 11 bits: a result is rounded by up to 0.0005 of itself, some ten times on its way through a network.
 TOLERANCES = {
@@ -35,8 +30,6 @@ TOLERANCES = {
     "probabilities": 0.01,
 }
 TOLERANCE = 0.002  # of all other outputs
-SCORE_TOLERANCE = 0.01  # of the median change of a score, relative to it
-RATE = 0.01  # of false positives, at which verdicts are compared
 SAMPLES = 1000
 LARGEST = np.float32(np.finfo(np.float16).max)
 KEPT = "scorer"  # it sums squares that are too small for float16
@@ -59,59 +52,16 @@ def write(
         onnx.save(model if name == KEPT else _rounding(model), rounded / file)
     graphs = Graphs(rounded, files)
     spec, names = published.manifest.input, published.graphs.names
-    images = onnx_export.with_resized(np.resize(samples, (SAMPLES, *spec.shape)), spec)
+    images = parity.with_resized(np.resize(samples, (SAMPLES, *spec.shape)), spec)
     outputs = [name for name in published.graphs.chain(names, images=images[:1]) if name != "images"]
     expected = published.graphs.chain_in_batches(names, outputs, images=images)
-    parity = onnx_export.differences(expected, graphs.chain_in_batches(names, outputs, images=images), outputs)
-    onnx_export.check(parity, {name: TOLERANCES.get(name, tolerance) for name in parity}, "float32")
+    found = parity.differences(expected, graphs.chain_in_batches(names, outputs, images=images), outputs)
+    parity.check(found, {name: TOLERANCES.get(name, tolerance) for name in found}, "float32")
     # The graphs themselves, too: a CPU computes them more exactly, but what is wrong with them shows.
     few = {"images": images[:64]}
-    real = onnx_export.differences(graphs.chain(names, **few), Graphs(directory, files).chain(names, **few), outputs)
-    onnx_export.check(real, {name: 2 * TOLERANCES.get(name, tolerance) for name in real}, "its rounded float32 graphs")
-    return graphs, parity
-
-
-@dataclass(frozen=True)
-class Halved:
-    """A model in half precision: what it does, how far its outputs are from the float32 graphs', and `effect`."""
-
-    findings: Findings
-    parity: dict[str, float]
-    changes: dict[str, float]
-
-
-def apply(model: Published, before: Findings, directory: Path, rounded: Path, tell: Tell) -> Halved:
-    """`write` the graphs of a bundle, calibrate them, and hold their scores of the test images against `before`."""
-    tell("converting, and comparing with the float32 graphs")
-    graphs, parity = write(model, before.given.dataset.test.images, directory, rounded)
-    tell("calibrating")
-    calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images, before.calibration.method)
-    tell("evaluating on the test images")
-    after = replace(before, graphs=graphs, calibration=calibrated)
-    changes = effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
-    return Halved(after, parity, changes)
-
-
-def effect(
-    before: Calibration, scores_before: Floats, after: Calibration, scores: Floats, rate: float
-) -> dict[str, float]:
-    """What half precision does to the anomaly scores of the same images, by the names of a manifest's `metrics`.
-
-    The median and the largest change of a score, relative to it, and the share of verdicts at the false positive
-    `rate` that differ, each by the bundle's own calibration. Raises ParityError where the median is above
-    `SCORE_TOLERANCE`.
-    """
-    changes = np.abs(scores - scores_before) / np.maximum(scores_before, np.finfo(np.float32).tiny)
-    onnx_export.check({"the median score": float(np.median(changes))}, {"the median score": SCORE_TOLERANCE}, "float32")
-    anomalous = [
-        ConformalScores(calibration).p_values(each) <= rate
-        for calibration, each in ((before, scores_before), (after, scores))
-    ]
-    return {
-        "score_change_median": float(np.median(changes)),
-        "score_change_largest": float(changes.max()),
-        f"verdicts_changed_at_{rate}": float((anomalous[0] != anomalous[1]).mean()),
-    }
+    real = parity.differences(graphs.chain(names, **few), Graphs(directory, files).chain(names, **few), outputs)
+    parity.check(real, {name: 2 * TOLERANCES.get(name, tolerance) for name in real}, "its rounded float32 graphs")
+    return graphs, found
 
 
 def _restore_weights(graph: onnx.GraphProto) -> None:

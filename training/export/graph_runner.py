@@ -9,10 +9,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from bundle.manifest import GraphName
-
-Arrays = dict[str, npt.NDArray[Any]]
+from bundle.tensors import Tensors
 
 BATCH = 256
+RUNTIME_VERSION: str = onnxruntime.__version__  # of either distribution
 SCORING: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
 
 
@@ -39,9 +39,9 @@ class Graphs:
         inputs = {given.name for given in self._sessions["scorer"].get_inputs()}
         return tuple(name for name in SCORING if name != "decoder" or "intensities" in inputs)
 
-    def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Arrays:
+    def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Tensors:
         """Run the named graphs in turn; gives the tensors with all that the graphs made of them."""
-        arrays: Arrays = dict(tensors)
+        arrays: Tensors = dict(tensors)
         for name in names:
             session = self._sessions[name]
             outputs = self.outputs(name)
@@ -49,7 +49,7 @@ class Graphs:
             arrays.update(zip(outputs, session.run(outputs, feeds), strict=True))
         return arrays
 
-    def chain_in_batches(self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]) -> Arrays:
+    def chain_in_batches(self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]) -> Tensors:
         """As `chain`, a batch at a time, for many images; gives only the tensors to keep."""
         names, keep = list(names), list(keep)
         count = len(next(iter(tensors.values())))
@@ -58,3 +58,6 @@ class Graphs:
             for start in range(0, count, self._batch)
         ]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in keep}
+
+
+RECONSTRUCT: tuple[GraphName, ...] = ("encoder", "decoder")

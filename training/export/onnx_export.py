@@ -4,7 +4,7 @@ import gc
 import inspect
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,109 +16,19 @@ import onnx
 import onnx.numpy_helper
 import torch
 from onnx import TensorProto
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim
 
-from bundle import imaging
 from bundle.manifest import GraphName, InputSpec
+from bundle.tensors import Images
 from training.architectures import Autoencoder
-from training.data.augmentation import to_float
-from training.data.dataset import Images
-from training.detector.whitening import LatentDistance
-from training.errors import ParityError
-from training.export.graph_runner import Arrays, Graphs
+from training.export.graph_modules import ClassifierGraph, DecoderGraph, EncoderGraph, ErrorScorer, Graph
+from training.export.graph_runner import Graphs
+from training.export.parity import PARITY_BATCHES, measure, with_resized
 
 SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
 BATCH = 256
-PARITY_BATCHES = (1, 2, 7, 64)
-FLOAT_TOLERANCE = 1e-5
 SCORES = ["errors", "scores", "error_maps"]
-OTHER_TOLERANCES: Mapping[str, float] = {
-    "reconstructions": 1.0,  # one step of an uint8
-    "logits": 1e-4,  # numbers of 10 and more
-    "latent_distances": 1e-3,  # logarithms, in which small distances differ more
-}
-DETECTOR_TOLERANCE = 1e-3  # of scores and maps, in standard deviations of normal images
-
-
-class EncoderGraph(nn.Module):
-    """uint8 (batch, height, width, channels) to latents, and for a variational model log variances."""
-
-    def __init__(self, model: Autoencoder) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        intensities = to_float(images)
-        posterior = self.model.refine(intensities, self.model.encode(intensities))
-        return tuple(output for output in posterior if output is not None)
-
-
-class DecoderGraph(nn.Module):
-    """Latents to uint8 images, to the intensities in 0..1 that these were rounded from, and if asked to the logits."""
-
-    def __init__(self, model: Autoencoder, likelihood: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.likelihood = likelihood
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
-        raw = self.model.decode_raw(latents)
-        intensities = self.model.output(raw)
-        # Before the channels go last: where the last dimension is 1, ONNX Runtime takes numbers one by one.
-        images = (intensities * 255).round().clamp(0, 255).to(torch.uint8)
-        outputs = (images, intensities, raw) if self.likelihood else (images, intensities)
-        return tuple(output.permute(0, 2, 3, 1) for output in outputs)
-
-
-class ClassifierGraph(nn.Module):
-    """Latents to the probabilities of the classes."""
-
-    def __init__(self, model: Autoencoder) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.model.classify(latents)
-
-
-class ErrorScorer(nn.Module):
-    """Images and intensities to the mean squared error, which is the anomaly score, and its map.
-
-    Where it was given `latents`, it takes those too and gives how far they are from those of the training images.
-    """
-
-    def __init__(self, latents: LatentDistance | None = None) -> None:
-        super().__init__()
-        self.latents = latents
-
-    def forward(self, images: Tensor, intensities: Tensor, latents: Tensor | None = None) -> tuple[Tensor, ...]:
-        difference = images.flatten(1).float() / 255 - intensities.flatten(1)  # flat for speed, as in DecoderGraph
-        squared = difference * difference
-        errors = squared.mean(dim=1)
-        maps = squared.view(images.shape)
-        scored = errors, errors.clone(), maps.squeeze(3) if images.shape[3] == 1 else maps.mean(dim=3)
-        if self.latents is None:
-            return scored
-        assert latents is not None
-        return *scored, self.latents(latents)
-
-
-@torch.no_grad()
-def error_scorer(model: Autoencoder, training: Images) -> ErrorScorer:
-    """Of a model and its training images, uint8 (n, height, width, channels)."""
-    encoder = EncoderGraph(model.eval())
-    parts = (torch.from_numpy(training[start : start + BATCH]) for start in range(0, len(training), BATCH))
-    return ErrorScorer(LatentDistance(torch.cat([encoder(part)[0] for part in parts]), len(training)))
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A module to export: its example arguments, by the names of the graph's inputs, and its outputs' names."""
-
-    module: nn.Module
-    arguments: dict[str, Tensor]
-    outputs: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -155,7 +65,7 @@ def export(
     for name, graph in graphs.items():
         write(graph, directory / files[name])
     compared = with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
-    return Exported(files, parity(graphs, Graphs(directory, files), compared))
+    return Exported(files, measure(graphs, Graphs(directory, files), compared))
 
 
 def _graphs(
@@ -268,61 +178,3 @@ def _strip(model: onnx.ModelProto) -> None:
             item.ClearField("doc_string")
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
-
-
-def with_resized(samples: Images, spec: InputSpec) -> Images:
-    """Every second image enlarged by half and brought back to size, as a request's image may be."""
-    images = samples.copy()
-    for image in images[1::2]:
-        larger = imaging.resize(image, (spec.height * 3 // 2, spec.width * 3 // 2), spec)
-        image[:] = imaging.fit(larger, spec)
-    return images
-
-
-def parity(
-    graphs: Mapping[GraphName, Graph],
-    exported: Graphs,
-    images: Images,
-    tolerances: Mapping[str, float] = {},
-    most: int = max(PARITY_BATCHES),
-) -> dict[str, float]:
-    """The largest difference of each output from torch, at several batch sizes up to `most`. Raises ParityError."""
-    outputs = [name for graph in graphs.values() for name in graph.outputs]
-    largest = dict.fromkeys(outputs, 0.0)
-    for size in sorted({min(size, most) for size in PARITY_BATCHES}):
-        expected: Arrays = {"images": images[:size]}
-        for graph in graphs.values():
-            expected |= _run_torch(graph, expected)
-        found = differences(expected, exported.chain(graphs, images=images[:size]), outputs)
-        largest = {
-            name: float(np.maximum(largest[name], found[name])) for name in outputs
-        }  # keeps NaN, as max does not
-    allowed = {**OTHER_TOLERANCES, **tolerances}
-    check(largest, {name: allowed.get(name, FLOAT_TOLERANCE) for name in outputs}, "torch")
-    return largest
-
-
-def differences(expected: Arrays, found: Arrays, names: Iterable[str]) -> dict[str, float]:
-    """The largest difference of each output; of floats with numbers above 1, relative to the largest."""
-    largest = {}
-    for name in names:
-        reference = expected[name].astype(np.float64)
-        scale = 1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
-        largest[name] = float(np.abs(found[name].astype(np.float64) - reference).max() / scale)
-    return largest
-
-
-def check(found: Mapping[str, float], tolerances: Mapping[str, float], reference: str) -> None:
-    """Raise ParityError where a difference is larger than allowed, or is no number."""
-    for name, difference in found.items():
-        if not difference <= tolerances[name]:
-            raise ParityError(
-                f"{name} differs from {reference} by {difference:.3g}; at most {tolerances[name]} is allowed"
-            )
-
-
-@torch.no_grad()
-def _run_torch(graph: Graph, arrays: Arrays) -> Arrays:
-    results = graph.module(*(torch.from_numpy(arrays[name]) for name in graph.arguments))
-    results = results if isinstance(results, tuple) else (results,)
-    return {name: result.numpy() for name, result in zip(graph.outputs, results, strict=True)}

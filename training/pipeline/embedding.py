@@ -9,15 +9,16 @@ from sklearn.datasets import load_sample_images
 
 from bundle import imaging
 from bundle.manifest import InputSpec, ModelManifest, TrainingData, Weights
+from bundle.tensors import Images
 from training.architectures.backbones import BACKBONES
-from training.data.dataset import Images
 from training.detector.encoder import BackboneEncoder
 from training.detector.scene import BATCH
 from training.errors import RecipeError
-from training.export import onnx_export
+from training.export import golden, onnx_export, parity
+from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
-from training.export.onnx_export import Graph
-from training.pipeline import publish
+from training.export.published import GOLDEN
+from training.pipeline import draft_manifest, publish
 from training.progress import Log
 from training.recipe import EmbeddingRecipe
 
@@ -26,7 +27,7 @@ FILE = "encoder.onnx"
 
 def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
     """Export, check and publish; gives the bundle's directory. Raises TrainingError."""
-    config, spec, revision = recipe.embedding, recipe.input.spec(recipe.embedding.size), publish.git_revision()
+    config, spec, revision = recipe.embedding, recipe.input.spec(recipe.embedding.size), draft_manifest.git_revision()
     backbone = BACKBONES[config.backbone]()
     if config.depth not in backbone.strides:
         raise RecipeError(f"embedding.depth: {config.depth} is none of {', '.join(map(str, backbone.strides))}")
@@ -38,11 +39,11 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
         graph = Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
         onnx_export.write(graph, staging / FILE)
         graphs = Graphs(staging, {"encoder": FILE}, BATCH)
-        compared = onnx_export.with_resized(np.resize(images, (BATCH, *spec.shape)), spec)
-        parity = onnx_export.parity({"encoder": graph}, graphs, compared, most=BATCH)
-        publish.write_golden(graphs, images, spec, staging / publish.GOLDEN)
+        compared = parity.with_resized(np.resize(images, (BATCH, *spec.shape)), spec)
+        found = parity.measure({"encoder": graph}, graphs, compared, most=BATCH)
+        golden.write(graphs, images, spec, staging / GOLDEN)
         latent_dim = graphs.chain(["encoder"], images=images[:1])["latents"].shape[1]
-        made = publish.provenance(recipe, revision, parity, backbone=encoder.weights)
+        made = draft_manifest.provenance(recipe, revision, found, backbone=encoder.weights)
 
         def finish(version: int) -> None:
             manifest = ModelManifest(
@@ -54,7 +55,7 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
                 input=spec,
                 latent_dim=latent_dim,
                 graphs={"encoder": FILE},
-                golden=publish.GOLDEN,
+                golden=GOLDEN,
                 max_batch=BATCH,
                 metrics={},
                 training_data=_training_data(backbone.weights),

@@ -2,23 +2,28 @@
 
 import shutil
 import tempfile
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from bundle.manifest import MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
+from bundle.conformal import ConformalScores
+from bundle.manifest import Calibration, MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
 from training.data import image_folder, photo_folder
 from training.data.dataset import Tell
 from training.data.image_folder import Folder
 from training.data.image_set import Photographs
 from training.errors import DataError, RecipeError
 from training.evaluation import detector_report, report
+from training.evaluation.graph_metrics import Floats
 from training.evaluation.test_results import Findings
-from training.export import calibration, fp16
-from training.pipeline import publish, train
-from training.pipeline.publish import Published
+from training.export import calibration, golden, parity
+from training.export.fp16 import write
+from training.export.published import HISTORY, REPORT, Published, newest
+from training.pipeline import draft_manifest, evaluate, publish, republish
 
 FEWEST = 50  # images to calibrate on: with fewer, p-values would be too coarse and too much chance
 
@@ -36,16 +41,16 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
         raise RecipeError(
             f"{name} in half precision needs another name: as a version of it, it would be served instead"
         )
-    source = publish.newest(models, name).manifest
+    source = newest(models, name).manifest
     _check_can_be_halved(source)
-    model, before = train.published(name, directory, models, tell)
+    model, before = evaluate.read_published(name, directory, models, tell)
     assert isinstance(before, Findings)  # it is an autoencoder
     with publish.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
-        halved = fp16.apply(model, before, staging, Path(rounded), tell)
+        halved = republish.apply(model, before, staging, Path(rounded), tell)
         after = halved.findings
-        publish.write_golden(after.graphs, after.given.dataset.test.images, source.input, staging / source.golden)
+        golden.write(after.graphs, after.given.dataset.test.images, source.input, staging / source.golden)
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
-        for file in (publish.HISTORY, *prior):
+        for file in (HISTORY, *prior):
             shutil.copy(model.directory / file, staging)
         changes = {
             "name": new_name,
@@ -54,7 +59,7 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
             "metrics": after.figures() | halved.changes,
             "provenance": _made_of(
                 source,
-                libraries=publish.library_versions(),
+                libraries=draft_manifest.library_versions(),
                 parity=halved.parity,
                 halved_from=f"{source.name}/{source.version}",
             ),
@@ -63,7 +68,7 @@ def halve(name: str, new_name: str, directory: Path | None, models: Path, tell: 
         def finish(version: int) -> None:
             publish.write_manifest(source.model_copy(update=changes | {"version": version}), staging)
             tell("drawing the report")
-            report.write(publish.Published(staging), after, staging / publish.REPORT)
+            report.write(Published(staging), after, staging / REPORT)
 
         return publish.publish(staging, finish)
 
@@ -84,7 +89,7 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
     Unreadable files are logged and skipped. Raises TrainingError where there is no such model, where it has no
     anomaly score, where it was trained on these images, or where they are too few.
     """
-    model = publish.newest(models, name)
+    model = newest(models, name)
     source = model.manifest
     if source.calibration is None:
         raise RecipeError(f"{name} has no anomaly score, so there is nothing to calibrate: name a detector")
@@ -119,7 +124,7 @@ def recalibrate(name: str, directory: Path, models: Path, tell: Tell) -> Path:
         def finish(version: int) -> None:
             publish.write_manifest(source.model_copy(update=changes | {"version": version}), staging)
             tell("drawing the report")
-            _draw_calibration(publish.Published(staging), normal, staging / publish.REPORT)
+            _draw_calibration(Published(staging), normal, staging / REPORT)
 
         return publish.publish(staging, finish)
 
@@ -133,5 +138,52 @@ def _draw_calibration(model: Published, normal: Folder, directory: Path) -> None
 
 
 def _made_of(source: ModelManifest, **changes: Any) -> Provenance:
-    now = {"created": datetime.now(UTC).replace(microsecond=0), "git_revision": publish.git_revision()}
+    now = {"created": datetime.now(UTC).replace(microsecond=0), "git_revision": draft_manifest.git_revision()}
     return source.provenance.model_copy(update=now | changes)
+
+
+SCORE_TOLERANCE = 0.01  # of the median change of a score, relative to it
+RATE = 0.01  # of false positives, at which verdicts are compared
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A model in half precision: what it does, how far its outputs are from the float32 graphs', and `effect`."""
+
+    findings: Findings
+    parity: dict[str, float]
+    changes: dict[str, float]
+
+
+def apply(model: Published, before: Findings, directory: Path, rounded: Path, tell: Tell) -> Halved:
+    """`write` the graphs of a bundle, calibrate them, and hold their scores of the test images against `before`."""
+    tell("converting, and comparing with the float32 graphs")
+    graphs, parity = write(model, before.given.dataset.test.images, directory, rounded)
+    tell("calibrating")
+    calibrated = calibration.calibrate(graphs, before.given.parts.calibration.images, before.calibration.method)
+    tell("evaluating on the test images")
+    after = replace(before, graphs=graphs, calibration=calibrated)
+    changes = effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
+    return Halved(after, parity, changes)
+
+
+def effect(
+    before: Calibration, scores_before: Floats, after: Calibration, scores: Floats, rate: float
+) -> dict[str, float]:
+    """What half precision does to the anomaly scores of the same images, by the names of a manifest's `metrics`.
+
+    The median and the largest change of a score, relative to it, and the share of verdicts at the false positive
+    `rate` that differ, each by the bundle's own calibration. Raises ParityError where the median is above
+    `SCORE_TOLERANCE`.
+    """
+    changes = np.abs(scores - scores_before) / np.maximum(scores_before, np.finfo(np.float32).tiny)
+    parity.check({"the median score": float(np.median(changes))}, {"the median score": SCORE_TOLERANCE}, "float32")
+    anomalous = [
+        ConformalScores(calibration).p_values(each) <= rate
+        for calibration, each in ((before, scores_before), (after, scores))
+    ]
+    return {
+        "score_change_median": float(np.median(changes)),
+        "score_change_largest": float(changes.max()),
+        f"verdicts_changed_at_{rate}": float((anomalous[0] != anomalous[1]).mean()),
+    }

@@ -1,11 +1,8 @@
 """The stages of a recipe, in the order in which they are trained."""
 
-import numpy as np
-
 from training.architectures import Autoencoder, DenseAutoencoder
 from training.architectures.base import ResidualLayer
-from training.data.dataset import Parts, Split
-from training.errors import DataError
+from training.data.splits import Parts, balanced
 from training.recipe import Recipe
 from training.trainer.loop import Stage
 from training.trainer.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
@@ -26,18 +23,6 @@ def stages(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:
         settings = options.training, options.optimiser, recipe.schedule
         planned.append(Stage("classifier", supervised, *settings, labelled, parts.validation))
     return planned
-
-
-def balanced(images: Split, count: int) -> Split:
-    """The first `count` images with as many of each class. Raises DataError where a class has too few."""
-    assert images.labels is not None  # the pipeline refuses data without
-    classes = np.unique(images.labels)
-    share, rest = divmod(count, len(classes))
-    chosen = [np.flatnonzero(images.labels == label)[: share + (place < rest)] for place, label in enumerate(classes)]
-    taken = np.concatenate(chosen)
-    if len(taken) < count:
-        raise DataError(f"classifier.labels: {count} images with as many of each class are not there")
-    return images.take(np.sort(taken))
 
 
 def _layers(recipe: Recipe, network: Autoencoder, parts: Parts) -> list[Stage]:

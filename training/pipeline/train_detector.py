@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from bundle.manifest import Calibration, GraphName, InputSpec, ModelManifest, Selection, TrainingData
+from bundle.tensors import Images
 from training import progress
-from training.data import image_set
-from training.data.dataset import Images, described
+from training.config import Size
+from training.data.dataset import described
 from training.data.image_set import DetectorData, ImageSet
 from training.detector import encoder, fitters
-from training.detector.config import Size
 from training.detector.fit import Fitted, fit, map_of
 from training.detector.scene import BATCH, SceneReader, Scenes, join
 from training.detector.scorer import SCORES
@@ -26,17 +26,18 @@ from training.detector.trials import OF_EACH_KIND, TrialRun, Trials, stage_of
 from training.errors import WeakDetectorError
 from training.evaluation import detector_advice, detector_report
 from training.evaluation.detector_results import DetectorResults
-from training.export import calibration, onnx_export
+from training.export import calibration, golden, onnx_export, parity
+from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
-from training.export.onnx_export import Graph
-from training.pipeline import publish
+from training.export.published import GOLDEN, REPORT, Published
+from training.pipeline import draft_manifest, load_data, publish
 from training.progress import Log, Stages, silence
 from training.recipe import DetectorRecipe
 
 ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
 EXPORTED: Size = (256, 256)  # the working size whose encoder those of others are made of
 CHUNK = 64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
-PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), onnx_export.DETECTOR_TOLERANCE)
+PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), parity.DETECTOR_TOLERANCE)
 
 
 def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log) -> Path:
@@ -45,8 +46,8 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
     Raises TrainingError or OSError; then nothing is published. WeakDetectorError is raised where the trials went too
     badly, unless `accept_weak`.
     """
-    revision, started = publish.git_revision(), time.monotonic()
-    data = image_set.load(recipe, directory, log)
+    revision, started = draft_manifest.git_revision(), time.monotonic()
+    data = load_data.load_detector(recipe, directory, log)
     models.mkdir(parents=True, exist_ok=True)  # an unwritable directory ends the run before the work, not after it
     with (
         Stages(log, _estimate_seconds(recipe, data)) as log,
@@ -64,10 +65,10 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
         graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, BATCH)
         method = fitted.scorer.describe() + ("" if data.calibration else calibration.CROSS_FITTED)
         calibrated = calibration.summary(fitted.scores, fitted.maps, method, fitted.latent_distances)
-        publish.write_golden(graphs, sample, spec, staging / publish.GOLDEN, count=1)
+        golden.write(graphs, sample, spec, staging / GOLDEN, count=1)
         results = DetectorResults(graphs, calibrated, spec, data, recipe, trials)
         metrics = results.metrics()
-        made = publish.provenance(
+        made = draft_manifest.provenance(
             recipe,
             revision,
             parity,
@@ -86,7 +87,7 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
                 input=spec,
                 latent_dim=graphs.chain(["encoder"], images=sample[:1])["latents"].shape[1],
                 graphs={"encoder": ENCODER, "scorer": SCORER},
-                golden=publish.GOLDEN,
+                golden=GOLDEN,
                 calibration=calibrated,
                 max_batch=BATCH,
                 selection=selected,
@@ -98,7 +99,7 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
             publish.write_manifest(manifest, staging)
             progress.begin("report", log)
             log("drawing the report")
-            detector_report.write(publish.Published(staging), results, staging / publish.REPORT, tried)
+            detector_report.write(Published(staging), results, staging / REPORT, tried)
 
         published = publish.publish(staging, finish)
     _conclude(trials, selected, calibrated, metrics, log)
@@ -206,10 +207,10 @@ def _export(encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images,
         tensors = {"images": images, **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True))}
     scorer_graph = Graph(fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORES)
     onnx_export.write(scorer_graph, staging / SCORER)
-    compared = onnx_export.with_resized(np.resize(sample, (BATCH, *spec.shape)), spec)
+    compared = parity.with_resized(np.resize(sample, (BATCH, *spec.shape)), spec)
     exported = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER})
     graphs: dict[GraphName, Graph] = {"encoder": encoder_graph, "scorer": scorer_graph}
-    return onnx_export.parity(graphs, exported, compared, PARITY_TOLERANCES, BATCH)
+    return parity.measure(graphs, exported, compared, PARITY_TOLERANCES, BATCH)
 
 
 def _training_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) -> TrainingData:

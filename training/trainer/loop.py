@@ -14,11 +14,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from training import progress
-from training.data.dataset import Split, Tell
+from training.data.dataset import Tell
+from training.data.splits import Split
 from training.errors import CheckpointError, DataError, RecipeError
-from training.recipe import TrainingConfig
 from training.trainer import collapse
 from training.trainer.checkpoint import Checkpoints, State
+from training.trainer.config import TrainingConfig
 from training.trainer.distributed import Process
 from training.trainer.objectives import Batch, Measured, Objective
 from training.trainer.optimisers import OptimiserConfig, ScheduleConfig, build_optimiser, build_schedule, check_steps

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributions import ContinuousBernoulli
 from torch.nn import functional
 
-from training.architectures.base import Autoencoder, Config, Posterior
+from training.architectures.base import Autoencoder, Posterior
+from training.config import Config
+from training.image_ops import ssim
 
-SSIM_WINDOW = 7
 LIKELIHOODS = {"bce": "sigmoid", "continuous-bernoulli": "continuous-bernoulli"}  # and the outputs that they need
 
 
@@ -35,24 +36,6 @@ def kl_divergence(posterior: Posterior) -> Tensor:
     if log_variance is None:
         return torch.zeros(len(mean), device=mean.device)
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-
-
-def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Structural similarity (n,) of images (n, channels, height, width) in 0..1, with a 7x7 uniform window.
-
-    Wang et al. 2004, equation 13, with the unbiased variances of scikit-image.
-    """
-
-    def mean(values: Tensor) -> Tensor:
-        return functional.avg_pool2d(values, SSIM_WINDOW, stride=1)
-
-    unbiased = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
-    a, b = mean(images), mean(references)
-    variances = unbiased * (mean(images.square()) - a.square() + mean(references.square()) - b.square())
-    covariance = unbiased * (mean(images * references) - a * b)
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * a * b + c1) * (2 * covariance + c2) / ((a.square() + b.square() + c1) * (variances + c2))
-    return similarity.mean(dim=(1, 2, 3))
 
 
 def log_likelihood(raw: Tensor, images: Tensor, config: LossConfig) -> Tensor:

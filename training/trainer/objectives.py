@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.architectures import Autoencoder, DenseAutoencoder, Posterior
-from training.data.augmentation import augment, binarise, corrupt, normal, to_float
-from training.recipe import Recipe, TrainingConfig
+from training.data.augmentation import augment, binarise, corrupt, normal
+from training.image_ops import to_float
+from training.recipe import Recipe
+from training.trainer.config import TrainingConfig
 from training.trainer.losses import importance_weighted_loss, kl_divergence, reconstruction_loss
 
 Inputs = tuple[Tensor, ...]

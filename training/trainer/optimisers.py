@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from training.architectures.base import Config
+from training.config import Config
 from training.errors import RecipeError
 
 

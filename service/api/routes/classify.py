@@ -1,9 +1,8 @@
 from starlette.responses import Response
 
 from service.api import responses, schemas
-from service.api.negotiation import VECTORS
+from service.api.media_types import NPY, VECTORS
 from service.api.operation import Call, Operation
-from service.api.requests import NPY
 
 
 async def classify(call: Call, _: schemas.NoOptions) -> Response:

@@ -3,9 +3,8 @@ from typing import Any
 from starlette.responses import Response
 
 from service.api import responses, schemas
-from service.api.negotiation import VECTORS
+from service.api.media_types import NPY, VECTORS
 from service.api.operation import Call, Operation
-from service.api.requests import NPY
 from service.operations import Encoded
 
 

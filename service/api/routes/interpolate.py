@@ -1,14 +1,14 @@
 from starlette.responses import Response
 
-from service.api import requests, responses, schemas
-from service.api.negotiation import PICTURES
+from service.api import parsing, requests, responses, schemas
+from service.api.media_types import PICTURES
 from service.api.operation import Call, Operation
 
 
 async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Response:
     """Walk from one latent vector to another, or from one image to another."""
     ends, said = await requests.read_ends(call.request, call.services.body_limits)
-    asked = requests.options_of(schemas.InterpolationOptions, query.model_dump() | said)
+    asked = parsing.options_of(schemas.InterpolationOptions, query.model_dump() | said)
     drawn = await call.services.operations.interpolate(call.model, ends, asked.steps, asked.method, call.timings)
 
     def make() -> Response:

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends
 from bundle.manifest import Calibration
 from service.api import schemas
 from service.api.dependencies import ServicesDep, Target
-from service.registry.registry import LoadedModel, ModelRegistry
+from service.registry.loaded_model import LoadedModel
+from service.registry.registry import ModelRegistry
 
 
 def listing() -> APIRouter:

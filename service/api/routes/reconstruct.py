@@ -1,7 +1,7 @@
 from starlette.responses import Response
 
 from service.api import responses, schemas
-from service.api.negotiation import PICTURES
+from service.api.media_types import PICTURES
 from service.api.operation import Call, Operation
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from bundle.errors import BundleError, DomainError, ItemError
 from service.api import schemas
 from service.api.errors import CODES_OF_STATUS, TABLE
 from service.app import build_services, create_app
-from service.errors import BulkError, BundleError, DeviceError, InvalidItems, ItemError, ServiceError
+from service.errors import BulkError, DeviceError, InvalidItems
 from service.settings import Settings
 from tests.service.api.helpers import NPY, application, npy
 
@@ -224,11 +225,11 @@ def test_the_openapi_document_describes_options_and_encoder(document: dict[str, 
 
 
 def test_every_domain_error_has_a_status() -> None:
-    def leaves(kind: type[ServiceError]) -> set[type[ServiceError]]:
+    def leaves(kind: type[DomainError]) -> set[type[DomainError]]:
         below = kind.__subclasses__()
         return set().union(*map(leaves, below)) if below else {kind}
 
     unserved = {BundleError, DeviceError} | leaves(BulkError)  # raised while loading, or by no request
-    raised = leaves(ServiceError) - unserved - {InvalidItems, ItemError}
+    raised = leaves(DomainError) - unserved - {InvalidItems, ItemError}
     assert raised == set(TABLE)
     assert set(CODES_OF_STATUS.values()) == {"not_found", "method_not_allowed"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from service.errors import InvalidParameter
-from service.inference.session import Tensors
+from bundle.errors import InvalidParameter
+from bundle.tensors import Tensors
 from service.scheduling.batcher import Work
 from tests.service.api.helpers import NPY, PNG, TINY, application, check_problem, png
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bundle.errors import InvalidParameter
 from service.bulk import tables
 from service.bulk.journal import Row
 from service.bulk.tables import OutputError
-from service.errors import InvalidParameter
 
 ROWS = [
     Row('a, "b".png', 1.0, 0.25, 0.75, True, "heat/a.png.png"),

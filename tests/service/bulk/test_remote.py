@@ -7,10 +7,11 @@ import httpx2
 import pytest
 
 from bundle.conformal import Verdict
+from bundle.errors import InvalidParameter
 from service.bulk import remote_scorer
 from service.bulk.remote_scorer import Card, Remote, RemoteError, card
 from service.bulk.scorers import Faulty, Found, TooMuch
-from service.errors import InvalidParameter, OperationNotSupported
+from service.errors import OperationNotSupported
 from service.operations import NO_PICTURES, Pictures
 
 VERDICT = {"score": 0.5, "p_value": 0.25, "threshold": None, "is_anomaly": None}

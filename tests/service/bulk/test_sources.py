@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.errors import InvalidParameter
 from service.bulk import sources
-from service.errors import InvalidParameter
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from training.detector import encoder
 from training.detector.encoder import BackboneEncoder
 from training.detector.scene import BATCH, SceneReader
 from training.export import onnx_export
-from training.export.onnx_export import Graph
+from training.export.graph_modules import Graph
 
 
 @torch.no_grad()

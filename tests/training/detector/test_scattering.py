@@ -3,7 +3,7 @@ import math
 import torch
 
 from tests.conftest import DATA
-from training.data.dataset import load_test
+from training.data.mnist import load_test
 from training.detector.scattering import ANGLES, CELLS, Scattering
 
 FEATURES = 1 + 3 * ANGLES + 3 * ANGLES**2  # of a cell: the grey image, and the moduli of two orders

@@ -14,9 +14,9 @@ from training.detector import fitters
 from training.detector.components import NAMES, ComponentName
 from training.detector.scorer import SCORES, Scale, Scorer
 from training.detector.whitening import LatentDistance
-from training.export import onnx_export
+from training.export import onnx_export, parity
+from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
-from training.export.onnx_export import Graph
 
 # Of those that CUDA has kernels for, by the table of kernels of ONNX Runtime (docs/OperatorKernels.md).
 ON_CUDA = (
@@ -58,7 +58,7 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
     exported = Graphs(tmp_path, {each: f"{each}.onnx" for each in graphs})
     assert exported.scoring == ("encoder", "scorer")
     tolerances = {"scores": 1e-4, "error_maps": 1e-4}
-    assert onnx_export.parity(graphs, exported, images, tolerances, len(images)).keys() >= {*SCORES}
+    assert parity.measure(graphs, exported, images, tolerances, len(images)).keys() >= {*SCORES}
 
 
 @torch.no_grad()

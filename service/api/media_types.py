@@ -1,0 +1,8 @@
+"""Media types of requests and responses."""
+
+JSON, NPY, MULTIPART = "application/json", "application/x-npy", "multipart/form-data"
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+
+PNG = "image/png"
+VECTORS = (JSON, NPY)
+PICTURES = (JSON, NPY, PNG)

@@ -1,0 +1,87 @@
+"""What a manifest says of a run."""
+
+import importlib.metadata
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bundle.manifest import (
+    Capability,
+    LatentPrior,
+    MixturePrior,
+    Provenance,
+    StandardNormal,
+    TrainingData,
+)
+from training.data import dataset
+from training.data.dataset import Given
+from training.data.splits import Parts
+from training.export import prior
+from training.export.graph_runner import RUNTIME_VERSION, Graphs
+from training.export.published import PRIOR
+from training.recipe import Recipe
+
+LIBRARIES = ("torch", "onnx", "onnxscript", "numpy", "pillow", "scikit-learn", "scikit-image", "scipy")
+
+
+def provenance(recipe: BaseModel, revision: str | None, parity: dict[str, float], **others: Any) -> Provenance:
+    """Record how a bundle came to be, now and with the libraries that are installed."""
+    return Provenance(
+        created=datetime.now(UTC).replace(microsecond=0),
+        recipe=recipe.model_dump(mode="json"),
+        git_revision=revision,
+        libraries=library_versions(),
+        parity=parity,
+        **others,
+    )
+
+
+def git_revision() -> str | None:
+    """The commit that the code stands on, with `+` where files differ from it; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def library_versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return versions | {"onnxruntime": RUNTIME_VERSION}
+
+
+def training_data(recipe: Recipe, given: Given, calibrated: int) -> TrainingData:
+    counts = {
+        "training": len(given.parts.training),
+        "validation": len(given.parts.validation),
+        "calibration": calibrated,
+        "test": len(given.dataset.test),
+    }
+    return dataset.described(recipe.data, given.dataset.sha256, counts)
+
+
+def capabilities(recipe: Recipe) -> tuple[Capability, ...]:
+    if recipe.classifier and not recipe.classifier.reconstruction:
+        return ("encode", "classify")  # the decoder no longer fits the encoder
+    denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
+    classify: tuple[Capability, ...] = ("classify",) if recipe.classifier else ()
+    sample: tuple[Capability, ...] = ("sample",) if _has_prior(recipe) else ()
+    return ("encode", "decode", "reconstruct", *denoise, *sample, "anomaly-score", "interpolate", *classify)
+
+
+def _has_prior(recipe: Recipe) -> bool:
+    return recipe.architecture.variational or recipe.mixture_components > 0
+
+
+def fit_prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> LatentPrior | None:
+    if recipe.architecture.variational:
+        return StandardNormal()
+    if not _has_prior(recipe):
+        return None
+    latents = prior.mixture_latents(graphs, parts.training.images)
+    prior.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / PRIOR)
+    return MixturePrior(file=PRIOR)
