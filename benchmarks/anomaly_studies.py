@@ -114,7 +114,7 @@ STUDIES: Mapping[str, Study] = {"few": few, "splits": splits, "false-positives":
 
 
 def _trials(recipe: DetectorRecipe, data: DetectorData, encoders: Encoders) -> Trials:
-    return train_detector.select(recipe, data, train_detector.draw(recipe, data), encoders, True, silence)[0]
+    return train_detector.select(recipe, data, train_detector.sample_normal(recipe, data), encoders, True, silence)[0]
 
 
 def _area(recipe: DetectorRecipe, data: DetectorData, encoders: Encoders, trials: Trials | None = None) -> float:

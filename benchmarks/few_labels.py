@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from training import recipe
-from training.architectures import Autoencoder, build
+from training.architectures import Classifier, build
 from training.data import mnist, splits
-from training.data.splits import Parts, Split, balanced
+from training.data.splits import Split, TrainingSplits, balanced
 from training.evaluation.baselines import PrincipalComponents
 from training.image_ops import to_float
-from training.pipeline.stages import stages
+from training.pipeline.plan import stages
 from training.recipe import Recipe
 from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
@@ -63,7 +63,7 @@ def main() -> None:
             }
             fresh = _network(plain)
             trained = _train(copy.deepcopy(fresh), plain, parts, here, stage="autoencoder")
-            components = PrincipalComponents(parts.training.images, fresh.latent_dim, seed)
+            components = PrincipalComponents(parts.training.images, fresh.autoencoder.latent_dim, seed)
             for count in options.labels:
                 images, labels = labelled[count].images, labelled[count].labels
                 assert labels is not None  # they were chosen by them
@@ -79,9 +79,9 @@ def main() -> None:
     options.output.write_text(json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n")
 
 
-def _network(chosen: Recipe) -> Autoencoder:
+def _network(chosen: Recipe) -> Classifier:
     torch.manual_seed(chosen.seed)
-    return build(chosen.architecture, chosen.input, classes=10)
+    return Classifier(build(chosen.architecture, chosen.input), classes=10)
 
 
 def _batches(count: int, steps: int) -> list[str]:
@@ -97,7 +97,7 @@ def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
     return few.take(np.arange(steps // training.epochs * training.batch_size) % len(few))
 
 
-def _train(network: Autoencoder, chosen: Recipe, parts: Parts, here: Process, stage: str) -> Autoencoder:
+def _train(network: Classifier, chosen: Recipe, parts: TrainingSplits, here: Process, stage: str) -> Classifier:
     (only,) = (planned for planned in stages(chosen, network, parts) if planned.name == stage)
     with tempfile.TemporaryDirectory() as directory:
         loop.train([only], chosen.seed, Checkpoints(Path(directory), chosen.fingerprint(stage)), here, print)
@@ -105,10 +105,10 @@ def _train(network: Autoencoder, chosen: Recipe, parts: Parts, here: Process, st
 
 
 @torch.no_grad()
-def _accuracy(network: Autoencoder, test: Split) -> float:
+def _accuracy(network: Classifier, test: Split) -> float:
     images, labels = test.tensors(torch.device("cpu"))
     assert labels is not None
-    answers = network.classify(network.encode(to_float(images)).mean).argmax(dim=1)
+    answers = network.classify(network.autoencoder.encode(to_float(images)).mean).argmax(dim=1)
     return (answers == labels).float().mean().item()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import ParityError
-from training.evaluation.test_results import Findings
+from training.evaluation.autoencoder_results import AutoencoderResults
 from training.export.published import newest
 from training.pipeline import evaluate, republish
 
@@ -29,7 +29,7 @@ def main() -> None:
     found = {}
     for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
         manifest = newest(options.models, name).manifest
-        if manifest.calibration and manifest.selection is None:  # detectors and embeddings are not halved
+        if manifest.calibration and manifest.selection is None:  # detectors and embeddings are not converted
             found[name] = _measure(name, options.data, options.models)
             print(f"{name}: {found[name]}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -37,18 +37,18 @@ def main() -> None:
 
 
 def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
-    def tell(text: str) -> None:
+    def log(text: str) -> None:
         print(f"  {text}", flush=True)
 
-    model, before = evaluate.read_published(name, data, models, tell)
-    assert isinstance(before, Findings)  # detectors are not halved
+    model, before = evaluate.read(name, data, models, log)
+    assert isinstance(before, AutoencoderResults)  # detectors are not converted
     with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
         try:
-            halved = republish.apply(model, before, Path(written), Path(rounded), tell)
+            converted = republish.apply_fp16(model, before, Path(written), Path(rounded), log)
         except ParityError as error:
             return {"refused": str(error)}
-    mse = [float(each.scored.errors.mean()) for each in (before, halved.findings)]
-    return {"parity": halved.parity, "mse": mse, **halved.changes}
+    mse = [float(each.scored.errors.mean()) for each in (before, converted.results)]
+    return {"parity": converted.parity, "mse": mse, **converted.changes}
 
 
 if __name__ == "__main__":

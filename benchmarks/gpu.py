@@ -61,7 +61,7 @@ def main() -> None:
         print(f"{net}: bare session {results[net]['bare']:,.0f} images a second; by its peaks {results[net]['limit']}")
         for name, environment in OPTIONS.items() if options.device == "cuda" else [("default", {})]:
             results[net][name] = _told(name, _serve(net, graph, options, environment | {"AE_MODELS": str(models)}))
-        found = _serve(net, graph, options, {"AE_MODELS": str(models)}, served=networks.write_half(net, models))
+        found = _serve(net, graph, options, {"AE_MODELS": str(models)}, served=networks.write_fp16(net, models))
         results[net]["half precision"] = _told("half precision", found)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")

@@ -30,7 +30,7 @@ from training.architectures import build
 from training.data import mnist, splits
 from training.data.splits import Split
 from training.image_ops import to_float
-from training.pipeline.stages import stages
+from training.pipeline.plan import stages
 from training.recipe import Recipe
 from training.trainer.distributed import Process, process
 from training.trainer.loop import Run, Stage, be_deterministic

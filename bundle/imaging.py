@@ -153,7 +153,7 @@ def _turn(image: Image.Image) -> None:
 
 
 def _in_colour(image: Image.Image) -> bool:
-    """Tell whether an image is in colour, by a sample of its pixels unless its mode is grey."""
+    """Log whether an image is in colour, by a sample of its pixels unless its mode is grey."""
     if image.mode in _GREY_MODES or image.mode.startswith("I;16"):
         return False
     size = min(image.width, SAMPLE), min(image.height, SAMPLE)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from training import recipes
 from training.errors import TrainingError
-from training.pipeline import evaluate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     of_model = {}
     for name, run, words in (
         ("evaluate", _evaluate, "measure a published model again on its test images"),
-        ("halve", _halve, "publish a model again, computing in half precision for a GPU"),
+        ("convert-fp16", _convert_fp16, "publish a model again, computing in half precision for a GPU"),
         ("calibrate", _calibrate, "publish a model again, calibrated on other normal images, without training"),
         ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
     ):
@@ -63,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--data", type=Path, metavar="DIR", required=folder, help=help_text)
         command.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
         command.set_defaults(run=run)
-    of_model["halve"].add_argument("--name", help="the new model's name, if not the model's with -fp16 behind it")
+    of_model["convert-fp16"].add_argument(
+        "--name", help="the new model's name, if not the model's with -fp16 behind it"
+    )
     of_model["report"].add_argument(
         "--output", type=Path, metavar="DIR", help="where to write it, if not into the bundle"
     )
@@ -71,17 +72,20 @@ def _parser() -> argparse.ArgumentParser:
     recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
     recipes.set_defaults(run=_recipes)
 
-    picture = commands.add_parser("picture", help="draw the README's pictures: overview.png and digits.png")
-    picture.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
-    picture.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    picture.add_argument("--photo", type=Path, default=Path("docs/cookie.jpg"), metavar="FILE", help="(%(default)s)")
-    picture.add_argument("--output", type=Path, default=Path("docs"), metavar="DIR", help="(%(default)s)")
-    picture.set_defaults(run=_picture)
+    overview = commands.add_parser("overview", help="draw the README's pictures: overview.png and digits.png")
+    overview.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
+    overview.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    overview.add_argument("--photo", type=Path, default=Path("docs/cookie.jpg"), metavar="FILE", help="(%(default)s)")
+    overview.add_argument("--output", type=Path, default=Path("docs"), metavar="DIR", help="(%(default)s)")
+    overview.set_defaults(run=_overview)
     return parser
 
 
+# Commands import what they need when they run: torch takes seconds to import.
+
+
 def _train(options: argparse.Namespace) -> int:
-    from training import recipe  # torch takes seconds to import
+    from training import recipe
     from training.pipeline import embedding, train, train_detector
 
     resolved = recipe.load(options.recipe, options.set, options.name)
@@ -89,19 +93,20 @@ def _train(options: argparse.Namespace) -> int:
     options.when_interrupted = "; rerun the same command to resume" if resumes else "; nothing was published"
     published: Path | None
     if isinstance(resolved, recipe.DetectorRecipe):
-        published = train_detector.run(resolved, options.data, options.models, options.accept_weak, _tell)
+        published = train_detector.run(resolved, options.data, options.models, options.accept_weak, _log)
     elif isinstance(resolved, recipe.EmbeddingRecipe):
-        published = embedding.run(resolved, options.models, _tell)
+        published = embedding.run(resolved, options.models, _log)
     else:
-        published = train.run(resolved, options.data, options.models, options.runs, _tell)
+        published = train.run(resolved, options.data, options.models, options.runs, _log)
     if published:  # else this is one of several processes, and another one publishes
         print(f"published {published}")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from training.pipeline import evaluate
 
-    metrics = evaluate.evaluate_published(options.model, options.data, options.models, _tell)
+    metrics = evaluate.measure(options.model, options.data, options.models, _log)
     width = max(32, *map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:{width}} {value:.6g}")
@@ -111,42 +116,41 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
-    print(f"published {republish.recalibrate(options.model, options.data, options.models, _tell)}")
+    print(f"published {republish.recalibrate(options.model, options.data, options.models, _log)}")
     return 0
 
 
-def _halve(options: argparse.Namespace) -> int:
+def _convert_fp16(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
     name = options.name or f"{options.model}-fp16"
-    print(f"published {republish.halve(options.model, name, options.data, options.models, _tell)}")
+    print(f"published {republish.convert_to_fp16(options.model, name, options.data, options.models, _log)}")
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
+    from training.pipeline import evaluate
 
-    print(f"wrote {evaluate.write_report(options.model, options.data, options.models, options.output, _tell)}")
+    print(f"wrote {evaluate.write_report(options.model, options.data, options.models, options.output, _log)}")
     return 0
-
-
-def _tell(text: str) -> None:
-    print(text, flush=True)
 
 
 def _recipes(_: argparse.Namespace) -> int:
-    from training import recipe
-
-    for name in recipes.available():
-        print(f"{name:24} {recipe.load(name).description}")
+    for name, description in recipes.descriptions().items():
+        print(f"{name:24} {description}")
     return 0
 
 
-def _picture(options: argparse.Namespace) -> int:
-    pass
+def _overview(options: argparse.Namespace) -> int:
+    from training.evaluation import overview
 
-    overview, digits = options.output / "overview.png", options.output / "digits.png"
-    overview.detector(options.models, options.photo, overview)
-    print(f"drew {overview}")
-    overview.digits(options.models, options.data, digits)
+    detector, digits = options.output / "overview.png", options.output / "digits.png"
+    overview.draw_detector(options.models, options.photo, detector)
+    print(f"drew {detector}")
+    overview.draw_digits(options.models, options.data, digits)
     print(f"drew {digits}")
     return 0
+
+
+def _log(text: str) -> None:
+    print(text, flush=True)

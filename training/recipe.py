@@ -5,7 +5,7 @@ import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -16,12 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-from bundle.manifest import REDUCING_GAP, WHITE_16_BIT, InputSpec, ModelName, ReducingGap, Resample, White16Bit
+from bundle.manifest import InputSpec, ModelName
 from training.architectures import ArchitectureConfig
 from training.architectures.backbones import BackboneName
 from training.config import Config, Size
 from training.data.augmentation import AugmentationConfig, CorruptionConfig
 from training.data.dataset import DataConfig
+from training.data.image_set import PhotoInput
 from training.detector.config import DetectorConfig
 from training.errors import RecipeError
 from training.image_ops import SSIM_WINDOW
@@ -101,18 +102,6 @@ class Recipe(Config):
         later: Any = {"description": True, "mixture_components": True, "evaluation": True, "data": {"outliers"}}
         entries = [self.model_dump_json(exclude=later), *map(str, others)]
         return hashlib.sha256("\n".join(entries).encode()).hexdigest()
-
-
-class PhotoInput(Config):
-    """What photographs are brought to, beside their working size."""
-
-    channels: Literal[1, 3] = 3
-    resample: Resample = "bilinear"
-    white_16_bit: White16Bit = WHITE_16_BIT
-    reducing_gap: ReducingGap = REDUCING_GAP
-
-    def spec(self, size: Size) -> InputSpec:
-        return InputSpec(height=size[0], width=size[1], **self.model_dump())
 
 
 class DetectorRecipe(Config):

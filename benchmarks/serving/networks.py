@@ -41,29 +41,27 @@ def write(name: str, models: Path) -> Path:
     directory = models / name / "1"
     if not directory.is_dir():
         with publish.staging(models, name) as staged:
-            _write(name, staged)
-            publish.publish(staged, lambda _: None)
+            publish.publish(staged, _write(name, staged))
     return directory / "whole.onnx"
 
 
-def write_half(name: str, models: Path) -> str:
+def write_fp16(name: str, models: Path) -> str:
     """Write the network's bundle in half precision beside it, if it is not there; gives its name."""
-    halved = f"{name}-fp16"
-    if not (models / halved).is_dir():
+    converted = f"{name}-fp16"
+    if not (models / converted).is_dir():
         plain = newest(models, name)
-        with np.load(plain.directory / GOLDEN) as golden:
-            images = golden["images"]
-        with publish.staging(models, halved) as staged, tempfile.TemporaryDirectory() as rounded:
+        with np.load(plain.directory / GOLDEN) as arrays:
+            images = arrays["images"]
+        with publish.staging(models, converted) as staged, tempfile.TemporaryDirectory() as rounded:
             graphs, parity = fp16.write(plain, images, staged, Path(rounded))
             golden.write(graphs, images, plain.manifest.input, staged / GOLDEN)
             made = plain.manifest.provenance.model_copy(update={"parity": parity})
-            changes = {"name": halved, "precision": "float16", "provenance": made}
-            publish.write_manifest(plain.manifest.model_copy(update=changes), staged)
-            publish.publish(staged, lambda _: None)
-    return halved
+            changes = {"name": converted, "precision": "float16", "provenance": made}
+            publish.publish(staged, plain.manifest.model_copy(update=changes))
+    return converted
 
 
-def _write(name: str, directory: Path) -> None:
+def _write(name: str, directory: Path) -> ModelManifest:
     net = NETS[name]
     torch.manual_seed(0)
     model = build(net.architecture, net.spec)
@@ -73,28 +71,25 @@ def _write(name: str, directory: Path) -> None:
     golden.write(graphs, images, net.spec, directory / GOLDEN)
     scores = np.concatenate([graphs.chain(exported.files, images=image[None])["scores"] for image in images])
     onnx.save(_whole(directory), directory / "whole.onnx")
-    publish.write_manifest(
-        ModelManifest(
-            name=name,
-            version=1,
-            description="An untrained network for benchmarks",
-            architecture=model.describe(),
-            capabilities=("encode", "decode", "reconstruct", "anomaly-score", "interpolate"),
-            input=net.spec,
-            latent_dim=model.latent_dim,
-            graphs=exported.files,
-            golden=GOLDEN,
-            calibration=Calibration(
-                method="mean squared error of the reconstruction",
-                scores=tuple(sorted(scores.tolist())),
-                error_map=ErrorMapScale(low=0.0, high=1.0),
-            ),
-            metrics={},
-            training_data=TrainingData(name="none", source="random numbers", licence="none", images={}, sha256={}),
-            provenance=Provenance(created=datetime.now(UTC), recipe={}, libraries={}, parity=exported.parity),
-            files=publish.digests(directory),
+    return ModelManifest(
+        name=name,
+        version=1,
+        description="An untrained network for benchmarks",
+        architecture=model.describe(),
+        capabilities=("encode", "decode", "reconstruct", "anomaly-score", "interpolate"),
+        input=net.spec,
+        latent_dim=model.latent_dim,
+        graphs=exported.files,
+        golden=GOLDEN,
+        calibration=Calibration(
+            method="mean squared error of the reconstruction",
+            scores=tuple(sorted(scores.tolist())),
+            error_map=ErrorMapScale(low=0.0, high=1.0),
         ),
-        directory,
+        metrics={},
+        training_data=TrainingData(name="none", source="random numbers", licence="none", images={}, sha256={}),
+        provenance=Provenance(created=datetime.now(UTC), recipe={}, libraries={}, parity=exported.parity),
+        files=publish.digests(directory),
     )
 
 

@@ -11,10 +11,10 @@ from tests.conftest import DATA
 from training import recipe
 from training.architectures import Autoencoder, build
 from training.data import mnist, splits
-from training.data.dataset import Tell
 from training.data.splits import Split
 from training.pipeline import train as train_pipeline
-from training.pipeline.stages import stages
+from training.pipeline.plan import stages
+from training.progress import Log
 from training.recipe import Recipe
 from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
@@ -78,7 +78,7 @@ def manifest(published: Path) -> ModelManifest:
 
 
 def train(
-    recipe: Recipe, images: Split, runs: Path, process: Process = CPU, tell: Tell = lambda _: None
+    recipe: Recipe, images: Split, runs: Path, process: Process = CPU, tell: Log = lambda _: None
 ) -> tuple[Autoencoder, list[Row]]:
     """Train as the pipeline does; gives the network and the history."""
     torch.manual_seed(recipe.seed)

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
 from bundle.manifest import InputSpec
-from training.architectures.base import Autoencoder, Posterior
+from training.architectures.base import Autoencoder, Classifier, Posterior
 from training.architectures.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.architectures.dense import DenseAutoencoder, DenseConfig, ResidualDenseConfig
 from training.architectures.pooling import PoolingAutoencoder, PoolingConfig
@@ -16,22 +15,15 @@ ArchitectureConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
-__all__ = ["ArchitectureConfig", "Autoencoder", "DenseAutoencoder", "Posterior", "build"]
+__all__ = ["ArchitectureConfig", "Autoencoder", "Classifier", "DenseAutoencoder", "Posterior", "build"]
 
 
-def build(config: ArchitectureConfig, spec: InputSpec, classes: int = 0) -> Autoencoder:
-    """The untrained network, with a head where there are classes to tell apart.
-
-    Raises ValueError where the configuration does not fit the input.
-    """
-    network: Autoencoder
+def build(config: ArchitectureConfig, spec: InputSpec) -> Autoencoder:
+    """The untrained network. Raises ValueError if the configuration does not fit the input."""
     match config:
         case DenseConfig() | ResidualDenseConfig():
-            network = DenseAutoencoder(config, spec)
+            return DenseAutoencoder(config, spec)
         case ConvolutionalConfig():
-            network = ConvolutionalAutoencoder(config, spec)
+            return ConvolutionalAutoencoder(config, spec)
         case PoolingConfig():
-            network = PoolingAutoencoder(config, spec)
-    if classes:
-        network.head = nn.Linear(network.latent_dim, classes)
-    return network
+            return PoolingAutoencoder(config, spec)

@@ -42,11 +42,6 @@ class Autoencoder(nn.Module, ABC):
     encoder: nn.Module
     decoder: nn.Module
     output: nn.Module
-    head: nn.Module | None  # latents to logits (batch, classes), where the model also classifies
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = None
 
     @property
     def encoded_dim(self) -> int:
@@ -77,11 +72,6 @@ class Autoencoder(nn.Module, ABC):
         """Latents to images in 0..1."""
         images: Tensor = self.output(self.decode_raw(latents))
         return images
-
-    def classify(self, latents: Tensor) -> Tensor:
-        """Latents to probabilities (batch, classes). Only for a model with a head."""
-        assert self.head is not None
-        return torch.softmax(self.head(latents), dim=1)
 
 
 class Clamp(nn.Module):
@@ -121,6 +111,19 @@ OUTPUTS: dict[OutputName, type[nn.Module]] = {
     "clamp": Clamp,
     "continuous-bernoulli": ContinuousBernoulliMean,
 }
+
+
+class Classifier(nn.Module):
+    """A softmax layer on the latents of an autoencoder."""
+
+    def __init__(self, autoencoder: Autoencoder, classes: int) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.head = nn.Linear(autoencoder.latent_dim, classes)
+
+    def classify(self, latents: Tensor) -> Tensor:
+        """Latents (batch, latent_dim) to probabilities (batch, classes)."""
+        return torch.softmax(self.head(latents), dim=1)
 
 
 class ResidualLayer(nn.Module):

@@ -4,7 +4,7 @@ All is drawn from the generator that is passed in, so that a run can be repeated
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -40,6 +40,14 @@ class AugmentationConfig(Config):
     @property
     def active(self) -> bool:
         return any(self.model_dump(exclude={"outside"}).values())
+
+
+class RandomChanges(NamedTuple):
+    """Random changes of training images: of what is given back, then of what the network sees."""
+
+    augmentation: AugmentationConfig = AugmentationConfig()
+    corruption: CorruptionConfig = CorruptionConfig()
+    binarise: bool = False
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

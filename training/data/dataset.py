@@ -18,10 +18,10 @@ from bundle.manifest import (
 from bundle.tensors import Images
 from training.config import Config
 from training.data import image_folder, mnist
-from training.data.image_folder import Tell as Tell
 from training.data.mnist import PARTS, load_part, load_test
-from training.data.splits import Parts, Split
+from training.data.splits import Split, TrainingSplits
 from training.errors import DataError
+from training.progress import Log
 
 FEWEST_TESTED = 2
 
@@ -61,15 +61,15 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Given:
+class RunImages:
     """All images of a run."""
 
     dataset: Dataset
-    parts: Parts
+    splits: TrainingSplits
     outliers: Outliers | None
 
 
-def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Log) -> Dataset:
     """The images of a recipe. Raises DataError where a file is missing, damaged, or not of the recipe's size."""
     if directory is not None:
         image_folder.check_exists(directory)
@@ -114,7 +114,7 @@ def load_outliers(dataset: str, directory: Path | None) -> Outliers | None:
 
 
 def outliers_of(
-    config: DataConfig, dataset: Dataset, spec: InputSpec, directory: Path | None, log: Tell
+    config: DataConfig, dataset: Dataset, spec: InputSpec, directory: Path | None, log: Log
 ) -> Outliers | None:
     """The outliers that a recipe names, else its data set's; None, and a line in the log, where they are missing."""
     if not config.outliers:
@@ -127,7 +127,7 @@ def outliers_of(
     return outliers
 
 
-def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Tell) -> Dataset:
+def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Log) -> Dataset:
     if directory is None:
         raise DataError("data.dataset is folder: --data names the directory of the images")
     found = image_folder.read_splits(directory, spec, config.unfit, tell)

@@ -24,7 +24,7 @@ TRAINING, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val",
 VALID = "valid"  # a split beside `train` or `test` alone: elsewhere it may be a class, beside `invalid`
 _OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".tga"}  # images that are not read, as is said
 
-Tell = Log
+Log = Log
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.manifest import InputSpec
+from bundle.manifest import REDUCING_GAP, WHITE_16_BIT, InputSpec, ReducingGap, Resample, White16Bit
 from bundle.tensors import Images
-from training.config import Size
+from training.config import Config, Size
 from training.data import dataset, image_file, photo_folder
 from training.progress import Log
+
+
+class PhotoInput(Config):
+    """What photographs are brought to, beside their working size."""
+
+    channels: Literal[1, 3] = 3
+    resample: Resample = "bilinear"
+    white_16_bit: White16Bit = WHITE_16_BIT
+    reducing_gap: ReducingGap = REDUCING_GAP
+
+    def spec(self, size: Size) -> InputSpec:
+        return InputSpec(height=size[0], width=size[1], **self.model_dump())
 
 
 class ImageSet(Protocol):

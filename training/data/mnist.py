@@ -13,7 +13,6 @@ import pooch
 
 from bundle.manifest import sha256_of
 from training.data import mnist
-from training.data.image_folder import Tell as Tell
 from training.data.splits import Split
 from training.errors import DataError
 

@@ -32,7 +32,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingSplits:
     """The training images: those that the weights are fitted to, and those held out to watch and to calibrate."""
 
     training: Split
@@ -40,7 +40,7 @@ class Parts:
     calibration: Split
 
 
-def split(images: Split, calibration: int, validation: int, seed: int) -> Parts:
+def split(images: Split, calibration: int, validation: int, seed: int) -> TrainingSplits:
     """Part the training images by chance. Raises DataError where none are left to train on."""
     held_out = calibration + validation
     if len(images) <= held_out:
@@ -50,7 +50,7 @@ def split(images: Split, calibration: int, validation: int, seed: int) -> Parts:
         )
     order = np.random.default_rng(seed).permutation(len(images))
     calibrating, validating, fitted = np.split(order, [calibration, held_out])
-    return Parts(images.take(fitted), images.take(validating), images.take(calibrating))
+    return TrainingSplits(images.take(fitted), images.take(validating), images.take(calibrating))
 
 
 def sample(images: Images) -> Images:

@@ -1,8 +1,7 @@
 """Tensors that score components see, of images that the exported encoder has seen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bundle.tensors import Tensors
-from training.export.graph_runner import Graphs
 
 BATCH = 8  # images at most that are encoded or scored at once: memory stays flat
 MOST_PIXELS = BATCH * 256 * 256  # of these images
@@ -53,15 +51,16 @@ class Scenes:
 class SceneReader:
     """The exported encoder of one working size: components are fitted to its answers, rounding included."""
 
-    def __init__(self, directory: Path, file: str, outputs: tuple[str, ...]) -> None:
-        self._graphs, self._outputs = Graphs(directory, {"encoder": file}), outputs
+    def __init__(self, encode: Callable[[Images], Tensors], outputs: tuple[str, ...]) -> None:
+        """`encode` runs the encoder graph; `outputs` are those of its outputs that components see."""
+        self._encode, self._outputs = encode, outputs
 
     def read(self, images: Images, keep_images: bool) -> Scenes:
         """Encode images uint8 (n, height, width, channels); `keep_images` for components that take them."""
         parts: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in self._outputs}
         batch = max(1, min(BATCH, MOST_PIXELS // (images.shape[1] * images.shape[2])))
         for start in range(0, len(images), batch):
-            found = self._graphs.chain(["encoder"], images=images[start : start + batch])
+            found = self._encode(images[start : start + batch])
             for name, arrays in parts.items():
                 arrays.append(found[name].astype(np.float32 if name == "latents" else np.float16))
         encoded: Tensors = {name: np.concatenate(each) for name, each in parts.items()}

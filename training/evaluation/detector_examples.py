@@ -125,7 +125,7 @@ class Examples:
 
     def _framed(self, trials: Trials, index: int) -> tuple[Pixels, Pixels]:
         """A synthetic anomaly as it is shown, in a frame if its normal image is known; and without one."""
-        made, spec = trials.anomalies, self.results.recipe.spec(self.results.data.sizes[-1])
+        made, spec = trials.anomalies, self.results.photo_input.spec(self.results.data.sizes[-1])
         image = made.images[index]
         source = None if self.tried is None else self.tried.take(made.sources[index : index + 1])
         proportions = source or self.results.data.training.take(np.array([0]))

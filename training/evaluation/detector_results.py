@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bundle.conformal import RATES, ConformalScores, can_tell
 from bundle.manifest import Calibration, InputSpec
 from bundle.tensors import Images
-from training.data.image_set import DetectorData
+from training.data.image_set import DetectorData, PhotoInput
 from training.detector import fitters
 from training.detector.components import BASELINES, ComponentName
 from training.detector.cross_fitting import score
@@ -20,7 +20,6 @@ from training.detector.trials import Trials
 from training.export.graph_runner import Graphs
 from training.metrics.detection import aupro, auroc, pixel_auroc, standard_error
 from training.progress import silence
-from training.recipe import DetectorRecipe
 
 BANK = 2000  # entries of the baseline's memory bank
 
@@ -42,7 +41,8 @@ class DetectorResults:
     calibration: Calibration
     spec: InputSpec
     data: DetectorData
-    recipe: DetectorRecipe
+    photo_input: PhotoInput
+    seed: int
     trials: Trials | None = None  # of a detector that has just been trained
 
     @cached_property
@@ -76,12 +76,12 @@ class DetectorResults:
         """Scores of the normal and of the anomalous test images by simple methods on pixels."""
         if self.data.anomalous is None or not len(self.data.test):
             return {}
-        spec = self.recipe.spec(self.recipe.detector.sizes[0])
+        spec = self.photo_input.spec(self.data.sizes[0])
         training, test, anomalous = (
             Scenes.of({"images": images.read(spec, silence)})
             for images in (self.data.training, self.data.test, self.data.anomalous.images)
         )
-        fitted = {name: fitters.fit(name, training, BANK, self.recipe.seed) for name in BASELINES}
+        fitted = {name: fitters.fit(name, training, BANK, self.seed) for name in BASELINES}
         return {name: (score(each, test).scores, score(each, anomalous).scores) for name, each in fitted.items()}
 
     def metrics(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from training.export.published import newest
 from training.progress import silence
 
 
-def digits(models: Path, directory: Path | None, output: Path) -> None:
+def draw_digits(models: Path, directory: Path | None, output: Path) -> None:
     """Draw originals, reconstructions, denoised digits, samples, and an outlier's heatmap, as one PNG."""
     originals = mnist.load_test("mnist", directory).images[:COLUMNS]
     undercomplete, denoising, vae = (newest(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae"))
@@ -48,7 +48,7 @@ OVERVIEW = "cookies"  # the model of the README's picture
 OVERVIEW_HEIGHT, OVERVIEW_BYTES = 384, 250_000  # pixels of the photograph; bytes
 
 
-def detector(models: Path, photograph: Path, output: Path) -> None:
+def draw_detector(models: Path, photograph: Path, output: Path) -> None:
     """Draw a photograph, the heatmap over it and the verdict of the newest `cookies`, as one PNG.
 
     Raises DataError where there is no such model, or the photograph is unreadable.

@@ -11,18 +11,16 @@ from matplotlib.figure import Figure
 from bundle.latents import NormalPrior, Prior
 from bundle.manifest import Calibration
 from bundle.tensors import Images
-from training.data.dataset import Given
 from training.evaluation import graph_metrics, plots
+from training.evaluation.autoencoder_results import AutoencoderResults
 from training.evaluation.page import Picture, metrics, write_page
-from training.evaluation.test_results import Findings
 from training.export import prior
 from training.export.published import Published
-from training.recipe import Recipe
 
 
-def write(model: Published, findings: Findings, directory: Path) -> Path:
+def write(model: Published, results: AutoencoderResults, directory: Path) -> Path:
     """Draw all that there is to see of a bundle on its test images; gives the page."""
-    return write_page(model, chain([metrics(model)], _pictures(model, findings)), directory)
+    return write_page(model, chain([metrics(model)], _pictures(model, results)), directory)
 
 
 def write_calibration(model: Published, normal: Images, directory: Path) -> Path:
@@ -40,10 +38,10 @@ def write_calibration(model: Published, normal: Images, directory: Path) -> Path
     return write_page(model, pictures, directory)
 
 
-def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
-    recipe, given, pca = findings.recipe, findings.given, findings.principal_components
-    test = given.dataset.test
-    shown, latent_dim = test.images[: plots.COLUMNS], findings.latent_dim
+def _pictures(model: Published, results: AutoencoderResults) -> Iterator[Picture]:
+    dataset, pca = results.images.dataset, results.principal_components
+    test = dataset.test
+    shown, latent_dim = test.images[: plots.COLUMNS], results.latent_dim
 
     yield Picture(
         "losses", "Loss", "Of the last training batch and of the validation images.", plots.losses(model.history())
@@ -54,7 +52,7 @@ def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
         rows[f"reconstructed by {latent_dim} principal components"] = _uint8(pca.reconstruct(shown))
     yield Picture("reconstructions", "Reconstructions", "Of the first test images.", plots.rows(rows))
 
-    if sigma := recipe.corruption.sigma:
+    if sigma := results.plan.noise:
         noisy = graph_metrics.add_noise(shown, sigma)
         rows = {"noisy": noisy, "denoised": plots.reconstruct(model, noisy), "originals": shown}
         if pca:
@@ -65,25 +63,26 @@ def _pictures(model: Published, findings: Findings) -> Iterator[Picture]:
     latents = model.graphs.chain_in_batches(["encoder"], ["latents"], images=scattered)["latents"]
     how = "as they are" if latent_dim <= 3 else "projected on their first two principal components"
     labels = None if test.labels is None else test.labels[: len(latents)]
-    figure = plots.latent_scatter(latents, labels, given.dataset.classes)
+    figure = plots.latent_scatter(latents, labels, dataset.classes)
     yield Picture("latents", "Latent space", f"Latents of {len(latents)} test images, {how}.", figure)
     if latent_dim == 2:
         caption = "Decoded at even quantiles of a normal fitted to each dimension."
         yield Picture("grid", "The plane of latents", caption, plots.latent_grid(model, latents))
 
     if "sample" in model.manifest.capabilities:
-        yield Picture("samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, given, recipe))
+        yield Picture("samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, results))
     yield Picture(
         "interpolations", "Interpolations", "Straight paths between latents.", plots.interpolations(model, test.images)
     )
 
-    scores = {"test images": findings.scored.scores}
-    if given.outliers and findings.outliers_scored:
-        scores[f"{given.outliers.title} (not seen in training)"] = findings.outliers_scored.scores
-    yield _scores(scores, findings.calibration)
+    scores = {"test images": results.scored.scores}
+    outliers = results.images.outliers
+    if outliers and results.outliers_scored:
+        scores[f"{outliers.title} (not in training)"] = results.outliers_scored.scores
+    yield _scores(scores, results.calibration)
 
     if classes := model.manifest.classes:
-        figure = plots.confusion_matrix(findings.confusion, classes)
+        figure = plots.confusion_matrix(results.confusion, classes)
         yield Picture("confusion", "Confusion matrix", "Of the test images.", figure)
 
 
@@ -92,17 +91,17 @@ def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibrat
     return Picture("scores", "Anomaly scores", f"The {calibrated.method}, and the thresholds at two rates.", histogram)
 
 
-def _samples(model: Published, given: Given, recipe: Recipe) -> Figure:
+def _samples(model: Published, results: AutoencoderResults) -> Figure:
     """From the prior, and from what it may be held against: beside N(0, I) a mixture, beside a mixture one Gaussian."""
-    latents = prior.mixture_latents(model.graphs, given.parts.training.images)
+    latents = prior.mixture_latents(model.graphs, results.images.splits.training.images)
     priors: dict[str, Prior]
     if isinstance(model.prior, NormalPrior):
         priors = {"from the prior, N(0, I)": model.prior}
-        if count := recipe.mixture_components:
-            priors["from a mixture of Gaussians"] = prior.fit_mixture(latents, count, recipe.seed)
+        if count := results.plan.mixture_components:
+            priors["from a mixture of Gaussians"] = prior.fit_mixture(latents, count, results.plan.seed)
     else:
         priors = {
-            "from one Gaussian": prior.fit_mixture(latents, 1, recipe.seed),
+            "from one Gaussian": prior.fit_mixture(latents, 1, results.plan.seed),
             "from the mixture, which is the prior": model.prior,
         }
     drawn = {

@@ -17,10 +17,10 @@ def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibrati
     """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
     followed = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
     scored = graphs.chain_in_batches(graphs.scoring, ["scores", "error_maps", *followed], images=normal)
-    return summary(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
+    return summarise(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
 
 
-def summary(
+def summarise(
     scores: npt.NDArray[np.float32],
     maps: npt.NDArray[np.float32],
     method: str,
@@ -46,3 +46,9 @@ def summary(
 
 def _deciles(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(f"{decile:.9g}") for decile in np.quantile(values, np.arange(1, 10) / 10))
+
+
+def summary_line(calibrated: Calibration) -> str:
+    """A line for the log: how many images were scored, and the lowest false positive rate that they allow."""
+    count = len(calibrated.scores)
+    return f"calibrated on {count} images; the minimum false_positive_rate is {1 / (count + 1):.2g}"

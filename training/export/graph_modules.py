@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.tensors import Images
-from training.architectures import Autoencoder
+from training.architectures import Autoencoder, Classifier
 from training.detector.whitening import LatentDistance
 from training.export.graph_runner import BATCH
 from training.image_ops import to_float
@@ -46,42 +46,43 @@ class DecoderGraph(nn.Module):
 class ClassifierGraph(nn.Module):
     """Latents to the probabilities of the classes."""
 
-    def __init__(self, model: Autoencoder) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = model
+        self.classifier = classifier
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.model.classify(latents)
+        return self.classifier.classify(latents)
 
 
 class ErrorScorer(nn.Module):
-    """Images and intensities to the mean squared error, which is the anomaly score, and its map.
+    """Images and intensities to the mean squared error, which is also the anomaly score, and its map."""
 
-    Where it was given `latents`, it takes those too and gives how far they are from those of the training images.
-    """
-
-    def __init__(self, latents: LatentDistance | None = None) -> None:
-        super().__init__()
-        self.latents = latents
-
-    def forward(self, images: Tensor, intensities: Tensor, latents: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, intensities: Tensor) -> tuple[Tensor, ...]:
         difference = images.flatten(1).float() / 255 - intensities.flatten(1)  # flat for speed, as in DecoderGraph
         squared = difference * difference
         errors = squared.mean(dim=1)
         maps = squared.view(images.shape)
-        scored = errors, errors.clone(), maps.squeeze(3) if images.shape[3] == 1 else maps.mean(dim=3)
-        if self.latents is None:
-            return scored
-        assert latents is not None
-        return *scored, self.latents(latents)
+        return errors, errors.clone(), maps.squeeze(3) if images.shape[3] == 1 else maps.mean(dim=3)
+
+
+class ErrorAndDistanceScorer(nn.Module):
+    """The outputs of an ErrorScorer, and the distance of the latents from those of the training images."""
+
+    def __init__(self, distance: LatentDistance) -> None:
+        super().__init__()
+        self.error, self.distance = ErrorScorer(), distance
+
+    def forward(self, images: Tensor, intensities: Tensor, latents: Tensor) -> tuple[Tensor, ...]:
+        return *self.error(images, intensities), self.distance(latents)
 
 
 @torch.no_grad()
-def error_scorer(model: Autoencoder, training: Images) -> ErrorScorer:
-    """Of a model and its training images, uint8 (n, height, width, channels)."""
+def build_scorer(model: Autoencoder, training: Images) -> ErrorAndDistanceScorer:
+    """The scorer of a model, with the latents of its training images, uint8 (n, height, width, channels)."""
     encoder = EncoderGraph(model.eval())
-    parts = (torch.from_numpy(training[start : start + BATCH]) for start in range(0, len(training), BATCH))
-    return ErrorScorer(LatentDistance(torch.cat([encoder(part)[0] for part in parts]), len(training)))
+    batches = (torch.from_numpy(training[start : start + BATCH]) for start in range(0, len(training), BATCH))
+    latents = torch.cat([encoder(batch)[0] for batch in batches])
+    return ErrorAndDistanceScorer(LatentDistance(latents, len(training)))
 
 
 @dataclass(frozen=True)

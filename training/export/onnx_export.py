@@ -16,18 +16,24 @@ import onnx
 import onnx.numpy_helper
 import torch
 from onnx import TensorProto
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim
 
 from bundle.manifest import GraphName, InputSpec
 from bundle.tensors import Images
-from training.architectures import Autoencoder
-from training.export.graph_modules import ClassifierGraph, DecoderGraph, EncoderGraph, ErrorScorer, Graph
+from training.architectures import Autoencoder, Classifier
+from training.export.graph_modules import (
+    ClassifierGraph,
+    DecoderGraph,
+    EncoderGraph,
+    ErrorAndDistanceScorer,
+    ErrorScorer,
+    Graph,
+)
 from training.export.graph_runner import Graphs
 from training.export.parity import PARITY_BATCHES, measure, with_resized
 
 SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
-BATCH = 256
 SCORES = ["errors", "scores", "error_maps"]
 
 
@@ -48,19 +54,22 @@ def export(
     samples: Images,
     directory: Path,
     likelihood: bool = False,
-    scorer: ErrorScorer | None = None,
+    scorer: ErrorScorer | ErrorAndDistanceScorer | None = None,
+    classifier: Classifier | None = None,
 ) -> Exported:
-    """Write the graphs to `directory`; with `likelihood` the decoder gives its logits too.
+    """Write the graphs of a model to `directory`; with `likelihood` the decoder gives its logits too.
 
-    Without a `scorer` the score is the mean squared error, and the latents are not looked at.
-
-    The model's weights are rounded to float16, in which they are stored; everything is computed in float32.
+    Without a `scorer` the score is the mean squared error. A `classifier` is one of this model.
+    The weights are rounded to float16, in which they are stored; everything is computed in float32.
     `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
-    ParityError where ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4, of latent distances 1e-3), or
+    ParityError if ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4, of latent distances 1e-3), or
     one step of an uint8; of an output with numbers above 1, relative to the largest.
     """
-    _round_to_half(model)
+    _round_to_float16(classifier or model)
     graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood, scorer or ErrorScorer())
+    if classifier is not None:
+        latents = {"latents": torch.zeros(2, model.latent_dim)}
+        graphs["classifier"] = Graph(ClassifierGraph(classifier), latents, ["probabilities"])
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
         write(graph, directory / files[name])
@@ -69,28 +78,30 @@ def export(
 
 
 def _graphs(
-    model: Autoencoder, spec: InputSpec, images: Tensor, likelihood: bool, scorer: ErrorScorer
+    model: Autoencoder,
+    spec: InputSpec,
+    images: Tensor,
+    likelihood: bool,
+    scorer: ErrorScorer | ErrorAndDistanceScorer,
 ) -> dict[GraphName, Graph]:
     latents = {"latents": torch.zeros(2, model.latent_dim)}
     encoded = ["latents", "log_variances"] if model.variational else ["latents"]
     decoded = ["reconstructions", "intensities", *(["logits"] if likelihood else [])]
     scored = {"images": images, "intensities": torch.zeros(2, *spec.shape)}
-    graphs: dict[GraphName, Graph] = {
+    with_distance = isinstance(scorer, ErrorAndDistanceScorer)
+    return {
         "encoder": Graph(EncoderGraph(model), {"images": images}, encoded),
         "decoder": Graph(DecoderGraph(model, likelihood), latents, decoded),
         "scorer": Graph(scorer, scored | latents, [*SCORES, "latent_distances"])
-        if scorer.latents
+        if with_distance
         else Graph(scorer, scored, SCORES),
     }
-    if model.head is not None:
-        graphs["classifier"] = Graph(ClassifierGraph(model), latents, ["probabilities"])
-    return graphs
 
 
-def _round_to_half(model: Autoencoder) -> None:
+def _round_to_float16(model: nn.Module) -> None:
     """Round the weights to float16, as the bundle stores them: what is compared and measured is what is served."""
     with torch.no_grad():
-        for parameter in model.parameters():  # of a scorer, too, which shares them
+        for parameter in model.parameters():
             parameter.copy_(parameter.half().float())
 
 

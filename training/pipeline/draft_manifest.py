@@ -1,4 +1,4 @@
-"""What a manifest says of a run."""
+"""Manifests of new bundles, but for their version."""
 
 import importlib.metadata
 import subprocess
@@ -12,13 +12,14 @@ from bundle.manifest import (
     Capability,
     LatentPrior,
     MixturePrior,
+    ModelManifest,
     Provenance,
     StandardNormal,
     TrainingData,
 )
+from bundle.tensors import Images
 from training.data import dataset
-from training.data.dataset import Given
-from training.data.splits import Parts
+from training.data.dataset import RunImages
 from training.export import prior
 from training.export.graph_runner import RUNTIME_VERSION, Graphs
 from training.export.published import PRIOR
@@ -54,17 +55,31 @@ def library_versions() -> dict[str, str]:
     return versions | {"onnxruntime": RUNTIME_VERSION}
 
 
-def training_data(recipe: Recipe, given: Given, calibrated: int) -> TrainingData:
+def of_network(recipe: Recipe, images: RunImages, **measured: Any) -> ModelManifest:
+    """The manifest of a network that was trained by a recipe, but for its version; `measured` has the other entries."""
+    return ModelManifest(
+        name=recipe.name,
+        version=1,
+        description=recipe.description,
+        capabilities=_capabilities(recipe),
+        input=recipe.input,
+        classes=images.dataset.classes if recipe.classifier else (),
+        training_data=_training_data(recipe, images),
+        **measured,
+    )
+
+
+def _training_data(recipe: Recipe, images: RunImages) -> TrainingData:
     counts = {
-        "training": len(given.parts.training),
-        "validation": len(given.parts.validation),
-        "calibration": calibrated,
-        "test": len(given.dataset.test),
+        "training": len(images.splits.training),
+        "validation": len(images.splits.validation),
+        "calibration": len(images.splits.calibration),
+        "test": len(images.dataset.test),
     }
-    return dataset.described(recipe.data, given.dataset.sha256, counts)
+    return dataset.described(recipe.data, images.dataset.sha256, counts)
 
 
-def capabilities(recipe: Recipe) -> tuple[Capability, ...]:
+def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
     if recipe.classifier and not recipe.classifier.reconstruction:
         return ("encode", "classify")  # the decoder no longer fits the encoder
     denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
@@ -77,11 +92,12 @@ def _has_prior(recipe: Recipe) -> bool:
     return recipe.architecture.variational or recipe.mixture_components > 0
 
 
-def fit_prior(graphs: Graphs, parts: Parts, recipe: Recipe, staging: Path) -> LatentPrior | None:
+def fit_prior(graphs: Graphs, training: Images, recipe: Recipe, staging: Path) -> LatentPrior | None:
+    """The prior of a model's latents; a mixture is fitted to training images and written to `staging`."""
     if recipe.architecture.variational:
         return StandardNormal()
     if not _has_prior(recipe):
         return None
-    latents = prior.mixture_latents(graphs, parts.training.images)
+    latents = prior.mixture_latents(graphs, training)
     prior.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / PRIOR)
     return MixturePrior(file=PRIOR)

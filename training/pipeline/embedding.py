@@ -42,29 +42,23 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
         compared = parity.with_resized(np.resize(images, (BATCH, *spec.shape)), spec)
         found = parity.measure({"encoder": graph}, graphs, compared, most=BATCH)
         golden.write(graphs, images, spec, staging / GOLDEN)
-        latent_dim = graphs.chain(["encoder"], images=images[:1])["latents"].shape[1]
-        made = draft_manifest.provenance(recipe, revision, found, backbone=encoder.weights)
-
-        def finish(version: int) -> None:
-            manifest = ModelManifest(
-                name=recipe.name,
-                version=version,
-                description=recipe.description,
-                architecture=f"{encoder.describe()}, averaged over positions and L2-normalised",
-                capabilities=("encode",),
-                input=spec,
-                latent_dim=latent_dim,
-                graphs={"encoder": FILE},
-                golden=GOLDEN,
-                max_batch=BATCH,
-                metrics={},
-                training_data=_training_data(backbone.weights),
-                provenance=made,
-                files=publish.digests(staging),
-            )
-            publish.write_manifest(manifest, staging)
-
-        return publish.publish(staging, finish)
+        draft = ModelManifest(
+            name=recipe.name,
+            version=1,
+            description=recipe.description,
+            architecture=f"{encoder.describe()}, averaged over positions and L2-normalised",
+            capabilities=("encode",),
+            input=spec,
+            latent_dim=graphs.chain(["encoder"], images=images[:1])["latents"].shape[1],
+            graphs={"encoder": FILE},
+            golden=GOLDEN,
+            max_batch=BATCH,
+            metrics={},
+            training_data=_training_data(backbone.weights),
+            provenance=draft_manifest.provenance(recipe, revision, found, backbone=encoder.weights),
+            files=publish.digests(staging),
+        )
+        return publish.publish(staging, draft)
 
 
 def _samples(spec: InputSpec) -> Images:

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.config import Size
 from training.data import dataset, photo_folder, splits
-from training.data.dataset import Dataset, Given, Tell
+from training.data.dataset import Dataset, RunImages
 from training.data.image_set import Anomalous, Arrays, DetectorData, Photographs
 from training.data.photo_folder import PhotoFolder
 from training.errors import DataError, RecipeError
@@ -15,8 +15,20 @@ from training.progress import Log
 from training.recipe import DetectorRecipe, Recipe
 
 
+def load(recipe: Recipe, directory: Path | None, log: Log) -> RunImages:
+    """All images of a recipe. Raises DataError or RecipeError where they do not suit it."""
+    loaded = dataset.load(recipe.data, recipe.input, recipe.seed, directory, log)
+    outliers = dataset.outliers_of(recipe.data, loaded, recipe.input, directory, log)
+    if recipe.classifier and not loaded.classes:
+        raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
+    parts = splits.split(loaded.training, recipe.data.calibration, recipe.data.validation, recipe.seed)
+    if len(parts.training) < recipe.mixture_components:
+        raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
+    return RunImages(loaded, parts, outliers)
+
+
 def load_detector(recipe: DetectorRecipe, directory: Path | None, log: Log) -> DetectorData:
-    """The images of a recipe. Raises DataError where they are missing, damaged or too few."""
+    """The images of a detector's recipe. Raises DataError where they are missing, damaged or too few."""
     if recipe.data.dataset == "photographs":
         return _photographs(recipe, directory, log)
     spec = recipe.spec(recipe.detector.sizes[0])
@@ -80,15 +92,3 @@ def _useful_sizes(sizes: Sequence[Size], of_photographs: Size) -> list[Size]:
     """The first working size, and larger ones up to the size of the photographs."""
     (height, width), (first, *larger) = of_photographs, sizes
     return [first, *(size for size in larger if size[0] <= height and size[1] <= width)]
-
-
-def load(recipe: Recipe, directory: Path | None, tell: Tell) -> Given:
-    """All images of a recipe. Raises DataError or RecipeError where they do not suit it."""
-    loaded = dataset.load(recipe.data, recipe.input, recipe.seed, directory, tell)
-    outliers = dataset.outliers_of(recipe.data, loaded, recipe.input, directory, tell)
-    if recipe.classifier and not loaded.classes:
-        raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
-    parts = splits.split(loaded.training, recipe.data.calibration, recipe.data.validation, recipe.seed)
-    if len(parts.training) < recipe.mixture_components:
-        raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
-    return Given(loaded, parts, outliers)

@@ -1,4 +1,4 @@
-"""Writing a bundle, every file in a hidden directory first and then one rename; and reading it again."""
+"""Publishing of a bundle: every file is written to a hidden directory first, which then gets its name in one rename."""
 
 import errno
 import re
@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundle.manifest import MANIFEST, ModelManifest, sha256_of
-from training.export.model_card import render
-from training.export.published import CARD
+from training.export import model_card
+from training.export.published import CARD, Published
 
 
 @contextmanager
@@ -24,18 +24,24 @@ def staging(models: Path, name: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         with suppress(OSError):
-            home.rmdir()  # where nothing was published
+            home.rmdir()  # if nothing was published
 
 
-def publish(directory: Path, finish: Callable[[int], None]) -> Path:
-    """Give a bundle the next free version number and its name, in one rename; `finish` writes what holds the number."""
-    directory.chmod(0o755)
+def publish(staging: Path, draft: ModelManifest, draw: Callable[[Published], object] | None = None) -> Path:
+    """Give a bundle the next free version number and its name, in one rename; gives its directory.
+
+    `staging` holds all files but manifest, model card and report. `draft` is the manifest but for the version and
+    the digests, and `draw` writes the report of the complete bundle.
+    """
+    staging.chmod(0o755)
     while True:
-        published = [int(path.name) for path in directory.parent.iterdir() if path.name.isdecimal()]
+        published = [int(path.name) for path in staging.parent.iterdir() if path.name.isdecimal()]
         version = max(published, default=0) + 1
-        finish(version)
+        write_manifest(draft.model_copy(update={"version": version}), staging)
+        if draw is not None:
+            draw(Published(staging))
         try:
-            return directory.rename(directory.parent / str(version))
+            return staging.rename(staging.parent / str(version))
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise  # else another run has just published this number
@@ -48,10 +54,10 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def write_manifest(manifest: ModelManifest, directory: Path) -> None:
-    """Write the model render, which is made from the manifest, and the manifest with the digest of every other file."""
-    (directory / CARD).write_text(render(manifest), encoding="utf-8")
+    """Write the model card, which is made from the manifest, and the manifest with the digest of every other file."""
+    (directory / CARD).write_text(model_card.render(manifest), encoding="utf-8")
     complete = manifest.model_copy(update={"files": digests(directory)})
-    # What is usual is left out, for services of before there was a choice.
+    # Usual values are left out, for services that do not know these entries.
     usual = {"precision"} if complete.precision == "float32" else set()
     text = complete.model_dump_json(indent=1, exclude_none=True, exclude=usual)
     numbers_in_one_line = re.sub(r"\[(\s+[-+.\de]+,?)+\s+\]", lambda match: re.sub(r"\s+", "", match[0]), text)

@@ -54,55 +54,53 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
         publish.staging(models, recipe.name) as staging,
         open_encoders(recipe) as encoders,
     ):
-        tried = draw(recipe, data)
+        tried = sample_normal(recipe, data)
         trials, selected = select(recipe, data, tried, encoders, accept_weak, log)
         spec = recipe.spec(trials.choice.size)
         fitted = fit_chosen(recipe, data, trials, encoders, log)
         progress.begin("exporting", log)
         log("exporting, and comparing ONNX Runtime with torch")
         sample = data.training.take(np.arange(min(BATCH, len(data.training)))).read(spec, silence)
-        parity = _export(encoders, fitted, spec, sample, staging)
+        differences = _export(encoders, fitted, spec, sample, staging)
         graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, BATCH)
         method = fitted.scorer.describe() + ("" if data.calibration else calibration.CROSS_FITTED)
-        calibrated = calibration.summary(fitted.scores, fitted.maps, method, fitted.latent_distances)
+        calibrated = calibration.summarise(fitted.scores, fitted.maps, method, fitted.latent_distances)
         golden.write(graphs, sample, spec, staging / GOLDEN, count=1)
-        results = DetectorResults(graphs, calibrated, spec, data, recipe, trials)
+        results = DetectorResults(graphs, calibrated, spec, data, recipe.input, recipe.seed, trials)
         metrics = results.metrics()
-        made = draft_manifest.provenance(
-            recipe,
-            revision,
-            parity,
-            device=f"CPU, {torch.get_num_threads()} threads",
-            minutes=round((time.monotonic() - started) / 60, 2),
-            backbone=encoders.module.weights,
+        draft = ModelManifest(
+            name=recipe.name,
+            version=1,
+            description=recipe.description,
+            architecture=f"{encoders.module.describe()}; {fitted.scorer.describe()}",
+            capabilities=("encode", "anomaly-score"),
+            input=spec,
+            latent_dim=graphs.chain(["encoder"], images=sample[:1])["latents"].shape[1],
+            graphs={"encoder": ENCODER, "scorer": SCORER},
+            golden=GOLDEN,
+            calibration=calibrated,
+            max_batch=BATCH,
+            selection=selected,
+            metrics=metrics,
+            training_data=_training_data(recipe, data, len(calibrated.scores)),
+            provenance=draft_manifest.provenance(
+                recipe,
+                revision,
+                differences,
+                device=f"CPU, {torch.get_num_threads()} threads",
+                minutes=round((time.monotonic() - started) / 60, 2),
+                backbone=encoders.module.weights,
+            ),
+            files=publish.digests(staging),
         )
 
-        def finish(version: int) -> None:
-            manifest = ModelManifest(
-                name=recipe.name,
-                version=version,
-                description=recipe.description,
-                architecture=f"{encoders.module.describe()}; {fitted.scorer.describe()}",
-                capabilities=("encode", "anomaly-score"),
-                input=spec,
-                latent_dim=graphs.chain(["encoder"], images=sample[:1])["latents"].shape[1],
-                graphs={"encoder": ENCODER, "scorer": SCORER},
-                golden=GOLDEN,
-                calibration=calibrated,
-                max_batch=BATCH,
-                selection=selected,
-                metrics=metrics,
-                training_data=_training_data(recipe, data, len(calibrated.scores)),
-                provenance=made,
-                files=publish.digests(staging),
-            )
-            publish.write_manifest(manifest, staging)
+        def draw(model: Published) -> None:
             progress.begin("report", log)
             log("drawing the report")
-            detector_report.write(Published(staging), results, staging / REPORT, tried)
+            detector_report.write(model, results, model.directory / REPORT, tried)
 
-        published = publish.publish(staging, finish)
-    _conclude(trials, selected, calibrated, metrics, log)
+        published = publish.publish(staging, draft, draw)
+    _log_conclusion(trials, selected, calibrated, metrics, log)
     return published
 
 
@@ -139,7 +137,8 @@ class Encoders(NamedTuple):
         return Graph(self.module, {"images": torch.zeros(2, *spec.shape, dtype=torch.uint8)}, self.module.outputs)
 
     def reader(self, size: Size) -> SceneReader:
-        return SceneReader(self.directory, self.file(size).name, self.module.outputs)
+        graphs = Graphs(self.directory, {"encoder": self.file(size).name})
+        return SceneReader(lambda images: graphs.chain(["encoder"], images=images), self.module.outputs)
 
 
 @contextmanager
@@ -148,7 +147,7 @@ def open_encoders(recipe: DetectorRecipe) -> Iterator[Encoders]:
         yield Encoders(encoder.build(recipe.detector.encoder), recipe, Path(directory))
 
 
-def draw(recipe: DetectorRecipe, data: DetectorData) -> ImageSet:
+def sample_normal(recipe: DetectorRecipe, data: DetectorData) -> ImageSet:
     """Random normal images for the trials, at most as many as the recipe says."""
     order = np.random.default_rng(recipe.seed).permutation(len(data.training))
     return data.training.take(np.sort(order[: recipe.detector.trials]))
@@ -218,7 +217,7 @@ def _training_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) 
     return described(recipe.data, data.sha256, counts)
 
 
-def _conclude(
+def _log_conclusion(
     trials: Trials, selected: Selection, calibrated: Calibration, metrics: dict[str, float], log: Log
 ) -> None:
     """Log what the trials and the calibration mean."""

@@ -14,9 +14,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from training import progress
-from training.data.dataset import Tell
 from training.data.splits import Split
 from training.errors import CheckpointError, DataError, RecipeError
+from training.progress import Log
 from training.trainer import collapse
 from training.trainer.checkpoint import Checkpoints, State
 from training.trainer.config import TrainingConfig
@@ -41,7 +41,7 @@ class Stage:
     validation: Split
 
 
-def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, tell: Tell) -> list[Row]:
+def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, tell: Log) -> list[Row]:
     """Run the stages from the start or from the last checkpoint; gives the history, a row for each epoch.
 
     The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged weights. The same

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.architectures import Autoencoder, DenseAutoencoder, Posterior
-from training.data.augmentation import augment, binarise, corrupt, normal
+from training.architectures import Autoencoder, Classifier, DenseAutoencoder, Posterior
+from training.data.augmentation import RandomChanges, augment, binarise, corrupt, normal
 from training.image_ops import to_float
-from training.recipe import Recipe
-from training.trainer.config import TrainingConfig
-from training.trainer.losses import importance_weighted_loss, kl_divergence, reconstruction_loss
+from training.trainer.config import ClassifierConfig
+from training.trainer.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss
 
 Inputs = tuple[Tensor, ...]
 
@@ -38,11 +37,12 @@ class Measured:
 
 
 class Objective(nn.Module, ABC):
-    def __init__(self, network: Autoencoder, recipe: Recipe, training: TrainingConfig) -> None:
+    """What a stage minimises; with `mixed` the network computes in bfloat16."""
+
+    def __init__(self, network: Autoencoder, mixed: bool) -> None:
         super().__init__()
         self.network = network
-        self.recipe = recipe
-        self.mixed = training.precision == "bfloat16"
+        self.mixed = mixed
 
     @property
     def trained(self) -> list[nn.Module]:
@@ -68,28 +68,32 @@ class Objective(nn.Module, ABC):
 class ReconstructionObjective(Objective):
     """Give back the clean image; for a variational model, the evidence lower bound."""
 
+    def __init__(self, network: Autoencoder, changes: RandomChanges, loss: LossConfig, mixed: bool) -> None:
+        super().__init__(network, mixed)
+        self.changes, self.loss = changes, loss
+
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
         clean = to_float(batch.images)
         if self.training:
-            clean = augment(clean, self.recipe.augmentation, generator)
-        if self.recipe.data.binarise:
+            clean = augment(clean, self.changes.augmentation, generator)
+        if self.changes.binarise:
             clean = binarise(clean, generator)
-        corrupted = corrupt(clean, self.recipe.corruption, generator)
+        corrupted = corrupt(clean, self.changes.corruption, generator)
         if not self.network.variational:
             return corrupted, clean
-        return corrupted, clean, normal((len(clean), self.recipe.loss.samples, self.network.latent_dim), generator)
+        return corrupted, clean, normal((len(clean), self.loss.samples, self.network.latent_dim), generator)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         corrupted, clean, *noise = inputs
         posterior = self._encode(corrupted)
-        if noise and self.recipe.loss.samples > 1:
+        if noise and self.loss.samples > 1:
             return self._importance_weighted(posterior, clean, noise[0].transpose(0, 1))
         latents = posterior.sample(noise[0][:, 0]) if noise else posterior.mean
         with self.autocast(clean):
             raw = self.network.decode_raw(latents).float()
-        loss = reconstruction_loss(self.network, raw, clean, self.recipe.loss)
+        loss = reconstruction_loss(self.network, raw, clean, self.loss)
         if self.network.variational:
-            loss = loss + self.recipe.loss.beta * kl_divergence(posterior) / clean[0].numel()
+            loss = loss + self.loss.beta * kl_divergence(posterior) / clean[0].numel()
         return loss.mean()
 
     def measure(self, *inputs: Tensor) -> Measured:
@@ -111,7 +115,7 @@ class ReconstructionObjective(Objective):
         latents = posterior.sample(noise)
         with self.autocast(clean):
             raw = self.network.decode_raw(latents.flatten(0, 1)).float().view(*noise.shape[:2], *clean.shape[1:])
-        return importance_weighted_loss(raw, clean, posterior, noise, self.recipe.loss).mean()
+        return importance_weighted_loss(raw, clean, posterior, noise, self.loss).mean()
 
 
 class LayerObjective(Objective):
@@ -119,8 +123,8 @@ class LayerObjective(Objective):
 
     network: DenseAutoencoder
 
-    def __init__(self, network: DenseAutoencoder, recipe: Recipe, training: TrainingConfig, layer: int) -> None:
-        super().__init__(network, recipe, training)
+    def __init__(self, network: DenseAutoencoder, layer: int) -> None:
+        super().__init__(network, mixed=False)
         self.layer = layer
 
     @property
@@ -157,17 +161,23 @@ class LayerObjective(Objective):
 class ClassificationObjective(Objective):
     """Name the class and give back the image: a supervised autoencoder (Le, Patterson and White 2018, section 2)."""
 
+    def __init__(
+        self, classifier: Classifier, changes: RandomChanges, loss: LossConfig, config: ClassifierConfig
+    ) -> None:
+        super().__init__(classifier.autoencoder, config.training.precision == "bfloat16")
+        self.head = classifier.head
+        self.changes, self.loss, self.config = changes, loss, config
+
     @property
     def trained(self) -> list[nn.Module]:
-        assert self.network.head is not None
-        return [self.network.encoder, self.network.head, *([self.network.decoder] if self._restores else [])]
+        return [self.network.encoder, self.head, *([self.network.decoder] if self._restores else [])]
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
         assert batch.labels is not None  # the pipeline refuses data without
         clean = to_float(batch.images)
         if self.training:
-            clean = augment(clean, self.recipe.augmentation, generator)
-            return corrupt(clean, self.recipe.corruption, generator), clean, batch.labels
+            clean = augment(clean, self.changes.augmentation, generator)
+            return corrupt(clean, self.changes.corruption, generator), clean, batch.labels
         return clean, clean, batch.labels
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -184,17 +194,13 @@ class ClassificationObjective(Objective):
 
     @property
     def _restores(self) -> bool:
-        options = self.recipe.classifier
-        return options is not None and options.reconstruction > 0
+        return self.config.reconstruction > 0
 
     def _losses(self, corrupted: Tensor, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        options = self.recipe.classifier
-        assert options is not None
-        assert self.network.head is not None
         with self.autocast(clean):
             latents = self.network.encode(corrupted).mean.float()
-            logits = self.network.head(latents).float()
+            logits = self.head(latents).float()
             raw = self.network.decode_raw(latents).float()
-        named = functional.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
-        restored = reconstruction_loss(self.network, raw, clean, self.recipe.loss).mean()
-        return named + options.reconstruction * restored, logits, latents, raw
+        named = functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        restored = reconstruction_loss(self.network, raw, clean, self.loss).mean()
+        return named + self.config.reconstruction * restored, logits, latents, raw

@@ -214,10 +214,10 @@ def test_the_report_is_one_page(published: Path) -> None:
 
 
 def test_it_can_be_measured_again(published: Path, manifest: ModelManifest) -> None:
-    again = evaluate.evaluate_published(manifest.name, COOKIES, published.parents[1], silence)
+    again = evaluate.measure(manifest.name, COOKIES, published.parents[1], silence)
     assert again == pytest.approx(manifest.metrics)
     with pytest.raises(DataError, match="the files are not those that photo-anomaly was trained with"):
-        evaluate.evaluate_published(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+        evaluate.measure(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
 
 
 def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:

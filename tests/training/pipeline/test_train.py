@@ -86,7 +86,7 @@ def test_the_card_shows_the_test_figures(published: Path, manifest: ModelManifes
 def test_a_published_model_can_be_measured_again(
     published: Path, manifest: ModelManifest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = evaluate.evaluate_published(manifest.name, DATA, published.parent.parent, lambda _: None)
+    again = evaluate.measure(manifest.name, DATA, published.parent.parent, lambda _: None)
     assert again == pytest.approx(manifest.metrics)
     assert cli.main(["evaluate", "nothing", "--models", str(published.parent.parent)]) == 1
     assert "there is no bundle of nothing" in capsys.readouterr().err
@@ -102,14 +102,14 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
     with pytest.raises(
         RecipeError, match="old was trained by a version whose recipes had other entries; train it again"
     ):
-        evaluate.evaluate_published("old", DATA, tmp_path, lambda _: None)
+        evaluate.measure("old", DATA, tmp_path, lambda _: None)
 
 
 def test_other_data_than_the_bundles_are_refused(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
     shutil.copytree(DATA / "mnist", tmp_path / "mnist")
     write_idx(tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", np.zeros((128, 28, 28), np.uint8))
     with pytest.raises(DataError, match=f"the files are not those that {manifest.name} was trained with"):
-        evaluate.evaluate_published(manifest.name, tmp_path, published.parent.parent, lambda _: None)
+        evaluate.measure(manifest.name, tmp_path, published.parent.parent, lambda _: None)
 
 
 def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
     run(chosen, tmp_path / "photos", tmp_path)
     (tmp_path / "photos").rename(tmp_path / "pictures")
     models = tmp_path / "models"
-    assert evaluate.evaluate_published("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
+    assert evaluate.measure("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
 
 
 def test_a_variational_model_needs_no_mixture(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_model_can_be_published_again_in_half_precision(
     if manifest.name == "mnist-latent2":
         pytest.skip("float16 is too coarse for a code of two numbers")
     shutil.copytree(published.parent, tmp_path / manifest.name)
-    path = republish.halve(manifest.name, "half", DATA, tmp_path, lambda _: None)
+    path = republish.convert_to_fp16(manifest.name, "half", DATA, tmp_path, lambda _: None)
     place = next(place for place in ModelRepository(tmp_path).places() if place.name == "half")
     halved = ModelRepository(tmp_path).read(place)
     assert (halved.precision, manifest.precision) == ("float16", "float32")
@@ -57,7 +57,7 @@ def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, t
         ("half", "../outside", "cannot be a model's name"),
     ):
         with pytest.raises(RecipeError, match=complaint):
-            republish.halve(name, new_name, DATA, tmp_path, lambda _: None)
+            republish.convert_to_fp16(name, new_name, DATA, tmp_path, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from tests.training.conftest import assert_equal, tiny, train
 from training import recipe
 from training.architectures import build
-from training.data.splits import Parts, Split, split
+from training.data.splits import Split, TrainingSplits, split
 from training.errors import CheckpointError, DataError, RecipeError
 from training.image_ops import to_float
-from training.pipeline.stages import stages
+from training.pipeline.plan import stages
 from training.trainer.checkpoint import Checkpoints
 from training.trainer.distributed import Process
 from training.trainer.tracking import METRICS
@@ -105,7 +105,7 @@ def test_two_processes_train_to_the_same_loss_as_one(name: str, more: list[str],
     script = tmp_path / "two.py"
     script.write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(script), str(tmp_path / "two")], env=environment, capture_output=True, text=True, check=False
     )
@@ -253,7 +253,7 @@ def test_greedy_pretraining_is_of_the_layers_that_lose_something(images: Split) 
     for name, layers in (("studies/mnist-stacked-greedy", [1, 4]), ("classics/mnist-stacked-greedy", [1, 2, 3, 4])):
         chosen = recipe.load(name)
         network = build(chosen.architecture, chosen.input)
-        planned = stages(chosen, network, Parts(images, images, images))
+        planned = stages(chosen, network, TrainingSplits(images, images, images))
         assert [stage.name for stage in planned] == [*(f"layer-{layer}" for layer in layers), "autoencoder"]
 
 

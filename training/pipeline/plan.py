@@ -1,0 +1,80 @@
+"""From a whole recipe to the stages of its training, and to the measurements of its model."""
+
+from training.architectures import Autoencoder, Classifier, DenseAutoencoder
+from training.architectures.base import ResidualLayer
+from training.data.augmentation import RandomChanges
+from training.data.splits import TrainingSplits, balanced
+from training.evaluation.autoencoder_results import EvaluationPlan
+from training.recipe import Recipe
+from training.trainer.config import ClassifierConfig, PretrainingConfig
+from training.trainer.loop import Stage
+from training.trainer.losses import LIKELIHOODS
+from training.trainer.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
+from training.trainer.optimisers import AdamwConfig
+
+
+def stages(recipe: Recipe, network: Autoencoder | Classifier, splits: TrainingSplits) -> list[Stage]:
+    """Layer by layer, then the whole autoencoder, then with its classifier, as far as the recipe asks for them."""
+    autoencoder = network.autoencoder if isinstance(network, Classifier) else network
+    planned: list[Stage] = []
+    if recipe.pretraining is not None and isinstance(autoencoder, DenseAutoencoder):
+        planned += _layers(recipe, recipe.pretraining, autoencoder, splits)
+    if recipe.classifier is None or recipe.classifier.pretrained:
+        planned.append(_reconstruction(recipe, autoencoder, splits))
+    if recipe.classifier is not None and isinstance(network, Classifier):
+        planned.append(_classification(recipe, recipe.classifier, network, splits))
+    return planned
+
+
+def evaluation(recipe: Recipe) -> EvaluationPlan:
+    """What is measured on the test images."""
+    has_likelihood = recipe.architecture.variational and recipe.loss.kind in LIKELIHOODS
+    return EvaluationPlan(
+        seed=recipe.seed,
+        noise=recipe.corruption.sigma,
+        binarise=recipe.data.binarise,
+        likelihood=recipe.loss if has_likelihood else None,
+        importance_samples=recipe.evaluation.importance_samples,
+        likelihood_images=recipe.evaluation.images,
+        classify=recipe.classifier is not None,
+        mixture_components=recipe.mixture_components,
+    )
+
+
+def _reconstruction(recipe: Recipe, network: Autoencoder, splits: TrainingSplits) -> Stage:
+    mixed = recipe.training.precision == "bfloat16"
+    objective = ReconstructionObjective(network, _changes(recipe), recipe.loss, mixed)
+    settings = recipe.training, recipe.optimiser, recipe.schedule
+    return Stage("autoencoder", objective, *settings, splits.training, splits.validation)
+
+
+def _classification(recipe: Recipe, config: ClassifierConfig, network: Classifier, splits: TrainingSplits) -> Stage:
+    labelled = splits.training if config.labels is None else balanced(splits.training, config.labels)
+    objective = ClassificationObjective(network, _changes(recipe), recipe.loss, config)
+    settings = config.training, config.optimiser, recipe.schedule
+    return Stage("classifier", objective, *settings, labelled, splits.validation)
+
+
+def _changes(recipe: Recipe) -> RandomChanges:
+    return RandomChanges(recipe.augmentation, recipe.corruption, recipe.data.binarise)
+
+
+def _layers(
+    recipe: Recipe, config: PretrainingConfig, network: DenseAutoencoder, splits: TrainingSplits
+) -> list[Stage]:
+    of_layers = {"epochs": config.epochs, "batch_size": config.batch_size, "precision": "float32", "patience": None}
+    training = recipe.training.model_copy(update=of_layers)
+    optimiser = AdamwConfig(learning_rate=config.learning_rate)
+    return [
+        Stage(
+            f"layer-{layer + 1}",
+            LayerObjective(network, layer),
+            training,
+            optimiser,
+            recipe.schedule,
+            splits.training,
+            splits.validation,
+        )
+        for layer, part in enumerate(network.encoder)
+        if not isinstance(part, ResidualLayer)  # it begins as the identity, which gives back all there is
+    ]
