@@ -1,16 +1,16 @@
 """The composition root: settings in, application out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from service import cores
-from service.api import errors, middleware, openapi
-from service.api.dependencies import Services, State, Target, exact, guard, newest
-from service.api.endpoint import Dispatch
-from service.api.middleware import Exchange, HeadAsGet
+from service.api import dependencies, endpoint, errors, openapi
+from service.api.dependencies import Services
+from service.api.middleware import EncodedSlashes, HeadAsGet, InternalErrors, RequestLifecycle
 from service.api.requests import BodyLimits
 from service.api.routes import (
     anomaly_score,
@@ -30,22 +30,37 @@ from service.api.security import ApiKeys
 from service.inference.engine import OnnxEngine
 from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
-from service.registry.drift import P_VALUES
+from service.registry.drift import P_VALUES, DriftMetrics
+from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
-from service.scheduling.executor import SHORT, SHORT_ON_ONE_CORE, DeviceExecutor
+from service.scheduling.admission import Admission
+from service.scheduling.executor import (
+    INLINE_SECONDS,
+    INLINE_SECONDS_ON_ONE_CORE,
+    DeviceExecutor,
+)
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 VERSION = "0.1.0"
-PREFIXES: dict[str, Target] = {"/v1/models/{model}/versions/{version}": exact, "/v1/models/{model}": newest}
 OPERATIONS = [
-    module.OPERATION for module in (encode, decode, reconstruct, denoise, sample, anomaly_score, interpolate, classify)
+    module.OPERATION
+    for module in (
+        encode,
+        decode,
+        reconstruct,
+        denoise,
+        sample,
+        anomaly_score,
+        interpolate,
+        classify,
+    )
 ]
 
 
 def build_engine(settings: Settings) -> OnnxEngine:
-    """Raises DeviceError where the device policy cannot be kept."""
+    """The engine of the device policy. Raises DeviceError if the policy cannot be kept."""
     gpu = GpuOptions(
         tf32=settings.tf32,
         cuda_graphs=settings.cuda_graphs,
@@ -57,22 +72,22 @@ def build_engine(settings: Settings) -> OnnxEngine:
 
 
 def build_services(settings: Settings) -> Services:
-    """Load every bundle. Raises DeviceError where the device policy cannot be kept, BundleError without a directory."""
-    registry = ModelRegistry()
-    registry.load_all(ModelRepository(settings.models), build_engine(settings))
+    """Load every bundle. Raises DeviceError if the device policy cannot be kept, BundleError without a directory."""
+    registry, repository = ModelRegistry(), ModelRepository(settings.models)
+    loader = Loader(repository, build_engine(settings))
+    registry.load_all(repository.locations(), loader)
     return assemble(settings, registry)
 
 
 def assemble(settings: Settings, registry: ModelRegistry) -> Services:
-    """What the application is made of, around the models of a registry."""
-    telemetry = Metrics()
+    """The services around the models of a registry."""
+    telemetry, available = Metrics(), cores.available()
+    admission = Admission(settings.max_queued_images, settings.max_queued_bytes)
     executor = DeviceExecutor(
-        settings.max_queued_images,
-        settings.max_queued_bytes,
         settings.max_batch_size,
         settings.max_queue_delay,
-        watch=telemetry.batch,
-        short=SHORT if cores.available() > 1 else SHORT_ON_ONE_CORE,
+        observe=telemetry.batch,
+        inline_seconds=INLINE_SECONDS if available > 1 else INLINE_SECONDS_ON_ONE_CORE,
     )
     limits = Limits(
         max_images=settings.max_images,
@@ -80,54 +95,73 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
         max_output_pixels=settings.max_output_pixels,
         request_timeout=settings.request_timeout,
     )
-    body_limits = BodyLimits(settings.max_body_bytes, settings.max_images, settings.request_timeout)
+    _measure(telemetry, registry, admission)
+    return Services(
+        registry=registry,
+        admission=admission,
+        executor=executor,
+        operations=Operations(admission, executor, limits, available),
+        api_keys=ApiKeys(settings.api_keys),
+        body_limits=BodyLimits(settings.max_body_bytes, settings.max_images, settings.request_timeout),
+        metrics=telemetry,
+    )
+
+
+def _measure(telemetry: Metrics, registry: ModelRegistry, admission: Admission) -> None:
+    """Add what is read whenever metrics are asked for: models, gauges and scores."""
     for model in registry.all():
         telemetry.model(model.manifest.name, model.manifest.version, model.provider)
-    telemetry.gauge("ae_images_in_flight", "Images of requests that are being answered.", lambda: executor.images)
-    telemetry.gauge("ae_bytes_in_flight", "Bytes of bodies that came for these requests.", lambda: executor.bytes)
-    telemetry.scores(
-        P_VALUES,
-        lambda: [
-            (model.manifest.name, model.manifest.version, model.drift.figures())
-            for model in registry.all()
-            if model.drift
-        ],
-    )
-    operations = Operations(executor, limits)
-    return Services(registry, executor, operations, ApiKeys(settings.api_keys), body_limits, telemetry)
+    telemetry.gauge("ae_images_in_flight", "Images of admitted requests.", lambda: admission.images)
+    telemetry.gauge("ae_bytes_in_flight", "Bytes of the bodies of these requests.", lambda: admission.bytes)
+
+    def read_scores() -> Iterator[tuple[str, int, DriftMetrics]]:
+        for model in registry.all():
+            if model.scoring:
+                manifest = model.manifest
+                yield manifest.name, manifest.version, model.scoring.drift.metrics()
+
+    telemetry.scores(P_VALUES, read_scores)
 
 
 def create_app(services: Services) -> ASGIApp:
-    """The application around loaded models: FastAPI's, with a shorter way to the operations before it."""
-    inner = Dispatch(HeadAsGet(create_api(services)), OPERATIONS)
-    return Exchange(middleware.InternalErrors(inner), services.metrics)
+    """The application around loaded models: routes of the operations, then FastAPI's."""
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        yield
+        services.admission.drain()
+        services.executor.close()
+
+    routes = endpoint.routes(services, OPERATIONS)
+    api = HeadAsGet(create_api(services))
+    router = Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
+    return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
 
 
 def create_api(services: Services) -> FastAPI:
-    """What is asked for less often, the documents of all, and the lifespan."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        yield {"services": services}
-        services.executor.close()
-
+    """The FastAPI app: health, metrics, model cards and documents."""
     api = FastAPI(
         title="Autoencoder service",
         version=VERSION,
         description="Encode, decode, reconstruct, denoise, sample and score images with autoencoders.",
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     errors.install(api)
-    api.include_router(health.router(), tags=["health"])
+    registry, guard = services.registry, dependencies.guard(services.api_keys)
     guarded = [Depends(guard)]
-    api.include_router(metrics.router(), tags=["health"], dependencies=guarded)
-    api.include_router(models.listing(), tags=["models"], dependencies=guarded)
-    for prefix, target in PREFIXES.items():
-        api.include_router(models.router(target), prefix=prefix, tags=["models"], dependencies=guarded)
-    api.openapi = lambda: openapi.document(api, list(PREFIXES), OPERATIONS)  # type: ignore[method-assign]
+    exact, newest = dependencies.exact(registry), dependencies.newest(registry)
+    finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
+    api.include_router(health.router(registry, services.admission), tags=["health"])
+    api.include_router(metrics.router(services.metrics), tags=["health"], dependencies=guarded)
+    api.include_router(models.listing(registry), tags=["models"], dependencies=guarded)
+    for prefix, find in finders.items():
+        card = models.router(registry, find)
+        api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)
     api.include_router(docs.router())
     api.mount("/swagger", docs.assets(), name="swagger")
+    for prefix in endpoint.PREFIXES:
+        api.include_router(openapi.router(prefix, OPERATIONS, guard))
+    api.openapi = lambda: openapi.document(api)  # type: ignore[method-assign]
     return api

@@ -16,7 +16,7 @@ from bundle.conformal import RATES
 from bundle.errors import BundleError, DomainError
 from service.app import assemble, build_engine, build_services, create_api, create_app
 from service.errors import DeviceError
-from service.registry.loader import load
+from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
 from service.server import uvicorn_server
@@ -128,7 +128,7 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
         settings.port,
         settings.shutdown_timeout,
         on_ready=lambda address: _print_ready(address, services.registry),
-        on_exit=services.executor.drain,
+        on_exit=services.admission.drain,
     )
 
 
@@ -177,18 +177,18 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
         return 1
     print(f"will try {', '.join(provider.name for provider in engine.candidates)}")
     repository = ModelRepository(settings.models)
-    places = repository.places()
+    locations, loader = repository.locations(), Loader(repository, engine)
     failures = 0
-    for place in places:
+    for location in locations:
         try:
-            model = load(place, repository.read(place), engine)
+            model = loader.load(location)
         except (BundleError, DeviceError) as error:
             failures += 1
-            print(f"{place}: FAILED: {error}")
+            print(f"{location}: FAILED: {error}")
         else:
-            print(f"{place}: works on {model.provider}: {', '.join(model.manifest.capabilities)}")
-    print(f"{len(places) - failures} of {len(places)} bundles in {settings.models} work")
-    return 1 if failures or not places else 0
+            print(f"{location}: works on {model.provider}: {', '.join(model.manifest.capabilities)}")
+    print(f"{len(locations) - failures} of {len(locations)} bundles in {settings.models} work")
+    return 1 if failures or not locations else 0
 
 
 def _schema(settings: Settings, _: argparse.Namespace) -> int:

@@ -15,14 +15,14 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle.latents import GaussianMixture
-from bundle.manifest import GRAPHS_OF, MANIFEST, Capability, InputSpec, ModelManifest, sha256_of
+from bundle.manifest import GRAPHS_OF, MANIFEST, Capability, GraphName, InputSpec, ModelManifest, sha256_of
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8
 DETECTOR_SPEC = InputSpec(height=16, width=24, channels=1)
 STRIDE = 8  # of a detector's feature map
 CLASSES = ("black", "grey", "white")
-FILES = {
+FILES: dict[GraphName, str] = {
     "encoder": "encoder.onnx",
     "decoder": "decoder.onnx",
     "scorer": "scorer.onnx",
@@ -41,7 +41,7 @@ def write_bundle(
     mixture: bool = False,
     capabilities: tuple[str, ...] | None = None,
     calibration_size: int = 99,
-    graphs: tuple[str, ...] = tuple(FILES),
+    graphs: tuple[GraphName, ...] = tuple(FILES),
     **changes: Any,
 ) -> Path:
     """Write a bundle of some graphs that works; `changes` replace entries of its manifest.
@@ -95,7 +95,8 @@ def write_detector(
     """
     directory = models / name / "1"
     directory.mkdir(parents=True)
-    spec, graphs = DETECTOR_SPEC, ("encoder", "scorer")
+    spec = DETECTOR_SPEC
+    graphs: tuple[GraphName, ...] = ("encoder", "scorer")
     _save(directory / FILES["encoder"], *_backbone(spec))
     _save(directory / FILES["scorer"], *_feature_scorer(spec, f"features_{stride_taken}"))
     if stride_taken == STRIDE:
@@ -137,7 +138,7 @@ def _calibration(size: int) -> dict[str, Any]:
     }
 
 
-def _write_manifest(directory: Path, graphs: tuple[str, ...], entries: dict[str, Any]) -> None:
+def _write_manifest(directory: Path, graphs: tuple[GraphName, ...], entries: dict[str, Any]) -> None:
     values: dict[str, Any] = {
         "name": directory.parent.name,
         "description": "A model made by hand",

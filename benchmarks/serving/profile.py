@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import uvloop
 from starlette.responses import Response
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.serving import networks
 from benchmarks.serving.bodies import picture
 from bundle import imaging
+from service.api import endpoint
 from service.api.dependencies import Services
-from service.api.endpoint import Dispatch
-from service.api.middleware import Exchange, InternalErrors
+from service.api.middleware import EncodedSlashes, InternalErrors, RequestLifecycle
 from service.api.operation import Call, Operation
 from service.api.routes.anomaly_score import OPERATION
 from service.app import build_services, create_app
@@ -62,7 +63,7 @@ async def _measure(services: Services) -> dict[str, float]:
     body = picture(28, 28, "PNG")
     steps: dict[str, ASGIApp] = {
         "task and messages": _at_once,
-        "identity, times, count and log line": Exchange(_at_once, services.metrics),
+        "identity, times, count and log line": RequestLifecycle(_at_once, services.metrics),
         "errors, path, key, options and negotiation": _only(_answer, services),
         "reading the body": _only(_read, services),
         "decoding the PNG": _only(_decode, services),
@@ -70,7 +71,7 @@ async def _measure(services: Services) -> dict[str, float]:
     }
     before, costs = 0.0, {}
     for name, app in steps.items():
-        total = await _seconds(app, services, body)
+        total = await _seconds(app, body)
         costs[name], before = total - before, total
     inference = _inference(services)
     costs["queue, batch, verdict and JSON"] -= inference
@@ -80,9 +81,10 @@ async def _measure(services: Services) -> dict[str, float]:
 def _only(handle: Callable[[Call, Any], Awaitable[Response]], services: Services) -> ASGIApp:
     """The application with an operation that does no more than `handle`."""
     operation = Operation(
-        OPERATION.name, handle, OPERATION.options, OPERATION.offered, OPERATION.answer, OPERATION.body
+        OPERATION.name, handle, OPERATION.options, OPERATION.offered, OPERATION.response, OPERATION.body
     )
-    return Exchange(InternalErrors(Dispatch(_at_once, [operation])), services.metrics)
+    router = Router(endpoint.routes(services, [operation]))
+    return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
 
 
 async def _at_once(_: Scope, __: Receive, send: Send) -> None:
@@ -106,7 +108,7 @@ async def _decode(call: Call, _: object) -> Response:
     return await _answer(call, _)
 
 
-async def _seconds(app: ASGIApp, services: Services, body: bytes) -> float:
+async def _seconds(app: ASGIApp, body: bytes) -> float:
     """Of one request, in the best of some rounds."""
     headers = [(b"content-type", b"image/png"), (b"content-length", str(len(body)).encode())]
     best = float("inf")
@@ -123,7 +125,7 @@ async def _seconds(app: ASGIApp, services: Services, body: bytes) -> float:
                 await asyncio.Event().wait()  # the client stays
             return unread.pop()
 
-        await app(scope | {"headers": headers, "state": {"services": services}}, receive, send)
+        await app(scope | {"headers": headers}, receive, send)
 
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,69 +1,69 @@
-"""Whether the clients of requests are still there, and send what they announced."""
+"""Cancellation of requests whose client has left, or sends its body too slowly."""
 
 import asyncio
 import time
 from dataclasses import dataclass
 
-from service.api.requests import Incoming
-from service.scheduling.timer import Alarm
+from service.api.requests import IncomingRequest
+from service.scheduling.timer import Timer
 
-LOOK_EVERY = 0.1  # seconds: most requests are answered before anybody looks
+CHECK_SECONDS = 0.1  # most requests are answered before the first check
 
 
 @dataclass(eq=False, slots=True)
-class Presence:
-    """The client of one request, and the task that answers it."""
+class WatchedRequest:
+    """A request, and the task that answers it."""
 
-    request: Incoming
+    request: IncomingRequest
     task: asyncio.Task[None]
     began: float  # on the clock of `time.monotonic`
-    patience: float  # seconds until its body is to be whole
+    timeout: float  # seconds until its body is to be complete
     late: bool = False
-    left: bool = False
-    watch: asyncio.Task[None] | None = None
+    disconnected: bool = False
+    reader: asyncio.Task[None] | None = None
 
-    def look(self, now: float) -> None:
-        if not self.request.whole:  # whoever reads the body sees whether the client leaves
-            if now >= self.began + self.patience and not self.late:
+    def check(self, now: float) -> None:
+        if not self.request.complete:  # whoever reads the body sees a disconnect
+            if now >= self.began + self.timeout and not self.late:
                 self.late = True
                 self.task.cancel()
-        elif self.watch is None and now >= self.began + LOOK_EVERY:
-            self.watch = asyncio.create_task(self._wait())
+        elif self.reader is None and now >= self.began + CHECK_SECONDS:
+            self.reader = asyncio.create_task(self._read())
 
-    async def _wait(self) -> None:
+    async def _read(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
-        self.left = True
+        self.disconnected = True
         self.task.cancel()
 
 
-class Presences:
-    """Cancels the task of a request whose client has left, or whose body does not come in time.
+class DisconnectWatcher:
+    """Cancels the task of a request if its client disconnects, or its body does not arrive in time.
 
-    What the task waits for on the device is then dropped before it runs.
+    Work of the task that waits for the device is then dropped before it runs.
     """
 
     def __init__(self) -> None:
-        self._present: set[Presence] = set()
-        self._alarm = Alarm(self._look)
+        self._watched: set[WatchedRequest] = set()
+        self._timer = Timer(self._check)
 
-    def enter(self, request: Incoming, patience: float) -> Presence:
-        """Look after the request that the current task answers, until it is handed to `leave`."""
+    def watch(self, request: IncomingRequest, timeout: float) -> WatchedRequest:
+        """Watch the request that the current task answers, until `release`."""
         task = asyncio.current_task()
         assert task is not None  # a request is answered in a task
-        presence = Presence(request, task, time.monotonic(), patience)
-        self._present.add(presence)
-        self._alarm.set(presence.began + min(patience, LOOK_EVERY))
-        return presence
+        watched = WatchedRequest(request, task, time.monotonic(), timeout)
+        self._watched.add(watched)
+        self._timer.set(watched.began + min(timeout, CHECK_SECONDS))
+        return watched
 
-    def leave(self, presence: Presence) -> None:
-        self._present.discard(presence)
-        if presence.watch:
-            presence.watch.cancel()
+    def release(self, watched: WatchedRequest) -> None:
+        self._watched.discard(watched)
+        if watched.reader:
+            watched.reader.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
-        for presence in self._present:
-            presence.look(now)
-        if self._present:
-            self._alarm.set(now + LOOK_EVERY)
+        for watched in self._watched:
+            watched.check(now)
+        if self._watched:
+            self._timer.set(now + CHECK_SECONDS)

@@ -1,6 +1,5 @@
-"""What goes wrong, as HTTP: one table of statuses and codes, one body (RFC 9457)."""
+"""Errors as HTTP: one table of statuses and codes, one body (RFC 9457)."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,22 +12,21 @@ from starlette.responses import Response
 
 from bundle.errors import DomainError, ImageTooLarge, InvalidImage, InvalidParameter, UnsupportedFormat
 from service import errors
+from service.api.context import context_of
 from service.api.security import Forbidden, Unauthorized
 from service.errors import InvalidItems
 
-logger = logging.getLogger(__name__)
-
 
 class MalformedRequest(DomainError):
-    """A body that cannot be parsed as what it says it is."""
+    """A body that is not of its media type."""
 
 
 class UnsupportedMediaType(DomainError):
-    """A body of a type that is not read here."""
+    """A body of an unsupported media type."""
 
 
 class NotAcceptable(DomainError):
-    """The client accepts nothing that can be given."""
+    """The client accepts none of the offered media types."""
 
 
 class PayloadTooLarge(DomainError):
@@ -90,13 +88,13 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Have the application answer its errors so."""
+    """Add the handlers of errors to an application."""
     app.add_exception_handler(DomainError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def answer(request_id: str, error: DomainError) -> Response:
-    """The answer to an error of the domain or of HTTP, by the table."""
+def respond(request_id: str, error: DomainError) -> Response:
+    """The response to an error of the domain or of HTTP, by the table."""
     items: list[dict[str, Any]] = []
     cause: DomainError = error
     if isinstance(error, InvalidItems):
@@ -108,11 +106,11 @@ def answer(request_id: str, error: DomainError) -> Response:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
-    return answer(request.state.request_id, error)
+    return respond(context_of(request.scope).request_id, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = CODES_OF_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(request.state.request_id, error.status_code, code, detail, headers=error.headers)
+    return problem(context_of(request.scope).request_id, error.status_code, code, detail, headers=error.headers)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of its routes and the operations, with every error and header."""
+"""The OpenAPI document: FastAPI's routes and the operations, with every error and header."""
 
 import inspect
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
-from service.api.dependencies import ModelPath, VersionPath, guard
+from service.api.dependencies import Guard, ModelPath, VersionPath
 from service.api.errors import CODES_OF_STATUS, TABLE
 from service.api.operation import Operation
 from service.api.schemas import PROBLEM, gives
@@ -25,11 +25,10 @@ _EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version; and where the 
 _EXAMPLE_OF = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
 
-def document(app: FastAPI, prefixes: Sequence[str], operations: Sequence[Operation[Any]]) -> dict[str, Any]:
-    """The whole document; made once, then kept."""
+def document(app: FastAPI) -> dict[str, Any]:
+    """The document of an application; made once, then kept."""
     if app.openapi_schema is None:
-        routes = [*app.routes, *(route for prefix in prefixes for route in _routes(prefix, operations).routes)]
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=routes)
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schema["components"]["schemas"] |= {"Problem": PROBLEM}
         for path, item in schema["paths"].items():
             for method, operation in item.items():
@@ -38,18 +37,18 @@ def document(app: FastAPI, prefixes: Sequence[str], operations: Sequence[Operati
     return app.openapi_schema
 
 
-def _routes(prefix: str, operations: Sequence[Operation[Any]]) -> APIRouter:
-    """The operations as FastAPI's routes, that can be documented."""
-    router = APIRouter(tags=["operations"], dependencies=[Depends(guard)])
+def router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard) -> APIRouter:
+    """The operations as FastAPI's routes, for the document and for other methods than POST; `endpoint` serves them."""
+    routes = APIRouter(tags=["operations"], dependencies=[Depends(guard)])
     for operation in operations:
-        router.add_api_route(
+        routes.add_api_route(
             f"{prefix}/{operation.name}",
             _endpoint(prefix, operation),
             methods=["POST"],
-            responses=gives(operation.answer, *operation.offered[1:], headers=operation.headers),
+            responses=gives(operation.response, *operation.offered[1:], headers=operation.headers),
             openapi_extra=operation.body,
         )
-    return router
+    return routes
 
 
 def _endpoint(prefix: str, operation: Operation[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""An operation of a model, declared once: it is served by `dispatch` and documented by `openapi`."""
+"""An operation of a model, declared once: `endpoint` serves it and `openapi` documents it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,21 +10,21 @@ from starlette.responses import Response
 
 from service.api import requests
 from service.api.dependencies import Services
-from service.api.requests import Incoming
+from service.api.requests import IncomingRequest
 from service.operations import EncodedImages, Timings
 from service.registry.loaded_model import LoadedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 
-FEW_PIXELS = 4096  # of PNGs, that are written sooner than a thread would have begun
+INLINE_PIXELS = 4096  # of PNGs that are written in less time than a thread takes to begin
 
 
 class Call(NamedTuple):
-    """One request to a model's operation, and the media type that was negotiated for its answer."""
+    """One request to a model's operation, and what its handler needs."""
 
-    request: Incoming
+    request: IncomingRequest
     model: LoadedModel
-    kind: str
+    media_type: str  # of the response
     services: Services
     timings: Timings
 
@@ -32,22 +32,22 @@ class Call(NamedTuple):
         return await requests.read_images(self.request, self.services.body_limits)
 
     async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
-        """Make the answer, off the event loop if it holds many pixels, or bytes, of PNG.
+        """Make the response, in a thread if it holds many pixels, or bytes, of PNG.
 
         The time counts as encoding.
         """
         with self.timings.measure("encode"):
-            return make() if pixels <= FEW_PIXELS else await asyncio.to_thread(make)
+            return make() if pixels <= INLINE_PIXELS else await asyncio.to_thread(make)
 
 
 @dataclass(frozen=True, eq=False)
 class Operation(Generic[Options]):
-    """What a request brings and gets, and who answers it; the docstring of `handle` is its description."""
+    """Name, handler and types of an operation; the docstring of `handle` is its description."""
 
     name: str
     handle: Callable[[Call, Options], Awaitable[Response]]
     options: type[Options]  # of the query
-    offered: tuple[str, ...]  # media types of the answer, the default first
-    answer: type[BaseModel]  # in JSON
+    offered: tuple[str, ...]  # media types of the response, the default first
+    response: type[BaseModel]  # in JSON
     body: dict[str, Any]  # as OpenAPI says it
-    headers: Mapping[str, str] = field(default_factory=dict)  # of the answer, with a description
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the response, with a description

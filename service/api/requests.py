@@ -1,4 +1,4 @@
-"""Request bodies: bytes of several media types to images and latents, none of which is decoded here."""
+"""Bodies of requests: read within bounds, and split into encoded images or latents by their media type."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,41 +25,41 @@ from service.api.parsing import (
     parts_of,
 )
 from service.operations import EncodedImages, Latents
-from service.scheduling.executor import Upload
+from service.scheduling.admission import Upload
 
 Result = TypeVar("Result")
-LARGE = 64 * 1024  # bytes of a body from which on a thread is worth its cost
+THREAD_BYTES = 64 * 1024  # of a body that is parsed in a thread
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What is read of a body before it is refused: bytes, items, and seconds until it is whole."""
+    """Bounds of a body: bytes, items, and seconds until it is complete."""
 
     max_bytes: int
     max_items: int
     timeout: float
 
 
-class Incoming:
-    """A request: its headers, names in lower case and lines of one name joined, and where its body comes from."""
+class IncomingRequest:
+    """Headers of a request, with names in lower case and lines of one name joined, and the source of its body."""
 
-    __slots__ = ("headers", "receive", "upload", "whole")
+    __slots__ = ("complete", "headers", "receive", "upload")
 
     def __init__(self, scope: Scope, receive: Receive, upload: Upload) -> None:
         self.headers: dict[str, str] = {}
         self.receive = receive
         self.upload = upload
-        self.whole = False  # whether all of the body has been read
+        self.complete = False  # all of the body has been read
         for name, value in scope["headers"]:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             self.headers[key] = f"{self.headers[key]},{text}" if key in self.headers else text
 
 
-async def read(request: Incoming, limits: BodyLimits) -> bytes:
+async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
     """The body.
 
-    Raises PayloadTooLarge as soon as more bytes than the limit are announced or have come, Overloaded as soon as there
-    is no place for them, UnsupportedMediaType where they are compressed, and ClientDisconnect where the client leaves.
+    Raises PayloadTooLarge as soon as more bytes than the limit are announced or received, Overloaded as soon as they
+    exceed the bytes in flight, UnsupportedMediaType if they are compressed, and ClientDisconnect if the client leaves.
     """
     if coding := request.headers.get("content-encoding"):
         raise UnsupportedMediaType(f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is")
@@ -79,78 +79,78 @@ async def read(request: Incoming, limits: BodyLimits) -> bytes:
         size += len(chunks[-1])
         if size > limits.max_bytes:
             raise too_large
-        request.upload.take(len(chunks[-1]))
+        request.upload.add(len(chunks[-1]))
         more = message.get("more_body", False)
-    request.whole = True
+    request.complete = True
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def read_images(request: Incoming, limits: BodyLimits) -> EncodedImages:
+async def read_images(request: IncomingRequest, limits: BodyLimits) -> EncodedImages:
     """One encoded image, or several in multipart, JSON or an array."""
-    kind, options = _content_type(request)
-    if kind.startswith("image/"):
+    media_type, options = _content_type(request)
+    if media_type.startswith("image/"):
         body = await read(request, limits)
-        if kind not in IMAGE_TYPES and not imaging.is_readable(body):
-            raise _unsupported(kind, IMAGE_TYPES)
+        if media_type not in IMAGE_TYPES and not imaging.is_readable(body):
+            raise _unsupported(media_type, IMAGE_TYPES)
         return EncodedImages([body])
-    if kind == MULTIPART:
+    if media_type == MULTIPART:
         body = await read(request, limits)
         return EncodedImages(await _parse(body, lambda: parts_of(body, options.get("boundary", ""), limits.max_items)))
-    if kind == JSON:
+    if media_type == JSON:
         body = await read(request, limits)
         return await _parse(body, lambda: images_of(parse_json(body, {"images"}), limits.max_items))
-    if kind == NPY:
+    if media_type == NPY:
         return EncodedImages(parse_npy(await read(request, limits)))
-    raise _unsupported(kind, (*IMAGE_TYPES, MULTIPART, JSON, NPY))
+    raise _unsupported(media_type, (*IMAGE_TYPES, MULTIPART, JSON, NPY))
 
 
-async def read_latents(request: Incoming, limits: BodyLimits) -> Latents:
+async def read_latents(request: IncomingRequest, limits: BodyLimits) -> Latents:
     """Latent vectors in JSON or an array."""
-    kind, _ = _content_type(request)
-    if kind == JSON:
+    media_type, _ = _content_type(request)
+    if media_type == JSON:
         body = await read(request, limits)
         return await _parse(body, lambda: latents_of(parse_json(body, {"latents"}), limits.max_items))
-    if kind == NPY:
+    if media_type == NPY:
         return as_latents(parse_npy(await read(request, limits)))
-    raise _unsupported(kind, (JSON, NPY))
+    raise _unsupported(media_type, (JSON, NPY))
 
 
-async def read_options(request: Incoming, limits: BodyLimits, model: type[Options]) -> Options:
+async def read_options(request: IncomingRequest, limits: BodyLimits, model: type[Options]) -> Options:
     """A JSON object of options; an empty body is an empty one."""
-    kind, _ = _content_type(request)
+    media_type, _ = _content_type(request)
     body = await read(request, limits)
-    if body and kind != JSON:
-        raise _unsupported(kind, (JSON,))
+    if body and media_type != JSON:
+        raise _unsupported(media_type, (JSON,))
     return options_of(model, parse_json(body) if body else {})
 
 
-async def read_ends(request: Incoming, limits: BodyLimits) -> tuple[EncodedImages | Latents, dict[str, Any]]:
-    """What to interpolate between, images or latents, and the options that a JSON body holds beside them."""
-    kind, _ = _content_type(request)
-    if kind == JSON:
+async def read_ends(request: IncomingRequest, limits: BodyLimits) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+    """The two images or latents to interpolate between, and the options of a JSON body."""
+    media_type, _ = _content_type(request)
+    if media_type == JSON:
         body = await read(request, limits)
         return await _parse(body, lambda: ends_of(parse_json(body), limits.max_items))
-    if kind == NPY:
+    if media_type == NPY:
         array = parse_npy(await read(request, limits))
         return (as_latents(array) if array.dtype.kind == "f" else EncodedImages(array)), {}
     return await read_images(request, limits), {}
 
 
 async def _parse(body: bytes, work: Callable[[], Result]) -> Result:
-    """Parse a small body at once, and a large one where it does not hold up other requests."""
-    return work() if len(body) < LARGE else await asyncio.to_thread(work)
+    """Parse a small body at once, and a large one in a thread, where it does not delay other requests."""
+    return work() if len(body) < THREAD_BYTES else await asyncio.to_thread(work)
 
 
-def _content_type(request: Incoming) -> tuple[str, dict[str, str]]:
+def _content_type(request: IncomingRequest) -> tuple[str, dict[str, str]]:
     return _media_type(request.headers.get("content-type", ""))
 
 
 @lru_cache(maxsize=64)
 def _media_type(text: str) -> tuple[str, dict[str, str]]:
-    kind, options = parse_options_header(text)
-    return kind.lower(), options
+    media_type, options = parse_options_header(text)
+    return media_type.lower(), options
 
 
-def _unsupported(kind: str, allowed: tuple[str, ...]) -> UnsupportedMediaType:
-    said = f"Content-Type {kind[:50]!r} is not read here" if kind else "Content-Type is missing"
+def _unsupported(media_type: str, allowed: tuple[str, ...]) -> UnsupportedMediaType:
+    said = f"Content-Type {media_type[:50]!r} is not read here" if media_type else "Content-Type is missing"
     return UnsupportedMediaType(f"{said}; send one of {', '.join(allowed)}")

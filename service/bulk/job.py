@@ -120,7 +120,7 @@ class Target:
 
 
 def local(wanted: Wanted, operations: Operations, registry: ModelRegistry, models: Path) -> None:
-    """Score with a model of this process. Raises ServiceError; what is done is kept."""
+    """Score with a model of this process. Raises DomainError; what is done is kept."""
     where = str(models.resolve())
     model = registry.get(wanted.model, wanted.version(where))
     manifest = model.manifest
@@ -133,7 +133,7 @@ def local(wanted: Wanted, operations: Operations, registry: ModelRegistry, model
 
 
 def remote(wanted: Wanted, url: str, key: str | None) -> None:
-    """Score with a model of a running service. Raises ServiceError; what is done is kept."""
+    """Score with a model of a running service. Raises DomainError; what is done is kept."""
     try:
         from service.bulk.remote_scorer import Remote, card, connected
     except ImportError:

@@ -56,7 +56,7 @@ class Bulk:
         self._most = CHUNK  # images that the scorer is asked of at a time; fewer where that was too much
 
     async def run(self, files: Iterator[Path]) -> None:
-        """Score every file that has no row yet. Raises ServiceError where going on is useless; what is done is kept."""
+        """Score every file that has no row yet. Raises DomainError where going on is useless; what is done is kept."""
         chunks, turn = _chunks(files), asyncio.Lock()
 
         async def work() -> None:

@@ -34,7 +34,7 @@ class Scorer(Protocol):
     """What scores encoded images; it may be asked many times at once."""
 
     async def score(self, images: Sequence[bytes]) -> list[Found]:
-        """Raises Faulty where some images are at fault, TooMuch, or ServiceError where going on is useless."""
+        """Raises Faulty where some images are at fault, TooMuch, or DomainError where going on is useless."""
         ...
 
 

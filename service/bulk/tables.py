@@ -34,7 +34,7 @@ def check(path: Path, *, resumed: bool) -> None:
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows, or leave no file. Raises ServiceError where it cannot be written."""
+    """Write all rows, or leave no file. Raises DomainError where it cannot be written."""
     partial = path.with_name(f".{path.name}.writing")
     try:
         WRITERS[path.suffix.lower()]((_as_text(row) for row in rows), partial)

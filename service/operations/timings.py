@@ -1,4 +1,4 @@
-"""Times of a request's parts."""
+"""Times of a request's parts, for `Server-Timing`."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(slots=True)
 class Timings:
-    """When a request began, and the seconds that its parts took."""
+    """Start of a request, and the seconds that its parts took."""
 
     started: float = field(default_factory=time.monotonic)
     decode: float = 0.0
@@ -16,19 +16,19 @@ class Timings:
     encode: float = 0.0
 
     def __str__(self) -> str:
-        """As `Server-Timing` says it, in milliseconds."""
+        """The value of the header `Server-Timing`, in milliseconds."""
         return (
             f"decode;dur={self.decode * 1000:.3f}, queue;dur={self.queue * 1000:.3f}, "
             f"inference;dur={self.inference * 1000:.3f}, encode;dur={self.encode * 1000:.3f}"
         )
 
-    def measure(self, part: Literal["decode", "encode"]) -> "Measured":
-        """Count the time in a `with` statement as that of a part."""
-        return Measured(self, part)
+    def measure(self, part: Literal["decode", "encode"]) -> "Measurement":
+        """Add the time of a `with` statement to a part."""
+        return Measurement(self, part)
 
 
-class Measured:
-    """A class, for a generator costs several times as much to enter and to leave."""
+class Measurement:
+    """A class, because a generator is several times slower to enter and to leave."""
 
     __slots__ = ("_began", "_part", "_timings")
 
@@ -39,4 +39,5 @@ class Measured:
         self._began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        setattr(self._timings, self._part, getattr(self._timings, self._part) + time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        setattr(self._timings, self._part, getattr(self._timings, self._part) + seconds)

@@ -1,4 +1,4 @@
-"""What the use cases take and give, and how a request is measured and bounded."""
+"""Inputs and results of the operations, and the limits of a request."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold, and how long it may wait, in seconds."""
+    """Most images and pixels of a request, and the seconds that it may wait."""
 
     max_images: int
     max_image_pixels: int
@@ -32,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images as a request brings them: encoded, or one array at the model's size."""
+    """Images of a request: encoded, or one array at the model's size."""
 
     images: Sequence[bytes] | Array
 
@@ -84,15 +84,15 @@ class Classified:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Images decoded from latents that were drawn, or lie on a path."""
+class DecodedLatents:
+    """Images, and the latents that they were decoded from."""
 
     images: Pixels
     latents: Floats
 
 
 class Pictures(NamedTuple):
-    """Pictures of anomalies that are asked for, each at the input's own size."""
+    """Pictures of anomalies to draw, each at the input's own size."""
 
     heatmap: bool = False
     overlay: bool = False
@@ -133,13 +133,13 @@ def check_supported(name: str, capability: Capability, capabilities: Sequence[st
 
 
 def check_count(count: int, most: int) -> None:
-    """Raise TooManyImages where a request holds or asks for more than it may."""
+    """Raise TooManyImages if a request holds or asks for more than `most`."""
     if count > most:
         raise TooManyImages(f"{count} images or latents are too many for one request; {most} are allowed")
 
 
 def each(count: int, work: Callable[[int], Result]) -> list[Result]:
-    """Do the work for every item, so that a request learns of all its faults at once. Raises InvalidItems."""
+    """Do the work for every item. Raises InvalidItems with the errors of all items."""
     results, errors = [], []
     for index in range(count):
         try:

@@ -1,0 +1,1 @@
+"""Bundles that exist, their loading, and the models that are loaded."""

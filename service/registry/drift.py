@@ -1,4 +1,4 @@
-"""Whether what is scored is still like what the scores were calibrated on."""
+"""Drift: how far recent scores are from those of the calibration."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,32 +11,32 @@ from bundle.conformal import ConformalScores
 from bundle.tensors import Floats
 
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # ends of bins
-BINS = 10  # of the stability index
-RECENT = 1000  # images of which it is taken
-FEWEST = 100  # images, without which it would be chance
-AT_ONCE = 256  # images that are looked at together, for one by one costs more
+BINS = 10  # of the population stability index
+RECENT_IMAGES = 1000  # of which it is computed
+MIN_IMAGES = 100  # with fewer it would be random
+BATCH_IMAGES = 256  # that are counted together, because one by one costs more
 
 
-class DriftFigures(NamedTuple):
-    """Of all images: how many, how many were called anomalous, how many p-values lie in each bin, and their sum.
+class DriftMetrics(NamedTuple):
+    """Counts of images, of anomalous ones, of p-values in each bin, and the sum of the p-values.
 
-    `stability` is the index of the scores of the recent ones, and `latent_stability` that of their latent distances:
-    None while they are few, and the latter where the model gives none.
+    `score_psi` is the population stability index of recent scores, and `latent_psi` that of their latent distances:
+    None while they are few, and `latent_psi` if the model gives none.
     """
 
     images: int
     anomalous: int
     p_values: tuple[int, ...]
     sum: float
-    stability: float | None
-    latent_stability: float | None
+    score_psi: float | None
+    latent_psi: float | None
 
 
-class Stability:
+class PopulationStability:
     """The population stability index of recent values against those of calibration.
 
     It is sum((a - e) * log(a / e)) over bins that hold the shares a and e of them (Siddiqi 2006, "Credit Risk
-    Scorecards", chapter 8); it is 0 where the two are alike, and its mean is then (bins - 1) * (1 / recent +
+    Scorecards", chapter 8); it is 0 if the two are alike, and its mean is then (bins - 1) * (1 / recent +
     1 / calibrated) (Yurdakul 2018, "Statistical Properties of Population Stability Index", chapter 3).
     """
 
@@ -44,7 +44,7 @@ class Stability:
         """Between ascending edges (n,) and beyond them are bins with these shares (n + 1,) of the calibration."""
         self._edges = edges
         self._expected = expected
-        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._recent: deque[int] = deque(maxlen=RECENT_IMAGES)
 
     @classmethod
     def of_scores(cls, scores: Floats) -> Self:
@@ -57,51 +57,51 @@ class Stability:
         return cls(edges, np.append(1, counts) / BINS)
 
     def add(self, values: Floats) -> None:
-        self._recent.extend(_bins(self._edges, values[-RECENT:]).tolist())
+        self._recent.extend(_bins(self._edges, values[-RECENT_IMAGES:]).tolist())
 
     def index(self) -> float | None:
         """None while there are too few values."""
-        if len(self._recent) < FEWEST:
+        if len(self._recent) < MIN_IMAGES:
             return None
         found = _shares(np.bincount(self._recent, minlength=len(self._expected)))
         return float(np.sum((found - self._expected) * np.log(found / self._expected)))
 
 
 class Drift:
-    """Follows the scores of a model, and where it gives them the latent distances. Not safe for threads."""
+    """Counts the scores of a model, and its latent distances if it gives them. Not thread-safe."""
 
     def __init__(self, conformal: ConformalScores, latent_deciles: Sequence[float] = ()) -> None:
         self._conformal = conformal
-        self._scores = Stability.of_scores(conformal.scores)
-        self._latents = Stability.of_deciles(latent_deciles) if latent_deciles else None
+        self._scores = PopulationStability.of_scores(conformal.scores)
+        self._latents = PopulationStability.of_deciles(latent_deciles) if latent_deciles else None
         self._waiting: list[tuple[Floats, float]] = []
         self._distances: list[Floats] = []
-        self._images = self._looked_at = self._anomalous = 0
+        self._images = self._counted = self._anomalous = 0
         self._counts = np.zeros(len(P_VALUES), np.int64)
         self._sum = 0.0
 
     def add(self, scores: Floats, false_positive_rate: float, latent_distances: Floats | None = None) -> None:
-        """Count scores (n,), which were judged at this rate, and latent distances (n,) where there are any."""
+        """Count scores (n,), which were judged at this rate, and latent distances (n,) if there are any."""
         self._waiting.append((scores, false_positive_rate))
         if latent_distances is not None:
             self._distances.append(latent_distances)
         self._images += len(scores)
-        if self._images - self._looked_at >= AT_ONCE:
-            self._look()
+        if self._images - self._counted >= BATCH_IMAGES:
+            self._update()
 
-    def figures(self) -> DriftFigures:
-        self._look()
+    def metrics(self) -> DriftMetrics:
+        self._update()
         counts = tuple(self._counts.tolist())
         of_latents = self._latents.index() if self._latents else None
-        return DriftFigures(self._images, self._anomalous, counts, self._sum, self._scores.index(), of_latents)
+        return DriftMetrics(self._images, self._anomalous, counts, self._sum, self._scores.index(), of_latents)
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         if not self._waiting:
             return
         scores = np.concatenate([each for each, _ in self._waiting])
         rates = np.concatenate([np.full(len(each), rate) for each, rate in self._waiting])
         self._waiting.clear()
-        self._looked_at = self._images
+        self._counted = self._images
         p_values = self._conformal.p_values(scores)
         self._anomalous += int(np.count_nonzero(p_values <= rates))
         self._counts += np.bincount(np.searchsorted(P_VALUES, p_values), minlength=len(P_VALUES))

@@ -1,4 +1,4 @@
-"""Opening of a bundle: verify, open, warm up, test on golden vectors."""
+"""Loading of a bundle: read and verify it, open its graphs, test them on golden vectors, warm them up."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,43 +26,54 @@ from bundle.tensors import Array, Tensors
 from service.inference.engine import Engine
 from service.inference.session import Session
 from service.registry.drift import Drift
-from service.registry.loaded_model import LoadedModel, results
-from service.registry.repository import BundlePlace
+from service.registry.loaded_model import LoadedModel, Scoring, outputs_of
+from service.registry.repository import BundleLocation, ModelRepository
 
 # Of floats, absolute plus relative, and steps of uint8 images; a healthy GPU stays far below them.
-GOLDEN_TOLERANCES: Mapping[Precision, tuple[float, int]] = {"float32": (1e-3, 1), "float16": (2e-2, 3)}
+GOLDEN_TOLERANCES: Mapping[Precision, tuple[float, int]] = {
+    "float32": (1e-3, 1),
+    "float16": (2e-2, 3),
+}
+
+Sessions = Mapping[GraphName, Session]
 
 
-def load(place: BundlePlace, manifest: ModelManifest, engine: Engine) -> LoadedModel:
-    """Open a bundle's graphs and test them. Raises BundleError, or DeviceError where the device is at fault."""
-    sessions = {name: engine.open(place.directory / file) for name, file in manifest.graphs.items()}
-    for name, session in sessions.items():
-        optional = OPTIONAL_INPUTS.get(name, frozenset())
-        unknown = {given for given in session.inputs if given not in optional and not given.startswith(FEATURES)}
-        if (
-            unknown - INPUTS[name]
-            or not set(session.inputs) >= INPUTS[name]
-            or not set(session.outputs) >= OUTPUTS[name]
-        ):
-            raise BundleError(f"the {name} takes {', '.join(session.inputs)} and gives {', '.join(session.outputs)}")
-    chains = {capability: _chain_of(capability, sessions) for capability in manifest.capabilities}
-    golden = _golden(place.directory / manifest.golden, manifest)
-    known = dict(golden)
-    for name in (name for name in GRAPHS if name in sessions):
-        # The scorer computes in float32 in either precision.
-        known = _test(name, sessions[name], golden, "float32" if name == "scorer" else manifest.precision, known)
-    conformal = ConformalScores(manifest.calibration) if manifest.calibration else None
-    chain = engine.chain(sessions, manifest.max_batch)
-    for capability, graphs in chains.items():
-        chain.warm_up(graphs, [STARTS.get(capability, "images")], results(capability, sessions))
-    drift = Drift(conformal, manifest.calibration.latent_deciles) if manifest.calibration and conformal else None
-    return LoadedModel(manifest, sessions, chain, chains, _prior(manifest, place.directory), conformal, drift)
+class Loader:
+    """Loads the bundles of a repository on an engine's device."""
+
+    def __init__(self, repository: ModelRepository, engine: Engine) -> None:
+        self._repository, self._engine = repository, engine
+
+    def load(self, location: BundleLocation) -> LoadedModel:
+        """Raises BundleError if the bundle is damaged, DeviceError if the device fails."""
+        manifest = self._repository.read(location)
+        directory = location.directory
+        sessions = {name: self._engine.open(directory / file) for name, file in manifest.graphs.items()}
+        for name, session in sessions.items():
+            _check_tensors(name, session)
+        graphs = {capability: _chain_of(capability, sessions) for capability in manifest.capabilities}
+        _test(sessions, _golden(directory / manifest.golden, manifest), manifest.precision)
+        chain = self._engine.chain(sessions, manifest.max_batch)
+        for capability, names in graphs.items():
+            start = STARTS.get(capability, "images")
+            chain.warm_up(names, [start], outputs_of(capability, sessions))
+        prior = _prior(manifest, directory)
+        return LoadedModel(manifest, sessions, chain, graphs, prior, _scoring(manifest))
 
 
-def _chain_of(capability: Capability, sessions: Mapping[GraphName, Session]) -> tuple[GraphName, ...]:
+def _check_tensors(name: GraphName, session: Session) -> None:
+    """Raise BundleError if a graph does not have the inputs and outputs of its kind."""
+    inputs, required, optional = {*session.inputs}, INPUTS[name], OPTIONAL_INPUTS.get(name, frozenset())
+    other = {given for given in inputs - required - optional if not given.startswith(FEATURES)}
+    if other or not inputs >= required or not {*session.outputs} >= OUTPUTS[name]:
+        takes, gives = ", ".join(session.inputs), ", ".join(session.outputs)
+        raise BundleError(f"the {name} takes {takes} and gives {gives}")
+
+
+def _chain_of(capability: Capability, sessions: Sessions) -> tuple[GraphName, ...]:
     """The graphs that give a capability's results, and those that give these graphs their inputs, in order.
 
-    Raises BundleError where a graph of them takes what none before it gives.
+    Raises BundleError if one of them takes a tensor that none before it gives.
     """
     known, wanted = {STARTS.get(capability, "images")}, {*RESULTS[capability]}
     chain: list[GraphName] = []
@@ -75,22 +86,32 @@ def _chain_of(capability: Capability, sessions: Mapping[GraphName, Session]) -> 
     return tuple(chain)
 
 
+def _scoring(manifest: ModelManifest) -> Scoring | None:
+    calibration = manifest.calibration
+    if calibration is None:
+        return None
+    conformal = ConformalScores(calibration)
+    drift = Drift(conformal, calibration.latent_deciles)
+    return Scoring(conformal, calibration.error_map, drift)
+
+
 def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
     if manifest.prior is None:
         return None
     if not isinstance(manifest.prior, MixturePrior):
         return NormalPrior(manifest.latent_dim)
+    file = manifest.prior.file
     try:
-        mixture = GaussianMixture.load(directory / manifest.prior.file)
+        mixture = GaussianMixture.load(directory / file)
     except Exception as error:  # numpy raises nearly anything on a damaged archive
-        raise BundleError(f"{manifest.prior.file} is not a Gaussian mixture: {error}") from error
+        raise BundleError(f"{file} is not a Gaussian mixture: {error}") from error
     if mixture.means.shape[1] != manifest.latent_dim:
-        raise BundleError(f"{manifest.prior.file} has {mixture.means.shape[1]} dimensions, not {manifest.latent_dim}")
+        raise BundleError(f"{file} has {mixture.means.shape[1]} dimensions, not {manifest.latent_dim}")
     return mixture
 
 
 def _golden(path: Path, manifest: ModelManifest) -> Tensors:
-    """The golden tensors. Raises BundleError where they are not of the manifest's shapes."""
+    """The golden tensors. Raises BundleError if they are not of the manifest's shapes."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             golden = {name: arrays[name] for name in arrays.files}
@@ -103,32 +124,50 @@ def _golden(path: Path, manifest: ModelManifest) -> Tensors:
     }
     for name, shape in shapes.items():
         if name in golden and golden[name].shape[1:] != shape:
-            raise BundleError(f"{path.name} holds {name} of shape {golden[name].shape[1:]}; the manifest says {shape}")
+            found = golden[name].shape[1:]
+            raise BundleError(f"{path.name} holds {name} of shape {found}; the manifest says {shape}")
     return golden
 
 
-def _test(name: GraphName, session: Session, golden: Tensors, precision: Precision, known: Tensors) -> Tensors:
-    """Run a graph on what is known, and compare what it gives with the golden tensors; gives all that is known then.
+def _test(sessions: Sessions, golden: Tensors, precision: Precision) -> None:
+    """Run the graphs in turn on the golden tensors and on feature maps. Raises BundleError if an output differs.
 
-    Feature maps are not stored: the next graph takes them as they were computed. Raises BundleError where
-    an answer is another than the golden one.
+    Feature maps are not stored: the next graph takes them as they were computed.
     """
+    known = dict(golden)
+    for name in (name for name in GRAPHS if name in sessions):
+        outputs = _run_golden(name, sessions[name], known)
+        of_graph: Precision = "float32" if name == "scorer" else precision  # a scorer stays float32
+        wrong = _find_wrong(outputs, golden, *GOLDEN_TOLERANCES[of_graph])
+        if wrong in golden:
+            provider = sessions[name].provider
+            raise BundleError(f"the {name} answers its golden vectors wrongly on {provider}: see {wrong}")
+        if wrong is not None:
+            raise BundleError(f"the golden vectors lack {wrong} of the {name}")
+        known = outputs | known
+
+
+def _find_wrong(outputs: Tensors, golden: Tensors, tolerance: float, steps: int) -> str | None:
+    """The first output that differs from the golden one, or has none though it is not a feature map."""
+    for name, found in outputs.items():
+        if name in golden:
+            if not _is_same(found, golden[name], tolerance, steps):
+                return name
+        elif not name.startswith(FEATURES):
+            return name
+    return None
+
+
+def _run_golden(name: GraphName, session: Session, known: Tensors) -> Tensors:
     if missing := {*session.inputs} - known.keys():
         raise BundleError(f"the golden vectors lack {', '.join(sorted(missing))} of the {name}")
     try:
-        answers = session.run(known, session.outputs)
+        return session.run(known, session.outputs)
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
         raise BundleError(f"the {name} cannot be run on its golden vectors: {error}") from error
-    for output, found in answers.items():
-        if output not in golden:
-            if not output.startswith(FEATURES):
-                raise BundleError(f"the golden vectors lack {output} of the {name}")
-        elif not _same(found, golden[output], *GOLDEN_TOLERANCES[precision]):
-            raise BundleError(f"the {name} answers its golden vectors wrongly on {session.provider}: see {output}")
-    return answers | known
 
 
-def _same(found: Array, expected: Array, tolerance: float, steps: int) -> bool:
+def _is_same(found: Array, expected: Array, tolerance: float, steps: int) -> bool:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     if found.dtype == np.uint8:

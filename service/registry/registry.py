@@ -1,40 +1,40 @@
-"""Which models are loaded: each opened, warmed, and tested on its golden vectors before it serves."""
+"""The registry: models that are loaded, and bundles that could not be."""
 
 import logging
+from collections.abc import Iterable
 
 from bundle.errors import BundleError
 from service.errors import ModelNotFound, ModelNotReady, VersionNotFound
-from service.inference.engine import Engine
 from service.registry.loaded_model import LoadedModel
-from service.registry.loader import load
-from service.registry.repository import ModelRepository
+from service.registry.loader import Loader
+from service.registry.repository import BundleLocation
 
 logger = logging.getLogger(__name__)
 
 
 class ModelRegistry:
-    """The loaded models by name and version, and why others are not."""
+    """Loaded models by name and version, and the reasons why others failed."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, dict[int, LoadedModel]] = {}
         self._failed: dict[str, dict[int, str]] = {}
 
-    def load_all(self, repository: ModelRepository, engine: Engine) -> None:
-        """Load every bundle; one that fails is reported and left out. Raises DeviceError where the device fails."""
-        for place in repository.places():
+    def load_all(self, locations: Iterable[BundleLocation], loader: Loader) -> None:
+        """Load every bundle; a failing one is logged and left out. Raises DeviceError if the device fails."""
+        for location in locations:
             try:
-                model = load(place, repository.read(place), engine)
+                model = loader.load(location)
             except BundleError as error:
-                self._failed.setdefault(place.name, {})[place.version] = str(error)
-                logger.error("%s is left out: %s", place, error)
+                self._failed.setdefault(location.name, {})[location.version] = str(error)
+                logger.error("%s is left out: %s", location, error)
             else:
-                self._loaded.setdefault(place.name, {})[place.version] = model
-                logger.info("%s is ready on %s", place, model.provider)
+                self._loaded.setdefault(location.name, {})[location.version] = model
+                logger.info("%s is ready on %s", location, model.provider)
 
     def get(self, name: str, version: str | None = None) -> LoadedModel:
         """A version of a model, or its newest that is ready.
 
-        Raises ModelNotFound, VersionNotFound, or ModelNotReady where it exists but could not be loaded.
+        Raises ModelNotFound, VersionNotFound, or ModelNotReady if it exists but could not be loaded.
         """
         versions, failed = self._loaded.get(name, {}), self._failed.get(name, {})
         if not versions and not failed:
@@ -68,6 +68,6 @@ class ModelRegistry:
         return [model for versions in self._loaded.values() for model in versions.values()]
 
     def failures(self) -> dict[str, str]:
-        """Why bundles are left out, by `name/version`."""
+        """Reasons why bundles could not be loaded, by `name/version`."""
         failed = self._failed.items()
         return {f"{name}/{version}": why for name, versions in failed for version, why in versions.items()}

@@ -1,4 +1,4 @@
-"""Which bundles exist, and whether their files are whole."""
+"""The repository: bundles that exist, and the check of their files against their manifests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ from bundle.manifest import MANIFEST, ModelManifest, sha256_of
 
 
 @dataclass(frozen=True)
-class BundlePlace:
-    """A directory `<models>/<name>/<version>/`; what is in it is not looked at yet."""
+class BundleLocation:
+    """A directory `<models>/<name>/<version>/`; its files are not read yet."""
 
     directory: Path
     name: str
@@ -22,36 +22,36 @@ class BundlePlace:
 
 
 class ModelRepository:
-    """The bundles below a directory. Hidden directories, and names that are no version number, are passed over."""
+    """The bundles below a directory. Hidden directories, and names that are no version number, are skipped."""
 
     def __init__(self, models: Path) -> None:
         self._models = models
 
-    def places(self) -> list[BundlePlace]:
-        """All bundles, by name and version. Raises BundleError where the directory cannot be listed."""
+    def locations(self) -> list[BundleLocation]:
+        """All bundles, by name and version. Raises BundleError if the directory cannot be listed."""
         try:
             models = sorted(self._models.iterdir())
         except OSError as error:
             raise BundleError(f"the models directory {self._models} cannot be read: {error.strerror}") from error
-        places = [place for model in models if not model.name.startswith(".") for place in _versions(model)]
-        return sorted(places, key=lambda place: (place.name, place.version))
+        found = [each for model in models if not model.name.startswith(".") for each in _versions(model)]
+        return sorted(found, key=lambda location: (location.name, location.version))
 
-    def read(self, place: BundlePlace) -> ModelManifest:
-        """Read a bundle's manifest and check every file against it. Raises BundleError, which says what is wrong."""
+    def read(self, location: BundleLocation) -> ModelManifest:
+        """Read a bundle's manifest and check every file against it. Raises BundleError."""
         try:
-            manifest = ModelManifest.model_validate_json((place.directory / MANIFEST).read_bytes())
+            manifest = ModelManifest.model_validate_json((location.directory / MANIFEST).read_bytes())
         except FileNotFoundError:
-            raise BundleError(f"there is no {MANIFEST}: the bundle is half copied") from None
+            raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
         except OSError as error:
             raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the document"
             raise BundleError(f"{MANIFEST} is not a manifest: {where}: {first['msg']}") from error
-        if (manifest.name, manifest.version) != (place.name, place.version):
+        if (manifest.name, manifest.version) != (location.name, location.version):
             raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
         for name, digest in manifest.files.items():
-            self._check(place.directory / name, digest)
+            self._check(location.directory / name, digest)
         return manifest
 
     @staticmethod
@@ -64,10 +64,10 @@ class ModelRepository:
             raise BundleError(f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}...")
 
 
-def _versions(model: Path) -> list[BundlePlace]:
+def _versions(model: Path) -> list[BundleLocation]:
     try:
         return [
-            BundlePlace(path, model.name, int(path.name))
+            BundleLocation(path, model.name, int(path.name))
             for path in model.iterdir()
             if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir()
         ]

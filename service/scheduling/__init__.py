@@ -1,0 +1,1 @@
+"""Admission, queues, batches and deadlines; knows neither HTTP nor ONNX Runtime."""

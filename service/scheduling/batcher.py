@@ -1,4 +1,4 @@
-"""Joins what waits for the device into batches. It knows neither models nor HTTP: what is to run is handed in."""
+"""Batches of the work that waits for the device. The function to run is passed in."""
 
 import time
 from collections import OrderedDict, deque
@@ -13,10 +13,10 @@ from bundle.tensors import Tensors
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """What to run on tensors that have the images in their first dimension, as have the results.
+    """A function to run on tensors, which have the images in their first dimension, as have its results.
 
-    Works of one owner and one kind can be joined, where their tensors have equal shapes beyond the first dimension;
-    one that runs `alone` never is. Between owners the device is shared by turns.
+    Works of one owner and one kind can be joined if their tensors have equal shapes beyond the first dimension;
+    a work that runs `alone` never is. The owners take turns on the device.
     """
 
     owner: str
@@ -32,19 +32,19 @@ class Work:
 
 @dataclass(eq=False)
 class Job:
-    """A work that waits or runs, and what it has come to.
+    """A work that waits, runs or is complete.
 
-    It is complete with either an `error` or the `results` of all its rows. `started` and `took` are seconds on the
-    clock of `time.monotonic`, and of the runs that it had a part in.
+    It is complete with either an `error` or the `results` of all its rows. `submitted` and `started` (0: not yet) are
+    times on the clock of `time.monotonic`; `took` is the seconds of all runs that it had a part in.
     """
 
     work: Work
     deadline: float = float("inf")
-    dropped: bool = False  # nobody waits for it any more
+    dropped: bool = False  # nobody waits for it
     submitted: float = field(default_factory=time.monotonic)
-    started: float | None = None
+    started: float = 0.0
     took: float = 0.0
-    results: Tensors | None = None
+    results: Tensors = field(default_factory=dict)
     error: Exception | None = None
 
     def __post_init__(self) -> None:
@@ -58,13 +58,13 @@ class Job:
         return self.error is not None or self.left == 0
 
     def accept(self, start: int, rows: Tensors) -> None:
-        """Take in the results of the rows from `start` on."""
+        """Store the results of the rows from `start` on."""
         count = len(next(iter(rows.values())))
         self.left -= count
         if count == self.count:
             self.results = rows
             return
-        if self.results is None:
+        if not self.results:
             self.results = {name: np.empty((self.count, *got.shape[1:]), got.dtype) for name, got in rows.items()}
         for name, got in rows.items():
             self.results[name][start : start + count] = got
@@ -85,25 +85,25 @@ class Part(NamedTuple):
 
 
 class Batcher:
-    """A queue of jobs that gives them out as batches of at most `max_batch_size` images.
+    """A queue of jobs, taken as batches of at most `max_batch_size` images.
 
-    A batch is no larger than `most` says of the first job in it, unless that runs alone: then its batches follow from
-    its count. The jobs of an owner leave in order. One that is larger than a batch is split; those behind the first
-    that can be joined with it and still fit whole fill the batch up. Not safe for threads: its user holds a lock.
+    `limit` may lower this for a batch by its first job, unless that runs alone: its batches follow from its count.
+    The jobs of an owner leave in order. A job that is larger than a batch is split. Later jobs fill a batch up if they
+    can be joined with its first job and fit completely. Not thread-safe: its user holds a lock.
     """
 
-    def __init__(self, max_batch_size: int, most: Callable[[Job], int] | None = None) -> None:
+    def __init__(self, max_batch_size: int, limit: Callable[[Job], int] | None = None) -> None:
         self.max_batch_size = max_batch_size
-        self._most = most
+        self._limit = limit
         self._owners: OrderedDict[str, deque[Job]] = OrderedDict()
 
     def push(self, job: Job) -> None:
         self._owners.setdefault(job.work.owner, deque()).append(job)
 
     def take(self) -> list[Part]:
-        """The next batch, of the owner whose turn it is; empty where nothing waits.
+        """The next batch, of the owner whose turn it is; empty if nothing waits.
 
-        What was dropped or is too late is left out and forgotten.
+        Jobs that were dropped or are too late are removed.
         """
         while self._owners:
             owner, jobs = self._owners.popitem(last=False)
@@ -115,7 +115,7 @@ class Batcher:
         return []
 
     def clear(self) -> list[Job]:
-        """Forget all that waits, and give it."""
+        """Remove and return all jobs that wait."""
         waiting = [job for jobs in self._owners.values() for job in jobs]
         self._owners.clear()
         return waiting
@@ -133,7 +133,7 @@ class Batcher:
     def _fill(self, jobs: deque[Job]) -> list[Part]:
         now = time.monotonic()
         parts: list[Part] = []
-        behind: list[Job] = []  # of other kinds; they keep their places
+        behind: list[Job] = []  # of other kinds; they keep their order
         room = self.max_batch_size
         while jobs and room:
             job = jobs.popleft()
@@ -146,8 +146,8 @@ class Batcher:
             if parts and left > room:
                 behind.append(job)
                 break
-            if not parts and self._most and not job.work.alone:
-                room = min(room, max(1, self._most(job)))
+            if not parts and self._limit and not job.work.alone:
+                room = min(room, max(1, self._limit(job)))
             taken = min(left, room)
             parts.append(Part(job, job.taken, job.taken + taken))
             job.taken += taken
@@ -159,9 +159,9 @@ class Batcher:
 
 
 def run(parts: Sequence[Part]) -> None:
-    """Run the parts of a batch at once, and give each job its rows.
+    """Run the parts of a batch together, and store each job's rows.
 
-    Where that fails each part runs by itself, so that only the jobs at fault fail.
+    If that fails, each part runs by itself, so that only the jobs that cause it fail.
     """
     began = time.monotonic()
     for job, _, _ in parts:
@@ -169,7 +169,7 @@ def run(parts: Sequence[Part]) -> None:
     try:
         results = parts[0].job.work.run(_joined(parts))
         _check_rows(results, sum(stop - start for _, start, stop in parts))
-    except Exception as error:  # whatever it is, it is the job's, and must not end the thread
+    except Exception as error:  # any error belongs to the job, and must not end the thread
         if len(parts) > 1:
             for part in parts:
                 run([part])
@@ -192,7 +192,7 @@ def _joined(parts: Sequence[Part]) -> Tensors:
 
 
 def _check_rows(results: Tensors, count: int) -> None:
-    """Raise ValueError where rows could not be told apart."""
+    """Raise ValueError if the rows cannot be assigned to images."""
     for name, rows in results.items():
         if len(rows) != count:
             raise ValueError(f"{name} has {len(rows)} rows for {count} images")

@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, batches, and what is in flight."""
+"""Metrics for Prometheus: requests, batches, scores, and what is in flight."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -13,8 +13,8 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OTHER = ("other", "")  # the operation and model of a request that names none
 
 
-class ScoreFigures(Protocol):
-    """What became of the scores of a model: counts of images, and of p-values by bins that Prometheus is told of."""
+class ScoreMetrics(Protocol):
+    """Counts of a model's images and of their p-values by bins, and the stability of recent scores."""
 
     @property
     def images(self) -> int: ...
@@ -25,12 +25,12 @@ class ScoreFigures(Protocol):
     @property
     def sum(self) -> float: ...
     @property
-    def stability(self) -> float | None: ...
+    def score_psi(self) -> float | None: ...
     @property
-    def latent_stability(self) -> float | None: ...
+    def latent_psi(self) -> float | None: ...
 
 
-Scores = Callable[[], Iterable[tuple[str, int, ScoreFigures]]]  # by model and version
+Scores = Callable[[], Iterable[tuple[str, int, ScoreMetrics]]]  # by model and version
 
 
 class Metrics:
@@ -39,20 +39,28 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "ae_requests", "Requests answered.", ("operation", "model", "status"), registry=self._registry
+            "ae_requests", "Requests that were answered.", ("operation", "model", "status"), registry=self._registry
         )
         self._request_seconds = Histogram(
-            "ae_request_seconds", "From head to answer.", ("operation",), buckets=SECONDS, registry=self._registry
+            "ae_request_seconds",
+            "Seconds from the head of a request to its response.",
+            ("operation",),
+            buckets=SECONDS,
+            registry=self._registry,
         )
         self._batch_images = Histogram(
-            "ae_batch_images", "Images that ran as one batch.", ("model",), buckets=IMAGES, registry=self._registry
+            "ae_batch_images", "Images of one batch.", ("model",), buckets=IMAGES, registry=self._registry
         )
         self._batch_seconds = Histogram(
-            "ae_batch_seconds", "Inference of one batch.", ("model",), buckets=SECONDS, registry=self._registry
+            "ae_batch_seconds",
+            "Seconds of inference of one batch.",
+            ("model",),
+            buckets=SECONDS,
+            registry=self._registry,
         )
         self._models = Gauge(
             "ae_model_info",
-            "Models that are ready, and what they run on.",
+            "Models that are ready, and their execution providers.",
             ("model", "version", "provider"),
             registry=self._registry,
         )
@@ -66,11 +74,11 @@ class Metrics:
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
     def scores(self, bins: Sequence[float], read: Scores) -> None:
-        """Add what `read` gives of the scores whenever it is asked for; `bins` are the upper ends of the p-values'."""
+        """Add metrics of scores, read whenever they are asked for; `bins` are the upper ends of the p-values'."""
         self._registry.register(_ScoreCollector(bins, read))
 
     def model(self, name: str, version: int, provider: str) -> None:
-        """Say that a model is ready."""
+        """Add a model that is ready."""
         self._models.labels(name, version, provider).set(1)
 
     def request(self, labels: tuple[str, str], status: int, seconds: float) -> None:
@@ -94,7 +102,7 @@ class Metrics:
         pair[1].observe(seconds)
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
+        """The text for Prometheus."""
         return generate_latest(self._registry)
 
 
@@ -106,22 +114,22 @@ class _ScoreCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         labels = ("model", "version")
-        images = CounterMetricFamily("ae_scored_images", "Images scored.", labels=labels)
-        anomalous = CounterMetricFamily("ae_anomalous_images", "Images called anomalous.", labels=labels)
+        images = CounterMetricFamily("ae_scored_images", "Images that were scored.", labels=labels)
+        anomalous = CounterMetricFamily("ae_anomalous_images", "Images judged anomalous.", labels=labels)
         p_values = HistogramMetricFamily(
-            "ae_p_value", "P-values: uniform for images like calibration's.", labels=labels
+            "ae_p_value", "P-values; uniform for images like those of the calibration.", labels=labels
         )
-        stability = GaugeMetricFamily("ae_score_psi", "Population stability index of recent scores.", labels=labels)
+        scores = GaugeMetricFamily("ae_score_psi", "Population stability index of recent scores.", labels=labels)
         words = "Population stability index of recent latent distances."
         latents = GaugeMetricFamily("ae_latent_psi", words, labels=labels)
-        for name, version, figures in self._read():
+        for name, version, each in self._read():
             of = (name, str(version))
-            images.add_metric(of, figures.images)
-            anomalous.add_metric(of, figures.anomalous)
-            counts = [*zip(self._bins, accumulate(figures.p_values), strict=True), ("+Inf", figures.images)]
-            p_values.add_metric(of, counts, figures.sum)
-            if figures.stability is not None:
-                stability.add_metric(of, figures.stability)
-            if figures.latent_stability is not None:
-                latents.add_metric(of, figures.latent_stability)
-        yield from (images, anomalous, p_values, stability, latents)
+            images.add_metric(of, each.images)
+            anomalous.add_metric(of, each.anomalous)
+            counts = [*zip(self._bins, accumulate(each.p_values), strict=True), ("+Inf", each.images)]
+            p_values.add_metric(of, counts, each.sum)
+            if each.score_psi is not None:
+                scores.add_metric(of, each.score_psi)
+            if each.latent_psi is not None:
+                latents.add_metric(of, each.latent_psi)
+        yield from (images, anomalous, p_values, scores, latents)

@@ -10,15 +10,15 @@ from bundle.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
 from bundle.tensors import Images
 from service.inference.engine import OnnxEngine
 from service.registry.loaded_model import LoadedModel
-from service.registry.loader import load
-from service.registry.repository import BundlePlace, ModelRepository
+from service.registry.loader import Loader
+from service.registry.repository import BundleLocation, ModelRepository
 from tests.conftest import DATA
 from training.data import image_file, mnist
 from training.export.parity import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
 from training.progress import silence
 
 MODELS = Path(__file__).parents[2] / "models"
-PLACES = ModelRepository(MODELS).places()
+LOCATIONS = ModelRepository(MODELS).locations()
 DIGITS = mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
 CLOTHES = mnist.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
 LABELS = mnist.read(DATA / "mnist" / "t10k-labels-idx1-ubyte.gz")
@@ -43,15 +43,15 @@ ALLOWED = {"", "ai.onnx"}
 COMPARED = ("latents", "intensities", "reconstructions", "scores", "probabilities")
 
 
-@pytest.fixture(scope="module", params=PLACES, ids=str)
-def place(request: pytest.FixtureRequest) -> BundlePlace:
-    found: BundlePlace = request.param
+@pytest.fixture(scope="module", params=LOCATIONS, ids=str)
+def location(request: pytest.FixtureRequest) -> BundleLocation:
+    found: BundleLocation = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def model(place: BundlePlace) -> LoadedModel:
-    return load(place, ModelRepository(MODELS).read(place), OnnxEngine("cpu"))
+def model(location: BundleLocation) -> LoadedModel:
+    return Loader(ModelRepository(MODELS), OnnxEngine("cpu")).load(location)
 
 
 @pytest.fixture
@@ -85,12 +85,17 @@ def normal_and_anomalous(model: LoadedModel) -> tuple[Images, Images]:
 def everything(model: LoadedModel, images: Images) -> dict[str, np.ndarray]:
     """Every output of every graph that is compared."""
     graphs: list[GraphName] = [name for name in GRAPHS if name in model.sessions]
-    outputs = [name for name in COMPARED if any(model.gives(graph, name) for graph in graphs)]
+    outputs = [name for name in COMPARED if any(model.has_output(graph, name) for graph in graphs)]
     return dict(model.run(graphs, {"images": images}, outputs))
 
 
 def test_the_promised_models_are_shipped() -> None:
-    assert {place.name for place in PLACES} >= {"mnist-undercomplete", "mnist-denoising", "mnist-vae", "cookies"}
+    assert {location.name for location in LOCATIONS} >= {
+        "mnist-undercomplete",
+        "mnist-denoising",
+        "mnist-vae",
+        "cookies",
+    }
 
 
 def test_all_bundles_together_stay_small() -> None:
@@ -99,30 +104,32 @@ def test_all_bundles_together_stay_small() -> None:
 
 def test_detectors_of_one_working_size_share_one_encoder() -> None:
     encoders: dict[tuple[int, ...], set[str | None]] = {}
-    for each in PLACES:
+    for each in LOCATIONS:
         manifest: ModelManifest = ModelRepository(MODELS).read(each)
         if manifest.selection and manifest.provenance.backbone:
             encoders.setdefault(manifest.input.shape, set()).add(manifest.encoder)
     assert all(len(digests) == 1 for digests in encoders.values())
 
 
-def test_every_file_of_a_bundle_is_listed(place: BundlePlace, model: LoadedModel) -> None:
+def test_every_file_of_a_bundle_is_listed(location: BundleLocation, model: LoadedModel) -> None:
     beside = {"manifest.json", "README.md"}
-    assert {path.name for path in place.directory.iterdir() if path.is_file()} == set(model.manifest.files) | beside
+    assert {path.name for path in location.directory.iterdir() if path.is_file()} == set(model.manifest.files) | beside
 
 
-def test_a_detector_of_photographs_is_small_and_not_weak(place: BundlePlace, model: LoadedModel) -> None:
+def test_a_detector_of_photographs_is_small_and_not_weak(location: BundleLocation, model: LoadedModel) -> None:
     selection = model.manifest.selection
     if selection is None:
         pytest.skip("this model was not chosen by trials")
     assert selection.weak is None
-    assert sum(path.stat().st_size for path in place.directory.iterdir() if path.is_file()) < 10_000_000
-    assert sum(path.stat().st_size for path in (place.directory / "report").iterdir()) < 3_000_000
+    assert sum(path.stat().st_size for path in location.directory.iterdir() if path.is_file()) < 10_000_000
+    assert sum(path.stat().st_size for path in (location.directory / "report").iterdir()) < 3_000_000
 
 
-def test_no_graph_draws_random_numbers_or_leaves_the_standard_operators(place: BundlePlace, model: LoadedModel) -> None:
+def test_no_graph_draws_random_numbers_or_leaves_the_standard_operators(
+    location: BundleLocation, model: LoadedModel
+) -> None:
     for file in model.manifest.graphs.values():
-        proto = onnx.load(place.directory / file)
+        proto = onnx.load(location.directory / file)
         onnx.checker.check_model(proto, full_check=True)
         for node in proto.graph.node:
             assert node.domain in ALLOWED
@@ -161,8 +168,8 @@ def test_anomalous_images_score_higher_than_normal_ones(detector: LoadedModel) -
         detector.run(chain, {"images": images}, ["scores"])["scores"] for images in normal_and_anomalous(detector)
     )
     assert np.mean(normal[:, None] < anomalous) > AUROC.get(detector.manifest.name, 0.95)
-    assert detector.conformal is not None
-    called = int((detector.conformal.p_values(normal) <= 0.05).sum())
+    assert detector.scoring is not None
+    called = int((detector.scoring.conformal.p_values(normal) <= 0.05).sum())
     assert called <= max(1, 0.15 * len(normal))
 
 

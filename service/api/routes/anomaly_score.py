@@ -15,7 +15,7 @@ async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
     )
 
     def make() -> Response:
-        if call.kind == NPY:
+        if call.media_type == NPY:
             scores = [verdict.score for verdict in scored.verdicts]
             return responses.as_npy(np.array(scores, dtype=np.float32))
         return responses.as_json(
@@ -31,7 +31,7 @@ async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
 
 
 def _pictures(call: Call, options: schemas.ScoreOptions) -> Pictures:
-    if call.kind == NPY:
+    if call.media_type == NPY:
         return NO_PICTURES
     return Pictures(heatmap=options.heatmap is True, overlay=options.heatmap == "overlay")
 

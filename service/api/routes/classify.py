@@ -11,7 +11,7 @@ async def classify(call: Call, _: schemas.NoOptions) -> Response:
     found = await call.services.operations.classify(call.model, given, call.timings)
 
     def make() -> Response:
-        if call.kind == NPY:
+        if call.media_type == NPY:
             return responses.as_npy(found.probabilities)
         return responses.as_json(call.model, found.warnings, results=responses.classified(found))
 

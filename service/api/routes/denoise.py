@@ -12,7 +12,7 @@ async def denoise(call: Call, options: schemas.SizeOptions) -> Response:
 
     def make() -> Response:
         images = responses.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
-        return responses.images(call.kind, call.model, images, warnings=found.warnings)
+        return responses.images(call.media_type, call.model, images, warnings=found.warnings)
 
     return await call.render(make, responses.pixels(original, found.images, found.original_sizes))
 

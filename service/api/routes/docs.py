@@ -1,3 +1,5 @@
+"""The page of the API's documentation."""
+
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, RedirectResponse
@@ -10,15 +12,16 @@ def assets() -> StaticFiles:
 
 
 def router() -> APIRouter:
+    """The routes of the page, and from the root to it."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/docs")
     async def docs(request: Request) -> HTMLResponse:
         def asset(name: str) -> str:
-            return request.url_for("swagger", path=name).path
+            return _path(request, "swagger", path=name)
 
         return get_swagger_ui_html(
-            openapi_url=request.url_for("openapi").path,
+            openapi_url=_path(request, "openapi"),
             title="Autoencoder service",
             swagger_js_url=asset("swagger-ui-bundle.js"),
             swagger_css_url=asset("swagger-ui.css"),
@@ -27,6 +30,12 @@ def router() -> APIRouter:
 
     @routes.get("/")
     async def root(request: Request) -> RedirectResponse:
-        return RedirectResponse(request.url_for("docs").path)
+        return RedirectResponse(_path(request, "docs"))
 
     return routes
+
+
+def _path(request: Request, name: str, **parameters: str) -> str:
+    """The path of a named route, behind the prefix of a proxy."""
+    path = request.app.url_path_for(name, **parameters)
+    return f"{request.scope.get('root_path', '')}{path}"

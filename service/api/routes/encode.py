@@ -19,7 +19,7 @@ async def encode(call: Call, options: schemas.EncodeOptions) -> Response:
     encoder = call.model.manifest.encoder
 
     def make() -> Response:
-        if call.kind == NPY:
+        if call.media_type == NPY:
             answer = responses.as_npy(encoded.latents)
         else:
             vectors = _vectors(encoded, options.encoding == "base64")

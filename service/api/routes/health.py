@@ -1,10 +1,14 @@
+"""Probes of liveness and readiness."""
+
 from fastapi import APIRouter, Response
 
 from service.api import schemas
-from service.api.dependencies import ServicesDep
+from service.registry.registry import ModelRegistry
+from service.scheduling.admission import Admission
 
 
-def router() -> APIRouter:
+def router(registry: ModelRegistry, admission: Admission) -> APIRouter:
+    """The routes of both probes."""
     routes = APIRouter()
 
     @routes.get("/livez", response_model_exclude_none=True)
@@ -17,13 +21,12 @@ def router() -> APIRouter:
         response_model_exclude_none=True,
         responses={503: {"model": schemas.Health, "description": "No model is loaded, or the service is draining."}},
     )
-    async def readyz(services: ServicesDep, response: Response) -> schemas.Health:
+    async def readyz(response: Response) -> schemas.Health:
         """Whether requests can be taken: which models are loaded, warmed and tested, and why others are left out."""
-        registry = services.registry
         models = {name: registry.versions(name) for name in registry.names()}
-        ready = bool(models) and not services.executor.draining
+        ready = bool(models) and not admission.draining
         response.status_code = 200 if ready else 503
-        status = "ready" if ready else "draining" if services.executor.draining else "not ready"
+        status = "ready" if ready else "draining" if admission.draining else "not ready"
         return schemas.Health(status=status, models=models, failed=registry.failures())
 
     return routes

@@ -12,7 +12,7 @@ async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Respon
     drawn = await call.services.operations.interpolate(call.model, ends, asked.steps, asked.method, call.timings)
 
     def make() -> Response:
-        return responses.images(call.kind, call.model, list(drawn.images), latents=drawn.latents)
+        return responses.images(call.media_type, call.model, list(drawn.images), latents=drawn.latents)
 
     return await call.render(make, drawn.images.size)
 

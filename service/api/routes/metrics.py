@@ -1,16 +1,19 @@
+"""Metrics for Prometheus."""
+
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from service.api.dependencies import ServicesDep
+from service.telemetry.metrics import Metrics
 
 
-def router() -> APIRouter:
+def router(recorded: Metrics) -> APIRouter:
+    """The route of the metrics."""
     routes = APIRouter()
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics(services: ServicesDep) -> Response:
+    async def metrics() -> Response:
         """Requests, batches, and what is in flight, for Prometheus."""
-        return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(recorded.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -1,3 +1,5 @@
+"""Cards of the models."""
+
 from typing import Annotated
 
 import numpy as np
@@ -5,34 +7,37 @@ from fastapi import APIRouter, Depends
 
 from bundle.manifest import Calibration
 from service.api import schemas
-from service.api.dependencies import ServicesDep, Target
+from service.api.dependencies import FindModel
 from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
 
 
-def listing() -> APIRouter:
+def listing(registry: ModelRegistry) -> APIRouter:
+    """The route of all cards."""
     routes = APIRouter()
 
     @routes.get("/v1/models")
-    async def list_models(services: ServicesDep) -> schemas.Cards:
+    async def list_models() -> schemas.Cards:
         """The card of the newest version of each model."""
-        return schemas.Cards(models=[card(model, services.registry) for model in services.registry.newest()])
+        return schemas.Cards(models=[card(model, registry) for model in registry.newest()])
 
     return routes
 
 
-def router(target: Target) -> APIRouter:
+def router(registry: ModelRegistry, find: FindModel) -> APIRouter:
+    """The route of one card, of the model that `find` finds."""
     routes = APIRouter()
 
     @routes.get("")
-    async def show_model(model: Annotated[LoadedModel, Depends(target)], services: ServicesDep) -> schemas.Card:
+    async def show_model(model: Annotated[LoadedModel, Depends(find)]) -> schemas.Card:
         """A model's card."""
-        return card(model, services.registry)
+        return card(model, registry)
 
     return routes
 
 
 def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
+    """The card of a model: its manifest, less what only the service needs."""
     manifest = model.manifest
     return schemas.Card(
         name=manifest.name,

@@ -13,7 +13,7 @@ async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
     def make() -> Response:
         images = responses.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
         fields = {"errors": found.errors, "warnings": found.warnings}
-        return responses.images(call.kind, call.model, images, **fields)
+        return responses.images(call.media_type, call.model, images, **fields)
 
     return await call.render(make, responses.pixels(original, found.images, found.original_sizes))
 

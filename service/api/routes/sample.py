@@ -14,7 +14,7 @@ async def sample(call: Call, _: schemas.NoOptions) -> Response:
 
     def make() -> Response:
         images = list(drawn.images)
-        answer = responses.images(call.kind, call.model, images, latents=drawn.latents, seed=seed)
+        answer = responses.images(call.media_type, call.model, images, latents=drawn.latents, seed=seed)
         answer.headers["X-Seed"] = str(seed)  # for answers that are no JSON
         return answer
 

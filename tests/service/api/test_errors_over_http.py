@@ -31,7 +31,7 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("encode", b"\x93NUMPY\x09\x00", NPY, 400, "malformed_request"),
         ("encode", BOMB, NPY, 400, "malformed_request"),
         ("encode", npy(np.array([{}], dtype=object)), NPY, 400, "malformed_request"),
-        ("encode", npy(np.uint8(3)), NPY, 400, "malformed_request"),
+        ("encode", npy(np.array(3, np.uint8)), NPY, 400, "malformed_request"),
         ("encode", b"--b\r\nnonsense", MULTIPART, 400, "malformed_request"),
         ("encode", PART % (b"images", png()), {"Content-Type": "multipart/form-data"}, 400, "malformed_request"),
         ("encode", PART % (b"file", png()), MULTIPART, 400, "malformed_request"),
@@ -125,6 +125,8 @@ def test_unknown_paths_models_and_methods(client: TestClient) -> None:
         answer = client.get(f"{TINY}/{path}")
         check_problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == "POST"
+    check_problem(client.post("/v1/models/tiny%2Fencode", content=png(), headers=PNG), 404, "not_found")
+    check_problem(client.get("/v1/models/tiny%2fversions/1"), 404, "not_found")
     answer = client.delete(TINY)
     check_problem(answer, 405, "method_not_allowed")
     assert "GET" in answer.headers["allow"]
@@ -168,7 +170,7 @@ def test_the_body_is_counted_and_not_trusted(client: TestClient) -> None:
 
 def test_a_full_queue_answers_429_at_once(models: Any) -> None:
     client, services = application(models, max_images=2, max_queued_images=2)
-    with client, services.executor.admit(2):
+    with client, services.admission.admit(2):
         answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
     check_problem(answer, 429, "overloaded")
     assert int(answer.headers["retry-after"]) > 0
@@ -184,7 +186,7 @@ def test_while_draining_new_work_is_refused_and_not_ready(models: Any) -> None:
     client, services = application(models)
     with client:
         assert client.get("/readyz").status_code == 200
-        services.executor.drain()
+        services.admission.drain()
         answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200

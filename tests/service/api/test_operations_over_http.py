@@ -32,7 +32,8 @@ def npy(array: np.ndarray) -> bytes:
 
 def array_of(response: Any) -> np.ndarray:
     assert response.headers["content-type"] == "application/x-npy"
-    return np.load(io.BytesIO(response.content))
+    array: np.ndarray = np.load(io.BytesIO(response.content))
+    return array
 
 
 def image_of(text: str) -> np.ndarray:
@@ -181,7 +182,7 @@ def test_a_sample_can_be_a_picture(client: TestClient) -> None:
 def test_heatmap_and_regions_have_the_inputs_size(client: TestClient) -> None:
     image = np.zeros((8, 12), np.uint8)
     image[6:, 10:] = 255
-    body = {"content": png(image), "headers": {"Content-Type": "image/png"}}
+    body: Any = {"content": png(image), "headers": {"Content-Type": "image/png"}}
     (result,) = client.post(f"{TINY}/anomaly-score?heatmap=true", **body).json()["results"]
     heatmap = image_of(result["heatmap"])
     assert heatmap.shape == (8, 12, 3)
@@ -264,7 +265,7 @@ def test_interpolate_between_latents(client: TestClient) -> None:
     ends = [[0.0] * LATENT_DIM, [1.0] * LATENT_DIM]
     answer = client.post(f"{TINY}/interpolate", json={"latents": ends, "steps": 5, "method": "linear"}).json()
     np.testing.assert_allclose(np.array(answer["latents"])[:, 0], [0, 0.25, 0.5, 0.75, 1])
-    body = {"content": npy(np.array(ends, np.float32)), "headers": {"Content-Type": "application/x-npy"}}
+    body: Any = {"content": npy(np.array(ends, np.float32)), "headers": {"Content-Type": "application/x-npy"}}
     assert len(client.post(f"{TINY}/interpolate?method=spherical", **body).json()["images"]) == 8
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Receive, Send
 
 from bundle.errors import InvalidParameter
 from bundle.tensors import Tensors
@@ -17,7 +18,7 @@ from tests.service.api.helpers import NPY, PNG, TINY, application, check_problem
 
 def test_keys_open_what_they_were_given(models: Any) -> None:
     client, _ = application(models, api_keys={"all": ("*",), "some": ("encode",), "none": ()})
-    body = {"content": png(), "headers": PNG}
+    body: Any = {"content": png(), "headers": PNG}
 
     def ask(operation: str, key: str | None) -> Any:
         headers = PNG | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -71,14 +72,18 @@ def test_hostile_npy_headers_are_malformed(client: TestClient, content: bytes) -
     check_problem(client.post(f"{TINY}/encode", content=content, headers=NPY), 400, "malformed_request")
 
 
-def post(services: Any) -> dict[str, Any]:
+def post() -> dict[str, Any]:
     """The scope of a request for an encoding, as a server makes it."""
     path = f"{TINY}/encode"
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-    return scope | {"headers": [(b"content-type", b"image/png")], "state": {"services": services}}
+    return scope | {"headers": [(b"content-type", b"image/png")]}
 
 
-async def leave(client: TestClient, services: Any, message: dict[str, Any]) -> list[Any]:
+async def ask(client: TestClient, receive: Receive, send: Send) -> None:
+    await client.app(post(), receive, send)
+
+
+async def leave(client: TestClient, message: dict[str, Any]) -> list[Any]:
     """Send this much of a request, then leave; gives what the application sent."""
     messages = iter([{"type": "http.request", **message}, {"type": "http.disconnect"}])
     sent: list[Any] = []
@@ -89,7 +94,7 @@ async def leave(client: TestClient, services: Any, message: dict[str, Any]) -> l
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await client.app(post(services), receive, send)
+    await ask(client, receive, send)
     return sent
 
 
@@ -97,8 +102,8 @@ def test_a_client_that_leaves_while_it_sends_is_no_defect(models: Any, caplog: p
     client, services = application(models)
 
     with caplog.at_level("INFO"):
-        assert asyncio.run(leave(client, services, {"body": b"x", "more_body": True})) == []
-    assert "the client left before its request" in caplog.text
+        assert asyncio.run(leave(client, {"body": b"x", "more_body": True})) == []
+    assert "the client disconnected before the response to request" in caplog.text
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -114,9 +119,9 @@ def test_a_body_that_does_not_come_in_time_answers_504(models: Any) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(client.app(post(services), receive, send))
+    asyncio.run(ask(client, receive, send))
     assert sent[0]["status"] == 504
-    assert "the body was not whole after 0.02 s" in sent[1]["body"].decode()
+    assert "the body was not complete after 0.02 s" in sent[1]["body"].decode()
 
 
 def test_a_refusal_that_waits_longer_than_the_body_may_is_still_a_refusal(models: Any) -> None:
@@ -124,17 +129,17 @@ def test_a_refusal_that_waits_longer_than_the_body_may_is_still_a_refusal(models
 
     async def crowd() -> list[list[Any]]:
         messages = {"body": b"x", "more_body": True}
-        return await asyncio.gather(*(leave(client, services, messages) for _ in range(250)))
+        return await asyncio.gather(*(leave(client, messages) for _ in range(250)))
 
-    with services.executor.admit(1):
+    with services.admission.admit(1):
         sent = asyncio.run(crowd())
     assert {start["status"] for start, _ in sent} == {429}
 
 
 def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
     client, services = application(models, max_images=1, max_queued_images=1)
-    with services.executor.admit(1):
-        start, _ = asyncio.run(leave(client, services, {"body": b"x", "more_body": True}))
+    with services.admission.admit(1):
+        start, _ = asyncio.run(leave(client, {"body": b"x", "more_body": True}))
     assert start["status"] == 429
 
 
@@ -144,14 +149,14 @@ def test_a_body_counts_while_it_comes_and_no_longer_than_its_request(models: Any
     parts = iter([{"type": "http.request", "body": b"xyz", "more_body": True}])
 
     async def receive() -> Any:
-        counted.append(services.executor.bytes)
+        counted.append(services.admission.bytes)
         return next(parts, {"type": "http.disconnect"})
 
     async def send(_: Any) -> None: ...
 
-    asyncio.run(client.app(post(services), receive, send))
+    asyncio.run(ask(client, receive, send))
     assert counted == [0, 3]
-    assert services.executor.bytes == 0
+    assert services.admission.bytes == 0
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -160,8 +165,8 @@ def test_bodies_for_which_there_is_no_room_are_refused_and_fit_again_later(model
     image = png()
     content = image if announced else iter([image])
     with client:
-        with services.executor.upload() as upload:
-            upload.take(1001 - len(image))
+        with services.admission.track_upload() as upload:
+            upload.add(1001 - len(image))
             check_problem(client.post(f"{TINY}/encode", content=content, headers=PNG), 429, "overloaded")
         assert client.post(f"{TINY}/encode", content=image, headers=PNG).status_code == 200
 
@@ -179,7 +184,7 @@ def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplo
         work = Work("other", "", hold, {"x": np.zeros(1)})
         busy = asyncio.create_task(services.executor.run(work, time.monotonic() + 60))
         await asyncio.to_thread(began.wait, 60)
-        sent = await leave(client, services, {"body": png(), "more_body": False})
+        sent = await leave(client, {"body": png(), "more_body": False})
         finish.set()
         await busy
         return sent

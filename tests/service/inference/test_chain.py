@@ -62,9 +62,9 @@ def test_latents_can_be_given_where_they_were_computed_before(sessions: dict[Gra
 class Doubler:
     """A session that notes the sizes of its batches."""
 
-    inputs, outputs = ("images",), ("latents",)
-
     def __init__(self, provider: str = CPU) -> None:
+        self.inputs: tuple[str, ...] = ("images",)
+        self.outputs: tuple[str, ...] = ("latents",)
         self.provider = provider
         self.batches: list[int] = []
 

@@ -13,8 +13,10 @@ from service.errors import InvalidItems, OperationNotSupported, TooManyImages
 from service.inference.engine import OnnxEngine
 from service.operations import EncodedImages, Limits, Operations, Pictures, Timings
 from service.registry.loaded_model import LoadedModel
+from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
+from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
 from tests.bundles import LATENT_DIM
 
@@ -23,15 +25,16 @@ LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, r
 
 @pytest.fixture
 def operations() -> Iterator[Operations]:
-    executor = DeviceExecutor(100, 10**6, max_batch_size=3)
-    yield Operations(executor, LIMITS)
+    executor = DeviceExecutor(max_batch_size=3)
+    yield Operations(Admission(100, 10**6), executor, LIMITS, cores=2)
     executor.close()
 
 
 @pytest.fixture(scope="module")
 def registry(models: Path) -> ModelRegistry:
     registry = ModelRegistry()
-    registry.load_all(ModelRepository(models), OnnxEngine("cpu"))
+    repository = ModelRepository(models)
+    registry.load_all(repository.locations(), Loader(repository, OnnxEngine("cpu")))
     return registry
 
 

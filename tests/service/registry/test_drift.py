@@ -3,7 +3,7 @@ import pytest
 
 from bundle.conformal import ConformalScores
 from bundle.manifest import Calibration, ErrorMapScale
-from service.registry.drift import AT_ONCE, FEWEST, P_VALUES, RECENT, Drift, Stability
+from service.registry.drift import BATCH_IMAGES, MIN_IMAGES, P_VALUES, RECENT_IMAGES, Drift, PopulationStability
 
 
 def of(calibrated: np.ndarray) -> Calibration:
@@ -19,13 +19,13 @@ def normal(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, size=count).astype(np.float32)
 
 
-@pytest.mark.parametrize("at_once", [1, 7, AT_ONCE, 1000])
+@pytest.mark.parametrize("at_once", [1, 7, BATCH_IMAGES, 1000])
 def test_images_verdicts_and_p_values_are_counted_however_they_come(at_once: int) -> None:
     calibrated, scores = normal(999, 0), normal(1000, 1, mean=1.0)
     followed = drift(calibrated)
     for start in range(0, len(scores), at_once):
         followed.add(scores[start : start + at_once], 0.05)
-    figures = followed.figures()
+    figures = followed.metrics()
     p_values = np.array([(1 + np.count_nonzero(calibrated >= score)) / 1000 for score in scores])
     assert figures.images == 1000
     assert figures.anomalous == np.count_nonzero(p_values <= 0.05) > 100
@@ -37,52 +37,52 @@ def test_each_request_counts_at_its_own_rate() -> None:
     followed = drift(np.arange(99))
     followed.add(np.array([97.5], np.float32), 0.01)
     followed.add(np.array([97.5], np.float32), 0.02)
-    assert followed.figures().anomalous == 1
+    assert followed.metrics().anomalous == 1
 
 
 def test_images_without_a_verdict_are_not_counted_as_anomalous() -> None:
     followed = drift(np.arange(3))
     followed.add(np.array([9.0, 0.0], np.float32), 0.2)
     assert ConformalScores(of(np.arange(3))).threshold(0.2) is None
-    figures = followed.figures()
+    figures = followed.metrics()
     assert (figures.images, figures.anomalous) == (2, 0)
     followed.add(np.array([9.0], np.float32), 0.25)
-    assert followed.figures().anomalous == 1
+    assert followed.metrics().anomalous == 1
 
 
 def test_the_index_is_near_nothing_for_images_like_those_of_calibration() -> None:
     found = []
     for seed in range(20):
         followed = drift(normal(5000, 100 + seed))
-        followed.add(normal(RECENT, seed), 0.01)
-        found.append(followed.figures().stability or 0.0)
-    assert np.mean(found) == pytest.approx(9 * (1 / RECENT + 1 / 5000), rel=0.3)
+        followed.add(normal(RECENT_IMAGES, seed), 0.01)
+        found.append(followed.metrics().score_psi or 0.0)
+    assert np.mean(found) == pytest.approx(9 * (1 / RECENT_IMAGES + 1 / 5000), rel=0.3)
 
 
 def test_the_index_is_that_of_its_definition_and_forgets_what_is_long_ago() -> None:
     followed = drift(np.arange(1000))
-    followed.add(np.full(RECENT, 1e9, np.float32), 0.01)
+    followed.add(np.full(RECENT_IMAGES, 1e9, np.float32), 0.01)
     shares = np.full(10, 0.5)
-    shares[-1] += RECENT
+    shares[-1] += RECENT_IMAGES
     shares /= shares.sum()
-    assert followed.figures().stability == pytest.approx(np.sum((shares - 0.1) * np.log(shares / 0.1)))
-    followed.add(np.arange(RECENT, dtype=np.float32), 0.01)
-    assert followed.figures().stability == pytest.approx(0, abs=1e-6)
+    assert followed.metrics().score_psi == pytest.approx(np.sum((shares - 0.1) * np.log(shares / 0.1)))
+    followed.add(np.arange(RECENT_IMAGES, dtype=np.float32), 0.01)
+    assert followed.metrics().score_psi == pytest.approx(0, abs=1e-6)
 
 
 def test_of_few_images_there_is_no_index() -> None:
     followed = drift(normal(100, 0))
-    assert followed.figures().stability is None
-    followed.add(normal(FEWEST - 1, 1), 0.01)
-    assert followed.figures().stability is None
+    assert followed.metrics().score_psi is None
+    followed.add(normal(MIN_IMAGES - 1, 1), 0.01)
+    assert followed.metrics().score_psi is None
     followed.add(normal(1, 2), 0.01)
-    assert followed.figures().stability is not None
+    assert followed.metrics().score_psi is not None
 
 
 def test_scores_that_are_all_alike_are_no_drift_from_their_like() -> None:
     followed = drift(np.zeros(50))
-    followed.add(np.zeros(FEWEST, np.float32), 0.01)
-    assert followed.figures().stability == pytest.approx(0, abs=0.01)
+    followed.add(np.zeros(MIN_IMAGES, np.float32), 0.01)
+    assert followed.metrics().score_psi == pytest.approx(0, abs=0.01)
 
 
 def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> None:
@@ -91,23 +91,23 @@ def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> 
     distances = normal(5000, 1)
     deciles = np.quantile(distances, np.arange(1, 10) / 10).tolist()
     like, unlike = (Drift(ConformalScores(calibration), deciles) for _ in range(2))
-    like.add(normal(RECENT, 2), 0.01, normal(RECENT, 3))
-    unlike.add(normal(RECENT, 2), 0.01, normal(RECENT, 3, mean=1.0))
-    assert like.figures().stability == unlike.figures().stability
-    assert (like.figures().latent_stability or 1) < 0.05
-    assert (unlike.figures().latent_stability or 0) > 0.5
+    like.add(normal(RECENT_IMAGES, 2), 0.01, normal(RECENT_IMAGES, 3))
+    unlike.add(normal(RECENT_IMAGES, 2), 0.01, normal(RECENT_IMAGES, 3, mean=1.0))
+    assert like.metrics().score_psi == unlike.metrics().score_psi
+    assert (like.metrics().latent_psi or 1) < 0.05
+    assert (unlike.metrics().latent_psi or 0) > 0.5
 
 
 def test_where_deciles_are_tied_more_is_expected_above_them() -> None:
-    stability = Stability.of_deciles([1, 1, 1, 1, 2, 3, 4, 5, 6])
-    stability.add(np.repeat(np.float32([0, 1, 2, 3, 4, 5, 6]), [100, 400, 100, 100, 100, 100, 100]))
+    stability = PopulationStability.of_deciles([1, 1, 1, 1, 2, 3, 4, 5, 6])
+    stability.add(np.repeat(np.arange(7, dtype=np.float32), [100, 400, 100, 100, 100, 100, 100]))
     assert stability.index() == pytest.approx(0, abs=1e-4)
 
 
 def test_without_latent_distances_there_is_no_index_of_them() -> None:
     followed = drift(np.arange(1000))
-    followed.add(normal(RECENT, 0), 0.01)
-    assert followed.figures().latent_stability is None
+    followed.add(normal(RECENT_IMAGES, 0), 0.01)
+    assert followed.metrics().latent_psi is None
 
 
 @pytest.mark.parametrize("deciles", [(1.0, 2.0), (9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)])

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,14 @@ import pytest
 
 from bundle.errors import BundleError
 from bundle.latents import GaussianMixture
-from bundle.manifest import ModelManifest
+from bundle.manifest import GraphName, ModelManifest
 from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference import engine
+from service.inference.chain import Chain
 from service.inference.engine import OnnxEngine
 from service.inference.providers import CUDA, Machine
 from service.inference.session import Session
+from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
 from tests.bundles import (
@@ -27,7 +30,8 @@ from tests.conftest import DATA
 
 def load(models: Path) -> ModelRegistry:
     registry = ModelRegistry()
-    registry.load_all(ModelRepository(models), OnnxEngine("cpu"))
+    repository = ModelRepository(models)
+    registry.load_all(repository.locations(), Loader(repository, OnnxEngine("cpu")))
     return registry
 
 
@@ -109,9 +113,13 @@ def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
         def open(self, path: Path) -> Session:
             raise DeviceError(f"no device for {path.name}")
 
+        def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None) -> Chain:
+            raise AssertionError("no graph could be opened")
+
     write_bundle(tmp_path)
+    repository = ModelRepository(tmp_path)
     with pytest.raises(DeviceError, match="no device"):
-        ModelRegistry().load_all(ModelRepository(tmp_path), NoDevice())
+        ModelRegistry().load_all(repository.locations(), Loader(repository, NoDevice()))
 
 
 def test_only_what_was_asked_for_is_computed(tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def test_an_encoder_alone_is_a_model(tmp_path: Path) -> None:
     write_bundle(tmp_path, "embedder", graphs=("encoder",))
     model = load(tmp_path).get("embedder")
     assert model.manifest.capabilities == ("encode",)
-    assert (model.prior, model.conformal, model.drift) == (None, None, None)
+    assert (model.prior, model.scoring) == (None, None)
     images = np.zeros((2, *SPEC.shape), np.uint8)
     found = model.run(model.graphs["encode"], {"images": images}, ["latents"])
     assert found["latents"].shape == (2, LATENT_DIM)
@@ -201,10 +209,10 @@ def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
 def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> None:
     before = ModelManifest.model_validate_json((DATA / "manifests" / "cookies-1.json").read_bytes())
     entries = {name: getattr(before, name) for name in ("calibration", "selection", "metrics", "provenance")}
-    graphs = ("encoder", "decoder", "scorer")
+    graphs: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
     write_bundle(tmp_path, "before", graphs=graphs, capabilities=before.capabilities, **entries)
     model = load(tmp_path).get("before")
     assert model.graphs["anomaly-score"] == graphs
-    found = model.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.results("anomaly-score"))
+    found = model.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.scoring_outputs)
     assert found["scores"].shape == (2,)
-    assert model.drift is not None
+    assert model.scoring is not None

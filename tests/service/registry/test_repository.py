@@ -4,19 +4,19 @@ import pytest
 
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
-from service.registry.repository import BundlePlace, ModelRepository
+from service.registry.repository import BundleLocation, ModelRepository
 from tests.bundles import rewrite_manifest, write_bundle
 
 
-def only(models: Path) -> BundlePlace:
-    (place,) = ModelRepository(models).places()
-    return place
+def only(models: Path) -> BundleLocation:
+    (location,) = ModelRepository(models).locations()
+    return location
 
 
 def test_bundles_are_listed_by_name_and_by_number(tmp_path: Path) -> None:
     for name, version in (("b", 1), ("a", 10), ("a", 9)):
         (tmp_path / name / str(version)).mkdir(parents=True)
-    assert [str(place) for place in ModelRepository(tmp_path).places()] == [
+    assert [str(location) for location in ModelRepository(tmp_path).locations()] == [
         "a version 9",
         "a version 10",
         "b version 1",
@@ -32,7 +32,7 @@ def test_what_is_hidden_or_no_version_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_missing_models_directory_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nowhere cannot be read: No such file"):
-        ModelRepository(tmp_path / "nowhere").places()
+        ModelRepository(tmp_path / "nowhere").locations()
 
 
 def test_a_whole_bundle_is_read(tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ def test_a_whole_bundle_is_read(tmp_path: Path) -> None:
     assert (manifest.name, manifest.version) == ("tiny", 3)
 
 
-def test_a_bundle_without_manifest_is_half_copied(tmp_path: Path) -> None:
+def test_a_bundle_without_manifest_is_incomplete(tmp_path: Path) -> None:
     (write_bundle(tmp_path) / MANIFEST).unlink()
-    with pytest.raises(BundleError, match="half copied"):
+    with pytest.raises(BundleError, match="the bundle is incomplete"):
         ModelRepository(tmp_path).read(only(tmp_path))
 
 
@@ -67,7 +67,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ModelRepository(tmp_path).read(only(tmp_path))
 
 
-def test_a_bundle_at_another_place_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
+def test_a_bundle_at_another_location_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
     rewrite_manifest(write_bundle(tmp_path, "tiny", 1), version=2)
     with pytest.raises(BundleError, match="is of tiny version 2"):
         ModelRepository(tmp_path).read(only(tmp_path))

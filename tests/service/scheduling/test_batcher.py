@@ -1,4 +1,5 @@
 from collections.abc import Hashable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from service.scheduling.batcher import Batcher, Job, Work
 OWNERS, KINDS, WIDTHS = ("model", "other"), ("scores", "latents"), (2, 3)
 
 
-def job(*rows: object, owner: Hashable = "model", kind: Hashable = "scores", alone: bool = False) -> Job:
+def job(*rows: object, owner: str = "model", kind: Hashable = "scores", alone: bool = False) -> Job:
     return Job(Work(owner, kind, lambda tensors: tensors, {"x": np.array(rows)}, alone))
 
 
@@ -44,7 +45,7 @@ def test_results_never_depend_on_batching(
 
     for number, (owner, kind, width, count, alone) in enumerate(asked):
         values = np.arange(count * width).reshape(count, width) + 1000 * number
-        work = Work(owner, kind, lambda tensors, kind=kind: answer(kind, tensors), {"x": values}, alone)
+        work = Work(owner, kind, partial(answer, kind), {"x": values}, alone)
         jobs.append(Job(work))
         queue.push(jobs[-1])
         if data.draw(st.booleans(), label="free"):
@@ -113,7 +114,7 @@ def test_owners_take_turns() -> None:
 
 
 def test_a_batch_can_be_kept_smaller_but_not_that_of_a_job_that_runs_alone() -> None:
-    queue = Batcher(4, most=lambda job: 2 if job.work.kind == "slow" else 0)
+    queue = Batcher(4, limit=lambda job: 2 if job.work.kind == "slow" else 0)
     slow, slower = [job(n, kind="slow") for n in range(3)], [job(n, kind="slower") for n in range(2)]
     alone = job(1, 2, 3, 4, 5, kind="slow", alone=True)
     for waiting in [*slow, *slower, alone]:
@@ -128,7 +129,7 @@ def test_what_was_dropped_or_is_too_late_takes_no_place() -> None:
     for each in (dropped, late, waiting):
         queue.push(each)
     assert drain(queue) == [[waiting]]
-    assert dropped.results is late.results is None
+    assert dropped.results == late.results == {}
 
 
 def test_clearing_gives_back_what_waits() -> None:
@@ -145,6 +146,6 @@ def test_results_whose_rows_cannot_be_told_apart_are_an_error() -> None:
     wrong = Job(Work("model", "scores", lambda _: {"x": np.zeros(3)}, {"x": np.zeros(2)}))
     queue.push(wrong)
     drain(queue)
-    assert wrong.results is None
+    assert wrong.results == {}
     with pytest.raises(ValueError, match="x has 3 rows for 2 images"):
         raise wrong.error or AssertionError

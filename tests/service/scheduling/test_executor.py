@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from bundle.tensors import Tensors
-from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from service.errors import DeadlineExceeded, ShuttingDown
 from service.scheduling.batcher import Work
-from service.scheduling.executor import LONG, DeviceExecutor
+from service.scheduling.executor import MAX_BATCH_SECONDS, Completed, DeviceExecutor
 
 LATER = 60.0  # seconds, after which a test has failed
 
 
 @pytest.fixture
 def executor() -> Iterator[DeviceExecutor]:
-    executor = DeviceExecutor(max_images=10, max_bytes=100, max_batch_size=4)
+    executor = DeviceExecutor(max_batch_size=4)
     yield executor
     executor.close()
 
@@ -81,7 +81,7 @@ def test_what_comes_in_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(exe
 
 
 def test_a_delay_waits_until_the_batch_is_full() -> None:
-    executor = DeviceExecutor(10, 100, max_batch_size=2, max_queue_delay=LATER)
+    executor = DeviceExecutor(2, max_queue_delay=LATER)
     sizes: list[int] = []
 
     def count(tensors: Tensors) -> Tensors:
@@ -102,7 +102,7 @@ def test_a_delay_waits_until_the_batch_is_full() -> None:
 
 @pytest.mark.parametrize(("short", "second_on_the_loop"), [(LATER, True), (0.0, False)])
 def test_work_that_is_known_to_be_short_runs_on_the_event_loop(short: float, second_on_the_loop: bool) -> None:
-    executor = DeviceExecutor(10, 100, 4, short=short)
+    executor = DeviceExecutor(4, inline_seconds=short)
     threads = []
 
     def note(tensors: Tensors) -> Tensors:
@@ -119,12 +119,12 @@ def test_work_that_is_known_to_be_short_runs_on_the_event_loop(short: float, sec
 
 
 def test_a_batch_that_takes_long_is_kept_short() -> None:
-    executor = DeviceExecutor(100, 100, max_batch_size=50)
+    executor = DeviceExecutor(50)
     sizes: list[int] = []
 
     def slow(tensors: Tensors) -> Tensors:
         sizes.append(len(tensors["x"]))
-        time.sleep(LONG)
+        time.sleep(MAX_BATCH_SECONDS)
         return tensors
 
     async def one_then_many() -> None:
@@ -183,43 +183,14 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(exec
             raise ZeroDivisionError
         return {"y": 1 / tensors["x"]}
 
-    async def both() -> list[object]:
+    async def both() -> tuple[Completed | BaseException, Completed | BaseException]:
         together = executor.run(work(inverse, 0.0), deadline()), executor.run(work(inverse, 2.0), deadline())
         return await asyncio.gather(*together, return_exceptions=True)
 
     failed, ran = asyncio.run(both())
     assert isinstance(failed, ZeroDivisionError)
-    assert ran.results["y"].tolist() == [0.5]  # type: ignore[attr-defined]
-
-
-def test_images_that_do_not_fit_are_refused_at_once_and_fit_again_later(executor: DeviceExecutor) -> None:
-    refused = pytest.raises(Overloaded, match="5 images and 0 bytes are in flight")
-    with executor.admit(5), refused, executor.admit(6):
-        pass
-    with executor.admit(6):
-        assert executor.images == 6
-
-
-def test_bytes_that_do_not_fit_are_refused_at_once_and_fit_again_later(executor: DeviceExecutor) -> None:
-    with executor.upload() as first, executor.upload() as second:
-        first.take(50)
-        first.take(10)
-        second.expect(40)
-        for method in (second.expect, second.take):
-            with pytest.raises(Overloaded, match="0 images and 60 bytes are in flight"):
-                method(41)
-    with executor.upload() as third:
-        third.take(100)
-        assert executor.bytes == 100
-
-
-def test_after_draining_nothing_is_admitted(executor: DeviceExecutor) -> None:
-    with executor.admit(1), executor.upload() as upload:
-        executor.drain()
-        with pytest.raises(ShuttingDown), executor.admit(1):
-            pass
-        with pytest.raises(ShuttingDown):
-            upload.take(1)
+    assert isinstance(ran, Completed)
+    assert ran.results["y"].tolist() == [0.5]
 
 
 def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -> None:
@@ -244,7 +215,7 @@ def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -
 
 def test_whoever_watches_is_told_of_every_batch() -> None:
     seen: list[tuple[object, int]] = []
-    executor = DeviceExecutor(10, 100, 4, watch=lambda owner, images, _: seen.append((owner, images)))
+    executor = DeviceExecutor(4, observe=lambda owner, images, _: seen.append((owner, images)))
     asyncio.run(executor.run(work(lambda tensors: tensors, *range(6)), deadline()))
     executor.close()
     assert seen == [("model", 4), ("model", 2)]

@@ -1,7 +1,7 @@
 import asyncio
 import time
 
-from service.scheduling.timer import Alarm
+from service.scheduling.timer import Timer
 
 
 def test_it_rings_once_for_all_that_was_set_and_not_before_the_earliest() -> None:
@@ -14,9 +14,9 @@ def test_it_rings_once_for_all_that_was_set_and_not_before_the_earliest() -> Non
             rang.append(time.monotonic())
             done.set()
 
-        alarm = Alarm(ring)
+        timer = Timer(ring)
         for at in times:
-            alarm.set(at)
+            timer.set(at)
         await asyncio.wait_for(done.wait(), 60)
 
     now = time.monotonic()
@@ -33,12 +33,12 @@ def test_who_rings_may_set_it_again() -> None:
             nonlocal rang
             rang += 1
             if rang < 3:
-                alarm.set(0.0)
+                timer.set(0.0)
             else:
                 done.set()
 
-        alarm = Alarm(ring)
-        alarm.set(0.0)
+        timer = Timer(ring)
+        timer.set(0.0)
         await asyncio.wait_for(done.wait(), 60)
         return rang
 
@@ -47,15 +47,15 @@ def test_who_rings_may_set_it_again() -> None:
 
 def test_the_timers_of_a_loop_that_has_ended_are_not_waited_for() -> None:
     rang: list[asyncio.Event] = []
-    alarm = Alarm(lambda: rang[-1].set())
+    timer = Timer(lambda: rang[-1].set())
 
     async def set_only() -> None:
-        alarm.set(time.monotonic() + 1000)
+        timer.set(time.monotonic() + 1000)
 
     async def set_and_wait() -> None:
         rang.append(asyncio.Event())
-        alarm.set(time.monotonic() + 2000)
-        alarm.set(0.0)
+        timer.set(time.monotonic() + 2000)
+        timer.set(0.0)
         await asyncio.wait_for(rang[-1].wait(), 60)
 
     asyncio.run(set_only())

@@ -1,0 +1,72 @@
+"""Decoding of a request's images, in threads unless they are small."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from bundle import imaging
+from bundle.errors import ItemError
+from bundle.imaging import DecodedImage
+from bundle.manifest import InputSpec
+from service.errors import DeadlineExceeded, InvalidItems
+from service.operations.timings import Timings
+from service.operations.values import EncodedImages, Images, each
+
+# An image up to this size is decoded in less time than a thread takes to begin.
+SMALL_PIXELS = 128 * 128
+SMALL_BYTES = 16 * 1024
+
+
+class Decoder:
+    """Decodes images of at most `max_pixels` pixels, in as many threads as there are cores.
+
+    More threads would need more memory, because a decoded image can be large, and would not be faster.
+    """
+
+    def __init__(self, cores: int, max_pixels: int) -> None:
+        self.max_pixels = max_pixels
+        self.pool = ThreadPoolExecutor(cores, thread_name_prefix="decode")
+
+    async def decode(self, encoded: EncodedImages, spec: InputSpec, deadline: float, timings: Timings) -> Images:
+        """Bring all images to the model's size. Raises InvalidItems, or DeadlineExceeded between two images."""
+        if isinstance(encoded.images, np.ndarray):
+            return _check_array(encoded.images, spec)
+        with timings.measure("decode"):
+            decoded = self._decode_small(encoded.images, spec)
+            if decoded is None:
+                decoded = await self._decode_in_threads(encoded.images, spec, deadline)
+        lost_colour = [index for index, image in enumerate(decoded) if image.lost_colour]
+        if len(decoded) == 1:
+            return Images(decoded[0].pixels[None], [decoded[0].original_size], lost_colour)
+        sizes = [image.original_size for image in decoded]
+        return Images(np.stack([image.pixels for image in decoded]), sizes, lost_colour)
+
+    def _decode_small(self, encoded: Sequence[bytes], spec: InputSpec) -> list[DecodedImage] | None:
+        """Decode a single small image at once; None for other images."""
+        if len(encoded) != 1 or len(encoded[0]) > SMALL_BYTES:
+            return None
+        (decoded,) = each(1, lambda _: imaging.decode_small(encoded[0], spec, self.max_pixels, SMALL_PIXELS))
+        return None if decoded is None else [decoded]
+
+    async def _decode_in_threads(
+        self, encoded: Sequence[bytes], spec: InputSpec, deadline: float
+    ) -> list[DecodedImage]:
+        def decode(index: int) -> DecodedImage:
+            if time.monotonic() > deadline:
+                done = f"{index} of {len(encoded)} images were decoded"
+                raise DeadlineExceeded(f"the request's time was up after {done}")
+            return imaging.decode(encoded[index], spec, self.max_pixels)
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.pool, each, len(encoded), decode)
+
+
+def _check_array(array: np.ndarray, spec: InputSpec) -> Images:
+    try:
+        pixels = imaging.check_array(array, spec)
+    except ItemError as error:
+        raise InvalidItems([(0, error)]) from None
+    return Images(pixels, [(spec.height, spec.width)] * len(pixels))
