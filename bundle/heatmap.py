@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from bundle.manifest import ErrorMapScale
 from bundle.tensors import Floats, Pixels
 
+Ints = npt.NDArray[np.intp]
+
 OPACITY = 0.75  # of the largest heat: what lies below it can still be recognised
 COURSE = (80, 235)  # levels of the colour map that are taken: neither black nor nearly white
 LINE = 1 / 300  # width of an outline, of the image's shorter side
@@ -40,28 +42,59 @@ def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
-    """The boxes around 4-connected areas that are at least half bright, strongest first, `limit` at the most."""
-    hot = error_map >= (scale.low + scale.high) / 2
-    labels = _label(hot)
-    found = []
-    for label in np.unique(labels[hot]):
-        ys, xs = np.nonzero(labels == label)
-        x, y = int(xs.min()), int(ys.min())
-        box = Region(x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1, float(error_map[ys, xs].max()))
-        found.append(box)
-    return sorted(found, key=lambda region: -region.score)[:limit]
+    """The boxes around 4-connected areas that are at least half bright, strongest first, at most `limit`."""
+    rows, starts, stops = _runs(error_map >= (scale.low + scale.high) / 2)
+    if not len(rows):
+        return []
+    areas, count = _join_runs(rows, starts, stops)
+    left, top, score = (np.full(count, np.inf) for _ in range(3))
+    right, bottom = np.zeros(count), np.zeros(count)
+    np.minimum.at(left, areas, starts)
+    np.maximum.at(right, areas, stops)
+    np.minimum.at(top, areas, rows)
+    np.maximum.at(bottom, areas, rows + 1)
+    np.minimum.at(score, areas, -_largest(error_map, rows, starts, stops))
+    strongest = np.argsort(score, kind="stable")[:limit]
+    boxes = np.stack([left, top, right - left, bottom - top], axis=1)[strongest].astype(int)
+    return [
+        Region(x, y, width, height, -float(score[area]))
+        for (x, y, width, height), area in zip(boxes.tolist(), strongest, strict=True)
+    ]
 
 
-def _label(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Number the 4-connected areas of the mask from 1: each pixel takes its neighbours' largest until stable."""
-    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        padded = np.pad(labels, 1)
-        neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:], labels]
-        spread = np.where(mask, np.maximum.reduce(neighbours), 0)
-        if np.array_equal(spread, labels):
-            return labels
-        labels = spread
+def _runs(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Horizontal runs of true pixels, row by row: the row, the first column and the column behind the last of each."""
+    changes = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(changes == 1)
+    return rows, starts, np.nonzero(changes == -1)[1]
+
+
+def _largest(values: Floats, rows: Ints, starts: Ints, stops: Ints) -> Floats:
+    """The largest value of each run."""
+    bounds = np.stack([starts, stops], axis=1) + rows[:, None] * values.shape[1]
+    largest: Floats = np.maximum.reduceat(np.append(values, 0), bounds.ravel())[::2]
+    return largest
+
+
+def _join_runs(rows: Ints, starts: Ints, stops: Ints) -> tuple[Ints, int]:
+    """The area of each run and their number: union-find over runs that touch those of the next row."""
+    parents = list(range(len(rows)))
+
+    def find(run: int) -> int:
+        while parents[run] != run:
+            parents[run] = parents[parents[run]]
+            run = parents[run]
+        return run
+
+    width = int(stops.max(initial=0)) + 1  # so that positions of two rows never overlap
+    first = np.searchsorted(rows * width + stops, (rows + 1) * width + starts, side="right")
+    behind = np.searchsorted(rows * width + starts, (rows + 1) * width + stops, side="left")
+    for run, (low, high) in enumerate(zip(first.tolist(), behind.tolist(), strict=True)):
+        for touching in range(low, high):
+            one, other = find(run), find(touching)
+            parents[min(one, other)] = max(one, other)
+    names, areas = np.unique([find(run) for run in range(len(rows))], return_inverse=True)
+    return areas, len(names)
 
 
 def draw(image: Pixels, heatmap: Pixels, regions: Sequence[Region]) -> Pixels:

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -66,42 +66,86 @@ class Recipe(Config):
         return entries
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.data.dataset == "photographs":
-            raise ValueError("data.dataset photographs is for detectors; a network takes a folder")
-        needed = LIKELIHOODS.get(self.loss.kind)
-        if needed and self.architecture.output != needed:
-            raise ValueError(f"loss.kind {self.loss.kind} needs architecture.output {needed}")
-        if self.architecture.output == "continuous-bernoulli" and needed != "continuous-bernoulli":
-            raise ValueError("architecture.output continuous-bernoulli needs loss.kind continuous-bernoulli")
-        variational = self.architecture.variational
-        if self.loss.samples > 1 and not (needed and variational):
-            raise ValueError("loss.samples above 1 needs a variational architecture and a likelihood")
-        if self.loss.samples > 1 and self.loss.beta != 1:
-            raise ValueError("loss.samples above 1 is a bound on the likelihood only where loss.beta is 1")
-        if self.pretraining and (self.architecture.kind not in ("dense", "residual-dense") or variational):
-            raise ValueError("pretraining is layer by layer, which needs a dense architecture that is not variational")
-        if self.classifier and (variational or self.data.binarise):
-            raise ValueError("classifier needs an architecture that is not variational, and data.binarise = false")
-        refined = self.architecture.kind == "residual-dense" and self.architecture.refinement
-        if refined and self.classifier and not self.classifier.reconstruction:
-            raise ValueError("architecture.refinement needs a decoder that is trained: give classifier.reconstruction")
-        if self.evaluation.importance_samples and not (needed and variational):
-            raise ValueError("evaluation.importance_samples needs a variational architecture and a likelihood")
-        if self.loss.beta != 1 and not variational:
-            raise ValueError("loss.beta weighs a divergence that only a variational architecture has")
-        if min(self.input.height, self.input.width) < SSIM_WINDOW and (
-            self.loss.kind == "ssim" or self.corruption.sigma
-        ):
-            raise ValueError(f"input: SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels")
-        _check_data(self.data)
+    def _follows_rules(self) -> Self:
+        for rule in RULES:
+            if problem := rule(self):
+                raise ValueError(problem)
         return self
+
+    @property
+    def has_likelihood(self) -> bool:
+        return self.architecture.variational and self.loss.is_likelihood
 
     def fingerprint(self, *others: object) -> str:
         """SHA-256 of what decides the weights, in the recipe and beside it: what a checkpoint belongs to."""
         later: Any = {"description": True, "mixture_components": True, "evaluation": True, "data": {"outliers"}}
         entries = [self.model_dump_json(exclude=later), *map(str, others)]
         return hashlib.sha256("\n".join(entries).encode()).hexdigest()
+
+
+def _takes_a_folder(recipe: Recipe) -> str | None:
+    return (
+        "data.dataset photographs is for detectors; a network takes a folder"
+        if (recipe.data.dataset == "photographs")
+        else None
+    )
+
+
+def _output_suits_the_loss(recipe: Recipe) -> str | None:
+    needed, output = LIKELIHOODS.get(recipe.loss.kind), recipe.architecture.output
+    if needed and output != needed:
+        return f"loss.kind {recipe.loss.kind} needs architecture.output {needed}"
+    if output == "continuous-bernoulli" and needed != output:
+        return f"architecture.output {output} needs loss.kind continuous-bernoulli"
+    return None
+
+
+def _divergence_and_likelihood_need_a_posterior(recipe: Recipe) -> str | None:
+    if recipe.loss.beta != 1 and not recipe.architecture.variational:
+        return "loss.beta weighs a divergence that only a variational architecture has"
+    for entry, wanted in (
+        ("loss.samples above 1", recipe.loss.samples > 1),
+        ("evaluation.importance_samples", recipe.evaluation.importance_samples > 0),
+    ):
+        if wanted and not recipe.has_likelihood:
+            return f"{entry} needs a variational architecture and a likelihood"
+    return None
+
+
+def _pretraining_has_layers(recipe: Recipe) -> str | None:
+    dense = recipe.architecture.kind in ("dense", "residual-dense")
+    if recipe.pretraining and (not dense or recipe.architecture.variational):
+        return "pretraining is layer by layer, which needs a dense architecture that is not variational"
+    return None
+
+
+def _classifier_suits_the_network(recipe: Recipe) -> str | None:
+    if recipe.classifier is None:
+        return None
+    if recipe.architecture.variational or recipe.data.binarise:
+        return "classifier needs an architecture that is not variational, and data.binarise = false"
+    refined = recipe.architecture.kind == "residual-dense" and recipe.architecture.refinement
+    if refined and not recipe.classifier.reconstruction:
+        return "architecture.refinement needs a decoder that is trained: give classifier.reconstruction"
+    return None
+
+
+def _ssim_fits_the_input(recipe: Recipe) -> str | None:
+    measured = recipe.loss.kind == "ssim" or recipe.corruption.sigma
+    if measured and min(recipe.input.height, recipe.input.width) < SSIM_WINDOW:
+        return f"input: SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels"
+    return None
+
+
+# Rules that join several tables; each gives the problem, or None.
+RULES: tuple[Callable[[Recipe], str | None], ...] = (
+    _takes_a_folder,
+    _output_suits_the_loss,
+    _divergence_and_likelihood_need_a_posterior,
+    _pretraining_has_layers,
+    _classifier_suits_the_network,
+    _ssim_fits_the_input,
+)
 
 
 class DetectorRecipe(Config):
@@ -121,7 +165,6 @@ class DetectorRecipe(Config):
             raise ValueError(f"input.channels must be {1 if grey else 3} for the encoder {self.detector.encoder}")
         if self.data.dataset == "folder":
             raise ValueError("data.dataset must be photographs for a detector of one's own images")
-        _check_data(self.data)
         return self
 
     def spec(self, size: Size) -> InputSpec:
@@ -150,19 +193,6 @@ AnyRecipe = Recipe | DetectorRecipe | EmbeddingRecipe
 def kind_of(tree: Mapping[str, Any]) -> type[AnyRecipe]:
     """The kind of recipe that a document is, by its tables."""
     return DetectorRecipe if "detector" in tree else EmbeddingRecipe if "embedding" in tree else Recipe
-
-
-def _check_data(config: DataConfig) -> None:
-    """Raise ValueError where entries do not go together."""
-    own = config.dataset in ("folder", "photographs")
-    if not own and (config.title or config.source or config.licence):
-        raise ValueError(f"data.title, source and licence of {config.dataset} are known")
-    if not own and (config.unfit != "stop" or config.test != DataConfig.model_fields["test"].default):
-        raise ValueError(f"data.unfit and test are for folders and photographs, not for {config.dataset}")
-    if own and config.only is not None:
-        raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
-    if config.outliers == config.dataset:
-        raise ValueError("data.outliers must be another data set than data.dataset")
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> AnyRecipe:
@@ -227,7 +257,7 @@ def _explain(error: Any, kind: type[AnyRecipe]) -> str:
         return f"  {where}: there is no such entry{_nearest(str(key), _entries(tables)) or _elsewhere(str(key), kind)}"
     where = ".".join(_place(error["loc"], kind)[0])
     got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
-    return f"  {where or 'the recipe'}: {error['msg']}{got}"
+    return f"  {where or 'the recipe'}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
 def _place(location: Sequence[int | str], root: type[AnyRecipe]) -> tuple[list[str], list[type[BaseModel]]]:

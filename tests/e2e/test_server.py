@@ -22,7 +22,7 @@ from training.evaluation.graph_metrics import add_noise
 DIGITS = mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 CLOTHES = mnist.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 REPOSITORY = ModelRepository(ROOT / "models")
-NEWEST = {place.name: REPOSITORY.read(place) for place in REPOSITORY.places()}  # places ascend by version
+NEWEST = {each.name: REPOSITORY.read(each) for each in REPOSITORY.locations()}  # in ascending order of version
 MODELS = sorted(NEWEST)
 AUTOENCODERS = [name for name in MODELS if "decode" in NEWEST[name].capabilities]  # of 28x28 pixels, grey
 BACKBONES = [name for name in MODELS if NEWEST[name].provenance.backbone]  # of photographs

@@ -79,7 +79,7 @@ def test_entries_can_be_overridden() -> None:
         ),
         ("mnist-undercomplete", ["optimiser.kind=adagrad"], "optimiser: "),
         ("mnist-undercomplete", ["loss.samples=5"], "needs a variational architecture"),
-        ("mnist-vae", ["loss.samples=5", "loss.beta=0.5"], "only where loss.beta is 1"),
+        ("mnist-vae", ["loss.samples=5", "loss.beta=0.5"], "only if loss.beta is 1"),
         ("mnist-undercomplete", ["architecture.output=continuous-bernoulli"], "needs loss.kind continuous-bernoulli"),
         ("mnist-denoising", ["pretraining.epochs=1", "pretraining.learning_rate=1"], "needs a dense architecture"),
         ("mnist-classifier-conv", ["architecture.code_channels=2"], "give either code_channels"),

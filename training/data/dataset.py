@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    model_validator,
 )
 
 from bundle.manifest import (
@@ -38,6 +39,25 @@ class DataConfig(Config):
     only: NonNegativeInt | None = None  # the one class that is normal; test images of the others are the outliers
     binarise: bool = False  # dynamic binarisation, of what the network sees and of what it is asked for
     unfit: Literal["stop", "skip", "convert"] = "stop"  # at files of a folder that are unreadable or of another mode
+
+    @property
+    def own_images(self) -> bool:
+        """Whether the images are the user's, in a folder."""
+        return self.dataset in ("folder", "photographs")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        own, name = self.own_images, self.dataset
+        if not own and (self.title or self.source or self.licence):
+            raise ValueError(f"data.title, source and licence of {name} are known")
+        held_out = self.test != type(self).model_fields["test"].default
+        if not own and (self.unfit != "stop" or held_out):
+            raise ValueError(f"data.unfit and test are for folders and photographs, not for {name}")
+        if own and self.only is not None:
+            raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
+        if self.outliers == name:
+            raise ValueError("data.outliers must be another data set than data.dataset")
+        return self
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from training.evaluation.autoencoder_results import EvaluationPlan
 from training.recipe import Recipe
 from training.trainer.config import ClassifierConfig, PretrainingConfig
 from training.trainer.loop import Stage
-from training.trainer.losses import LIKELIHOODS
 from training.trainer.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
 from training.trainer.optimisers import AdamwConfig
 
@@ -28,12 +27,11 @@ def stages(recipe: Recipe, network: Autoencoder | Classifier, splits: TrainingSp
 
 def evaluation(recipe: Recipe) -> EvaluationPlan:
     """What is measured on the test images."""
-    has_likelihood = recipe.architecture.variational and recipe.loss.kind in LIKELIHOODS
     return EvaluationPlan(
         seed=recipe.seed,
         noise=recipe.corruption.sigma,
         binarise=recipe.data.binarise,
-        likelihood=recipe.loss if has_likelihood else None,
+        likelihood=recipe.loss if recipe.has_likelihood else None,
         importance_samples=recipe.evaluation.importance_samples,
         likelihood_images=recipe.evaluation.images,
         classify=recipe.classifier is not None,

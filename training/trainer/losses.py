@@ -1,10 +1,10 @@
 """What training minimises: how far a reconstruction is from its image, and how far a posterior is from the prior."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.distributions import ContinuousBernoulli
 from torch.nn import functional
@@ -29,6 +29,16 @@ class LossConfig(Config):
     beta: NonNegativeFloat = 1.0
     samples: PositiveInt = 1  # of the posterior for each image; more than one is the bound of Burda et al. 2016
 
+    @property
+    def is_likelihood(self) -> bool:
+        return self.kind in LIKELIHOODS
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.samples > 1 and self.beta != 1:
+            raise ValueError("loss.samples above 1 is a bound on the likelihood only if loss.beta is 1")
+        return self
+
 
 def kl_divergence(posterior: Posterior) -> Tensor:
     """KL(q(z|x) || N(0, I)) in nats, (batch,); 0 where there is no variance (Kingma and Welling 2014, appendix B)."""
@@ -48,7 +58,7 @@ def log_likelihood(raw: Tensor, images: Tensor, config: LossConfig) -> Tensor:
 
 def reconstruction_loss(model: Autoencoder, raw: Tensor, images: Tensor, config: LossConfig) -> Tensor:
     """(batch,): for a likelihood nats a pixel, else what `config.kind` says."""
-    if config.kind in LIKELIHOODS:
+    if config.is_likelihood:
         return -log_likelihood(raw, images, config).mean(dim=(1, 2, 3))
     restored: Tensor = model.output(raw)
     if config.kind == "ssim":
