@@ -37,7 +37,10 @@ class Task(NamedTuple):
 
 
 def _one_class(dataset: str) -> dict[str, tuple[str, ...]]:
-    return {f"{dataset}-{only}": (f"data.dataset={dataset}", f"data.only={only}") for only in range(CLASSES)}
+    return {
+        f"{dataset}-{only}": (f"data.dataset={dataset}", f"data.only={only}")
+        for only in range(CLASSES)
+    }
 
 
 TASKS = (
@@ -51,19 +54,41 @@ TASKS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.anomaly", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", required=True, help="holds a folder for each data set")
-    parser.add_argument("--only", nargs="+", metavar="TASK", choices=[task.name for task in TASKS], help="(all)")
-    parser.add_argument(
-        "--studies", nargs="*", metavar="STUDY", choices=list(studies.STUDIES), help="studies, in place of training"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.anomaly", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--draws", type=int, default=10, metavar="N", help="random draws of a study (%(default)s)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="(0)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all")
-    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/anomaly"), metavar="DIR", help="(%(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/anomaly.json"), metavar="JSON", help="(%(default)s)"
+        "--data", type=Path, metavar="DIR", required=True, help="holds a folder for each data set"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="TASK", choices=[task.name for task in TASKS], help="(all)"
+    )
+    parser.add_argument(
+        "--studies",
+        nargs="*",
+        metavar="STUDY",
+        choices=list(studies.STUDIES),
+        help="studies, in place of training",
+    )
+    parser.add_argument(
+        "--draws", type=int, default=10, metavar="N", help="random draws of a study (%(default)s)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="(0)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/anomaly"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("docs/results/anomaly.json"),
+        metavar="JSON",
+        help="(%(default)s)",
     )
     options = parser.parse_args()
     for task in TASKS:
@@ -86,7 +111,9 @@ def _train_all(task: Task, home: Path, options: argparse.Namespace) -> None:
     # The data sets of IDX files are found by their names, because another one may be anomalous.
     data, revision = home if task.photographs else options.data, draft_manifest.git_revision()
     for name, chosen in _runs(task, options.seeds, options.set):
-        manifest = _known(chosen, options.models) or _known(chosen, options.runs / "models", revision)
+        manifest = _known(chosen, options.models) or _known(
+            chosen, options.runs / "models", revision
+        )
         manifest = manifest or _train(chosen, data, options.runs)
         _record(options.output, task.name, name, manifest)
 
@@ -97,22 +124,31 @@ def _load(name: str, overrides: list[str], run: str) -> DetectorRecipe:
     return chosen
 
 
-def _runs(task: Task, seeds: list[int], overrides: list[str]) -> Iterator[tuple[str, DetectorRecipe]]:
+def _runs(
+    task: Task, seeds: list[int], overrides: list[str]
+) -> Iterator[tuple[str, DetectorRecipe]]:
     for name, variant in task.variants.items():
         for seed in seeds:
             run = f"{name}-seed{seed}" if seed else name
-            yield f"{name}, seed {seed}", _load(task.recipe, [*variant, *overrides, f"seed={seed}"], run)
+            yield (
+                f"{name}, seed {seed}",
+                _load(task.recipe, [*variant, *overrides, f"seed={seed}"], run),
+            )
 
 
 def _train(chosen: DetectorRecipe, data: Path, runs: Path) -> ModelManifest:
-    path = train_detector.run(chosen, data, runs / "models", False, lambda text: print(text, flush=True))
+    path = train_detector.run(
+        chosen, data, runs / "models", False, lambda text: print(text, flush=True)
+    )
     return ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
 
 
 def _known(chosen: DetectorRecipe, home: Path, revision: str | None = None) -> ModelManifest | None:
     """The newest bundle of exactly this recipe, of this revision if one is given, that was not calibrated anew."""
     wanted = chosen.model_dump(mode="json")
-    paths = sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
+    paths = sorted(
+        (home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name)
+    )
     for manifest in (ModelManifest.model_validate_json(path.read_bytes()) for path in paths):
         made = manifest.provenance
         same = made.recipe == wanted and made.git_revision == (revision or made.git_revision)
@@ -136,7 +172,10 @@ def _record(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
     }
     _write(path, (task, run), figures)
     area = next(value for name, value in metrics.items() if name.startswith("auroc_against_"))
-    print(f"{task}, {run}: AUROC {100 * area:.2f} by {' and '.join(manifest.selection.score)}", flush=True)
+    print(
+        f"{task}, {run}: AUROC {100 * area:.2f} by {' and '.join(manifest.selection.score)}",
+        flush=True,
+    )
 
 
 def _write(path: Path, keys: tuple[str, ...], found: object) -> None:

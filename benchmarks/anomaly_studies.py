@@ -25,7 +25,9 @@ from training.progress import silence
 from training.recipe import DetectorRecipe
 
 COUNTS = (5, 10, 20)  # of few photographs
-DIFFER = 0.02  # AUROC by which the candidates of a task have to differ, for their order to mean anything
+DIFFER = (
+    0.02  # AUROC by which the candidates of a task have to differ, for their order to mean anything
+)
 
 Study = Callable[[DetectorRecipe, Path, int], dict[str, Any]]
 
@@ -38,7 +40,11 @@ def few(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
             areas = []
             for draw in range(draws):
                 order = np.random.default_rng(draw).permutation(len(data.training))[:count]
-                areas.append(_area(recipe, _with(data, data.training.take(np.sort(order)), data.test), encoders))
+                areas.append(
+                    _area(
+                        recipe, _with(data, data.training.take(np.sort(order)), data.test), encoders
+                    )
+                )
             found[str(count)] = _summary(areas)
     return found
 
@@ -75,7 +81,10 @@ def false_positives(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str,
                 nulls[rate] = np.convolve(nulls.get(rate, np.ones(1)), null)
                 counts[rate] = counts.get(rate, 0) + int((p_values <= rate).sum())
     return {
-        str(rate): {"share": counts[rate] / total, "p_value": float(nulls[rate][counts[rate] :].sum())}
+        str(rate): {
+            "share": counts[rate] / total,
+            "p_value": float(nulls[rate][counts[rate] :].sum()),
+        }
         for rate in counts
     } | {"photographs": total}
 
@@ -88,18 +97,26 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
         trials = _trials(recipe, data, encoders)
         size, bank = data.sizes[0], recipe.detector.banks[0]
         training, test, anomalous = (
-            _scenes(images, recipe, size, encoders) for images in (data.training, data.test, data.anomalous.images)
+            _scenes(images, recipe, size, encoders)
+            for images in (data.training, data.test, data.anomalous.images)
         )
         found = {}
         for name in {name for of in trials.outcomes for name in of}:
             component = fitters.fit(name, training, bank, recipe.seed)
             found[name] = score(component, test), score(component, anomalous)
         outcomes = {of: selection.outcome_of(of, found) for of in trials.outcomes}
-        labelled = {of: auroc(outcome.normal, outcome.anomalous) for of, outcome in outcomes.items()}
-        synthetic = {of: selection.mean_auroc(outcome, trials.kinds) for of, outcome in trials.outcomes.items()}
+        labelled = {
+            of: auroc(outcome.normal, outcome.anomalous) for of, outcome in outcomes.items()
+        }
+        synthetic = {
+            of: selection.mean_auroc(outcome, trials.kinds)
+            for of, outcome in trials.outcomes.items()
+        }
         chosen = _area(recipe, data, encoders, trials)
     order = list(labelled)
-    correlation = spearmanr([synthetic[of] for of in order], [labelled[of] for of in order]).statistic
+    correlation = spearmanr(
+        [synthetic[of] for of in order], [labelled[of] for of in order]
+    ).statistic
     return {
         "synthetic": {" + ".join(of): round(synthetic[of], 4) for of in order},
         "labelled": {" + ".join(of): round(labelled[of], 4) for of in order},
@@ -110,23 +127,35 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
     }
 
 
-STUDIES: Mapping[str, Study] = {"few": few, "splits": splits, "false-positives": false_positives, "choice": choice}
+STUDIES: Mapping[str, Study] = {
+    "few": few,
+    "splits": splits,
+    "false-positives": false_positives,
+    "choice": choice,
+}
 
 
 def _trials(recipe: DetectorRecipe, data: DetectorData, encoders: Encoders) -> Trials:
-    return train_detector.select(recipe, data, train_detector.sample_normal(recipe, data), encoders, True, silence)[0]
+    return train_detector.select(
+        recipe, data, train_detector.sample_normal(recipe, data), encoders, True, silence
+    )[0]
 
 
-def _area(recipe: DetectorRecipe, data: DetectorData, encoders: Encoders, trials: Trials | None = None) -> float:
+def _area(
+    recipe: DetectorRecipe, data: DetectorData, encoders: Encoders, trials: Trials | None = None
+) -> float:
     """AUROC by image of a detector that is chosen, fitted and calibrated as one that is published."""
     assert data.anomalous is not None  # every task has labelled images
     trials = trials or _trials(recipe, data, encoders)
     training = _scenes(data.training, recipe, trials.choice.size, encoders)
     # Two folds are enough for the scales of a sum, on which the order of scores hardly depends.
-    config = recipe.detector.model_copy(update={"folds": 2 if len(trials.choice.names) == 1 else recipe.detector.folds})
+    config = recipe.detector.model_copy(
+        update={"folds": 2 if len(trials.choice.names) == 1 else recipe.detector.folds}
+    )
     scorer = fit(trials.choice, training, None, config, recipe.seed, silence).scorer
     normal, anomalous = (
-        _scores(scorer, images, recipe, trials.choice, encoders) for images in (data.test, data.anomalous.images)
+        _scores(scorer, images, recipe, trials.choice, encoders)
+        for images in (data.test, data.anomalous.images)
     )
     return auroc(normal, anomalous)
 
@@ -140,7 +169,9 @@ def _scores(
     return torch.cat(found).numpy()
 
 
-def _scenes(images: ImageSet, recipe: DetectorRecipe, size: tuple[int, int], encoders: Encoders) -> Scenes:
+def _scenes(
+    images: ImageSet, recipe: DetectorRecipe, size: tuple[int, int], encoders: Encoders
+) -> Scenes:
     return encoders.reader(size).read(images.read(recipe.spec(size), silence), keep_images=True)
 
 
@@ -160,7 +191,9 @@ def _with(data: DetectorData, training: ImageSet, test: ImageSet) -> DetectorDat
 
 def _conformal(scores: npt.NDArray[np.float32]) -> ConformalScores:
     ascending = tuple(float(score) for score in np.sort(scores))
-    return ConformalScores(Calibration(method="", scores=ascending, error_map=ErrorMapScale(low=0, high=1)))
+    return ConformalScores(
+        Calibration(method="", scores=ascending, error_map=ErrorMapScale(low=0, high=1))
+    )
 
 
 def _summary(areas: list[float]) -> dict[str, Any]:

@@ -34,12 +34,22 @@ MAX_PIXELS = 10_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bulk", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it, it is downloaded")
-    parser.add_argument("--model", default="mnist-vae", metavar="NAME", help="of digits (%(default)s)")
-    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bulk", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="where MNIST is; without it, it is downloaded"
+    )
+    parser.add_argument(
+        "--model", default="mnist-vae", metavar="NAME", help="of digits (%(default)s)"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
     parser.add_argument("--images", type=int, default=20_000, metavar="N", help="(%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/bulk.json"), metavar="JSON")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results/bulk.json"), metavar="JSON"
+    )
     options = parser.parse_args()
     model = newest(options.models, options.model)
     digits = mnist.load_test("mnist", options.data).images
@@ -52,13 +62,26 @@ def main() -> None:
             "images": len(images),
             "cores": os.cpu_count(),
             "bare": _rate(
-                images, lambda: model.graphs.chain_in_batches(model.graphs.scoring, ["scores"], images=images)
+                images,
+                lambda: model.graphs.chain_in_batches(
+                    model.graphs.scoring, ["scores"], images=images
+                ),
             ),
             "decoding": _rate(images, lambda: _decode(directory / "digits", model.manifest.input)),
         }
-        command = [sys.executable, "-m", "service", "score", str(directory / "digits"), "--device", "cpu"]
+        command = [
+            sys.executable,
+            "-m",
+            "service",
+            "score",
+            str(directory / "digits"),
+            "--device",
+            "cpu",
+        ]
         command += ["--model", options.model, "--models", str(options.models), "--output"]
-        done = subprocess.run([*command, str(directory / "whole.csv")], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, str(directory / "whole.csv")], capture_output=True, text=True, check=True
+        )
         found["bulk"] = _told_rate(done.stdout)
         found |= _killed([*command, str(directory / "killed.csv")], directory)
     print(json.dumps(found, indent=1))
@@ -98,7 +121,9 @@ def _killed(command: list[str], directory: Path) -> dict[str, object]:
     with closing(sqlite3.connect(partial)) as rows:
         (left,) = rows.execute("SELECT count(*) FROM rows").fetchone()
     subprocess.run(command, capture_output=True, check=True)
-    whole, resumed = ((directory / f"{name}.csv").read_text().splitlines() for name in ("whole", "killed"))
+    whole, resumed = (
+        (directory / f"{name}.csv").read_text().splitlines() for name in ("whole", "killed")
+    )
     return {
         "rows_left": left,
         "rows_lost": len({*whole} - {*resumed}),

@@ -18,34 +18,50 @@ from benchmarks.serving.load import Request
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.detectors", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.detectors", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("photograph", type=Path, metavar="PHOTOGRAPH", help="a JPEG")
-    parser.add_argument("detectors", type=Path, nargs="+", metavar="MODELS/NAME", help="the first is compared with")
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16], metavar="N", help="(1 16)")
+    parser.add_argument(
+        "detectors", type=Path, nargs="+", metavar="MODELS/NAME", help="the first is compared with"
+    )
+    parser.add_argument(
+        "--connections", type=int, nargs="+", default=[1, 16], metavar="N", help="(1 16)"
+    )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=8, metavar="S", help="of each load (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=8, metavar="S", help="of each load (%(default)s)"
+    )
     options = parser.parse_args()
     photograph = options.photograph.read_bytes()
     rates: dict[tuple[Path, int], list[float]] = {}
     for _ in range(options.rounds):
         for detector in options.detectors:
-            for connections, rate in _rates(detector, photograph, options.connections, options.seconds).items():
+            for connections, rate in _rates(
+                detector, photograph, options.connections, options.seconds
+            ).items():
                 rates.setdefault((detector, connections), []).append(rate)
     for connections in options.connections:
         first = statistics.median(rates[options.detectors[0], connections])
         for detector in options.detectors:
             rate = statistics.median(rates[detector, connections])
-            print(f"{detector}, {connections} connections: {rate:.1f} requests a second, {rate / first:.2f} times")
+            print(
+                f"{detector}, {connections} connections: {rate:.1f} requests a second, {rate / first:.2f} times"
+            )
 
 
-def _rates(detector: Path, photograph: bytes, connections: list[int], seconds: float) -> dict[int, float]:
+def _rates(
+    detector: Path, photograph: bytes, connections: list[int], seconds: float
+) -> dict[int, float]:
     """Requests a second, by connections, of a service that holds this detector alone."""
     server, cores = servers.ours(detector.name), sorted(os.sched_getaffinity(0))
     request = Request(f"/v1/models/{detector.name}/anomaly-score", "image/jpeg", photograph)
     with tempfile.TemporaryDirectory() as models:
         (Path(models) / detector.name).symlink_to(detector.resolve(), target_is_directory=True)
         with servers.running(server, Path(sys.executable), request, cores, AE_MODELS=models):
-            return {count: load.run(request, servers.PORT, count, seconds).rate for count in connections}
+            return {
+                count: load.run(request, servers.PORT, count, seconds).rate for count in connections
+            }
 
 
 if __name__ == "__main__":

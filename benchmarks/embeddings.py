@@ -30,7 +30,14 @@ Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 NEIGHBOURS, RETRIEVED = 5, 10
-STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # C of the probe, by cross-validation on the labelled photographs
+STRENGTHS = (
+    3e-4,
+    1e-3,
+    3e-3,
+    1e-2,
+    3e-2,
+    1e-1,
+)  # C of the probe, by cross-validation on the labelled photographs
 SMALL = InputSpec(height=32, width=32, channels=3)
 COMPONENTS = 64
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -38,23 +45,46 @@ CHUNK = 256  # photographs that are decoded at once
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.embeddings", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a folder of photographs of each kind")
-    parser.add_argument("--models-named", nargs="+", default=["photos", "mnist-vae", "fashion-vae"], metavar="MODEL")
-    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--labels", type=int, default=200, metavar="N", help="labelled ones of a kind (%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.embeddings", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a folder of photographs of each kind",
+    )
+    parser.add_argument(
+        "--models-named", nargs="+", default=["photos", "mnist-vae", "fashion-vae"], metavar="MODEL"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--labels", type=int, default=200, metavar="N", help="labelled ones of a kind (%(default)s)"
+    )
     parser.add_argument("--draws", type=int, default=3, metavar="N", help="(%(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/embeddings.json"), metavar="JSON", help="(%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("docs/results/embeddings.json"),
+        metavar="JSON",
+        help="(%(default)s)",
     )
     options = parser.parse_args()
     kinds = sorted(path for path in options.data.iterdir() if path.is_dir())
-    paths = [path for kind in kinds for path in sorted(kind.iterdir()) if path.suffix.lower() in SUFFIXES]
+    paths = [
+        path for kind in kinds for path in sorted(kind.iterdir()) if path.suffix.lower() in SUFFIXES
+    ]
     labels = np.array([kinds.index(path.parent) for path in paths])
     found = {}
     for name, vectors in _vectors(paths, options.models, options.models_named):
         components = COMPONENTS if name.startswith("PCA") else None
-        draws = [measure(vectors, labels, options.labels, seed, components) for seed in range(options.draws)]
+        draws = [
+            measure(vectors, labels, options.labels, seed, components)
+            for seed in range(options.draws)
+        ]
         measured = {key: _spread([each[key] for each in draws]) for key in draws[0]}
         found[name] = {"length": components or vectors.shape[1], "measured": measured}
         print(f"{name}: {json.dumps(found[name])}", flush=True)
@@ -70,17 +100,26 @@ def measure(
     `labelled` photographs of each kind are drawn; `components` principal components are fitted to them first.
     """
     generator = np.random.default_rng(seed)
-    of_kinds = [generator.permutation(np.flatnonzero(labels == kind))[:labelled] for kind in np.unique(labels)]
+    of_kinds = [
+        generator.permutation(np.flatnonzero(labels == kind))[:labelled]
+        for kind in np.unique(labels)
+    ]
     gallery = np.sort(np.concatenate(of_kinds))
     test = np.setdiff1d(np.arange(len(labels)), gallery)
     if components:
         vectors = PCA(components, random_state=0).fit(vectors[gallery]).transform(vectors)
     unit = normalize(vectors)
-    neighbours = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(unit[gallery], labels[gallery])
+    neighbours = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(
+        unit[gallery], labels[gallery]
+    )
     strengths = GridSearchCV(LogisticRegression(max_iter=1000), {"C": STRENGTHS}, cv=5)
     probe = make_pipeline(StandardScaler(), strengths)
     probe.fit(unit[gallery], labels[gallery])
-    nearest = NearestNeighbors(n_neighbors=RETRIEVED + 1, metric="cosine").fit(unit).kneighbors(unit[test])[1][:, 1:]
+    nearest = (
+        NearestNeighbors(n_neighbors=RETRIEVED + 1, metric="cosine")
+        .fit(unit)
+        .kneighbors(unit[test])[1][:, 1:]
+    )
     return {
         "5-nn": float(neighbours.score(unit[test], labels[test])),
         "probe": float(probe.score(unit[test], labels[test])),
@@ -96,7 +135,10 @@ def _vectors(paths: list[Path], models: Path, names: list[str]) -> Iterator[tupl
         model = newest(models, name)
         parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
         images = (_decoded(part, model.manifest.input) for part in parts)
-        chunks = [model.graphs.chain_in_batches(["encoder"], ["latents"], images=each)["latents"] for each in images]
+        chunks = [
+            model.graphs.chain_in_batches(["encoder"], ["latents"], images=each)["latents"]
+            for each in images
+        ]
         yield f"`{name}`", np.concatenate(chunks)
 
 

@@ -39,18 +39,41 @@ PCA = "regression on principal components"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.few_labels", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
-    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--labels", type=int, nargs="+", default=[100, 1_000, 10_000], help="how many (%(default)s)")
-    parser.add_argument("--steps", type=int, default=3_000, help="of fine-tuning (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipe's entry")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.few_labels", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/labels.json"), metavar="JSON", help="(%(default)s)"
+        "--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument(
+        "--labels", type=int, nargs="+", default=[100, 1_000, 10_000], help="how many (%(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=3_000, help="of fine-tuning (%(default)s)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override the recipe's entry",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("docs/results/labels.json"),
+        metavar="JSON",
+        help="(%(default)s)",
     )
     options = parser.parse_args()
-    everything, test = mnist.load_training("mnist", options.data), mnist.load_test("mnist", options.data)
-    accuracies: dict[str, dict[int, list[float]]] = {"pre-trained": {}, "from the start": {}, PCA: {}}
+    everything, test = (
+        mnist.load_training("mnist", options.data),
+        mnist.load_test("mnist", options.data),
+    )
+    accuracies: dict[str, dict[int, list[float]]] = {
+        "pre-trained": {},
+        "from the start": {},
+        PCA: {},
+    }
     with process() as here:
         for seed in range(options.seeds):
             overrides = [*PLAIN, *options.set, f"seed={seed}"]
@@ -58,25 +81,35 @@ def main() -> None:
             parts = splits.split(everything, plain.data.calibration, plain.data.validation, seed)
             labelled = {count: balanced(parts.training, count) for count in options.labels}
             few = {
-                count: recipe.load_network("mnist-classifier", [*overrides, *_batches(count, options.steps)])
+                count: recipe.load_network(
+                    "mnist-classifier", [*overrides, *_batches(count, options.steps)]
+                )
                 for count in options.labels
             }
             fresh = _network(plain)
             trained = _train(copy.deepcopy(fresh), plain, parts, here, stage="autoencoder")
-            components = PrincipalComponents(parts.training.images, fresh.autoencoder.latent_dim, seed)
+            components = PrincipalComponents(
+                parts.training.images, fresh.autoencoder.latent_dim, seed
+            )
             for count in options.labels:
                 images, labels = labelled[count].images, labelled[count].labels
                 assert labels is not None  # they were chosen by them
                 found = {PCA: components.accuracy(images, labels, test)}
-                repeated = replace(parts, training=_repeat(labelled[count], few[count], options.steps))
+                repeated = replace(
+                    parts, training=_repeat(labelled[count], few[count], options.steps)
+                )
                 for name, start in (("pre-trained", trained), ("from the start", fresh)):
-                    network = _train(copy.deepcopy(start), few[count], repeated, here, stage="classifier")
+                    network = _train(
+                        copy.deepcopy(start), few[count], repeated, here, stage="classifier"
+                    )
                     found[name] = _accuracy(network, test)
                 for name, accuracy in found.items():
                     accuracies[name].setdefault(count, []).append(accuracy)
                     print(f"seed {seed}, {count} labels, {name}: {accuracy:.4f}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n")
+    options.output.write_text(
+        json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n"
+    )
 
 
 def _network(chosen: Recipe) -> Classifier:
@@ -97,10 +130,18 @@ def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
     return few.take(np.arange(steps // training.epochs * training.batch_size) % len(few))
 
 
-def _train(network: Classifier, chosen: Recipe, parts: TrainingSplits, here: Process, stage: str) -> Classifier:
+def _train(
+    network: Classifier, chosen: Recipe, parts: TrainingSplits, here: Process, stage: str
+) -> Classifier:
     (only,) = (planned for planned in stages(chosen, network, parts) if planned.name == stage)
     with tempfile.TemporaryDirectory() as directory:
-        loop.train([only], chosen.seed, Checkpoints(Path(directory), chosen.fingerprint(stage)), here, print)
+        loop.train(
+            [only],
+            chosen.seed,
+            Checkpoints(Path(directory), chosen.fingerprint(stage)),
+            here,
+            print,
+        )
     return network
 
 

@@ -20,16 +20,31 @@ OUTPUT = Path("docs/results/half.json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fp16", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="MODEL", help="all that are shipped unless said otherwise")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
-    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fp16", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="MODEL", help="all that are shipped unless said otherwise"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where the data are; without it they are downloaded",
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
     found = {}
-    for name in options.only or sorted(path.name for path in options.models.iterdir() if path.is_dir()):
+    for name in options.only or sorted(
+        path.name for path in options.models.iterdir() if path.is_dir()
+    ):
         manifest = newest(options.models, name).manifest
-        if manifest.calibration and manifest.selection is None:  # detectors and embeddings are not converted
+        if (
+            manifest.calibration and manifest.selection is None
+        ):  # detectors and embeddings are not converted
             found[name] = _measure(name, options.data, options.models)
             print(f"{name}: {found[name]}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)

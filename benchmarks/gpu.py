@@ -45,10 +45,14 @@ Figures = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load (%(default)s)")
-    parser.add_argument("--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
     device = _name(options.device)
@@ -57,18 +61,29 @@ def main() -> None:
     results: Figures = {"device": device}
     for net in networks.NETS:
         graph = networks.write(net, models)
-        results[net] = {"limit": _limit(net, device), "bare": _bare(graph, options.device, options.seconds)}
-        print(f"{net}: bare session {results[net]['bare']:,.0f} images a second; by its peaks {results[net]['limit']}")
+        results[net] = {
+            "limit": _limit(net, device),
+            "bare": _bare(graph, options.device, options.seconds),
+        }
+        print(
+            f"{net}: bare session {results[net]['bare']:,.0f} images a second; by its peaks {results[net]['limit']}"
+        )
         for name, environment in OPTIONS.items() if options.device == "cuda" else [("default", {})]:
-            results[net][name] = _told(name, _serve(net, graph, options, environment | {"AE_MODELS": str(models)}))
-        found = _serve(net, graph, options, {"AE_MODELS": str(models)}, served=networks.write_fp16(net, models))
+            results[net][name] = _told(
+                name, _serve(net, graph, options, environment | {"AE_MODELS": str(models)})
+            )
+        found = _serve(
+            net, graph, options, {"AE_MODELS": str(models)}, served=networks.write_fp16(net, models)
+        )
         results[net]["half precision"] = _told("half precision", found)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _told(name: str, found: Figures) -> Figures:
-    print(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True)
+    print(
+        f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True
+    )
     return found
 
 
@@ -76,7 +91,9 @@ def _name(device: str) -> str:
     if device == "cpu":
         return f"CPU, {os.cpu_count()} cores"
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
+        0
+    ]
 
 
 def _limit(net: str, device: str) -> Figures:
@@ -88,7 +105,11 @@ def _limit(net: str, device: str) -> Figures:
     operations, moved = counter.get_total_flops(), spec.channels * spec.height * spec.width
     peak = next((rates for name, rates in PEAKS.items() if name in device), None)
     found: Figures = {"operations": operations, "bytes in": moved}
-    return found | {"by operations": peak[0] / operations, "by bytes": peak[1] / moved} if peak else found
+    return (
+        found | {"by operations": peak[0] / operations, "by bytes": peak[1] / moved}
+        if peak
+        else found
+    )
 
 
 def _session(graph: Path, device: str) -> onnxruntime.InferenceSession:
@@ -111,13 +132,21 @@ def _bare(graph: Path, device: str, seconds: float) -> float:
 
 
 def _serve(
-    net: str, graph: Path, options: argparse.Namespace, environment: dict[str, str], served: str = ""
+    net: str,
+    graph: Path,
+    options: argparse.Namespace,
+    environment: dict[str, str],
+    served: str = "",
 ) -> Figures:
     server, spec = servers.ours(served or net, options.device), networks.NETS[net].spec
     single = server.ask(bodies.picture(spec.height, spec.width, "PNG"), "image/png")
     images = np.random.default_rng(1).integers(0, 256, (BODY, *spec.shape), dtype=np.uint8)
     many = bodies.npy(single.path, images, both_ways=True)
-    environment |= {"AE_MAX_BODY_BYTES": str(2**28), "AE_MAX_QUEUED_BYTES": str(2**31), "AE_MAX_QUEUED_IMAGES": "4096"}
+    environment |= {
+        "AE_MAX_BODY_BYTES": str(2**28),
+        "AE_MAX_QUEUED_BYTES": str(2**31),
+        "AE_MAX_QUEUED_IMAGES": "4096",
+    }
     cores = sorted(os.sched_getaffinity(0))
     with servers.running(server, Path(sys.executable), single, cores, **environment) as running:
         scores = np.array(servers.scores(load.ask(many, PORT)))
@@ -147,7 +176,10 @@ def _batches() -> tuple[float, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics") as answer:
         text = answer.read().decode()
     count, total = (
-        sum(float(value) for value in re.findall(rf"^ae_batch_images_{kind}\{{.*\}} (\S+)$", text, re.MULTILINE))
+        sum(
+            float(value)
+            for value in re.findall(rf"^ae_batch_images_{kind}\{{.*\}} (\S+)$", text, re.MULTILINE)
+        )
         for kind in ("count", "sum")
     )
     return count, total

@@ -55,18 +55,32 @@ class Pictures(Dataset[Tensor]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each loop in each round (%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_speed", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of each loop in each round (%(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader (%(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes' entry")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override the recipes' entry",
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
     images = mnist.load_training("mnist", options.data)
     results = {}
     with process() as here:
-        print(f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s")
+        print(
+            f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s"
+        )
         for name in RECIPES:
             results[name] = _measure(recipe.load_network(name, options.set), images, here, options)
             ours, bare, classic = (results[name][loop] for loop in ("ours", "bare", "dataloader"))
@@ -76,10 +90,14 @@ def main() -> None:
                 flush=True,
             )
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"device": here.device_name, "images_per_second": results}, indent=1) + "\n")
+    options.output.write_text(
+        json.dumps({"device": here.device_name, "images_per_second": results}, indent=1) + "\n"
+    )
 
 
-def _measure(chosen: Recipe, images: Split, here: Process, options: argparse.Namespace) -> dict[str, float]:
+def _measure(
+    chosen: Recipe, images: Split, here: Process, options: argparse.Namespace
+) -> dict[str, float]:
     parts = splits.split(images, chosen.data.calibration, chosen.data.validation, chosen.seed)
     size = chosen.training.batch_size
 
@@ -91,7 +109,9 @@ def _measure(chosen: Recipe, images: Split, here: Process, options: argparse.Nam
     loops: dict[str, Callable[[], Iterator[None]]] = {
         "ours": lambda: _ours(stage(), here),
         "bare": lambda: _bare(stage(), here, _on_device(parts.training, size, here)),
-        "dataloader": lambda: _bare(stage(), here, _loaded(parts.training, size, here, options.workers)),
+        "dataloader": lambda: _bare(
+            stage(), here, _loaded(parts.training, size, here, options.workers)
+        ),
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(options.rounds):
@@ -145,7 +165,12 @@ def _on_device(images: Split, size: int, here: Process) -> Iterator[Tensor]:
 def _loaded(images: Split, size: int, here: Process, workers: int) -> Iterator[Tensor]:
     pinned = here.device.type == "cuda"
     loader = DataLoader(
-        Pictures(images.images), size, shuffle=True, num_workers=workers, pin_memory=pinned, drop_last=True
+        Pictures(images.images),
+        size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=pinned,
+        drop_last=True,
     )
     while True:
         for batch in loader:

@@ -21,14 +21,31 @@ REPEATED = 10.0  # minutes: the runs that take less are run with every seed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the data are; without it they are downloaded")
-    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="recipes to train (all)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all")
-    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="(%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/models.json"), metavar="JSON", help="(%(default)s)"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where the data are; without it they are downloaded",
+    )
+    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="recipes to train (all)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override an entry of all"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("docs/results/models.json"),
+        metavar="JSON",
+        help="(%(default)s)",
     )
     options = parser.parse_args()
     for name in options.only or _every_recipe():
@@ -36,7 +53,9 @@ def main() -> None:
             figures = _figures(name, seed, options)
             if figures is None:
                 chosen, home = _run(name, seed, options)
-                train.run(chosen, options.data, home, options.runs, lambda text: print(text, flush=True))
+                train.run(
+                    chosen, options.data, home, options.runs, lambda text: print(text, flush=True)
+                )
                 figures = _figures(name, seed, options)
             assert figures is not None  # it has just been trained
             runs.write(name, figures, options.output)
@@ -56,7 +75,9 @@ def _run(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Pat
     if seed == 0 and "/" not in name:
         return recipe.load_network(name, options.set), options.models
     plain = recipe.load_network(name)
-    return recipe.load_network(name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"), options.runs / "study"
+    return recipe.load_network(
+        name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"
+    ), options.runs / "study"
 
 
 def _figures(name: str, seed: int, options: argparse.Namespace) -> Figures | None:
@@ -64,7 +85,9 @@ def _figures(name: str, seed: int, options: argparse.Namespace) -> Figures | Non
     chosen, home = _run(name, seed, options)
     found = [
         ModelManifest.model_validate_json(path.read_bytes())
-        for path in sorted((home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name))
+        for path in sorted(
+            (home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name)
+        )
     ]
     for manifest in found:
         made = manifest.provenance

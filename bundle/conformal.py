@@ -75,7 +75,9 @@ class ConformalScores:
     def p_values(self, scores: Floats) -> npt.NDArray[np.float64]:
         """The p-value of each score: (m,) -> (m,)."""
         n = len(self.scores)
-        p_values: npt.NDArray[np.float64] = (1 + n - np.searchsorted(self.scores, scores.astype(np.float32))) / (n + 1)
+        p_values: npt.NDArray[np.float64] = (
+            1 + n - np.searchsorted(self.scores, scores.astype(np.float32))
+        ) / (n + 1)
         return p_values
 
     def threshold(self, false_positive_rate: float) -> float | None:
@@ -96,5 +98,9 @@ class ConformalScores:
         verdicts = []
         for score in scores.tolist():
             p = self.p_value(score)
-            verdicts.append(Verdict(score, p, threshold, None if threshold is None else p <= false_positive_rate))
+            verdicts.append(
+                Verdict(
+                    score, p, threshold, None if threshold is None else p <= false_positive_rate
+                )
+            )
         return verdicts

@@ -89,7 +89,9 @@ def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
     reduced = image.size
     _load(image, data)
     _turn(image)
-    width, height = image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
+    width, height = (
+        image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
+    )
     mode: Mode = "L" if spec.channels == 1 else "RGB"
     pixels = fit(np.asarray(_to_mode(image, mode, spec.white_16_bit)), spec)
     return DecodedImage(pixels, (height, width), spec.channels == 1 and _in_colour(image))
@@ -141,7 +143,9 @@ def encode_png(pixels: Pixels) -> bytes:
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     pixels = image.width * image.height
     if pixels > max_pixels:
-        raise ImageTooLarge(f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed")
+        raise ImageTooLarge(
+            f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed"
+        )
 
 
 def _turn(image: Image.Image) -> None:
@@ -168,7 +172,9 @@ def _in_colour(image: Image.Image) -> bool:
 def _to_mode(image: Image.Image, mode: Mode, white: int) -> Image.Image:
     """The image in 8 bits a channel, on white; `white` is the value of 16-bit pixels that becomes 255."""
     if image.mode == "F":
-        raise InvalidImage("floating-point pixels have no defined range; save the image with 8 or 16 bits a channel")
+        raise InvalidImage(
+            "floating-point pixels have no defined range; save the image with 8 or 16 bits a channel"
+        )
     if image.mode == "I" or image.mode.startswith("I;16"):
         return Image.fromarray(_to_8_bits(image, white)).convert(mode)
     return _composed(image, mode)
@@ -185,7 +191,9 @@ def _composed(image: Image.Image, mode: Mode) -> Image.Image:
 def _to_8_bits(image: Image.Image, white: int) -> Pixels:
     wide = np.asarray(image)
     if wide.dtype != np.uint16 and (wide.min() < 0 or wide.max() > 65535):
-        raise InvalidImage("pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel")
+        raise InvalidImage(
+            "pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel"
+        )
     narrow: Pixels = _eight_bits_of_sixteen(white)[wide]
     if isinstance(transparent := image.info.get("transparency"), int):
         narrow[wide == transparent] = 255
@@ -212,7 +220,9 @@ def _unidentified(data: bytes) -> UnsupportedFormat | InvalidImage:
     head = data[:32].lstrip()
     for name, beginnings in _OTHER_FORMATS.items():
         if head.startswith(beginnings) or data[4:12] in beginnings:
-            return UnsupportedFormat(f"{name} images are not read; send one of {', '.join(FORMATS)}")
+            return UnsupportedFormat(
+                f"{name} images are not read; send one of {', '.join(FORMATS)}"
+            )
     return InvalidImage("the bytes are not an image, or its header is damaged")
 
 

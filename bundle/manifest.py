@@ -33,7 +33,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 
 MANIFEST = "manifest.json"
 
-Capability = Literal["encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify"]
+Capability = Literal[
+    "encode",
+    "decode",
+    "reconstruct",
+    "denoise",
+    "sample",
+    "anomaly-score",
+    "interpolate",
+    "classify",
+]
 GraphName = Literal["encoder", "decoder", "scorer", "classifier"]
 Precision = Literal["float32", "float16"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -41,7 +50,12 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer", "classifier")  # in the order of chaining
+GRAPHS: tuple[GraphName, ...] = (
+    "encoder",
+    "decoder",
+    "scorer",
+    "classifier",
+)  # in the order of chaining
 GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "encode": frozenset({"encoder"}),
     "decode": frozenset({"decoder"}),
@@ -64,7 +78,10 @@ RESULTS: Mapping[Capability, tuple[str, ...]] = {
     "classify": ("probabilities",),
 }
 
-STARTS: Mapping[Capability, str] = {"decode": "latents", "sample": "latents"}  # all others start at images
+STARTS: Mapping[Capability, str] = {
+    "decode": "latents",
+    "sample": "latents",
+}  # all others start at images
 
 FEATURES = "features_"  # before the stride, in the names of feature maps
 INPUTS: Mapping[GraphName, frozenset[str]] = {
@@ -73,7 +90,9 @@ INPUTS: Mapping[GraphName, frozenset[str]] = {
     "scorer": frozenset(),
     "classifier": frozenset({"latents"}),
 }
-OPTIONAL_INPUTS: Mapping[GraphName, frozenset[str]] = {"scorer": frozenset({"images", "intensities", "latents"})}
+OPTIONAL_INPUTS: Mapping[GraphName, frozenset[str]] = {
+    "scorer": frozenset({"images", "intensities", "latents"})
+}
 OUTPUTS: Mapping[GraphName, frozenset[str]] = {
     "encoder": frozenset({"latents"}),
     "decoder": frozenset({"reconstructions", "intensities"}),
@@ -100,7 +119,9 @@ class InputSpec(Record):
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
-    resample: Resample = Field("bilinear", description="The filter with which other sizes are brought to this one.")
+    resample: Resample = Field(
+        "bilinear", description="The filter with which other sizes are brought to this one."
+    )
     # The usual value is left out of every document, because services before this entry refuse it.
     white_16_bit: White16Bit = Field(
         WHITE_16_BIT,
@@ -127,7 +148,8 @@ class ErrorMapScale(Record):
         description="99 % of the pixels of normal images, of few those of the middle one, have a smaller error: dark.",
     )
     high: float = Field(
-        gt=0, description="The largest errors of 99 % of normal images, of few 90 %, are smaller: bright."
+        gt=0,
+        description="The largest errors of 99 % of normal images, of few 90 %, are smaller: bright.",
     )
 
     @model_validator(mode="after")
@@ -144,7 +166,8 @@ class Calibration(Record):
     scores: tuple[float, ...] = Field(min_length=1, description="Ascending.")
     error_map: ErrorMapScale
     latent_deciles: tuple[float, ...] = Field(
-        (), description="Of the latent distances of these images: the nine that part them into tenths, or none."
+        (),
+        description="Of the latent distances of these images: the nine that part them into tenths, or none.",
     )
 
     @model_validator(mode="after")
@@ -162,12 +185,15 @@ class Selection(Record):
 
     score: tuple[str, ...] = Field(min_length=1)
     map: tuple[str, ...] = Field(min_length=1)
-    compared: dict[str, float] = Field(description="Areas under the ROC curve of what there was to choose from.")
+    compared: dict[str, float] = Field(
+        description="Areas under the ROC curve of what there was to choose from."
+    )
     synthetic: dict[str, dict[str, float]] = Field(
         {}, description="AUROC on synthetic anomalies of each kind, by candidate; baselines too."
     )
     recall: dict[str, dict[str, float]] = Field(
-        {}, description="Share of the synthetic anomalies of each kind that is found, by false positive rate."
+        {},
+        description="Share of the synthetic anomalies of each kind that is found, by false positive rate.",
     )
     advice: tuple[str, ...] = Field((), description="What would make the detector better.")
     weak: str | None = Field(None, description="Why it was published though its trials were weak.")
@@ -232,11 +258,15 @@ class Provenance(Record):
     parity: dict[str, float] = Field(
         description="Largest difference from torch, or from the graphs that were halved, by output."
     )
-    halved_from: str | None = Field(None, description="The model and version whose graphs were halved.")
+    halved_from: str | None = Field(
+        None, description="The model and version whose graphs were halved."
+    )
     recalibrated: Recalibration | None = None
     device: str | None = Field(None, description="What it was trained on.")
     minutes: float | None = Field(None, description="How long the training took.")
-    backbone: Weights | None = Field(None, description="Of the network in the encoder that was trained elsewhere.")
+    backbone: Weights | None = Field(
+        None, description="Of the network in the encoder that was trained elsewhere."
+    )
 
 
 class ModelManifest(Record):
@@ -250,18 +280,28 @@ class ModelManifest(Record):
     capabilities: tuple[Capability, ...] = Field(min_length=1)
     input: InputSpec
     latent_dim: PositiveInt
-    precision: Precision = Field("float32", description="In what the graphs compute, but for the scorer: float32.")
+    precision: Precision = Field(
+        "float32", description="In what the graphs compute, but for the scorer: float32."
+    )
     graphs: dict[GraphName, FileName]
-    golden: FileName = Field(description="Inputs and outputs of each graph, on which the loaded bundle is tested.")
+    golden: FileName = Field(
+        description="Inputs and outputs of each graph, on which the loaded bundle is tested."
+    )
     prior: LatentPrior | None = None
     calibration: Calibration | None = None
-    max_batch: PositiveInt | None = Field(None, description="Most images that one run of its graphs takes.")
+    max_batch: PositiveInt | None = Field(
+        None, description="Most images that one run of its graphs takes."
+    )
     selection: Selection | None = None
-    classes: tuple[str, ...] = Field((), description="The names of the classes that `classify` tells apart.")
+    classes: tuple[str, ...] = Field(
+        (), description="The names of the classes that `classify` tells apart."
+    )
     metrics: dict[str, float]
     training_data: TrainingData
     provenance: Provenance
-    files: dict[FileName, Sha256] = Field(description="SHA-256 of every file beside the manifest that is read.")
+    files: dict[FileName, Sha256] = Field(
+        description="SHA-256 of every file beside the manifest that is read."
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -272,7 +312,9 @@ class ModelManifest(Record):
             raise ValueError("sample needs a prior")
         if "anomaly-score" in self.capabilities and self.calibration is None:
             raise ValueError("anomaly-score needs a calibration")
-        if "classify" in self.capabilities and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+        if "classify" in self.capabilities and (
+            len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)
+        ):
             raise ValueError("classify needs at least two classes, each with a name of its own")
         needed = {*self.graphs.values(), self.golden}
         if isinstance(self.prior, MixturePrior):

@@ -102,7 +102,9 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
         executor=executor,
         operations=Operations(admission, executor, limits, available),
         api_keys=ApiKeys(settings.api_keys),
-        body_limits=BodyLimits(settings.max_body_bytes, settings.max_images, settings.request_timeout),
+        body_limits=BodyLimits(
+            settings.max_body_bytes, settings.max_images, settings.request_timeout
+        ),
         metrics=telemetry,
     )
 
@@ -112,7 +114,9 @@ def _measure(telemetry: Metrics, registry: ModelRegistry, admission: Admission) 
     for model in registry.all():
         telemetry.model(model.manifest.name, model.manifest.version, model.provider)
     telemetry.gauge("ae_images_in_flight", "Images of admitted requests.", lambda: admission.images)
-    telemetry.gauge("ae_bytes_in_flight", "Bytes of the bodies of these requests.", lambda: admission.bytes)
+    telemetry.gauge(
+        "ae_bytes_in_flight", "Bytes of the bodies of these requests.", lambda: admission.bytes
+    )
 
     def read_scores() -> Iterator[tuple[str, int, DriftMetrics]]:
         for model in registry.all():

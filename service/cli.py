@@ -31,10 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, or 1 with a message where something is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
+        settings = Settings(
+            **{name: value for name, value in vars(options).items() if value is not None}
+        )
     except ValidationError as error:
-        for wrong in error.errors():  # of the place only its first part is shown: below it may be a key
-            print(f"error: setting {wrong['loc'][0] if wrong['loc'] else 's'}: {wrong['msg']}", file=sys.stderr)
+        for (
+            wrong
+        ) in error.errors():  # of the place only its first part is shown: below it may be a key
+            print(
+                f"error: setting {wrong['loc'][0] if wrong['loc'] else 's'}: {wrong['msg']}",
+                file=sys.stderr,
+            )
         return 1
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serve autoencoders over HTTP.")
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Serve autoencoders over HTTP."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve the models of a directory")
@@ -55,11 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help=_help("port"))
     serve.set_defaults(command=_serve)
 
-    score = commands.add_parser("score", help="score image files, and write a table of what was found")
-    score.add_argument(
-        "paths", nargs="*", metavar="PATH", help="files, folders, and patterns such as 'photos/**/*.png'"
+    score = commands.add_parser(
+        "score", help="score image files, and write a table of what was found"
     )
-    score.add_argument("--list", metavar="FILE", help="a file that holds more paths, one a line; - is standard input")
+    score.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="files, folders, and patterns such as 'photos/**/*.png'",
+    )
+    score.add_argument(
+        "--list",
+        metavar="FILE",
+        help="a file that holds more paths, one a line; - is standard input",
+    )
     score.add_argument("--model", required=True, metavar="NAME", help="the model that scores")
     score.add_argument(
         "--output",
@@ -69,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the table, .csv, .jsonl or .parquet; while the "
         "command runs, and where it is ended, FILE.partial holds what is done, and the same command goes on from there",
     )
-    score.add_argument("--heatmaps", type=Path, metavar="DIR", help="write a heatmap of each image to this folder")
+    score.add_argument(
+        "--heatmaps", type=Path, metavar="DIR", help="write a heatmap of each image to this folder"
+    )
     score.add_argument(
         "--overlays",
         type=Path,
@@ -85,11 +105,15 @@ def _parser() -> argparse.ArgumentParser:
         f"(the lowest of {', '.join(map(str, RATES))} that the calibration can tell)",
     )
     score.add_argument(
-        "--url", metavar="URL", help="ask the service that runs there, with the key in AE_API_KEY if it wants one"
+        "--url",
+        metavar="URL",
+        help="ask the service that runs there, with the key in AE_API_KEY if it wants one",
     )
     score.set_defaults(command=_score)
 
-    check = commands.add_parser("check", help="say of each bundle and of the device what works and what does not")
+    check = commands.add_parser(
+        "check", help="say of each bundle and of the device what works and what does not"
+    )
     check.set_defaults(command=_check)
 
     for job in (serve, score, check):
@@ -134,7 +158,10 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
 
 def _print_ready(address: str, registry: ModelRegistry) -> None:
     loaded = ", ".join(registry.names()) or "no model could be loaded"
-    providers = ", ".join(sorted({model.provider for model in registry.newest()})) or "no execution provider"
+    providers = (
+        ", ".join(sorted({model.provider for model in registry.newest()}))
+        or "no execution provider"
+    )
     print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
 
 
@@ -162,7 +189,9 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
             finally:
                 services.executor.close()
     except KeyboardInterrupt:
-        goes_on = f"; the same command goes on from {wanted.partial}" if wanted.partial.exists() else ""
+        goes_on = (
+            f"; the same command goes on from {wanted.partial}" if wanted.partial.exists() else ""
+        )
         print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
     return 0
@@ -186,7 +215,9 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
             failures += 1
             print(f"{location}: FAILED: {error}")
         else:
-            print(f"{location}: works on {model.provider}: {', '.join(model.manifest.capabilities)}")
+            print(
+                f"{location}: works on {model.provider}: {', '.join(model.manifest.capabilities)}"
+            )
     print(f"{len(locations) - failures} of {len(locations)} bundles in {settings.models} work")
     return 1 if failures or not locations else 0
 

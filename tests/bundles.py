@@ -15,7 +15,15 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle.latents import GaussianMixture
-from bundle.manifest import GRAPHS_OF, MANIFEST, Capability, GraphName, InputSpec, ModelManifest, sha256_of
+from bundle.manifest import (
+    GRAPHS_OF,
+    MANIFEST,
+    Capability,
+    GraphName,
+    InputSpec,
+    ModelManifest,
+    sha256_of,
+)
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8
@@ -66,7 +74,9 @@ def write_bundle(
         prior = {"kind": "gaussian_mixture", "file": "prior.npz"}
         eye = np.eye(latent_dim, dtype=np.float32)
         means = np.stack([np.full(latent_dim, mean, np.float32) for mean in (0.2, 0.8)])
-        GaussianMixture(np.array([0.5, 0.5]), means, np.stack([0.01 * eye] * 2)).save(directory / "prior.npz")
+        GaussianMixture(np.array([0.5, 0.5]), means, np.stack([0.01 * eye] * 2)).save(
+            directory / "prior.npz"
+        )
     allowed = tuple(each for each in ALL if GRAPHS_OF[each] <= {*graphs})
     entries = {
         "version": version,
@@ -138,15 +148,28 @@ def _calibration(size: int) -> dict[str, Any]:
     }
 
 
-def _write_manifest(directory: Path, graphs: tuple[GraphName, ...], entries: dict[str, Any]) -> None:
+def _write_manifest(
+    directory: Path, graphs: tuple[GraphName, ...], entries: dict[str, Any]
+) -> None:
     values: dict[str, Any] = {
         "name": directory.parent.name,
         "description": "A model made by hand",
         "graphs": {graph: FILES[graph] for graph in graphs},
         "golden": "golden.npz",
         "metrics": {"mse": 0.25},
-        "training_data": {"name": "none", "source": "tests", "licence": "none", "images": {}, "sha256": {}},
-        "provenance": {"created": datetime(2026, 1, 1, tzinfo=UTC), "recipe": {}, "libraries": {}, "parity": {}},
+        "training_data": {
+            "name": "none",
+            "source": "tests",
+            "licence": "none",
+            "images": {},
+            "sha256": {},
+        },
+        "provenance": {
+            "created": datetime(2026, 1, 1, tzinfo=UTC),
+            "recipe": {},
+            "libraries": {},
+            "parity": {},
+        },
         "files": {path.name: sha256_of(path) for path in sorted(directory.iterdir())},
     }
     manifest = ModelManifest.model_validate(values | entries)
@@ -156,8 +179,12 @@ def _write_manifest(directory: Path, graphs: tuple[GraphName, ...], entries: dic
 def rewrite_manifest(directory: Path, **changes: Any) -> None:
     """Change entries of a bundle's manifest, and bring its digests up to date."""
     manifest = ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
-    files = {path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST}
-    (directory / MANIFEST).write_text(manifest.model_copy(update={"files": files, **changes}).model_dump_json())
+    files = {
+        path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST
+    }
+    (directory / MANIFEST).write_text(
+        manifest.model_copy(update={"files": files, **changes}).model_dump_json()
+    )
 
 
 def _encoder(spec: InputSpec, size: int, latent_dim: int, variational: bool) -> tuple[Any, ...]:
@@ -166,7 +193,10 @@ def _encoder(spec: InputSpec, size: int, latent_dim: int, variational: bool) -> 
         helper.make_node("Flatten", ["unit"], ["flat"]),
         helper.make_node("MatMul", ["flat", "first"], ["latents"]),
     ]
-    constants = [_constant("first", np.eye(size, latent_dim, dtype=np.float32)), _constant("full", np.float32(255))]
+    constants = [
+        _constant("first", np.eye(size, latent_dim, dtype=np.float32)),
+        _constant("full", np.float32(255)),
+    ]
     outputs = [_value("latents", TensorProto.FLOAT, latent_dim)]
     if variational:
         nodes.append(helper.make_node("Sub", ["latents", "four"], ["log_variances"]))
@@ -294,4 +324,6 @@ def _constant(name: str, value: Any) -> onnx.TensorProto:
 
 def _save(path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Any) -> None:
     graph = helper.make_graph(nodes, path.stem, inputs, outputs, constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )

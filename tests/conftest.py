@@ -23,13 +23,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models")
     write_bundle(directory, "tiny", 1)
     write_bundle(directory, "tiny", 2, mixture=True)
-    write_bundle(directory, "tiny-vae", variational=True, capabilities=("encode", "decode", "sample"))
+    write_bundle(
+        directory, "tiny-vae", variational=True, capabilities=("encode", "decode", "sample")
+    )
     (write_bundle(directory, "broken") / "decoder.onnx").unlink()
     return directory
 
 
 @pytest.fixture(scope="session")
 def client(models: Path) -> Iterator[TestClient]:
-    settings = Settings(models=models, device="cpu", max_images=8, max_body_bytes=100_000, max_image_pixels=10_000)
+    settings = Settings(
+        models=models, device="cpu", max_images=8, max_body_bytes=100_000, max_image_pixels=10_000
+    )
     with TestClient(create_app(build_services(settings)), raise_server_exceptions=False) as client:
         yield client

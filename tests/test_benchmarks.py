@@ -18,24 +18,39 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 def figures(seed: int, mse: float, *overrides: str) -> runs.Figures:
     """Those of a run of mnist-stacked."""
-    made = recipe.load("mnist-stacked", [f"seed={seed}", *overrides], f"run-{seed}").model_dump(mode="json")
-    return {"seed": seed, "minutes": 2.0, "device": "CPU", "metrics": {"mse": mse, "pca_mse": 0.5}, "recipe": made}
+    made = recipe.load("mnist-stacked", [f"seed={seed}", *overrides], f"run-{seed}").model_dump(
+        mode="json"
+    )
+    return {
+        "seed": seed,
+        "minutes": 2.0,
+        "device": "CPU",
+        "metrics": {"mse": mse, "pca_mse": 0.5},
+        "recipe": made,
+    }
 
 
 def test_the_seeds_of_a_recipe_stand_together(tmp_path: Path) -> None:
     for seed, mse in ((1, 0.3), (0, 0.1), (0, 0.2)):
         runs.write("mnist-stacked", figures(seed, mse), tmp_path / "models.json")
-    assert [run["metrics"]["mse"] for run in runs.read(tmp_path / "models.json")["mnist-stacked"]] == [0.2, 0.3]
+    assert [
+        run["metrics"]["mse"] for run in runs.read(tmp_path / "models.json")["mnist-stacked"]
+    ] == [0.2, 0.3]
     assert "MSE 0.250000 ± 0.070711" in render(tmp_path)
 
 
-def test_runs_of_a_recipe_that_has_changed_are_not_counted_with_the_new_ones(tmp_path: Path) -> None:
+def test_runs_of_a_recipe_that_has_changed_are_not_counted_with_the_new_ones(
+    tmp_path: Path,
+) -> None:
     runs.write("mnist-stacked", figures(1, 0.3, "training.epochs=2"), tmp_path / "models.json")
-    assert "MSE 0.300000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run, with other settings" in render(
-        tmp_path
+    assert (
+        "MSE 0.300000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run, with other settings"
+        in render(tmp_path)
     )
     runs.write("mnist-stacked", figures(0, 0.1), tmp_path / "models.json")
-    assert "MSE 0.100000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run |" in render(tmp_path)
+    assert "MSE 0.100000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run |" in render(
+        tmp_path
+    )
 
 
 def test_the_serving_section_holds_every_server_and_goal_of_its_figures() -> None:
@@ -71,7 +86,9 @@ def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
         good, bad = (
-            load.run(Request("/", "text/plain", body), server.server_port, connections=3, seconds=0.1)
+            load.run(
+                Request("/", "text/plain", body), server.server_port, connections=3, seconds=0.1
+            )
             for body in (b"good", b"bad")
         )
         server.shutdown()
@@ -87,29 +104,53 @@ def test_the_table_of_detectors_has_the_mean_of_a_tasks_runs() -> None:
         names = ("", "pca_mean_", "pca_peak_", "pixel_neighbours_")
         metrics = {f"{name}auroc_against_other_classes": area for name in names}
         metrics["false_positive_rate_at_0.05"] = 0.04
-        chosen = {"score": ["nearest-images"], "map": ["pca-peak"], "size": [28, 28], "calibrated_on": 500}
+        chosen = {
+            "score": ["nearest-images"],
+            "map": ["pca-peak"],
+            "size": [28, 28],
+            "calibrated_on": 500,
+        }
         return {"metrics": metrics, "minutes": 1.5, "device": "CPU", **chosen}
 
     text = anomaly.section({"one-class-mnist": {"class-0": run(0.98), "class-1": run(0.99)}})
-    assert "| one class of MNIST against all test images | 98.50, mean of 2 | 98.50 | 98.50 | 98.50 |" in text
+    assert (
+        "| one class of MNIST against all test images | 98.50, mean of 2 | 98.50 | 98.50 | 98.50 |"
+        in text
+    )
     assert text.splitlines()[2].endswith("| 3.0 |")
     assert "| class-0 | 98.00 | nearest-images | pca-peak | 28x28 | 500 images | 4.0 % |" in text
 
 
 def test_the_standard_error_of_a_single_run_stands_in_the_table() -> None:
-    metrics = {"auroc_against_defects": 0.96, "auroc_against_defects_se": 0.012, "pixel_auroc": 0.97, "aupro": 0.9}
-    chosen = {"score": ["neighbours"], "map": ["neighbours"], "size": [256, 256], "calibrated_on": 31}
-    text = anomaly.section({"cookies": {"cookies": {"metrics": metrics, "minutes": 0.4, "device": "CPU", **chosen}}})
+    metrics = {
+        "auroc_against_defects": 0.96,
+        "auroc_against_defects_se": 0.012,
+        "pixel_auroc": 0.97,
+        "aupro": 0.9,
+    }
+    chosen = {
+        "score": ["neighbours"],
+        "map": ["neighbours"],
+        "size": [256, 256],
+        "calibrated_on": 31,
+    }
+    text = anomaly.section(
+        {"cookies": {"cookies": {"metrics": metrics, "minutes": 0.4, "device": "CPU", **chosen}}}
+    )
     assert "| 96.00 ± 1.20; pixels 97.00, AUPRO 90.00 | – | – | – |" in text
 
 
 def test_embeddings_that_tell_kinds_apart_are_measured_so() -> None:
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 40)
-    apart = np.eye(3, dtype=np.float32)[labels] + generator.normal(0, 0.05, (120, 3)).astype(np.float32)
+    apart = np.eye(3, dtype=np.float32)[labels] + generator.normal(0, 0.05, (120, 3)).astype(
+        np.float32
+    )
     found = embeddings.measure(apart, labels, labelled=20, seed=0)
     assert found == {"5-nn": 1.0, "probe": 1.0, "precision at 10": 1.0}
-    mixed = embeddings.measure(generator.normal(size=(120, 3)).astype(np.float32), labels, labelled=20, seed=0)
+    mixed = embeddings.measure(
+        generator.normal(size=(120, 3)).astype(np.float32), labels, labelled=20, seed=0
+    )
     assert max(mixed.values()) < 0.6
 
 

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, PositiveInt
 from bundle.manifest import Record
 
 Size = Annotated[  # height, width; one number is both
-    tuple[PositiveInt, PositiveInt], BeforeValidator(lambda side: (side, side) if isinstance(side, int) else side)
+    tuple[PositiveInt, PositiveInt],
+    BeforeValidator(lambda side: (side, side) if isinstance(side, int) else side),
 ]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 

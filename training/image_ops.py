@@ -23,8 +23,14 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
 
     unbiased = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
     a, b = mean(images), mean(references)
-    variances = unbiased * (mean(images.square()) - a.square() + mean(references.square()) - b.square())
+    variances = unbiased * (
+        mean(images.square()) - a.square() + mean(references.square()) - b.square()
+    )
     covariance = unbiased * (mean(images * references) - a * b)
     c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * a * b + c1) * (2 * covariance + c2) / ((a.square() + b.square() + c1) * (variances + c2))
+    similarity = (
+        (2 * a * b + c1)
+        * (2 * covariance + c2)
+        / ((a.square() + b.square() + c1) * (variances + c2))
+    )
     return similarity.mean(dim=(1, 2, 3))

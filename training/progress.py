@@ -22,7 +22,14 @@ class Stages:
         self._log, self._seconds, self._stage = log, seconds, next(iter(seconds))
         # Every step is drawn. The time left follows from the average speed, because a stage may end in a jump.
         total = sum(seconds.values())
-        self._bar = tqdm(total=total, disable=None, smoothing=0, miniters=0, mininterval=0, bar_format=STAGES_FORMAT)
+        self._bar = tqdm(
+            total=total,
+            disable=None,
+            smoothing=0,
+            miniters=0,
+            mininterval=0,
+            bar_format=STAGES_FORMAT,
+        )
         self.shown = not self._bar.disable
         self.begin(self._stage)
 
@@ -34,7 +41,10 @@ class Stages:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if error is None:
             self._move(list(self._seconds)[-1], 1)
@@ -58,7 +68,9 @@ class Stages:
         self._bar.update(max(0, sum(before) + share * self._seconds[stage] - self._bar.n))
 
 
-def bar(total: int, desc: str, unit: str, *, initial: int = 0, shown: bool = True) -> "tqdm[NoReturn]":
+def bar(
+    total: int, desc: str, unit: str, *, initial: int = 0, shown: bool = True
+) -> "tqdm[NoReturn]":
     """Progress bar on stderr, disabled unless stderr is a terminal and `shown` is true."""
     return tqdm(total=total, desc=desc, unit=unit, initial=initial, disable=None if shown else True)
 

@@ -55,7 +55,9 @@ class Recipe(Config):
     pretraining: PretrainingConfig | None = None
     classifier: ClassifierConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
-    mixture_components: NonNegativeInt = 10  # of the prior fitted to the latents, where the model has none; 0: no prior
+    mixture_components: NonNegativeInt = (
+        10  # of the prior fitted to the latents, where the model has none; 0: no prior
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +80,12 @@ class Recipe(Config):
 
     def fingerprint(self, *others: object) -> str:
         """SHA-256 of what decides the weights, in the recipe and beside it: what a checkpoint belongs to."""
-        later: Any = {"description": True, "mixture_components": True, "evaluation": True, "data": {"outliers"}}
+        later: Any = {
+            "description": True,
+            "mixture_components": True,
+            "evaluation": True,
+            "data": {"outliers"},
+        }
         entries = [self.model_dump_json(exclude=later), *map(str, others)]
         return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
@@ -162,7 +169,9 @@ class DetectorRecipe(Config):
     def _consistent(self) -> Self:
         grey = self.detector.encoder == "scattering"
         if grey != (self.input.channels == 1):
-            raise ValueError(f"input.channels must be {1 if grey else 3} for the encoder {self.detector.encoder}")
+            raise ValueError(
+                f"input.channels must be {1 if grey else 3} for the encoder {self.detector.encoder}"
+            )
         if self.data.dataset == "folder":
             raise ValueError("data.dataset must be photographs for a detector of one's own images")
         return self
@@ -192,7 +201,9 @@ AnyRecipe = Recipe | DetectorRecipe | EmbeddingRecipe
 
 def kind_of(tree: Mapping[str, Any]) -> type[AnyRecipe]:
     """The kind of recipe that a document is, by its tables."""
-    return DetectorRecipe if "detector" in tree else EmbeddingRecipe if "embedding" in tree else Recipe
+    return (
+        DetectorRecipe if "detector" in tree else EmbeddingRecipe if "embedding" in tree else Recipe
+    )
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> AnyRecipe:
@@ -217,7 +228,9 @@ def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = No
         raise RecipeError("\n".join([f"recipe {name_or_path}:", *explained])) from error
 
 
-def load_network(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> Recipe:
+def load_network(
+    name_or_path: str, overrides: Sequence[str] = (), name: str | None = None
+) -> Recipe:
     """The same, of a network. Raises RecipeError where the recipe is another's."""
     loaded = load(name_or_path, overrides, name)
     if not isinstance(loaded, Recipe):
@@ -230,7 +243,9 @@ def _find(name_or_path: str) -> Path:
         if path.is_file():
             return path
     names = available()
-    raise RecipeError(f"no recipe {name_or_path!r}{_nearest(name_or_path, names)}; there are: {', '.join(names)}")
+    raise RecipeError(
+        f"no recipe {name_or_path!r}{_nearest(name_or_path, names)}; there are: {', '.join(names)}"
+    )
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -260,13 +275,17 @@ def _explain(error: Any, kind: type[AnyRecipe]) -> str:
     return f"  {where or 'the recipe'}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
-def _place(location: Sequence[int | str], root: type[AnyRecipe]) -> tuple[list[str], list[type[BaseModel]]]:
+def _place(
+    location: Sequence[int | str], root: type[AnyRecipe]
+) -> tuple[list[str], list[type[BaseModel]]]:
     """The names on the way to an entry, without the kinds that pydantic puts between them, and the tables there."""
     names: list[str] = []
     tables: list[type[BaseModel]] = [root]
     for part in map(str, location):
         of_kind = [
-            table for table in tables if part in get_args(getattr(table.model_fields.get("kind"), "annotation", ()))
+            table
+            for table in tables
+            if part in get_args(getattr(table.model_fields.get("kind"), "annotation", ()))
         ]
         if not of_kind:
             names.append(part)
@@ -276,7 +295,10 @@ def _place(location: Sequence[int | str], root: type[AnyRecipe]) -> tuple[list[s
 
 def _below(table: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
     """The entries of a table, and the tables that each may be."""
-    kinds = {name: get_args(field.annotation) or (field.annotation,) for name, field in table.model_fields.items()}
+    kinds = {
+        name: get_args(field.annotation) or (field.annotation,)
+        for name, field in table.model_fields.items()
+    }
     return {
         name: [kind for kind in every if isinstance(kind, type) and issubclass(kind, BaseModel)]
         for name, every in kinds.items()

@@ -55,7 +55,12 @@ ROWS = (
     Row("classics/mnist-latent2", ("mse",), "an MLP: 0.0401"),
     Row("fashion-latent3", ("mse",), "", "at most 0.0185"),
     Row("classics/fashion-latent3", ("mse",), "an MLP: 0.0220"),
-    Row("mnist-vae", ("nll", "elbo", "mse"), "VampPrior 85.8, PIWAE 84.6 nats", "NLL at most 85.0 nats; stretch 84.0"),
+    Row(
+        "mnist-vae",
+        ("nll", "elbo", "mse"),
+        "VampPrior 85.8, PIWAE 84.6 nats",
+        "NLL at most 85.0 nats; stretch 84.0",
+    ),
     Row("classics/mnist-vae", ("nll", "elbo", "mse")),
     Row("fashion-vae", ("elbo", "mse")),
     Row(
@@ -70,9 +75,15 @@ ROWS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.splitlines()[0])
-    parser.add_argument("--figures", type=Path, default=Path("docs/results"), metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("docs/results.md"), metavar="MD", help="(%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--figures", type=Path, default=Path("docs/results"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results.md"), metavar="MD", help="(%(default)s)"
+    )
     options = parser.parse_args()
     options.output.write_text(render(options.figures), encoding="utf-8")
     if served := _read(options.figures, "serving"):
@@ -170,30 +181,45 @@ def _read(figures: Path, name: str) -> Any:
 
 def _serving(found: dict[str, Any]) -> str:
     return (
-        f"![Requests a second of every server](results/serving.png)\n\n{serving.section(found)}" if found else NOT_YET
+        f"![Requests a second of every server](results/serving.png)\n\n{serving.section(found)}"
+        if found
+        else NOT_YET
     )
 
 
 def _embeddings(found: dict[str, Any]) -> str:
     if not found:
         return NOT_YET
-    lines = ["| vectors | length | 5-NN | linear probe | precision at 10 |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| vectors | length | 5-NN | linear probe | precision at 10 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, each in found.items():
-        cells = [f"{100 * mean:.1f} ± {100 * deviation:.1f}" for mean, deviation in each["measured"].values()]
+        cells = [
+            f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+            for mean, deviation in each["measured"].values()
+        ]
         lines.append(f"| {name} | {each['length']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _models(found: dict[str, list[Figures]]) -> str:
-    lines = ["| recipe | measured | PCA | reference | goal | trained |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| recipe | measured | PCA | reference | goal | trained |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in ROWS:
         done = found.get(row.recipe, [])
         measured = "; ".join(_figure(name, done) for name in row.figures) if done else NOT_YET
         pca = "; ".join(
-            _figure(name, done, "pca_") for name in row.figures if done and f"pca_{name}" in done[0]["metrics"]
+            _figure(name, done, "pca_")
+            for name in row.figures
+            if done and f"pca_{name}" in done[0]["metrics"]
         )
         link = f"[`{row.recipe}`](../training/recipes/{row.recipe}.toml)"
-        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done, row.recipe)} |")
+        lines.append(
+            f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done, row.recipe)} |"
+        )
     models = {name for name in recipes.available() if isinstance(recipe.load(name), Recipe)}
     missing = models - {"folder"} - {row.recipe for row in ROWS}
     assert not missing, f"the table lacks {missing}"
@@ -226,11 +252,17 @@ def _trained(done: list[Figures], name: str) -> str:
     if not done:
         return ""
     changed = (
-        "" if runs.is_of(done[0]["recipe"], recipe.load_network(name)) else ", with other settings than the recipe's"
+        ""
+        if runs.is_of(done[0]["recipe"], recipe.load_network(name))
+        else ", with other settings than the recipe's"
     )
     minutes = statistics.mean(run["minutes"] for run in done)
     devices = " and ".join(sorted({run["device"] for run in done}))
-    return f"{minutes:.1f} min, {devices}" + (f", {len(done)} seeds" if len(done) > 1 else ", one run") + changed
+    return (
+        f"{minutes:.1f} min, {devices}"
+        + (f", {len(done)} seeds" if len(done) > 1 else ", one run")
+        + changed
+    )
 
 
 def _labels(found: dict[str, Any]) -> str:
@@ -239,7 +271,9 @@ def _labels(found: dict[str, Any]) -> str:
     accuracy = found["accuracy"]
     lines = ["| labels | " + " | ".join(accuracy) + " |", "| --- |" + " --- |" * len(accuracy)]
     for count in next(iter(accuracy.values())):
-        cells = [f"{_spread([100 * value for value in runs[count]], 2)} %" for runs in accuracy.values()]
+        cells = [
+            f"{_spread([100 * value for value in runs[count]], 2)} %" for runs in accuracy.values()
+        ]
         lines.append(f"| {int(count):,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -23,7 +23,10 @@ GOALS = {
         "auroc_against_defects",
     ),
     "cookies": Goal(
-        "cookies: train/good against test", "nothing trained: –", "100.0; pixels 97.2", "auroc_against_defects"
+        "cookies: train/good against test",
+        "nothing trained: –",
+        "100.0; pixels 97.2",
+        "auroc_against_defects",
     ),
     "screw": Goal(
         "MVTec AD screw (512x512 files): train/good against test",
@@ -44,10 +47,17 @@ GOALS = {
         "auroc_against_other_classes",
     ),
     "fashion-against-mnist": Goal(
-        "all of Fashion-MNIST against MNIST", "likelihood of a plain VAE: 87", "99.5", "auroc_against_mnist"
+        "all of Fashion-MNIST against MNIST",
+        "likelihood of a plain VAE: 87",
+        "99.5",
+        "auroc_against_mnist",
     ),
 }
-BASELINES = {"pca_mean": "PCA, mean", "pca_peak": "PCA, peak", "pixel_neighbours": "patches of pixels"}
+BASELINES = {
+    "pca_mean": "PCA, mean",
+    "pca_peak": "PCA, peak",
+    "pixel_neighbours": "patches of pixels",
+}
 ELSEWHERE = (
     "For orientation, the mean over all of MVTec AD as reported: PatchCore (WideResNet50, ImageNet) 99.1, EfficientAD "
     "(distilled from ImageNet) 98.8, Dinomaly (DINOv2) 99.7, NSA 97.2 with no weights from elsewhere."
@@ -65,9 +75,25 @@ def section(found: dict[str, Figures]) -> str:
             baselines = [_mean(runs, f"{method}_{goal.area}") for method in BASELINES]
             measured = _measured(runs, goal.area)
             minutes = f"{sum(run['minutes'] for run in runs):.1f}"
-            lines.append(_row([goal.protocol, measured, *baselines, goal.references, goal.goal, minutes]))
-    lines += ["", ELSEWHERE, "", "What was chosen, and how many normal test images were called anomalous:", ""]
-    heads = ["run", "AUROC", "score", "map", "working size", "calibrated on", "anomalous at a rate of 0.05"]
+            lines.append(
+                _row([goal.protocol, measured, *baselines, goal.references, goal.goal, minutes])
+            )
+    lines += [
+        "",
+        ELSEWHERE,
+        "",
+        "What was chosen, and how many normal test images were called anomalous:",
+        "",
+    ]
+    heads = [
+        "run",
+        "AUROC",
+        "score",
+        "map",
+        "working size",
+        "calibrated on",
+        "anomalous at a rate of 0.05",
+    ]
     lines += [_row(heads), _row(["---"] * len(heads))]
     for name, goal in GOALS.items():
         lines += [_row(_run(run, each, goal.area)) for run, each in found.get(name, {}).items()]
@@ -80,18 +106,31 @@ def _studies(found: dict[str, dict[str, Figures]]) -> list[str]:
         counts = [*next(iter(few.values()))]
         lines += ["", "Few photographs, random ones: mean AUROC, and the least of the draws:", ""]
         lines += [_row(["task", *counts]), _row(["---"] * (1 + len(counts)))]
-        lines += [_row([task, *(_spread(each[count]) for count in counts)]) for task, each in few.items()]
+        lines += [
+            _row([task, *(_spread(each[count]) for count in counts)]) for task, each in few.items()
+        ]
     if splits := found.get("splits"):
-        lines += ["", "Random splits of the normal photographs into training and test: mean AUROC, and the least:", ""]
+        lines += [
+            "",
+            "Random splits of the normal photographs into training and test: mean AUROC, and the least:",
+            "",
+        ]
         lines += [_row(["task", "AUROC", "splits"]), _row(["---"] * 3)]
         lines += [_row([task, _spread(each), str(each["draws"])]) for task, each in splits.items()]
     if alarms := found.get("false-positives"):
-        lines += ["", "False positives over random splits of the normal photographs, as a share of those that are", ""]
+        lines += [
+            "",
+            "False positives over random splits of the normal photographs, as a share of those that are",
+            "",
+        ]
         lines[-2] += " unseen; the p-value is that of as many under a beta-binomial law:"
         lines += [_row(["task", "rate", "share", "p-value"]), _row(["---"] * 4)]
         for task, each in alarms.items():
             rates = {rate: of for rate, of in each.items() if isinstance(of, dict)}
-            lines += [_row([task, rate, f"{of['share']:.3f}", f"{of['p_value']:.2f}"]) for rate, of in rates.items()]
+            lines += [
+                _row([task, rate, f"{of['share']:.3f}", f"{of['p_value']:.2f}"])
+                for rate, of in rates.items()
+            ]
     if choices := found.get("choice"):
         lines += ["", "The choice by synthetic anomalies, held against labelled images:", ""]
         heads = [
@@ -129,7 +168,11 @@ def _run(run: str, each: Figures, area: str) -> list[str]:
 
 
 def _measured(runs: list[Figures], area: str) -> str:
-    text = f"{_mean(runs, area)}, mean of {len(runs)}" if len(runs) > 1 else _area(runs[0]["metrics"], area)
+    text = (
+        f"{_mean(runs, area)}, mean of {len(runs)}"
+        if len(runs) > 1
+        else _area(runs[0]["metrics"], area)
+    )
     if "pixel_auroc" in runs[0]["metrics"]:
         text += f"; pixels {_mean(runs, 'pixel_auroc')}, AUPRO {_mean(runs, 'aupro')}"
     return text

@@ -56,7 +56,9 @@ def picture(found: Found) -> bytes:
 
 def _servers(title: str, part: Found) -> str:
     limits = part["limits"]
-    runs = ", ".join(f"{1e6 * time / int(size):,.0f} µs at {size}" for size, time in limits["session"].items())
+    runs = ", ".join(
+        f"{1e6 * time / int(size):,.0f} µs at {size}" for size, time in limits["session"].items()
+    )
     lines = [
         f"### {title}",
         "",
@@ -72,7 +74,9 @@ def _servers(title: str, part: Found) -> str:
                 for figure, scale, digits in (("rate", 1, 0), ("p50", 1000, 2), ("p99", 1000, 2))
             )
             cpu = f"{1e6 * figures['16']['cpu']:,.0f}"
-            lines.append(f"| {name} | {rate} | {p50} | {p99} | {cpu} | {figures['ready']:.2f} | {figures['pss']:.0f} |")
+            lines.append(
+                f"| {name} | {rate} | {p50} | {p99} | {cpu} | {figures['ready']:.2f} | {figures['pss']:.0f} |"
+            )
     return "\n".join(lines)
 
 
@@ -88,11 +92,17 @@ def _bulk(bulk: Found) -> str:
         "| --- |" + " --- |" * len(ways),
     ]
     names = {OURS: f"{OURS}, `anomaly-score`", "encode": f"{OURS}, `encode`"}
-    for name in (OURS, "encode", *(other for other in bulk if other not in (OURS, "encode", "limits"))):
+    for name in (
+        OURS,
+        "encode",
+        *(other for other in bulk if other not in (OURS, "encode", "limits")),
+    ):
         cells = (f"{bulk[name][way]:,.0f}" if way in bulk[name] else "–" for way in ways)
         lines.append(f"| {names.get(name, name)} | {' | '.join(cells)} |")
     for operation, limit in bulk["limits"].items():
-        rates = " | ".join(f"{int(size) / time:,.0f} | |" for size, time in limit["session"].items())
+        rates = " | ".join(
+            f"{int(size) / time:,.0f} | |" for size, time in limit["session"].items()
+        )
         lines.append(f"| bare session, `{operation}` | {rates} |")
     return "\n".join(lines)
 
@@ -130,12 +140,18 @@ def _goals(found: Found) -> Iterator[str]:
         )
     if "large" in found:
         ours, whole = (found["large"][name]["1"]["rate"] for name in (OURS, "FastAPI, naive"))
-        yield _line("4000x3000 JPEG: over a server that decodes it whole", "at least 2.5", ours / whole)
+        yield _line(
+            "4000x3000 JPEG: over a server that decodes it whole", "at least 2.5", ours / whole
+        )
     if "overload" in found:
         normal, many = found["overload"]["64"], found["overload"]["640"]
         yield f"| statuses of a minute at 64 connections | only 200 | {_statuses(normal)} |"
         yield f"| statuses at ten times as many | 200 and 429 | {_statuses(many)} |"
-        yield _line("p99 of those that were accepted then, over the normal", "at most 2", many["p99"] / normal["p99"])
+        yield _line(
+            "p99 of those that were accepted then, over the normal",
+            "at most 2",
+            many["p99"] / normal["p99"],
+        )
     if "start" in found:
         yield f"| start to ready with all shipped models | at most 1.5 s | {found['start']['ready']:.2f} s |"
         yield f"| PSS then | at most 180 MB | {found['start']['pss']:.0f} MB |"
@@ -144,7 +160,9 @@ def _goals(found: Found) -> Iterator[str]:
 def _digits(part: Found) -> Iterator[str]:
     ours, empty, limits = part[OURS], part[EMPTY], part["limits"]
     peers = {name: figures for name, figures in part.items() if name not in (OURS, *BARE, "limits")}
-    for count, goal in zip(CONNECTIONS, ("1.4; stretch 1.7", "2.0; stretch 2.4", "1.7; stretch 2.1"), strict=True):
+    for count, goal in zip(
+        CONNECTIONS, ("1.4; stretch 1.7", "2.0; stretch 2.4", "1.7; stretch 2.1"), strict=True
+    ):
         best = max(peers, key=lambda name: peers[name][count]["rate"])
         ratio = ours[count]["rate"] / peers[best][count]["rate"]
         what = f"requests a second at {count} over the best peer's ({best})"
@@ -169,4 +187,6 @@ def _line(what: str, goal: str, measured: float) -> str:
 
 
 def _statuses(figures: Found) -> str:
-    return ", ".join(f"{count:,} of {status}" for status, count in sorted(figures["statuses"].items()))
+    return ", ".join(
+        f"{count:,} of {status}" for status, count in sorted(figures["statuses"].items())
+    )

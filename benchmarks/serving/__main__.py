@@ -40,17 +40,27 @@ Figures = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS)
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)")
-    parser.add_argument("--environments", type=Path, default=Path("runs/peers"), help="(%(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)"
+    )
+    parser.add_argument(
+        "--environments", type=Path, default=Path("runs/peers"), help="(%(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
     os.sched_setaffinity(0, {1})
     results: Figures = json.loads(options.output.read_text()) if options.output.is_file() else {}
-    results["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}"
+    results["machine"] = (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}"
+    )
     bench = Bench(options.work, options.environments, options.seconds, options.rounds)
     for part in options.only:
         print(f"{part}:", flush=True)
@@ -82,9 +92,13 @@ class Bench:
         rounds: dict[str, list[Figures]] = {}
         for _ in range(self.rounds):
             for server in (servers.ours("digits"), *servers.peers()):
-                rounds.setdefault(server.name, []).append(self._bulk(server, server.bulk, pixels, images, expected))
+                rounds.setdefault(server.name, []).append(
+                    self._bulk(server, server.bulk, pixels, images, expected)
+                )
             encode = servers.our_bulk("/v1/models/digits/encode")
-            rounds.setdefault("encode", []).append(self._bulk(servers.ours("digits"), encode, pixels, images))
+            rounds.setdefault("encode", []).append(
+                self._bulk(servers.ours("digits"), encode, pixels, images)
+            )
         image, encoder = picture(28, 28, "PNG"), self.models / "digits" / "1" / "encoder.onnx"
         limits = {
             "anomaly-score": self._limits(self.graphs["digits"], image, BATCHES),
@@ -95,7 +109,9 @@ class Bench:
     def cores(self) -> Figures:
         """Both cores for the server, which shares them with the load."""
         image = picture(256, 256, "JPEG")
-        found: Figures = {"limits": self._limits(self.graphs["photos"], image, (1, 16), cores=(0, 1))}
+        found: Figures = {
+            "limits": self._limits(self.graphs["photos"], image, (1, 16), cores=(0, 1))
+        }
         request = servers.ours("photos").ask(image, "image/jpeg")
         with self._ours("photos", cores=(0, 1)) as running:
             found |= self._median(running, request, (16,))
@@ -116,12 +132,16 @@ class Bench:
         with self._ours("digits", AE_MAX_IMAGES="64", AE_MAX_QUEUED_IMAGES="64") as running:
             found = {str(count): self._load(running, request, count, 60) for count in (64, 640)}
         for count, figures in found.items():
-            print(f"  {count} connections: p99 {figures['p99'] * 1000:.1f} ms, statuses {figures['statuses']}")
+            print(
+                f"  {count} connections: p99 {figures['p99'] * 1000:.1f} ms, statuses {figures['statuses']}"
+            )
         return found
 
     def start(self) -> Figures:
         """The shipped models."""
-        request = Request("/v1/models/mnist-undercomplete/anomaly-score", "image/png", picture(28, 28, "PNG"))
+        request = Request(
+            "/v1/models/mnist-undercomplete/anomaly-score", "image/png", picture(28, 28, "PNG")
+        )
         ready, memory = [], []
         for _ in range(self.rounds):
             server = servers.ours("mnist-undercomplete")
@@ -138,16 +158,22 @@ class Bench:
         rounds: dict[str, list[Figures]] = {}
         for _ in range(self.rounds):
             for server in (servers.ours(net), *servers.peers(), *servers.limits()):
-                rounds.setdefault(server.name, []).append(self._serve(server, net, image, kind, CONNECTIONS))
+                rounds.setdefault(server.name, []).append(
+                    self._serve(server, net, image, kind, CONNECTIONS)
+                )
         found = {name: medians(each) for name, each in rounds.items()}
         return found | {"limits": self._limits(self.graphs[net], image, batches)}
 
-    def _serve(self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]) -> Figures:
+    def _serve(
+        self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]
+    ) -> Figures:
         request = server.ask(image, kind)
         with self._running(server, net, request) as running:
             self._check(server, net, image, load.ask(request, PORT))
             self._load(running, request, 8, 1.0)
-            figures: Figures = {str(count): self._load(running, request, count) for count in connections}
+            figures: Figures = {
+                str(count): self._load(running, request, count) for count in connections
+            }
             figures |= {"ready": running.ready_after, "pss": running.pss()}
         shown = "  ".join(
             f"{count}: {figures[str(count)]['rate']:,.0f}/s, p50 {figures[str(count)]['p50'] * 1000:.2f} ms"
@@ -171,8 +197,12 @@ class Bench:
             for count, (way, make) in itertools.product(BATCHES, ways.items()):
                 request = make(pixels[:count], images[:count])
                 answer = load.ask(request, PORT)
-                if expected is not None and not np.allclose(servers.scores(answer), expected[:count], rtol=1e-4):
-                    raise RuntimeError(f"{server.name} scores {count} images in {way} other than the bare session does")
+                if expected is not None and not np.allclose(
+                    servers.scores(answer), expected[:count], rtol=1e-4
+                ):
+                    raise RuntimeError(
+                        f"{server.name} scores {count} images in {way} other than the bare session does"
+                    )
                 self._load(running, request, 2, 0.5)
                 found[f"{count} {way}"] = self._load(running, request, 2)["rate"] * count
         shown = "  ".join(f"{what}: {rate:,.0f}/s" for what, rate in found.items())
@@ -198,24 +228,40 @@ class Bench:
         scores: np.ndarray = session.run(["scores"], {"images": pixels})[0]
         return scores
 
-    def _ours(self, net: str, cores: Sequence[int] = (0,), **environment: str) -> AbstractContextManager[Running]:
+    def _ours(
+        self, net: str, cores: Sequence[int] = (0,), **environment: str
+    ) -> AbstractContextManager[Running]:
         server, spec = servers.ours(net), networks.NETS[net].spec
         sample = server.ask(picture(spec.height, spec.width, "PNG"), "image/png")
         return self._running(server, net, sample, cores, **environment)
 
     def _running(
-        self, server: Server, net: str, sample: Request, cores: Sequence[int] = (0,), **environment: str
+        self,
+        server: Server,
+        net: str,
+        sample: Request,
+        cores: Sequence[int] = (0,),
+        **environment: str,
     ) -> AbstractContextManager[Running]:
         python = servers.python_of(server, self.environments)
-        places = {"AE_MODELS": str(self.models), "MODEL": str(self.graphs[net]), "AE_LOG_FORMAT": "json"}
+        places = {
+            "AE_MODELS": str(self.models),
+            "MODEL": str(self.graphs[net]),
+            "AE_LOG_FORMAT": "json",
+        }
         return servers.running(server, python, sample, cores, **places, **environment)
 
     def _median(self, running: Running, request: Request, connections: Sequence[int]) -> Figures:
         return medians(
-            [{str(count): self._load(running, request, count) for count in connections} for _ in range(self.rounds)]
+            [
+                {str(count): self._load(running, request, count) for count in connections}
+                for _ in range(self.rounds)
+            ]
         )
 
-    def _load(self, running: Running, request: Request, connections: int, seconds: float = 0.0) -> Figures:
+    def _load(
+        self, running: Running, request: Request, connections: int, seconds: float = 0.0
+    ) -> Figures:
         began = running.cpu()
         answers: Answers = load.run(request, PORT, connections, seconds or self.seconds)
         return {
@@ -226,12 +272,20 @@ class Bench:
             "statuses": dict(answers.statuses),
         }
 
-    def _limits(self, graph: Path, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)) -> Figures:
+    def _limits(
+        self, graph: Path, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)
+    ) -> Figures:
         """Decoding and the bare session."""
         path = self.models.parent / "image"
         path.write_bytes(image)
         return self._in_child(
-            "benchmarks.serving.limits", str(graph), str(path), str(len(cores)), "1", *map(str, batches), cores=cores
+            "benchmarks.serving.limits",
+            str(graph),
+            str(path),
+            str(len(cores)),
+            "1",
+            *map(str, batches),
+            cores=cores,
         )
 
     def _in_child(self, module: str, *arguments: str, cores: Sequence[int] = (0,)) -> Figures:
@@ -256,7 +310,10 @@ def medians(rounds: Sequence[Figures]) -> Figures:
     for key, value in rounds[0].items():
         values = [each[key] for each in rounds]
         if key == "statuses":
-            merged[key] = {status: sum(each.get(status, 0) for each in values) for status in set().union(*values)}
+            merged[key] = {
+                status: sum(each.get(status, 0) for each in values)
+                for status in set().union(*values)
+            }
         else:
             merged[key] = medians(values) if isinstance(value, dict) else statistics.median(values)
     return merged

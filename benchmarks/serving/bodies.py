@@ -19,7 +19,11 @@ def picture(height: int, width: int, kind: str) -> bytes:
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = (np.sin(12 * x + 5 * y) + np.cos(9 * y * x) + 2) / 4
     grey = (waves * 255).astype(np.uint8)
-    array = grey if kind == "PNG" and height == 28 else np.stack([grey, grey[::-1], 255 - grey], axis=-1)
+    array = (
+        grey
+        if kind == "PNG" and height == 28
+        else np.stack([grey, grey[::-1], 255 - grey], axis=-1)
+    )
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind)
     return buffer.getvalue()
@@ -37,7 +41,9 @@ def in_json(path: str, images: Sequence[bytes]) -> Request:
     return Request(path, "application/json", json.dumps(document).encode())
 
 
-def multipart(path: str, images: Sequence[bytes], field: str = "images", kind: str = "image/png") -> Request:
+def multipart(
+    path: str, images: Sequence[bytes], field: str = "images", kind: str = "image/png"
+) -> Request:
     head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="image"\r\nContent-Type: {kind}\r\n\r\n'
     body = b"".join(head.encode() + image + b"\r\n" for image in images) + b"--x--\r\n"
     return Request(path, "multipart/form-data; boundary=x", body)
@@ -62,7 +68,12 @@ def inference_pixels(pixels: np.ndarray) -> Request:
 
 
 def _inference_binary(model: str, kind: str, shape: Sequence[int], data: bytes) -> Request:
-    tensor = {"name": "image", "shape": shape, "datatype": kind, "parameters": {"binary_data_size": len(data)}}
+    tensor = {
+        "name": "image",
+        "shape": shape,
+        "datatype": kind,
+        "parameters": {"binary_data_size": len(data)},
+    }
     head = json.dumps({"inputs": [tensor]}).encode()
     length = (("Inference-Header-Content-Length", str(len(head))),)
     return Request(f"/v2/models/{model}/infer", "application/octet-stream", head + data, length)

@@ -23,9 +23,15 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
 
     def encoded(self, port: int) -> bytes:
-        head = [f"POST {self.path} HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Content-Type: {self.kind}"]
+        head = [
+            f"POST {self.path} HTTP/1.1",
+            f"Host: 127.0.0.1:{port}",
+            f"Content-Type: {self.kind}",
+        ]
         head += [f"{name}: {value}" for name, value in self.headers]
-        return "\r\n".join([*head, f"Content-Length: {len(self.body)}", "", ""]).encode() + self.body
+        return (
+            "\r\n".join([*head, f"Content-Length: {len(self.body)}", "", ""]).encode() + self.body
+        )
 
 
 @dataclass
@@ -80,7 +86,9 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
     def _is_whole(self, length: int) -> bool:
-        return self._received.endswith(b"0\r\n\r\n") if length < 0 else len(self._received) >= length
+        return (
+            self._received.endswith(b"0\r\n\r\n") if length < 0 else len(self._received) >= length
+        )
 
     def _send(self) -> None:
         self._received, self._whole, self._sent = b"", None, time.perf_counter()
@@ -94,7 +102,9 @@ def run(request: Request, port: int, connections: int, seconds: float) -> Answer
         loop, answers, encoded = asyncio.get_running_loop(), Answers(), request.encoded(port)
         began = time.perf_counter()
         made = [
-            await loop.create_connection(lambda: _Connection(encoded, answers, began + seconds), "127.0.0.1", port)
+            await loop.create_connection(
+                lambda: _Connection(encoded, answers, began + seconds), "127.0.0.1", port
+            )
             for _ in range(connections)
         ]
         await asyncio.wait([connection.done for _, connection in made], timeout=seconds + 60)

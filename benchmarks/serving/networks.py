@@ -10,7 +10,14 @@ import onnx
 import onnx.compose
 import torch
 
-from bundle.manifest import Calibration, ErrorMapScale, InputSpec, ModelManifest, Provenance, TrainingData
+from bundle.manifest import (
+    Calibration,
+    ErrorMapScale,
+    InputSpec,
+    ModelManifest,
+    Provenance,
+    TrainingData,
+)
 from training.architectures import build
 from training.architectures.convolutional import ConvolutionalConfig
 from training.export import fp16, golden
@@ -27,7 +34,8 @@ class Net(NamedTuple):
 
 NETS = {
     "digits": Net(
-        InputSpec(height=28, width=28, channels=1), ConvolutionalConfig(widths=(16, 32), blocks=1, latent_dim=32)
+        InputSpec(height=28, width=28, channels=1),
+        ConvolutionalConfig(widths=(16, 32), blocks=1, latent_dim=32),
     ),
     "photos": Net(
         InputSpec(height=256, width=256, channels=3),
@@ -69,7 +77,9 @@ def _write(name: str, directory: Path) -> ModelManifest:
     exported = export(model, net.spec, images[:8], directory)
     graphs = Graphs(directory, exported.files)
     golden.write(graphs, images, net.spec, directory / GOLDEN)
-    scores = np.concatenate([graphs.chain(exported.files, images=image[None])["scores"] for image in images])
+    scores = np.concatenate(
+        [graphs.chain(exported.files, images=image[None])["scores"] for image in images]
+    )
     onnx.save(_whole(directory), directory / "whole.onnx")
     return ModelManifest(
         name=name,
@@ -87,8 +97,12 @@ def _write(name: str, directory: Path) -> ModelManifest:
             error_map=ErrorMapScale(low=0.0, high=1.0),
         ),
         metrics={},
-        training_data=TrainingData(name="none", source="random numbers", licence="none", images={}, sha256={}),
-        provenance=Provenance(created=datetime.now(UTC), recipe={}, libraries={}, parity=exported.parity),
+        training_data=TrainingData(
+            name="none", source="random numbers", licence="none", images={}, sha256={}
+        ),
+        provenance=Provenance(
+            created=datetime.now(UTC), recipe={}, libraries={}, parity=exported.parity
+        ),
         files=publish.digests(directory),
     )
 

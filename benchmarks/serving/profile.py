@@ -40,9 +40,15 @@ PATH = "/v1/models/digits/anomaly-score"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.profile", description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("docs/results/serving-profile.json"), metavar="JSON")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving.profile", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/serving"), help="for networks (%(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/results/serving-profile.json"), metavar="JSON"
+    )
     options = parser.parse_args()
     os.sched_setaffinity(0, {0})
     models = (options.work / "models").resolve()
@@ -81,7 +87,12 @@ async def _measure(services: Services) -> dict[str, float]:
 def _only(handle: Callable[[Call, Any], Awaitable[Response]], services: Services) -> ASGIApp:
     """The application with an operation that does no more than `handle`."""
     operation = Operation(
-        OPERATION.name, handle, OPERATION.options, OPERATION.offered, OPERATION.response, OPERATION.body
+        OPERATION.name,
+        handle,
+        OPERATION.options,
+        OPERATION.offered,
+        OPERATION.response,
+        OPERATION.body,
     )
     router = Router(endpoint.routes(services, [operation]))
     return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
@@ -117,7 +128,13 @@ async def _seconds(app: ASGIApp, body: bytes) -> float:
         assert message.get("status", 200) == 200
 
     async def request() -> None:
-        scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b""}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": PATH,
+            "raw_path": PATH.encode(),
+            "query_string": b"",
+        }
         unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:

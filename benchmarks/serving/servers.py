@@ -26,7 +26,9 @@ COMMON = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy")
 
 
 Ask = Callable[[bytes, str], Request]  # of an encoded image and its media type
-Bulk = Callable[[np.ndarray, Sequence[bytes]], Request]  # of the same images as pixels (n, h, w, c) and as PNGs
+Bulk = Callable[
+    [np.ndarray, Sequence[bytes]], Request
+]  # of the same images as pixels (n, h, w, c) and as PNGs
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ def peers() -> list[Server]:
             },
         ),
         Server(
-            "Ray Serve 2.60.0", ("ray_server.py",), _raw("/score"), ("ray[serve]==2.60.0", "python-multipart"), by_type
+            "Ray Serve 2.60.0",
+            ("ray_server.py",),
+            _raw("/score"),
+            ("ray[serve]==2.60.0", "python-multipart"),
+            by_type,
         ),
     ]
 
@@ -165,7 +171,9 @@ def python_of(server: Server, environments: Path) -> Path:
     if not python.exists():
         print(f"installing {server.name} into {directory}", flush=True)
         virtualenv.cli_run([str(directory), "--python", base])
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *server.install, *COMMON], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *server.install, *COMMON], check=True
+        )
     return python
 
 
@@ -181,7 +189,13 @@ def running(
     process = subprocess.Popen(
         [python, *server.command],
         cwd=PEERS if own else None,
-        env={**os.environ, "PORT": str(PORT), "THREADS": str(len(cores)), "PYTHONUNBUFFERED": "1", **environment},
+        env={
+            **os.environ,
+            "PORT": str(PORT),
+            "THREADS": str(len(cores)),
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -190,7 +204,9 @@ def running(
     try:
         while True:
             if process.poll() is not None:
-                raise RuntimeError(f"{server.name} ended with {process.returncode} before it was ready")
+                raise RuntimeError(
+                    f"{server.name} ended with {process.returncode} before it was ready"
+                )
             try:
                 ask(sample, PORT)
                 break

@@ -20,7 +20,9 @@ ROUNDS = 5
 
 
 def main() -> None:
-    onnxruntime.set_default_logger_severity(3)  # it warns of what it optimises for this machine alone
+    onnxruntime.set_default_logger_severity(
+        3
+    )  # it warns of what it optimises for this machine alone
     plain = sorted(Path(sys.argv[1]).glob("*/*/*.onnx"))
     with tempfile.TemporaryDirectory() as directory:
         optimised = [Path(directory) / f"{number}.onnx" for number in range(len(plain))]

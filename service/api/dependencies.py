@@ -35,7 +35,9 @@ VersionPath = Annotated[str, Path(description="One of the model's versions.")]
 FindModel = Callable[..., Awaitable[LoadedModel]]  # a dependency on the parameters of a path
 Guard = Callable[..., Awaitable[None]]
 
-_bearer = HTTPBearer(auto_error=False, description="Needed only where the service was started with API keys.")
+_bearer = HTTPBearer(
+    auto_error=False, description="Needed only where the service was started with API keys."
+)
 
 
 def newest(registry: ModelRegistry) -> FindModel:

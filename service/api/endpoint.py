@@ -44,7 +44,9 @@ class OperationEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._services.admission.track_upload() as upload:
-                response = await self._respond_while_connected(scope, IncomingRequest(scope, receive, upload))
+                response = await self._respond_while_connected(
+                    scope, IncomingRequest(scope, receive, upload)
+                )
         except DomainError as error:
             response = errors.respond(context_of(scope).request_id, error)
             if isinstance(error, Overloaded):
@@ -77,7 +79,9 @@ class OperationEndpoint:
         operation = self._operations.get(name)
         if operation is None:
             can = ", ".join(model.manifest.capabilities)
-            raise OperationNotSupported(f"{model.manifest.name} has no operation {name[:50]!r}; it can: {can}")
+            raise OperationNotSupported(
+                f"{model.manifest.name} has no operation {name[:50]!r}; it can: {can}"
+            )
         context.labels = operation.name, parameters["model"]
         options = _options(operation, scope["query_string"])
         services.admission.check()  # before the body is read

@@ -10,7 +10,13 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from bundle.errors import DomainError, ImageTooLarge, InvalidImage, InvalidParameter, UnsupportedFormat
+from bundle.errors import (
+    DomainError,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidParameter,
+    UnsupportedFormat,
+)
 from service import errors
 from service.api.context import context_of
 from service.api.security import Forbidden, Unauthorized
@@ -61,7 +67,10 @@ TABLE: Mapping[type[DomainError], Status] = {
     errors.ShuttingDown: Status(503, "shutting_down", headers={"Retry-After": "1"}),
     errors.DeadlineExceeded: Status(504, "deadline_exceeded"),
 }
-TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # those of RFC 9110; older Pythons have others
+TITLES = {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+}  # those of RFC 9110; older Pythons have others
 CODES_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -98,7 +107,10 @@ def respond(request_id: str, error: DomainError) -> Response:
     items: list[dict[str, Any]] = []
     cause: DomainError = error
     if isinstance(error, InvalidItems):
-        items = [{"index": index, "code": TABLE[type(item)].code, "detail": str(item)} for index, item in error.errors]
+        items = [
+            {"index": index, "code": TABLE[type(item)].code, "detail": str(item)}
+            for index, item in error.errors
+        ]
         cause = error.errors[0][1]
     said = TABLE[type(cause)]
     return problem(request_id, said.status, said.code, str(error), items, said.headers)
@@ -113,4 +125,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = CODES_OF_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(context_of(request.scope).request_id, error.status_code, code, detail, headers=error.headers)
+    return problem(
+        context_of(request.scope).request_id, error.status_code, code, detail, headers=error.headers
+    )

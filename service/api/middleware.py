@@ -34,7 +34,10 @@ class RequestLifecycle:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context, status = RequestContext(_request_id(scope)), 499  # if the client leaves before a response begins
+        context, status = (
+            RequestContext(_request_id(scope)),
+            499,
+        )  # if the client leaves before a response begins
         context.attach(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -55,12 +58,18 @@ class RequestLifecycle:
             self.metrics.request(context.labels, status, seconds)
             fields = {
                 "method": scope["method"],
-                "path": scope["raw_path"].decode("ascii", "replace"),  # still quoted: no line breaks
+                "path": scope["raw_path"].decode(
+                    "ascii", "replace"
+                ),  # still quoted: no line breaks
                 "status": status,
                 "milliseconds": round(seconds * 1000, 2),
                 "request_id": context.request_id,
             }
-            access.info("%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s", fields, extra=fields)
+            access.info(
+                "%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s",
+                fields,
+                extra=fields,
+            )
 
 
 def _request_id(scope: Scope) -> str:
@@ -88,7 +97,10 @@ class InternalErrors:
         try:
             await self.app(scope, receive, send_and_note)
         except ClientDisconnect:
-            logger.info("the client disconnected before the response to request %s", context_of(scope).request_id)
+            logger.info(
+                "the client disconnected before the response to request %s",
+                context_of(scope).request_id,
+            )
         except asyncio.CancelledError:
             if not started:  # the server ends, and this request took longer than it can wait
                 error = errors.ShuttingDown("the service shut down before the request was done")
@@ -112,7 +124,9 @@ class EncodedSlashes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and b"%2f" in scope["raw_path"].lower():
             detail = f"{scope['method']} {scope['raw_path'].decode('ascii', 'replace')}: no name holds a slash"
-            await problem(context_of(scope).request_id, 404, "not_found", detail)(scope, receive, send)
+            await problem(context_of(scope).request_id, 404, "not_found", detail)(
+                scope, receive, send
+            )
             return
         await self.app(scope, receive, send)
 

@@ -13,7 +13,10 @@ from service.api.operation import Operation
 from service.api.schemas import PROBLEM, gives
 
 _HEADERS = {
-    "X-Request-ID": {"description": "The client's own, or a new one.", "schema": {"type": "string"}},
+    "X-Request-ID": {
+        "description": "The client's own, or a new one.",
+        "schema": {"type": "string"},
+    },
     "Server-Timing": {
         "description": "Milliseconds of decode, queue, inference and encode.",
         "schema": {"type": "string"},
@@ -28,7 +31,9 @@ _EXAMPLE_OF = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifi
 def document(app: FastAPI) -> dict[str, Any]:
     """The document of an application; made once, then kept."""
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
         schema["components"]["schemas"] |= {"Problem": PROBLEM}
         for path, item in schema["paths"].items():
             for method, operation in item.items():
@@ -53,14 +58,20 @@ def router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard) -> A
 
 def _endpoint(prefix: str, operation: Operation[Any]) -> Any:
     """A function with the parameters of an operation."""
-    annotations = {"model": ModelPath, "version": VersionPath, "options": Annotated[operation.options, Query()]}
+    annotations = {
+        "model": ModelPath,
+        "version": VersionPath,
+        "options": Annotated[operation.options, Query()],
+    }
     if "{version}" not in prefix:
         del annotations["version"]
 
     def endpoint() -> None: ...
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, keyword, annotation=kind) for name, kind in annotations.items()]
+    parameters = [
+        inspect.Parameter(name, keyword, annotation=kind) for name, kind in annotations.items()
+    ]
     endpoint.__name__ = operation.name.replace("-", "_")
     endpoint.__doc__ = operation.handle.__doc__
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -88,7 +99,10 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
 
 def _codes() -> dict[int, list[str]]:
     codes: dict[int, list[str]] = {}
-    pairs = [(said.status, said.code) for said in TABLE.values()] + [*CODES_OF_STATUS.items(), (500, "internal_error")]
+    pairs = [(said.status, said.code) for said in TABLE.values()] + [
+        *CODES_OF_STATUS.items(),
+        (500, "internal_error"),
+    ]
     for status, code in sorted(set(pairs)):
         codes.setdefault(status, []).append(code)
     return codes
@@ -97,6 +111,8 @@ def _codes() -> dict[int, list[str]]:
 def _problem(status: int, codes: list[str]) -> dict[str, Any]:
     return {
         "description": " or ".join(f"`{code}`" for code in codes),
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
         "headers": _RETRY_AFTER if status in (429, 503) else {},
     }

@@ -33,7 +33,9 @@ def parse_json(body: bytes, known: Collection[str] | None = None) -> dict[str, A
     if not isinstance(document, dict):
         raise InvalidParameter("the body must be a JSON object")
     if known is not None and (unknown := document.keys() - known):
-        raise InvalidParameter(f"the body holds {min(unknown)[:50]!r}; known is {', '.join(sorted(known))} only")
+        raise InvalidParameter(
+            f"the body holds {min(unknown)[:50]!r}; known is {', '.join(sorted(known))} only"
+        )
     return document
 
 
@@ -42,16 +44,24 @@ def parse_npy(body: bytes) -> Array:
     stream = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(stream)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        reader = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, fortran, dtype = reader(stream)
     except Exception as error:  # the header is a Python literal: what is none raises many kinds
         raise MalformedRequest(f"the body is not an npy array: {str(error)[:200]}") from None
     if dtype.kind not in "biuf" or dtype.shape:
-        raise MalformedRequest(f"the array holds {str(dtype)[:50]}; only numbers are read, and nothing is unpickled")
+        raise MalformedRequest(
+            f"the array holds {str(dtype)[:50]}; only numbers are read, and nothing is unpickled"
+        )
     data = memoryview(body)[stream.tell() :]
     whole = 0 < len(shape) <= 8 and all(type(size) is int and size >= 0 for size in shape)
     if not whole or max(shape) >= 2**31 or math.prod(shape) * dtype.itemsize != len(data):
-        raise MalformedRequest(f"the header promises {dtype} {str(shape)[:100]}, but {len(data)} bytes follow it")
+        raise MalformedRequest(
+            f"the header promises {dtype} {str(shape)[:100]}, but {len(data)} bytes follow it"
+        )
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -77,7 +87,9 @@ def ends_of(document: dict[str, Any], most: int) -> tuple[EncodedImages | Latent
 def as_latents(array: Array) -> Latents:
     """Raises InvalidItems where the array is not float32 with two dimensions."""
     if array.dtype.kind != "f" or array.dtype.itemsize != 4 or array.ndim != 2:
-        wrong = InvalidLatents(f"latents must be float32 (n, latent_dim), not {array.dtype} {array.shape}")
+        wrong = InvalidLatents(
+            f"latents must be float32 (n, latent_dim), not {array.dtype} {array.shape}"
+        )
         raise InvalidItems([(0, wrong)])
     return array.astype(np.float32, copy=False)
 
@@ -97,7 +109,9 @@ def parts_of(body: bytes, boundary: str, most: int) -> list[bytes]:
                 elif event.name == "images":
                     chunks = []
                 else:
-                    raise MalformedRequest(f"part {event.name[:50]!r} is not known; name the file parts 'images'")
+                    raise MalformedRequest(
+                        f"part {event.name[:50]!r} is not known; name the file parts 'images'"
+                    )
     except MultipartError as error:
         raise MalformedRequest(f"the body is not multipart/form-data: {error}") from None
     return images
@@ -138,5 +152,7 @@ def options_of(model: type[Options], values: dict[str, Any]) -> Options:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        details = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
+        details = [
+            f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()
+        ]
         raise InvalidParameter("; ".join(details)) from None

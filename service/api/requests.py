@@ -62,8 +62,12 @@ async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
     exceed the bytes in flight, UnsupportedMediaType if they are compressed, and ClientDisconnect if the client leaves.
     """
     if coding := request.headers.get("content-encoding"):
-        raise UnsupportedMediaType(f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is")
-    too_large = PayloadTooLarge(f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images")
+        raise UnsupportedMediaType(
+            f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is"
+        )
+    too_large = PayloadTooLarge(
+        f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images"
+    )
     announced = request.headers.get("content-length", "")
     if announced.isdecimal():
         if len(announced) > 18 or int(announced) > limits.max_bytes:
@@ -95,7 +99,11 @@ async def read_images(request: IncomingRequest, limits: BodyLimits) -> EncodedIm
         return EncodedImages([body])
     if media_type == MULTIPART:
         body = await read(request, limits)
-        return EncodedImages(await _parse(body, lambda: parts_of(body, options.get("boundary", ""), limits.max_items)))
+        return EncodedImages(
+            await _parse(
+                body, lambda: parts_of(body, options.get("boundary", ""), limits.max_items)
+            )
+        )
     if media_type == JSON:
         body = await read(request, limits)
         return await _parse(body, lambda: images_of(parse_json(body, {"images"}), limits.max_items))
@@ -109,13 +117,17 @@ async def read_latents(request: IncomingRequest, limits: BodyLimits) -> Latents:
     media_type, _ = _content_type(request)
     if media_type == JSON:
         body = await read(request, limits)
-        return await _parse(body, lambda: latents_of(parse_json(body, {"latents"}), limits.max_items))
+        return await _parse(
+            body, lambda: latents_of(parse_json(body, {"latents"}), limits.max_items)
+        )
     if media_type == NPY:
         return as_latents(parse_npy(await read(request, limits)))
     raise _unsupported(media_type, (JSON, NPY))
 
 
-async def read_options(request: IncomingRequest, limits: BodyLimits, model: type[Options]) -> Options:
+async def read_options(
+    request: IncomingRequest, limits: BodyLimits, model: type[Options]
+) -> Options:
     """A JSON object of options; an empty body is an empty one."""
     media_type, _ = _content_type(request)
     body = await read(request, limits)
@@ -124,7 +136,9 @@ async def read_options(request: IncomingRequest, limits: BodyLimits, model: type
     return options_of(model, parse_json(body) if body else {})
 
 
-async def read_ends(request: IncomingRequest, limits: BodyLimits) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+async def read_ends(
+    request: IncomingRequest, limits: BodyLimits
+) -> tuple[EncodedImages | Latents, dict[str, Any]]:
     """The two images or latents to interpolate between, and the options of a JSON body."""
     media_type, _ = _content_type(request)
     if media_type == JSON:
@@ -152,5 +166,9 @@ def _media_type(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _unsupported(media_type: str, allowed: tuple[str, ...]) -> UnsupportedMediaType:
-    said = f"Content-Type {media_type[:50]!r} is not read here" if media_type else "Content-Type is missing"
+    said = (
+        f"Content-Type {media_type[:50]!r} is not read here"
+        if media_type
+        else "Content-Type is missing"
+    )
     return UnsupportedMediaType(f"{said}; send one of {', '.join(allowed)}")

@@ -31,7 +31,9 @@ def as_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> 
 
 def as_npy(array: Array) -> Response:
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(
+        buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+    )
     return Response(buffer.getvalue(), media_type=NPY)
 
 
@@ -43,13 +45,17 @@ def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: An
     if kind == JSON:
         return as_json(model, images=[base64_png(image) for image in pixels], **fields)
     if len({image.shape for image in pixels}) > 1:
-        raise InvalidParameter(f"size=original gives several sizes, which {kind} cannot hold; accept {JSON}")
+        raise InvalidParameter(
+            f"size=original gives several sizes, which {kind} cannot hold; accept {JSON}"
+        )
     if kind == PNG:
         return Response(imaging.encode_png(responses.tile(pixels)), media_type=PNG)
     return as_npy(np.stack(pixels))
 
 
-def at_size(original: bool, pixels: Pixels, sizes: Sequence[tuple[int, int]], spec: InputSpec) -> Sequence[Pixels]:
+def at_size(
+    original: bool, pixels: Pixels, sizes: Sequence[tuple[int, int]], spec: InputSpec
+) -> Sequence[Pixels]:
     """The images as they are, or with `original` each at its own of the sizes."""
     if not original:
         return list(pixels)

@@ -15,7 +15,9 @@ from bundle.manifest import InputSpec, Record, TrainingData
 from service.api.media_types import IMAGE_TYPES, JSON, MULTIPART, NPY
 from service.operations import MAX_SEED
 
-EXAMPLE_IMAGE = base64.b64encode(resources.files("service.api").joinpath("example.png").read_bytes()).decode("ascii")
+EXAMPLE_IMAGE = base64.b64encode(
+    resources.files("service.api").joinpath("example.png").read_bytes()
+).decode("ascii")
 EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 4
 OTHER_LATENT = [-number for number in EXAMPLE_LATENT]
 
@@ -34,7 +36,9 @@ class EncodeOptions(Record):
 
 
 class SizeOptions(Record):
-    size: Literal["model", "original"] = Field("model", description="The model's own size, or each input's.")
+    size: Literal["model", "original"] = Field(
+        "model", description="The model's own size, or each input's."
+    )
 
 
 class ScoreOptions(Record):
@@ -53,16 +57,24 @@ class ScoreOptions(Record):
 
 
 class InterpolationOptions(Record):
-    steps: int = Field(8, ge=2, description="Images on the path, both ends included; a JSON body may say it too.")
-    method: Literal["linear", "spherical"] = Field("linear", description="The path; a JSON body may say it too.")
+    steps: int = Field(
+        8, ge=2, description="Images on the path, both ends included; a JSON body may say it too."
+    )
+    method: Literal["linear", "spherical"] = Field(
+        "linear", description="The path; a JSON body may say it too."
+    )
 
 
 class SampleRequest(Record):
     model_config = ConfigDict(strict=True)
 
     count: int = Field(1, ge=1, description="Images to draw.")
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same images.")
-    temperature: float = Field(1.0, ge=0, le=10, description="Scales the prior's standard deviations.")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="The same seed gives the same images."
+    )
+    temperature: float = Field(
+        1.0, ge=0, le=10, description="Scales the prior's standard deviations."
+    )
 
 
 class Answer(BaseModel):
@@ -78,8 +90,12 @@ class Answer(BaseModel):
 
 
 class EncodeAnswer(Answer):
-    latents: list[list[float]] | list[str] = Field(description="With `encoding=base64` little-endian float32.")
-    log_variances: list[list[float]] | list[str] | None = Field(None, description="With `variance=true`.")
+    latents: list[list[float]] | list[str] = Field(
+        description="With `encoding=base64` little-endian float32."
+    )
+    log_variances: list[list[float]] | list[str] | None = Field(
+        None, description="With `variance=true`."
+    )
     encoder: str = Field(description=ENCODER)
 
 
@@ -185,7 +201,11 @@ class Health(BaseModel):
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PROBLEM_ITEM = {
     "type": "object",
-    "properties": {"index": {"type": "integer"}, "code": {"type": "string"}, "detail": {"type": "string"}},
+    "properties": {
+        "index": {"type": "integer"},
+        "code": {"type": "string"},
+        "detail": {"type": "string"},
+    },
     "required": ["index", "code", "detail"],
 }
 PROBLEM: dict[str, Any] = {
@@ -207,12 +227,21 @@ _VECTORS = {"type": "array", "items": {"type": "array", "items": {"type": "numbe
 
 
 def _json(properties: dict[str, Any], example: dict[str, Any], *required: str) -> dict[str, Any]:
-    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
     return {JSON: {"schema": schema, "example": example}}
 
 
 _PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}}
-_MULTIPART = {MULTIPART: {"schema": {"type": "object", "properties": {"images": _PARTS}, "required": ["images"]}}}
+_MULTIPART = {
+    MULTIPART: {
+        "schema": {"type": "object", "properties": {"images": _PARTS}, "required": ["images"]}
+    }
+}
 _IMAGES = {
     **_json({"images": _STRINGS}, {"images": [EXAMPLE_IMAGE]}, "images"),
     **_MULTIPART,
@@ -233,12 +262,18 @@ LATENTS_BODY = {
     "requestBody": {
         "required": True,
         "description": "Latent vectors; as npy float32 (n, latent_dim), written by `numpy.save`.",
-        "content": {**_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}, "latents"), NPY: _BINARY},
+        "content": {
+            **_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}, "latents"),
+            NPY: _BINARY,
+        },
     }
 }
 SAMPLE_BODY = {
     "requestBody": {
-        "content": _json(SampleRequest.model_json_schema()["properties"], {"count": 4, "seed": 7, "temperature": 1.0})
+        "content": _json(
+            SampleRequest.model_json_schema()["properties"],
+            {"count": 4, "seed": 7, "temperature": 1.0},
+        )
     }
 }
 _INTERPOLATE_PROPERTIES = {

@@ -36,7 +36,11 @@ class ApiKeys:
         if key is None:
             raise Unauthorized("an API key is needed: send 'Authorization: Bearer KEY'")
         # Every key is compared, each in constant time: the answer's delay tells nothing of them.
-        found = [rights for known, rights in self._rights.items() if hmac.compare_digest(known, key.encode())]
+        found = [
+            rights
+            for known, rights in self._rights.items()
+            if hmac.compare_digest(known, key.encode())
+        ]
         if not found:
             raise Unauthorized("the API key is not known")
         if operation is not None and not found[0] & {operation, EVERYTHING}:

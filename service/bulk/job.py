@@ -21,7 +21,9 @@ from service.operations import Operations, Pictures, check_supported
 from service.registry.registry import ModelRegistry
 
 STDIN = "-"
-AT_ONCE = min(cores.available() + 1, 8)  # chunks: some are read and decoded while one is on the device
+AT_ONCE = min(
+    cores.available() + 1, 8
+)  # chunks: some are read and decoded while one is on the device
 # Settings of a process that does nothing else: nobody waits for an answer, and all chunks have their place.
 BOUNDS = {"request_timeout": 86_400.0, "max_images": CHUNK, "max_queued_images": AT_ONCE * CHUNK}
 
@@ -53,7 +55,9 @@ class Wanted:
     def check(self) -> None:
         """Raise InvalidParameter where there is nothing to score, or no place for what is found."""
         if not self.sources and not self.listed:
-            raise InvalidParameter("there is nothing to score: name files, folders or patterns, or a --list")
+            raise InvalidParameter(
+                "there is nothing to score: name files, folders or patterns, or a --list"
+            )
         sources.check(self.sources)
         if self.listed not in (None, STDIN) and not os.access(str(self.listed), os.R_OK):
             raise InvalidParameter(f"there is no list {self.listed} that can be read")
@@ -137,7 +141,9 @@ def remote(wanted: Wanted, url: str, key: str | None) -> None:
     try:
         from service.bulk.remote_scorer import Remote, card, connected
     except ImportError:
-        raise InvalidParameter("--url needs httpx2: pip install 'autoencoder-service[bulk]'") from None
+        raise InvalidParameter(
+            "--url needs httpx2: pip install 'autoencoder-service[bulk]'"
+        ) from None
 
     async def score() -> None:
         async with connected(url, key) as client:
@@ -152,12 +158,16 @@ def remote(wanted: Wanted, url: str, key: str | None) -> None:
 async def _score(wanted: Wanted, scorer: Scorer, target: Target) -> None:
     total = wanted.count()
     if total == 0:
-        raise InvalidParameter(f"there are no images in {', '.join(wanted.sources) or wanted.listed}")
+        raise InvalidParameter(
+            f"there are no images in {', '.join(wanted.sources) or wanted.listed}"
+        )
     began = time.monotonic()
     run = wanted.run(target.where, target.version, target.rate)
     with Journal(wanted.partial, run) as rows:
         before = rows.count()
-        with tqdm(total=total, initial=before, unit="image", desc=f"scoring with {wanted.model}") as bar:
+        with tqdm(
+            total=total, initial=before, unit="image", desc=f"scoring with {wanted.model}"
+        ) as bar:
             await Bulk(scorer, rows, AT_ONCE, wanted.folders, bar.update).run(wanted.files())
         took = time.monotonic() - began
         count, (anomalous, faulty) = rows.count(), rows.found()

@@ -62,7 +62,9 @@ class Journal:
         except sqlite3.DatabaseError as error:
             self._rows.close()
             if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise JournalError(f"{path} is in use: another run writes the same output") from None
+                raise JournalError(
+                    f"{path} is in use: another run writes the same output"
+                ) from None
             raise JournalError(f"{path} cannot be used: {error}; remove it to begin anew") from None
         except BaseException:
             self._rows.close()
@@ -71,7 +73,12 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if not self._removed and self.count() == 0:
             self.remove()
         self._rows.close()
@@ -83,14 +90,19 @@ class Journal:
 
     def found(self) -> tuple[int, int]:
         """How many images are anomalous, and how many have an error."""
-        (anomalous, faulty) = self._rows.execute("SELECT total(is_anomaly), count(error) FROM rows").fetchone()
+        (anomalous, faulty) = self._rows.execute(
+            "SELECT total(is_anomaly), count(error) FROM rows"
+        ).fetchone()
         return int(anomalous), int(faulty)
 
     def done(self, paths: Collection[str]) -> set[str]:
         """Those of the paths that have a row."""
         marks, keys = ",".join("?" * len(paths)), map(os.fsencode, paths)
         return {
-            os.fsdecode(key) for (key,) in self._rows.execute(f"SELECT path FROM rows WHERE path IN ({marks})", [*keys])
+            os.fsdecode(key)
+            for (key,) in self._rows.execute(
+                f"SELECT path FROM rows WHERE path IN ({marks})", [*keys]
+            )
         }
 
     def write(self, rows: Iterable[tuple[int, Row]]) -> None:
@@ -133,7 +145,9 @@ class Journal:
                 self._rows.execute("INSERT INTO run VALUES (?)", [run])
             elif earlier[0] != run:
                 was, now = json.loads(earlier[0]), json.loads(run)
-                others = ", ".join(key for key in sorted({*was, *now}) if was.get(key) != now.get(key))
+                others = ", ".join(
+                    key for key in sorted({*was, *now}) if was.get(key) != now.get(key)
+                )
                 raise JournalError(
                     f"{self._path} is of an unfinished run with another {others}: "
                     "give the same command again, remove the file, or choose another output"

@@ -32,10 +32,14 @@ def connected(url: str, key: str | None) -> httpx2.AsyncClient:
     if not url.startswith(("http://", "https://")):
         raise InvalidParameter(f"{url!r} is no address: it begins with http:// or https://")
     if key is not None and not (key.isascii() and key.isprintable()):
-        raise InvalidParameter("the key in AE_API_KEY holds what no key does; is there an end of line in it?")
+        raise InvalidParameter(
+            "the key in AE_API_KEY holds what no key does; is there an end of line in it?"
+        )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        return httpx2.AsyncClient(base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=10.0))
+        return httpx2.AsyncClient(
+            base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=10.0)
+        )
     except httpx2.InvalidURL as error:
         raise InvalidParameter(f"{url!r} is no address: {error}") from None
 
@@ -107,7 +111,9 @@ class Remote:
         except (ValueError, KeyError, TypeError) as error:
             raise _no_answer(answer, error) from None
         if len(found) != len(images):
-            raise RemoteError(f"{answer.request.url} answers {len(found)} results for {len(images)} images")
+            raise RemoteError(
+                f"{answer.request.url} answers {len(found)} results for {len(images)} images"
+            )
         return found
 
 
@@ -137,7 +143,9 @@ async def _asked(
             raise RemoteError(f"{client.base_url} cannot be asked: {error}") from None
         except httpx2.TransportError as error:
             said = f"{type(error).__name__} {error}".strip()
-            logger.warning("%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience)
+            logger.warning(
+                "%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience
+            )
         else:
             if answer.status_code not in (429, 502, 503):
                 return answer
@@ -145,7 +153,9 @@ async def _asked(
             after = answer.headers.get("retry-after", "")
             wait = float(after) if after.isdecimal() else wait
             if answer.status_code != 429:
-                logger.warning("%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience)
+                logger.warning(
+                    "%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience
+                )
         if time.monotonic() + wait > until:
             raise RemoteError(f"{client.base_url}: {said}; the same command goes on from here")
         await asyncio.sleep(wait)
@@ -164,7 +174,11 @@ def _refusal(answer: httpx2.Response, count: int) -> Exception:
             raise ValueError(f"of {count} images those at {sorted(faults)} are at fault")
         return Faulty(faults)
     # An image can be too large, take too long or meet a defect; which one it is shows when fewer are sent.
-    return TooMuch(_said(answer)) if answer.status_code in (413, 500, 504) else RemoteError(_said(answer))
+    return (
+        TooMuch(_said(answer))
+        if answer.status_code in (413, 500, 504)
+        else RemoteError(_said(answer))
+    )
 
 
 def _said(answer: httpx2.Response) -> str:

@@ -53,7 +53,9 @@ class Bulk:
     ) -> None:
         self._scorer, self._journal, self._at_once = scorer, journal, at_once
         self._folders, self._tell = folders, tell
-        self._most = CHUNK  # images that the scorer is asked of at a time; fewer where that was too much
+        self._most = (
+            CHUNK  # images that the scorer is asked of at a time; fewer where that was too much
+        )
 
     async def run(self, files: Iterator[Path]) -> None:
         """Score every file that has no row yet. Raises DomainError where going on is useless; what is done is kept."""
@@ -81,10 +83,14 @@ class Bulk:
     async def _rows(self, files: Sequence[File]) -> list[tuple[int, Row]]:
         read = await asyncio.to_thread(lambda: [_read(file.path) for file in files])
         images = {at: data for at, data in enumerate(read) if isinstance(data, bytes)}
-        outcomes: dict[int, Found | str] = {at: data for at, data in enumerate(read) if isinstance(data, str)}
+        outcomes: dict[int, Found | str] = {
+            at: data for at, data in enumerate(read) if isinstance(data, str)
+        }
         outcomes |= await self._outcomes(images)
         return await asyncio.to_thread(
-            lambda: [(file.position, self._row(file.path, outcomes[at])) for at, file in enumerate(files)]
+            lambda: [
+                (file.position, self._row(file.path, outcomes[at])) for at, file in enumerate(files)
+            ]
         )
 
     async def _outcomes(self, left: dict[int, bytes]) -> dict[int, Found | str]:

@@ -60,12 +60,16 @@ def _csv(rows: Iterable[Row], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(Row._fields)
-        writer.writerows([str(each).lower() if isinstance(each, bool) else each for each in row] for row in rows)
+        writer.writerows(
+            [str(each).lower() if isinstance(each, bool) else each for each in row] for row in rows
+        )
 
 
 def _json_lines(rows: Iterable[Row], path: Path) -> None:
     with path.open("wb") as stream:
-        stream.writelines(orjson.dumps(row._asdict(), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        stream.writelines(
+            orjson.dumps(row._asdict(), option=orjson.OPT_APPEND_NEWLINE) for row in rows
+        )
 
 
 def _parquet(rows: Iterable[Row], path: Path) -> None:
@@ -84,7 +88,9 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InvalidParameter("Parquet needs pyarrow: pip install 'autoencoder-service[bulk]'") from None
+        raise InvalidParameter(
+            "Parquet needs pyarrow: pip install 'autoencoder-service[bulk]'"
+        ) from None
     return pyarrow, pyarrow.parquet
 
 

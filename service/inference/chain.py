@@ -21,7 +21,9 @@ class Chain(ABC):
         """Run the graphs in turn on tensors that have the batch in their first dimension; give the named outputs."""
 
     @abstractmethod
-    def warm_up(self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def warm_up(
+        self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]
+    ) -> None:
         """Prepare for these runs, as far as the first one would else be slow."""
 
 
@@ -42,7 +44,9 @@ class HostChain(Chain):
             known |= _run_in_parts(self._sessions[name], known, wanted)
         return {name: known[name] for name in outputs}
 
-    def warm_up(self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def warm_up(
+        self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]
+    ) -> None:
         """Nothing: a session on the CPU runs the first batch of a size as fast as the next."""
 
 
@@ -64,9 +68,14 @@ class DeviceChain(Chain):
         self._sessions = sessions
         self._device = device
         self._cuda_graphs = cuda_graphs
-        self.sizes = (*takewhile(lambda size: size < max_batch_size, (2**n for n in range(32))), max_batch_size)
+        self.sizes = (
+            *takewhile(lambda size: size < max_batch_size, (2**n for n in range(32))),
+            max_batch_size,
+        )
         self._places: dict[int, dict[str, OrtValue]] = {size: {} for size in self.sizes}
-        self._bindings: dict[tuple[int, GraphName, tuple[str, ...]], tuple[IOBinding, RunOptions]] = {}
+        self._bindings: dict[
+            tuple[int, GraphName, tuple[str, ...]], tuple[IOBinding, RunOptions]
+        ] = {}
 
     def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
         count = len(next(iter(tensors.values())))
@@ -82,22 +91,35 @@ class DeviceChain(Chain):
         # A copy, for on some devices the array is the place itself, which the next batch overwrites.
         return {name: places[name].numpy()[:count].copy() for name in outputs}
 
-    def warm_up(self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def warm_up(
+        self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]
+    ) -> None:
         """Run every size twice: the first run finds algorithms, and the second is recorded where that was asked for."""
-        shapes = {name: shape for graph in graphs for name, shape in self._sessions[graph].shapes.items()}
+        shapes = {
+            name: shape for graph in graphs for name, shape in self._sessions[graph].shapes.items()
+        }
         for size in self.sizes:
-            zeros = {name: np.zeros([size, *shapes[name].shape[1:]], shapes[name].dtype) for name in inputs}
+            zeros = {
+                name: np.zeros([size, *shapes[name].shape[1:]], shapes[name].dtype)
+                for name in inputs
+            }
             for _ in range(2):
                 self.run(graphs, zeros, outputs)
 
-    def _place(self, size: int, name: str, shape: Sequence[int], element: type[np.generic]) -> OrtValue:
+    def _place(
+        self, size: int, name: str, shape: Sequence[int], element: type[np.generic]
+    ) -> OrtValue:
         """Where a tensor lies; made when it is first asked for."""
         places = self._places[size]
         if name not in places:
-            places[name] = OrtValue.ortvalue_from_shape_and_type(list(shape), element, self._device, 0)
+            places[name] = OrtValue.ortvalue_from_shape_and_type(
+                list(shape), element, self._device, 0
+            )
         return places[name]
 
-    def _bound(self, size: int, graph: GraphName, outputs: tuple[str, ...]) -> tuple[IOBinding, RunOptions]:
+    def _bound(
+        self, size: int, graph: GraphName, outputs: tuple[str, ...]
+    ) -> tuple[IOBinding, RunOptions]:
         """Where a run reads and writes, and the options under which it is recorded."""
         key = size, graph, outputs
         if key not in self._bindings:
@@ -109,7 +131,9 @@ class DeviceChain(Chain):
                 binding.bind_ortvalue_input(name, self._places[size][name])
             for name in outputs:
                 shape, element = session.shapes[name]
-                binding.bind_ortvalue_output(name, self._place(size, name, [size, *shape[1:]], element))
+                binding.bind_ortvalue_output(
+                    name, self._place(size, name, [size, *shape[1:]], element)
+                )
             self._bindings[key] = binding, options
         return self._bindings[key]
 
@@ -122,7 +146,10 @@ def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[str]) ->
     if parts <= 1 or session.provider != CPU:
         return session.run(given, outputs)
     split = {name: np.array_split(tensor, parts) for name, tensor in given.items()}
-    found = [session.run({name: each[part] for name, each in split.items()}, outputs) for part in range(parts)]
+    found = [
+        session.run({name: each[part] for name, each in split.items()}, outputs)
+        for part in range(parts)
+    ]
     return {name: np.concatenate([each[name] for each in found]) for name in outputs}
 
 
@@ -132,4 +159,7 @@ def _wanted(
     """Each graph, and of its outputs those that later graphs take or that were asked for."""
     for position, name in enumerate(graphs):
         later = {given for graph in graphs[position + 1 :] for given in sessions[graph].inputs}
-        yield name, [output for output in sessions[name].outputs if output in later or output in outputs]
+        yield (
+            name,
+            [output for output in sessions[name].outputs if output in later or output in outputs],
+        )

@@ -42,7 +42,11 @@ class OnnxEngine:
     """ONNX Runtime on the first provider that really runs."""
 
     def __init__(
-        self, policy: DevicePolicy, threads: int | None = None, gpu: GpuOptions = GPU_DEFAULTS, max_batch_size: int = 64
+        self,
+        policy: DevicePolicy,
+        threads: int | None = None,
+        gpu: GpuOptions = GPU_DEFAULTS,
+        max_batch_size: int = 64,
     ) -> None:
         self._policy, self._gpu, self._max_batch_size = policy, gpu, max_batch_size
         self._threads = threads or cores.available()
@@ -55,7 +59,9 @@ class OnnxEngine:
         try:
             return OnnxSession(path, self.candidates[0], self._threads)
         except DeviceError as error:
-            on_cpu = OnnxSession(path, CPU_PROVIDER, self._threads)  # raises BundleError where the graph is at fault
+            on_cpu = OnnxSession(
+                path, CPU_PROVIDER, self._threads
+            )  # raises BundleError where the graph is at fault
             if CPU_PROVIDER not in self.candidates:
                 raise
             logger.warning("device policy %s: %s", self._policy, error)
@@ -63,11 +69,17 @@ class OnnxEngine:
 
     def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None = None) -> Chain:
         """On a GPU what the graphs hand on stays there, if all of them run on it."""
-        on_gpu = {name: each for name, each in sessions.items() if isinstance(each, OnnxSession) and each.on_gpu}
+        on_gpu = {
+            name: each
+            for name, each in sessions.items()
+            if isinstance(each, OnnxSession) and each.on_gpu
+        }
         if len(on_gpu) < len(sessions):
             return HostChain(sessions)
         return DeviceChain(
-            on_gpu, min(self._max_batch_size, max_batch or self._max_batch_size), cuda_graphs=self._gpu.cuda_graphs
+            on_gpu,
+            min(self._max_batch_size, max_batch or self._max_batch_size),
+            cuda_graphs=self._gpu.cuda_graphs,
         )
 
 
@@ -86,5 +98,7 @@ def inspect_machine() -> Machine:
         ctypes.CDLL(str(libraries / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(libraries / "libonnxruntime_providers_cuda.so"))
     except OSError as error:
-        return Machine(built_with, f"the CUDA provider cannot be loaded: {error}; install the extra `cuda`")
+        return Machine(
+            built_with, f"the CUDA provider cannot be loaded: {error}; install the extra `cuda`"
+        )
     return Machine(built_with)

@@ -74,7 +74,9 @@ def _flag(on: bool) -> str:
     return "1" if on else "0"
 
 
-def candidates(policy: DevicePolicy, machine: Machine, gpu: GpuOptions = GPU_DEFAULTS) -> list[Provider]:
+def candidates(
+    policy: DevicePolicy, machine: Machine, gpu: GpuOptions = GPU_DEFAULTS
+) -> list[Provider]:
     """The providers to try, best first. Raises DeviceError where the policy is `cuda` and it cannot work."""
     if policy == "cpu":
         return [CPU_PROVIDER]
@@ -82,7 +84,10 @@ def candidates(policy: DevicePolicy, machine: Machine, gpu: GpuOptions = GPU_DEF
     if CUDA not in machine.built_with:
         problem = "the installed ONNX Runtime is built without CUDA; install the extra `cuda` in place of `cpu`"
     elif gpu.tensorrt and TENSORRT not in machine.built_with:
-        problem = problem or "the installed ONNX Runtime is built without TensorRT; start without AE_TENSORRT"
+        problem = (
+            problem
+            or "the installed ONNX Runtime is built without TensorRT; start without AE_TENSORRT"
+        )
     if policy == "cuda" and problem:
         raise DeviceError(f"device policy cuda: {problem}")
     on_gpu = [tensorrt_provider(gpu) if gpu.tensorrt else cuda_provider(gpu)]

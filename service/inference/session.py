@@ -47,17 +47,23 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         requested = [(each.name, dict(each.options)) for each in (provider, *provider.rest)]
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=requested, enable_fallback=0)
+            session = onnxruntime.InferenceSession(
+                path, options, providers=requested, enable_fallback=0
+            )
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
             raise _failure(provider, f"{path.name} cannot be loaded: {error}") from error
         self._session = session
         self.inputs = tuple(given.name for given in session.get_inputs())
         self.outputs = tuple(given.name for given in session.get_outputs())
-        self.shapes = {given.name: _shape(given) for given in (*session.get_inputs(), *session.get_outputs())}
+        self.shapes = {
+            given.name: _shape(given) for given in (*session.get_inputs(), *session.get_outputs())
+        }
         self._warm_up(path, provider)
         self.provider: str = session.get_providers()[0]
         if self.provider != provider.name:
-            raise DeviceError(f"{provider.name} was asked for, but {self.provider} answers; ONNX Runtime logged why")
+            raise DeviceError(
+                f"{provider.name} was asked for, but {self.provider} answers; ONNX Runtime logged why"
+            )
 
     @property
     def on_gpu(self) -> bool:
@@ -83,8 +89,12 @@ class OnnxSession:
 
 
 def _shape(given: onnxruntime.NodeArg) -> Shape:
-    return Shape(tuple(size if isinstance(size, int) else 1 for size in given.shape), _ELEMENTS[given.type])
+    return Shape(
+        tuple(size if isinstance(size, int) else 1 for size in given.shape), _ELEMENTS[given.type]
+    )
 
 
 def _failure(provider: Provider, text: str) -> DeviceError | BundleError:
-    return BundleError(text) if provider == CPU_PROVIDER else DeviceError(f"{provider.name}: {text}")
+    return (
+        BundleError(text) if provider == CPU_PROVIDER else DeviceError(f"{provider.name}: {text}")
+    )

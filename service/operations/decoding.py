@@ -30,7 +30,9 @@ class Decoder:
         self.max_pixels = max_pixels
         self.pool = ThreadPoolExecutor(cores, thread_name_prefix="decode")
 
-    async def decode(self, encoded: EncodedImages, spec: InputSpec, deadline: float, timings: Timings) -> Images:
+    async def decode(
+        self, encoded: EncodedImages, spec: InputSpec, deadline: float, timings: Timings
+    ) -> Images:
         """Bring all images to the model's size. Raises InvalidItems, or DeadlineExceeded between two images."""
         if isinstance(encoded.images, np.ndarray):
             return _check_array(encoded.images, spec)
@@ -48,7 +50,9 @@ class Decoder:
         """Decode a single small image at once; None for other images."""
         if len(encoded) != 1 or len(encoded[0]) > SMALL_BYTES:
             return None
-        (decoded,) = each(1, lambda _: imaging.decode_small(encoded[0], spec, self.max_pixels, SMALL_PIXELS))
+        (decoded,) = each(
+            1, lambda _: imaging.decode_small(encoded[0], spec, self.max_pixels, SMALL_PIXELS)
+        )
         return None if decoded is None else [decoded]
 
     async def _decode_in_threads(

@@ -18,7 +18,9 @@ class Localiser:
     pictures: Pictures
     max_pixels: int
 
-    def localise(self, image: bytes | Pixels, error_map: Floats, size: tuple[int, int]) -> Localised:
+    def localise(
+        self, image: bytes | Pixels, error_map: Floats, size: tuple[int, int]
+    ) -> Localised:
         """The regions and pictures of an encoded image or of one at the model's size, at its own `size`."""
         regions = [self._enlarge(region, size) for region in heatmap.regions(error_map, self.scale)]
         brightness = imaging.resize(heatmap.heat(error_map, self.scale), size, self.spec)

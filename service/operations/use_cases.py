@@ -49,15 +49,21 @@ Part = TypeVar("Part")
 class Operations:
     """The operations on a loaded model. Each raises OperationNotSupported if the model was not trained for it."""
 
-    def __init__(self, admission: Admission, executor: DeviceExecutor, limits: Limits, cores: int) -> None:
+    def __init__(
+        self, admission: Admission, executor: DeviceExecutor, limits: Limits, cores: int
+    ) -> None:
         self._admission, self._executor, self._limits = admission, executor, limits
         self._decoder = Decoder(cores, limits.max_image_pixels)
 
-    async def encode(self, model: LoadedModel, images: EncodedImages, timings: Timings, variance: bool) -> Encoded:
+    async def encode(
+        self, model: LoadedModel, images: EncodedImages, timings: Timings, variance: bool
+    ) -> Encoded:
         """Images to latents. Raises InvalidParameter if the model has no variance."""
         _check_supported(model, "encode")
         if variance and not model.has_output("encoder", "log_variances"):
-            raise InvalidParameter(f"{model.manifest.name} is not variational: it has no variance to give")
+            raise InvalidParameter(
+                f"{model.manifest.name} is not variational: it has no variance to give"
+            )
         outputs = [*RESULTS["encode"], "log_variances"] if variance else RESULTS["encode"]
         decoded, results = await self._run_on_images(model, "encode", images, outputs, timings)
         warnings = _warnings(model, decoded)
@@ -70,11 +76,17 @@ class Operations:
         return await self._decode(model, checked, timings)
 
     async def reconstruct(
-        self, model: LoadedModel, images: EncodedImages, timings: Timings, original_size: bool = False
+        self,
+        model: LoadedModel,
+        images: EncodedImages,
+        timings: Timings,
+        original_size: bool = False,
     ) -> Reconstructed:
         """Encode and decode. With `original_size` the results will be resized to the inputs' sizes."""
         outputs = RESULTS["reconstruct"]
-        decoded, results = await self._run_on_images(model, "reconstruct", images, outputs, timings, original_size)
+        decoded, results = await self._run_on_images(
+            model, "reconstruct", images, outputs, timings, original_size
+        )
         return Reconstructed(
             results["reconstructions"],
             results["errors"],
@@ -83,19 +95,29 @@ class Operations:
         )
 
     async def denoise(
-        self, model: LoadedModel, images: EncodedImages, timings: Timings, original_size: bool = False
+        self,
+        model: LoadedModel,
+        images: EncodedImages,
+        timings: Timings,
+        original_size: bool = False,
     ) -> Denoised:
         """Encode and decode noisy images. `original_size` as in `reconstruct`."""
         outputs = RESULTS["denoise"]
-        decoded, results = await self._run_on_images(model, "denoise", images, outputs, timings, original_size)
+        decoded, results = await self._run_on_images(
+            model, "denoise", images, outputs, timings, original_size
+        )
         warnings = _warnings(model, decoded)
         return Denoised(results["reconstructions"], decoded.original_sizes, warnings)
 
-    async def classify(self, model: LoadedModel, images: EncodedImages, timings: Timings) -> Classified:
+    async def classify(
+        self, model: LoadedModel, images: EncodedImages, timings: Timings
+    ) -> Classified:
         """The probability of each class of the model."""
         outputs = RESULTS["classify"]
         decoded, results = await self._run_on_images(model, "classify", images, outputs, timings)
-        return Classified(results["probabilities"], model.manifest.classes, _warnings(model, decoded))
+        return Classified(
+            results["probabilities"], model.manifest.classes, _warnings(model, decoded)
+        )
 
     async def sample(
         self, model: LoadedModel, count: int, seed: int | None, temperature: float, timings: Timings
@@ -130,8 +152,12 @@ class Operations:
         scoring.drift.add(results["scores"], rate, results.get("latent_distances"))
         localised = None
         if localise:
-            localiser = Localiser(model.manifest.input, scoring.scale, pictures, self._limits.max_image_pixels)
-            localised = await self._localise(localiser, images, decoded, results["error_maps"], timings)
+            localiser = Localiser(
+                model.manifest.input, scoring.scale, pictures, self._limits.max_image_pixels
+            )
+            localised = await self._localise(
+                localiser, images, decoded, results["error_maps"], timings
+            )
         return Scored(
             verdicts=conformal.verdicts(results["scores"], rate),
             false_positive_rate=rate,
@@ -162,7 +188,9 @@ class Operations:
             results = await self._run(model, ["decoder"], {"latents": path}, outputs, timings)
         return DecodedLatents(results["reconstructions"], path)
 
-    async def _latents_of(self, model: LoadedModel, ends: EncodedImages | Latents, timings: Timings) -> Floats:
+    async def _latents_of(
+        self, model: LoadedModel, ends: EncodedImages | Latents, timings: Timings
+    ) -> Floats:
         if not isinstance(ends, EncodedImages):
             return self._check_latents(model, ends)
         decoded = await self._prepare(model, ends, timings)
@@ -186,7 +214,9 @@ class Operations:
             if original_size:
                 self._check_output(decoded.original_sizes)
             tensors: Tensors = {"images": decoded.pixels}
-            return decoded, await self._run(model, model.graphs[capability], tensors, outputs, timings)
+            return decoded, await self._run(
+                model, model.graphs[capability], tensors, outputs, timings
+            )
 
     async def _localise(
         self,
@@ -243,7 +273,13 @@ class Operations:
     ) -> Tensors:
         """Run the graphs on the device, joined with other work for them unless `alone`."""
         kind = model.manifest.version, tuple(graphs), tuple(outputs)
-        work = Work(model.manifest.name, kind, lambda batch: model.run(graphs, batch, outputs), tensors, alone)
+        work = Work(
+            model.manifest.name,
+            kind,
+            lambda batch: model.run(graphs, batch, outputs),
+            tensors,
+            alone,
+        )
         began = time.monotonic()
         try:
             completed = await self._executor.run(work, self._deadline(timings))
@@ -258,7 +294,9 @@ class Operations:
         return timings.started + self._limits.request_timeout
 
     async def _prepare(self, model: LoadedModel, images: EncodedImages, timings: Timings) -> Images:
-        return await self._decoder.decode(images, model.manifest.input, self._deadline(timings), timings)
+        return await self._decoder.decode(
+            images, model.manifest.input, self._deadline(timings), timings
+        )
 
     def _check_latents(self, model: LoadedModel, latents: Latents) -> Floats:
         self._check_count(len(latents))
@@ -267,7 +305,9 @@ class Operations:
         def check(index: int) -> Floats:
             vector = latents[index]
             if vector.shape != (length,):
-                raise InvalidLatents(f"a latent of {model.manifest.name} has {length} numbers, not {_shape(vector)}")
+                raise InvalidLatents(
+                    f"a latent of {model.manifest.name} has {length} numbers, not {_shape(vector)}"
+                )
             if not np.isfinite(vector).all():
                 raise InvalidLatents("a latent holds a number that is not finite")
             return vector

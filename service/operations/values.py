@@ -135,7 +135,9 @@ def check_supported(name: str, capability: Capability, capabilities: Sequence[st
 def check_count(count: int, most: int) -> None:
     """Raise TooManyImages if a request holds or asks for more than `most`."""
     if count > most:
-        raise TooManyImages(f"{count} images or latents are too many for one request; {most} are allowed")
+        raise TooManyImages(
+            f"{count} images or latents are too many for one request; {most} are allowed"
+        )
 
 
 def each(count: int, work: Callable[[int], Result]) -> list[Result]:

@@ -10,7 +10,24 @@ import numpy.typing as npt
 from bundle.conformal import ConformalScores
 from bundle.tensors import Floats
 
-P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # ends of bins
+P_VALUES = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+)  # ends of bins
 BINS = 10  # of the population stability index
 RECENT_IMAGES = 1000  # of which it is computed
 MIN_IMAGES = 100  # with fewer it would be random
@@ -80,7 +97,9 @@ class Drift:
         self._counts = np.zeros(len(P_VALUES), np.int64)
         self._sum = 0.0
 
-    def add(self, scores: Floats, false_positive_rate: float, latent_distances: Floats | None = None) -> None:
+    def add(
+        self, scores: Floats, false_positive_rate: float, latent_distances: Floats | None = None
+    ) -> None:
         """Count scores (n,), which were judged at this rate, and latent distances (n,) if there are any."""
         self._waiting.append((scores, false_positive_rate))
         if latent_distances is not None:
@@ -93,7 +112,9 @@ class Drift:
         self._update()
         counts = tuple(self._counts.tolist())
         of_latents = self._latents.index() if self._latents else None
-        return DriftMetrics(self._images, self._anomalous, counts, self._sum, self._scores.index(), of_latents)
+        return DriftMetrics(
+            self._images, self._anomalous, counts, self._sum, self._scores.index(), of_latents
+        )
 
     def _update(self) -> None:
         if not self._waiting:

@@ -50,7 +50,8 @@ class LoadedModel:
         if most is None or count <= most:
             return self.chain.run(graphs, tensors, outputs)
         parts = [
-            {name: tensor[start : start + most] for name, tensor in tensors.items()} for start in range(0, count, most)
+            {name: tensor[start : start + most] for name, tensor in tensors.items()}
+            for start in range(0, count, most)
         ]
         results = [self.chain.run(graphs, part, outputs) for part in parts]
         return {name: np.concatenate([result[name] for result in results]) for name in outputs}

@@ -48,10 +48,14 @@ class Loader:
         """Raises BundleError if the bundle is damaged, DeviceError if the device fails."""
         manifest = self._repository.read(location)
         directory = location.directory
-        sessions = {name: self._engine.open(directory / file) for name, file in manifest.graphs.items()}
+        sessions = {
+            name: self._engine.open(directory / file) for name, file in manifest.graphs.items()
+        }
         for name, session in sessions.items():
             _check_tensors(name, session)
-        graphs = {capability: _chain_of(capability, sessions) for capability in manifest.capabilities}
+        graphs = {
+            capability: _chain_of(capability, sessions) for capability in manifest.capabilities
+        }
         _test(sessions, _golden(directory / manifest.golden, manifest), manifest.precision)
         chain = self._engine.chain(sessions, manifest.max_batch)
         for capability, names in graphs.items():
@@ -63,7 +67,11 @@ class Loader:
 
 def _check_tensors(name: GraphName, session: Session) -> None:
     """Raise BundleError if a graph does not have the inputs and outputs of its kind."""
-    inputs, required, optional = {*session.inputs}, INPUTS[name], OPTIONAL_INPUTS.get(name, frozenset())
+    inputs, required, optional = (
+        {*session.inputs},
+        INPUTS[name],
+        OPTIONAL_INPUTS.get(name, frozenset()),
+    )
     other = {given for given in inputs - required - optional if not given.startswith(FEATURES)}
     if other or not inputs >= required or not {*session.outputs} >= OUTPUTS[name]:
         takes, gives = ", ".join(session.inputs), ", ".join(session.outputs)
@@ -106,7 +114,9 @@ def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
     except Exception as error:  # numpy raises nearly anything on a damaged archive
         raise BundleError(f"{file} is not a Gaussian mixture: {error}") from error
     if mixture.means.shape[1] != manifest.latent_dim:
-        raise BundleError(f"{file} has {mixture.means.shape[1]} dimensions, not {manifest.latent_dim}")
+        raise BundleError(
+            f"{file} has {mixture.means.shape[1]} dimensions, not {manifest.latent_dim}"
+        )
     return mixture
 
 
@@ -125,7 +135,9 @@ def _golden(path: Path, manifest: ModelManifest) -> Tensors:
     for name, shape in shapes.items():
         if name in golden and golden[name].shape[1:] != shape:
             found = golden[name].shape[1:]
-            raise BundleError(f"{path.name} holds {name} of shape {found}; the manifest says {shape}")
+            raise BundleError(
+                f"{path.name} holds {name} of shape {found}; the manifest says {shape}"
+            )
     return golden
 
 
@@ -141,7 +153,9 @@ def _test(sessions: Sessions, golden: Tensors, precision: Precision) -> None:
         wrong = _find_wrong(outputs, golden, *GOLDEN_TOLERANCES[of_graph])
         if wrong in golden:
             provider = sessions[name].provider
-            raise BundleError(f"the {name} answers its golden vectors wrongly on {provider}: see {wrong}")
+            raise BundleError(
+                f"the {name} answers its golden vectors wrongly on {provider}: see {wrong}"
+            )
         if wrong is not None:
             raise BundleError(f"the golden vectors lack {wrong} of the {name}")
         known = outputs | known

@@ -38,16 +38,22 @@ class ModelRegistry:
         """
         versions, failed = self._loaded.get(name, {}), self._failed.get(name, {})
         if not versions and not failed:
-            raise ModelNotFound(f"there is no model {name[:100]!r}; there are: {', '.join(self.names()) or 'none'}")
+            raise ModelNotFound(
+                f"there is no model {name[:100]!r}; there are: {', '.join(self.names()) or 'none'}"
+            )
         if version is None:
             if not versions:
-                raise ModelNotReady(f"model {name!r} could not be loaded; the log and `check` say why")
+                raise ModelNotReady(
+                    f"model {name!r} could not be loaded; the log and `check` say why"
+                )
             return versions[max(versions)]
         number = next((known for known in versions | failed if str(known) == version), None)
         if number in versions:
             return versions[number]
         if number in failed:
-            raise ModelNotReady(f"version {version} of {name!r} could not be loaded; the log and `check` say why")
+            raise ModelNotReady(
+                f"version {version} of {name!r} could not be loaded; the log and `check` say why"
+            )
         ready = ", ".join(map(str, sorted(versions))) or "none that is ready"
         raise VersionNotFound(f"{name!r} has no version {version[:50]!r}; it has: {ready}")
 
@@ -70,4 +76,8 @@ class ModelRegistry:
     def failures(self) -> dict[str, str]:
         """Reasons why bundles could not be loaded, by `name/version`."""
         failed = self._failed.items()
-        return {f"{name}/{version}": why for name, versions in failed for version, why in versions.items()}
+        return {
+            f"{name}/{version}": why
+            for name, versions in failed
+            for version, why in versions.items()
+        }

@@ -32,14 +32,20 @@ class ModelRepository:
         try:
             models = sorted(self._models.iterdir())
         except OSError as error:
-            raise BundleError(f"the models directory {self._models} cannot be read: {error.strerror}") from error
-        found = [each for model in models if not model.name.startswith(".") for each in _versions(model)]
+            raise BundleError(
+                f"the models directory {self._models} cannot be read: {error.strerror}"
+            ) from error
+        found = [
+            each for model in models if not model.name.startswith(".") for each in _versions(model)
+        ]
         return sorted(found, key=lambda location: (location.name, location.version))
 
     def read(self, location: BundleLocation) -> ModelManifest:
         """Read a bundle's manifest and check every file against it. Raises BundleError."""
         try:
-            manifest = ModelManifest.model_validate_json((location.directory / MANIFEST).read_bytes())
+            manifest = ModelManifest.model_validate_json(
+                (location.directory / MANIFEST).read_bytes()
+            )
         except FileNotFoundError:
             raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
         except OSError as error:
@@ -61,7 +67,9 @@ class ModelRepository:
         except OSError as error:
             raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
         if found != digest:
-            raise BundleError(f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}...")
+            raise BundleError(
+                f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}..."
+            )
 
 
 def _versions(model: Path) -> list[BundleLocation]:

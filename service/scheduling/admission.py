@@ -34,7 +34,9 @@ class Admission:
         if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
         if self._images + images > self._max_images or self._bytes + size > self._max_bytes:
-            raise Overloaded(f"{self._images} images and {self._bytes} bytes are in flight; try again shortly")
+            raise Overloaded(
+                f"{self._images} images and {self._bytes} bytes are in flight; try again shortly"
+            )
 
     def admit(self, images: int) -> "Slot":
         """Reserve a slot for so many images, in a `with` statement. Raises as `check` does."""

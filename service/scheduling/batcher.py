@@ -65,7 +65,10 @@ class Job:
             self.results = rows
             return
         if not self.results:
-            self.results = {name: np.empty((self.count, *got.shape[1:]), got.dtype) for name, got in rows.items()}
+            self.results = {
+                name: np.empty((self.count, *got.shape[1:]), got.dtype)
+                for name, got in rows.items()
+            }
         for name, got in rows.items():
             self.results[name][start : start + count] = got
 
@@ -81,7 +84,9 @@ class Part(NamedTuple):
     def tensors(self) -> Tensors:
         if self.stop - self.start == self.job.count:
             return self.job.work.tensors
-        return {name: tensor[self.start : self.stop] for name, tensor in self.job.work.tensors.items()}
+        return {
+            name: tensor[self.start : self.stop] for name, tensor in self.job.work.tensors.items()
+        }
 
 
 class Batcher:
@@ -180,7 +185,9 @@ def run(parts: Sequence[Part]) -> None:
     offset = 0
     for job, start, stop in parts:
         job.took += took
-        job.accept(start, {name: rows[offset : offset + stop - start] for name, rows in results.items()})
+        job.accept(
+            start, {name: rows[offset : offset + stop - start] for name, rows in results.items()}
+        )
         offset += stop - start
 
 

@@ -99,7 +99,9 @@ class DeviceExecutor:
         if not self._busy and self._start is None:
             # Even without a delay not at once: work of the same turn of the loop belongs in the batch.
             begin = self._begin
-            self._start = self._loop.call_later(delay, begin) if delay else self._loop.call_soon(begin)
+            self._start = (
+                self._loop.call_later(delay, begin) if delay else self._loop.call_soon(begin)
+            )
 
     def _begin(self) -> None:
         self._start = None

@@ -53,7 +53,11 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         # A body that ends after its answer has stopped uvicorn's timer, and nothing else would start it again.
-        if self.cycle.response_complete and not self.pipeline and self.timeout_keep_alive_task is None:
+        if (
+            self.cycle.response_complete
+            and not self.pipeline
+            and self.timeout_keep_alive_task is None
+        ):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )

@@ -12,7 +12,9 @@ from service.server.protocol import Protocol
 class Server(uvicorn.Server):
     """Calls `on_ready` with its address once it listens, and `on_exit` as soon as it is told to end."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[str], None], on_exit: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[str], None], on_exit: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._on_ready, self._on_exit = on_ready, on_exit
 

@@ -5,7 +5,12 @@ from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -39,7 +44,10 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
-            "ae_requests", "Requests that were answered.", ("operation", "model", "status"), registry=self._registry
+            "ae_requests",
+            "Requests that were answered.",
+            ("operation", "model", "status"),
+            registry=self._registry,
         )
         self._request_seconds = Histogram(
             "ae_request_seconds",
@@ -49,7 +57,11 @@ class Metrics:
             registry=self._registry,
         )
         self._batch_images = Histogram(
-            "ae_batch_images", "Images of one batch.", ("model",), buckets=IMAGES, registry=self._registry
+            "ae_batch_images",
+            "Images of one batch.",
+            ("model",),
+            buckets=IMAGES,
+            registry=self._registry,
         )
         self._batch_seconds = Histogram(
             "ae_batch_seconds",
@@ -86,7 +98,9 @@ class Metrics:
         operation, model = labels
         counter = self._of_request.get((operation, model, status))
         if counter is None:
-            counter = self._of_request[operation, model, status] = self._requests.labels(operation, model, status)
+            counter = self._of_request[operation, model, status] = self._requests.labels(
+                operation, model, status
+            )
         histogram = self._of_operation.get(operation)
         if histogram is None:
             histogram = self._of_operation[operation] = self._request_seconds.labels(operation)
@@ -97,7 +111,10 @@ class Metrics:
         """Count a batch."""
         pair = self._of_model.get(model)
         if pair is None:
-            pair = self._of_model[model] = self._batch_images.labels(model), self._batch_seconds.labels(model)
+            pair = self._of_model[model] = (
+                self._batch_images.labels(model),
+                self._batch_seconds.labels(model),
+            )
         pair[0].observe(images)
         pair[1].observe(seconds)
 
@@ -115,18 +132,27 @@ class _ScoreCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         labels = ("model", "version")
         images = CounterMetricFamily("ae_scored_images", "Images that were scored.", labels=labels)
-        anomalous = CounterMetricFamily("ae_anomalous_images", "Images judged anomalous.", labels=labels)
-        p_values = HistogramMetricFamily(
-            "ae_p_value", "P-values; uniform for images like those of the calibration.", labels=labels
+        anomalous = CounterMetricFamily(
+            "ae_anomalous_images", "Images judged anomalous.", labels=labels
         )
-        scores = GaugeMetricFamily("ae_score_psi", "Population stability index of recent scores.", labels=labels)
+        p_values = HistogramMetricFamily(
+            "ae_p_value",
+            "P-values; uniform for images like those of the calibration.",
+            labels=labels,
+        )
+        scores = GaugeMetricFamily(
+            "ae_score_psi", "Population stability index of recent scores.", labels=labels
+        )
         words = "Population stability index of recent latent distances."
         latents = GaugeMetricFamily("ae_latent_psi", words, labels=labels)
         for name, version, each in self._read():
             of = (name, str(version))
             images.add_metric(of, each.images)
             anomalous.add_metric(of, each.anomalous)
-            counts = [*zip(self._bins, accumulate(each.p_values), strict=True), ("+Inf", each.images)]
+            counts = [
+                *zip(self._bins, accumulate(each.p_values), strict=True),
+                ("+Inf", each.images),
+            ]
             p_values.add_metric(of, counts, each.sum)
             if each.score_psi is not None:
                 scores.add_metric(of, each.score_psi)

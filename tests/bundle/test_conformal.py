@@ -16,7 +16,9 @@ def conformal(values: list[float]) -> ConformalScores:
 
 
 @given(st.lists(scores, min_size=1, max_size=50), scores)
-def test_the_p_value_counts_calibration_scores_at_least_as_large(values: list[float], score: float) -> None:
+def test_the_p_value_counts_calibration_scores_at_least_as_large(
+    values: list[float], score: float
+) -> None:
     expected = (1 + sum(value >= score for value in values)) / (len(values) + 1)
     assert conformal(values).p_values(np.array([score]))[0] == expected
 
@@ -28,7 +30,9 @@ def test_verdict_and_threshold_say_the_same(values: list[float], score: float, r
         assert verdict.is_anomaly is None
         assert 1 / (len(values) + 1) > rate
     else:
-        assert verdict.is_anomaly == (verdict.score >= verdict.threshold) == (verdict.p_value <= rate)
+        assert (
+            verdict.is_anomaly == (verdict.score >= verdict.threshold) == (verdict.p_value <= rate)
+        )
 
 
 @pytest.mark.parametrize(("count", "decided"), [(98, False), (99, True)])
@@ -88,7 +92,13 @@ def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> No
     error_map[4:6, 6] = 0.9
     error_map[0, 7] = 0.2  # not bright enough
     strongest, other = regions(error_map, SCALE)
-    assert (strongest.x, strongest.y, strongest.width, strongest.height, strongest.score) == (6, 4, 1, 2, 0.9)
+    assert (strongest.x, strongest.y, strongest.width, strongest.height, strongest.score) == (
+        6,
+        4,
+        1,
+        2,
+        0.9,
+    )
     assert (other.x, other.y, other.width, other.height, other.score) == (1, 1, 3, 2, 0.45)
 
 

@@ -67,7 +67,9 @@ def test_transparency_is_composed_on_white(mode: str) -> None:
 
 def test_sixteen_bit_grey_is_scaled_to_eight() -> None:
     wide = np.array([0, 128, 257, 32896, 65535, 257 * 100], dtype=np.uint16).reshape(1, 6)
-    decoded = imaging.decode(encoded(Image.fromarray(wide)), GREY.model_copy(update={"height": 1}), ANY)
+    decoded = imaging.decode(
+        encoded(Image.fromarray(wide)), GREY.model_copy(update={"height": 1}), ANY
+    )
     assert decoded.pixels.ravel().tolist() == [0, 0, 1, 128, 255, 100]
 
 
@@ -109,7 +111,9 @@ def test_floating_point_pixels_are_refused() -> None:
 
 def test_pixels_beyond_sixteen_bits_are_refused() -> None:
     with pytest.raises(InvalidImage, match="beyond 16 bits"):
-        imaging.decode(encoded(Image.fromarray(np.full((4, 6), 70_000, np.int32)), "TIFF"), GREY, ANY)
+        imaging.decode(
+            encoded(Image.fromarray(np.full((4, 6), 70_000, np.int32)), "TIFF"), GREY, ANY
+        )
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
@@ -169,10 +173,14 @@ def test_any_other_array_is_refused(array: np.ndarray, spec: InputSpec) -> None:
 @pytest.mark.parametrize("spec", [GREY, RGB])
 def test_png_is_lossless(spec: InputSpec) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, spec.shape, dtype=np.uint8)
-    np.testing.assert_array_equal(imaging.decode(imaging.encode_png(pixels), spec, ANY).pixels, pixels)
+    np.testing.assert_array_equal(
+        imaging.decode(imaging.encode_png(pixels), spec, ANY).pixels, pixels
+    )
 
 
-@pytest.mark.parametrize(("count", "shape"), [(1, (4, 6)), (2, (4, 12)), (3, (8, 12)), (5, (8, 18))])
+@pytest.mark.parametrize(
+    ("count", "shape"), [(1, (4, 6)), (2, (4, 12)), (3, (8, 12)), (5, (8, 18))]
+)
 def test_tiles_stand_row_by_row_and_the_rest_is_black(count: int, shape: tuple[int, int]) -> None:
     images = [np.full((4, 6, 1), index + 1, np.uint8) for index in range(count)]
     grid = responses.tile(images)
@@ -195,7 +203,9 @@ def test_exif_data_that_cannot_be_read_turn_nothing() -> None:
 def test_the_transparent_level_of_sixteen_bit_grey_is_white() -> None:
     wide = np.array([0, 257, 514, 771, 1028, 1285], dtype=np.uint16).reshape(1, 6)
     data = encoded(Image.fromarray(wide), transparency=771)
-    assert imaging.decode(data, GREY.model_copy(update={"height": 1}), ANY).pixels.ravel().tolist() == [
+    assert imaging.decode(
+        data, GREY.model_copy(update={"height": 1}), ANY
+    ).pixels.ravel().tolist() == [
         0,
         1,
         2,
@@ -212,7 +222,12 @@ def test_the_transparent_level_of_sixteen_bit_grey_is_white() -> None:
     [(1, False, 2, (101, 76), 2), (6, True, 2, (101, 76), 2), (1, False, 1.5, (51, 38), 3)],
 )
 def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(
-    monkeypatch: pytest.MonkeyPatch, orientation: int, turned: bool, gap: float, size: tuple[int, int], most: float
+    monkeypatch: pytest.MonkeyPatch,
+    orientation: int,
+    turned: bool,
+    gap: float,
+    size: tuple[int, int],
+    most: float,
 ) -> None:
     sizes: list[tuple[int, int]] = []
     load = JpegImageFile.load
@@ -299,7 +314,10 @@ def test_the_original_has_the_models_white_of_sixteen_bits(kind: str) -> None:
     wide = np.array([0, 8, 9, 2048, 4095, 65535], dtype=np.uint16).reshape(1, 6)
     data = encoded(Image.fromarray(wide), kind)
     twelve = GREY.model_copy(update={"height": 1, "white_16_bit": 4095})
-    decoded, original = imaging.decode(data, twelve, ANY), imaging.decode_original(data, twelve, ANY)
+    decoded, original = (
+        imaging.decode(data, twelve, ANY),
+        imaging.decode_original(data, twelve, ANY),
+    )
     assert not decoded.lost_colour
     np.testing.assert_array_equal(original, np.repeat(decoded.pixels, 3, axis=-1))
     assert imaging.decode_original(data, GREY, ANY)[0, :, 0].tolist() == [0, 0, 0, 8, 16, 255]

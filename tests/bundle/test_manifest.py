@@ -31,7 +31,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
         ({"surprise": 1}, "Extra inputs"),
     ],
 )
-def test_an_inconsistent_manifest_is_refused(manifest: ModelManifest, changes: dict[str, Any], complaint: str) -> None:
+def test_an_inconsistent_manifest_is_refused(
+    manifest: ModelManifest, changes: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ValidationError, match=complaint):
         ModelManifest.model_validate(manifest.model_dump() | changes)
 

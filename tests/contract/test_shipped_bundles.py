@@ -113,16 +113,25 @@ def test_detectors_of_one_working_size_share_one_encoder() -> None:
 
 def test_every_file_of_a_bundle_is_listed(location: BundleLocation, model: LoadedModel) -> None:
     beside = {"manifest.json", "README.md"}
-    assert {path.name for path in location.directory.iterdir() if path.is_file()} == set(model.manifest.files) | beside
+    assert {path.name for path in location.directory.iterdir() if path.is_file()} == set(
+        model.manifest.files
+    ) | beside
 
 
-def test_a_detector_of_photographs_is_small_and_not_weak(location: BundleLocation, model: LoadedModel) -> None:
+def test_a_detector_of_photographs_is_small_and_not_weak(
+    location: BundleLocation, model: LoadedModel
+) -> None:
     selection = model.manifest.selection
     if selection is None:
         pytest.skip("this model was not chosen by trials")
     assert selection.weak is None
-    assert sum(path.stat().st_size for path in location.directory.iterdir() if path.is_file()) < 10_000_000
-    assert sum(path.stat().st_size for path in (location.directory / "report").iterdir()) < 3_000_000
+    assert (
+        sum(path.stat().st_size for path in location.directory.iterdir() if path.is_file())
+        < 10_000_000
+    )
+    assert (
+        sum(path.stat().st_size for path in (location.directory / "report").iterdir()) < 3_000_000
+    )
 
 
 def test_no_graph_draws_random_numbers_or_leaves_the_standard_operators(
@@ -142,13 +151,17 @@ def test_any_batch_gives_what_single_images_give(model: LoadedModel) -> None:
     together = everything(model, images)
     for index in range(len(images)):
         for name, alone in everything(model, images[index : index + 1]).items():
-            difference = np.abs(alone[0].astype(np.float64) - together[name][index].astype(np.float64))
+            difference = np.abs(
+                alone[0].astype(np.float64) - together[name][index].astype(np.float64)
+            )
             assert difference.max() <= allowed(name, model), name
 
 
 def test_reconstructions_are_intensities_rounded(autoencoder: LoadedModel) -> None:
     images = normal_and_anomalous(autoencoder)[0]
-    found = autoencoder.run(["encoder", "decoder"], {"images": images}, ["intensities", "reconstructions"])
+    found = autoencoder.run(
+        ["encoder", "decoder"], {"images": images}, ["intensities", "reconstructions"]
+    )
     assert found["intensities"].min() >= 0
     assert found["intensities"].max() <= 1
     np.testing.assert_allclose(found["reconstructions"], found["intensities"] * 255, atol=0.51)
@@ -165,7 +178,8 @@ def test_embeddings_of_a_backbone_have_a_length_of_one(model: LoadedModel) -> No
 def test_anomalous_images_score_higher_than_normal_ones(detector: LoadedModel) -> None:
     chain = detector.graphs["anomaly-score"]
     normal, anomalous = (
-        detector.run(chain, {"images": images}, ["scores"])["scores"] for images in normal_and_anomalous(detector)
+        detector.run(chain, {"images": images}, ["scores"])["scores"]
+        for images in normal_and_anomalous(detector)
     )
     assert np.mean(normal[:, None] < anomalous) > AUROC.get(detector.manifest.name, 0.95)
     assert detector.scoring is not None
@@ -175,12 +189,16 @@ def test_anomalous_images_score_higher_than_normal_ones(detector: LoadedModel) -
 
 def test_distances_of_latents_are_calibrated(detector: LoadedModel) -> None:
     images, _ = normal_and_anomalous(detector)
-    found = detector.run(detector.graphs["anomaly-score"], {"images": images}, ["latent_distances"])["latent_distances"]
+    found = detector.run(
+        detector.graphs["anomaly-score"], {"images": images}, ["latent_distances"]
+    )["latent_distances"]
     assert detector.manifest.calibration is not None
     deciles = detector.manifest.calibration.latent_deciles
     assert len(deciles) == 9
     deviation = np.sqrt(8.25 / len(found))  # of the mean of as many numbers from 0 to 9
-    assert abs(np.searchsorted(deciles, found).mean() - 4.5) < 4 * deviation  # each share as full as the others
+    assert (
+        abs(np.searchsorted(deciles, found).mean() - 4.5) < 4 * deviation
+    )  # each share as full as the others
 
 
 def test_samples_are_drawn_from_the_prior(model: LoadedModel) -> None:
@@ -196,7 +214,9 @@ def test_samples_are_drawn_from_the_prior(model: LoadedModel) -> None:
 def test_classes_are_named_rightly(model: LoadedModel) -> None:
     if "classify" not in model.manifest.capabilities:
         pytest.skip("this model names no classes")
-    found = model.run(["encoder", "classifier"], {"images": DIGITS}, ["probabilities"])["probabilities"]
+    found = model.run(["encoder", "classifier"], {"images": DIGITS}, ["probabilities"])[
+        "probabilities"
+    ]
     assert model.manifest.classes == tuple("0123456789")
     assert (found.argmax(axis=1) == LABELS).mean() > 0.97
 

@@ -22,7 +22,11 @@ SMALL = [  # makes a training command of the documents short enough for a test
 ]
 SMALL_DETECTOR = [
     word
-    for entry in ("detector.sizes=[[256, 192]]", "detector.candidates=['neighbours']", "detector.banks=[200]")
+    for entry in (
+        "detector.sizes=[[256, 192]]",
+        "detector.candidates=['neighbours']",
+        "detector.banks=[200]",
+    )
     for word in ("--set", entry)
 ]
 
@@ -50,7 +54,12 @@ class Server:
 def start(*arguments: str, **environment: str) -> Server:
     command = [sys.executable, "-m", "service", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     return Server(process, process.stdout.readline())

@@ -79,7 +79,16 @@ def photos(tmp_path: Path) -> Path:
 
 
 def command(photos: Path, output: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "service", "score", str(photos), "--output", str(output), *options]
+    return [
+        sys.executable,
+        "-m",
+        "service",
+        "score",
+        str(photos),
+        "--output",
+        str(output),
+        *options,
+    ]
 
 
 def serving(most: int) -> Iterator[Stub]:
@@ -109,7 +118,9 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(
     table, journal = tmp_path / "scores.csv", tmp_path / "scores.csv.partial"
     address = f"127.0.0.1:{stuck.server_port}"
     killed = subprocess.Popen(
-        command(photos, table, "--model", "m", "--url", f"http://{address}"), cwd=ROOT, stderr=subprocess.DEVNULL
+        command(photos, table, "--model", "m", "--url", f"http://{address}"),
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
     )
     assert stuck.holds.wait(60)
     killed.kill()
@@ -118,22 +129,30 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(
     left = sqlite3.connect(journal)
     (done,) = left.execute("SELECT count(*) FROM rows").fetchone()
     # The stub is another now; to the command it is the same service.
-    left.execute("UPDATE run SET text = replace(text, ?, ?)", [address, f"127.0.0.1:{willing.server_port}"])
+    left.execute(
+        "UPDATE run SET text = replace(text, ?, ?)", [address, f"127.0.0.1:{willing.server_port}"]
+    )
     left.commit()
     left.close()
     assert CHUNK <= done < COUNT
 
-    again = command(photos, table, "--model", "m", "--url", f"http://127.0.0.1:{willing.server_port}")
+    again = command(
+        photos, table, "--model", "m", "--url", f"http://127.0.0.1:{willing.server_port}"
+    )
     subprocess.run(again, cwd=ROOT, check=True, capture_output=True)
     with table.open(newline="") as stream:
         rows = [*csv.DictReader(stream)]
-    assert [row["path"] for row in rows] == [str(photos / f"{index:05d}.png") for index in range(COUNT)]
+    assert [row["path"] for row in rows] == [
+        str(photos / f"{index:05d}.png") for index in range(COUNT)
+    ]
     assert {row["score"] for row in rows} == {"1.0"}
     assert willing.images == COUNT - done
     assert not journal.exists()
 
 
-def test_a_real_server_and_this_process_give_the_same_scores(tmp_path: Path, server: Server) -> None:
+def test_a_real_server_and_this_process_give_the_same_scores(
+    tmp_path: Path, server: Server
+) -> None:
     (tmp_path / "digits").mkdir()
     for index, digit in enumerate(mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:70]):
         Image.fromarray(digit).save(tmp_path / "digits" / f"{index}.png")
@@ -142,10 +161,15 @@ def test_a_real_server_and_this_process_give_the_same_scores(tmp_path: Path, ser
     for name, options in (("local", ()), ("remote", ("--url", server.url))):
         output = tmp_path / f"{name}.jsonl"
         subprocess.run(
-            command(tmp_path / "digits", output, *model, *options), cwd=ROOT, check=True, capture_output=True
+            command(tmp_path / "digits", output, *model, *options),
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
         )
         tables.append([json.loads(line) for line in output.read_text().splitlines()])
     local, remote = tables
     assert len(local) == 70
     assert [row["path"] for row in local] == [row["path"] for row in remote]
-    np.testing.assert_allclose([row["score"] for row in local], [row["score"] for row in remote], rtol=1e-4)
+    np.testing.assert_allclose(
+        [row["score"] for row in local], [row["score"] for row in remote], rtol=1e-4
+    )

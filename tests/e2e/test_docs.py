@@ -23,7 +23,12 @@ def blocks(language: str) -> list[str]:
 
 
 CURLS = [block for block in blocks("bash") if block.startswith("curl")]
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith(("make", "python"))]
+COMMANDS = [
+    line
+    for block in blocks("bash")
+    for line in block.splitlines()
+    if line.startswith(("make", "python"))
+]
 
 PICTURES = ("boot", "noisy", "seven", "two")
 PHOTOGRAPHS = ("docs/cookie.jpg", "tests/data/cookies/test/good/test-normal-1.jpg")
@@ -55,12 +60,16 @@ def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
         assert operation in python
 
 
-@pytest.mark.parametrize("block", CURLS, ids=lambda block: re.search(r"models/([a-z-]+/[a-z-]+)", block)[1])
+@pytest.mark.parametrize(
+    "block", CURLS, ids=lambda block: re.search(r"models/([a-z-]+/[a-z-]+)", block)[1]
+)
 def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     command = block.replace(ADDRESS, server.url).replace("curl -s", "curl -s --fail-with-body")
-    done = subprocess.run(["sh", "-c", command], cwd=workplace, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=workplace, capture_output=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stdout
     written = [path.read_bytes() for path in workplace.glob("*.png")] or [done.stdout]
     assert written[0].startswith((b"\x89PNG", b'{"model":"'))
@@ -68,9 +77,18 @@ def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> 
 
 def test_the_python_examples_print_what_they_say(server: Server, workplace: Path) -> None:
     code = "".join(blocks("python")).replace(ADDRESS, server.url)
-    done = subprocess.run([sys.executable, "-"], input=code, cwd=workplace, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=code,
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    promised = [re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)]
+    promised = [
+        re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)
+    ]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
     assert len(promised) == len(printed) == 8
     for expected, line in zip(promised, printed, strict=True):
@@ -82,16 +100,25 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     for command in COMMANDS:
         words = command.split("#")[0].split()
         if words[0] == "make":
-            done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, check=False)
+            done = subprocess.run(
+                ["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, check=False
+            )
         else:
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             done = subprocess.run(
-                [*_small(words, tmp_path)], cwd=ROOT, env=environment, capture_output=True, check=False
+                [*_small(words, tmp_path)],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                check=False,
             )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "my-vae" / "1" / MANIFEST).is_file()
     rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
-    assert [row.split(",")[0] for row in rows] == ["path", *(f"docs/images/{name}.png" for name in PICTURES)]
+    assert [row.split(",")[0] for row in rows] == [
+        "path",
+        *(f"docs/images/{name}.png" for name in PICTURES),
+    ]
     assert (tmp_path / "heatmaps" / "docs" / "images" / "boot.png.png").is_file()
 
 
@@ -123,9 +150,15 @@ def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
 def _figures(manifest: ModelManifest) -> list[str]:
     metrics = manifest.metrics
     if manifest.calibration is None:
-        measured = json.loads((ROOT / "docs" / "results" / "embeddings.json").read_text(encoding="utf-8"))
-        return [f"5-NN accuracy {100 * measured[f'`{manifest.name}`']['measured']['5-nn'][0]:.1f} %"]
-    auroc = next(f"{value:.4f}" for name, value in metrics.items() if name.startswith("auroc_against_"))
+        measured = json.loads(
+            (ROOT / "docs" / "results" / "embeddings.json").read_text(encoding="utf-8")
+        )
+        return [
+            f"5-NN accuracy {100 * measured[f'`{manifest.name}`']['measured']['5-nn'][0]:.1f} %"
+        ]
+    auroc = next(
+        f"{value:.4f}" for name, value in metrics.items() if name.startswith("auroc_against_")
+    )
     if "pixel_auroc" in metrics:
         pca = metrics["pca_mean_auroc_against_defects"]
         return [auroc, f"AUROC of pixels {metrics['pixel_auroc']:.4f}", f"PCA: {pca:.4f}"]

@@ -22,9 +22,13 @@ from training.evaluation.graph_metrics import add_noise
 DIGITS = mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 CLOTHES = mnist.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[:5]
 REPOSITORY = ModelRepository(ROOT / "models")
-NEWEST = {each.name: REPOSITORY.read(each) for each in REPOSITORY.locations()}  # in ascending order of version
+NEWEST = {
+    each.name: REPOSITORY.read(each) for each in REPOSITORY.locations()
+}  # in ascending order of version
 MODELS = sorted(NEWEST)
-AUTOENCODERS = [name for name in MODELS if "decode" in NEWEST[name].capabilities]  # of 28x28 pixels, grey
+AUTOENCODERS = [
+    name for name in MODELS if "decode" in NEWEST[name].capabilities
+]  # of 28x28 pixels, grey
 BACKBONES = [name for name in MODELS if NEWEST[name].provenance.backbone]  # of photographs
 COOKIES = DATA / "cookies" / "test"
 
@@ -62,7 +66,9 @@ def bodies(images: np.ndarray) -> dict[str, dict[str, Any]]:
     return {
         **one,
         "multipart": {"files": files},
-        "json": {"json": {"images": [base64.b64encode(encoded(image)).decode() for image in images]}},
+        "json": {
+            "json": {"images": [base64.b64encode(encoded(image)).decode() for image in images]}
+        },
         "npy": {"data": npy(images), "headers": {"Content-Type": "application/x-npy"}},
     }
 
@@ -90,7 +96,9 @@ def test_one_line_says_that_it_is_ready(server: Server) -> None:
 
 @pytest.mark.parametrize("body", bodies(DIGITS))
 @pytest.mark.parametrize("model", AUTOENCODERS)
-def test_images_are_embedded_reconstructed_and_scored(server: Server, model: str, body: str) -> None:
+def test_images_are_embedded_reconstructed_and_scored(
+    server: Server, model: str, body: str
+) -> None:
     images, _ = normal_and_anomalous(model)
     options = bodies(images)[body]
     count = 1 if body.startswith("image/") else len(images)
@@ -98,7 +106,9 @@ def test_images_are_embedded_reconstructed_and_scored(server: Server, model: str
     reconstructed = ask(server, model, "reconstruct", **options)
     scored = ask(server, model, "anomaly-score?heatmap=true&false_positive_rate=0.001", **options)
     assert np.shape(latents)[0] == count
-    for text, expected, claimed in zip(reconstructed["images"], images, reconstructed["errors"], strict=False):
+    for text, expected, claimed in zip(
+        reconstructed["images"], images, reconstructed["errors"], strict=False
+    ):
         assert error(image_of(text), expected) == pytest.approx(claimed, abs=1e-4)
         assert claimed < (0.08 if "latent" in model else 0.03)
     assert [result["is_anomaly"] for result in scored["results"]] == [False] * count
@@ -118,12 +128,16 @@ def test_noise_is_removed(server: Server, body: str) -> None:
 def test_images_of_another_kind_are_anomalies(server: Server, model: str) -> None:
     _, anomalous = normal_and_anomalous(model)
     rate = f"?false_positive_rate={RATES[model]}" if model in RATES else ""
-    results = ask(server, model, f"anomaly-score{rate}", **bodies(anomalous)["multipart"])["results"]
+    results = ask(server, model, f"anomaly-score{rate}", **bodies(anomalous)["multipart"])[
+        "results"
+    ]
     assert sum(result["is_anomaly"] for result in results) >= 4
 
 
 def photographs(kind: str) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("images", (path.name, path.read_bytes())) for path in sorted((COOKIES / kind).iterdir())]
+    return [
+        ("images", (path.name, path.read_bytes())) for path in sorted((COOKIES / kind).iterdir())
+    ]
 
 
 @pytest.mark.parametrize("model", BACKBONES)
@@ -147,10 +161,13 @@ def test_cracked_cookies_are_found_and_the_crack_is_shown(server: Server) -> Non
     normal, cracked = scored("good"), scored("cracked")
     assert sum(result["is_anomaly"] for result in normal) <= 1
     assert sum(result["is_anomaly"] for result in cracked) >= 4
-    _, *others = sorted((result["score"] for result in normal), reverse=True)  # one of them is atypical
+    _, *others = sorted(
+        (result["score"] for result in normal), reverse=True
+    )  # one of them is atypical
     assert min(result["score"] for result in cracked) > max(others)
     dark, bright = (
-        np.mean([image_of(result["heatmap"]).mean() for result in results]) for results in (normal, cracked)
+        np.mean([image_of(result["heatmap"]).mean() for result in results])
+        for results in (normal, cracked)
     )
     assert bright > 3 * dark
 
@@ -173,7 +190,12 @@ def test_samples_are_the_same_for_the_same_seed(server: Server, model: str) -> N
 
 
 def test_a_path_leads_from_one_digit_to_another(server: Server) -> None:
-    answer = ask(server, "mnist-vae", "interpolate?steps=6&method=spherical", **bodies(DIGITS[:2])["multipart"])
+    answer = ask(
+        server,
+        "mnist-vae",
+        "interpolate?steps=6&method=spherical",
+        **bodies(DIGITS[:2])["multipart"],
+    )
     assert len(answer["images"]) == 6
 
 
@@ -192,7 +214,9 @@ def test_the_examples_of_the_openapi_document_work_when_pasted(server: Server) -
     for path, item in document["paths"].items():
         content = item.get("post", {}).get("requestBody", {}).get("content", {})
         if example := content.get("application/json", {}).get("example"):
-            parameters = {given["name"]: given.get("example") for given in item["post"]["parameters"]}
+            parameters = {
+                given["name"]: given.get("example") for given in item["post"]["parameters"]
+            }
             url = server.url + path.format(**parameters)
             answer = requests.post(url, json=example, timeout=60)
             assert answer.status_code == 200, (path, answer.text)
@@ -222,14 +246,18 @@ def test_settings_come_from_the_environment() -> None:
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_check_says_what_works() -> None:
     done = run("check", "--models", "models", "--device", "cpu")
     assert done.returncode == 0, done.stdout
     for model in MODELS:
-        assert re.search(rf"{model} version \d+: works on CPUExecutionProvider: encode", done.stdout)
+        assert re.search(
+            rf"{model} version \d+: works on CPUExecutionProvider: encode", done.stdout
+        )
 
 
 def test_check_says_what_does_not_work(tmp_path: Any) -> None:
@@ -258,6 +286,8 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = run("serve", "--models", "models", "--device", "cpu", "--port", str(taken.getsockname()[1]))
+        done = run(
+            "serve", "--models", "models", "--device", "cpu", "--port", str(taken.getsockname()[1])
+        )
     assert done.returncode != 0
     assert "address already in use" in done.stderr

@@ -30,7 +30,16 @@ OPTIONS = {
     "report": ["--data", str(DATA)],
     "halve": ["--data", str(DATA)],
     "benchmarks.zoo": ["--data", str(DATA), "--set", "mixture_components=2"],
-    "benchmarks.few_labels": ["--data", str(DATA), "--seeds", "2", "--labels", "20", "--steps", "4"],
+    "benchmarks.few_labels": [
+        "--data",
+        str(DATA),
+        "--seeds",
+        "2",
+        "--labels",
+        "20",
+        "--steps",
+        "4",
+    ],
     "benchmarks.fp16": ["--data", str(DATA)],
     "benchmarks.bulk": ["--data", str(DATA), "--images", "3000"],
     "benchmarks.anomaly": SMALL_DETECTOR,
@@ -41,7 +50,10 @@ OPTIONS = {
 def small(command: str) -> list[str]:
     """The command with fewer images and steps."""
     words = command.split()
-    runner = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}[words[0]]
+    runner = {
+        "python": [sys.executable],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+    }[words[0]]
     if "my-embeddings" in words:
         return [*runner, *words[1:], "--set", "embedding.size=64"]
     kind = next((word for word in words if word in OPTIONS), None)
@@ -89,7 +101,13 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     for command in COMMANDS:
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            small(command), cwd=workplace, env=environment, capture_output=True, text=True, check=False, timeout=300
+            small(command),
+            cwd=workplace,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
@@ -100,15 +118,21 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     assert seeds == {"mnist-undercomplete-seed1", "mnist-undercomplete-seed2"}
     results = (workplace / "docs" / "results.md").read_text()
     assert re.search(r"mnist-undercomplete`\].* MSE \d\.\d+ ± \d\.\d+ .*3 seeds", results)
-    assert re.search(r"\| cookies: train/good against test \| \d+\.\d\d ± \d+\.\d\d; pixels \d+\.\d\d", results)
+    assert re.search(
+        r"\| cookies: train/good against test \| \d+\.\d\d ± \d+\.\d\d; pixels \d+\.\d\d", results
+    )
     assert re.search(r"Killed, it left [\d,]+ rows; .* with 0 rows\nlost and 0 doubled", results)
     assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
-    speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())["images_per_second"]
+    speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())[
+        "images_per_second"
+    ]
     assert all(set(rates) == {"ours", "bare", "dataloader"} for rates in speeds.values())
 
 
 def test_the_results_are_those_of_the_figures() -> None:
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == render(ROOT / "docs" / "results")
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == render(
+        ROOT / "docs" / "results"
+    )
 
 
 def test_the_guide_says_how_many_images_a_folder_needs() -> None:
@@ -120,7 +144,11 @@ def test_the_guide_says_how_many_images_a_folder_needs() -> None:
 
 @pytest.mark.parametrize(
     ("recipe_kind", "name"),
-    [(kind, name) for kind in (Recipe, DetectorRecipe, EmbeddingRecipe) for name in kind.model_fields],
+    [
+        (kind, name)
+        for kind in (Recipe, DetectorRecipe, EmbeddingRecipe)
+        for name in kind.model_fields
+    ],
 )
 def test_the_guide_names_every_entry_of_a_recipe(recipe_kind: type[AnyRecipe], name: str) -> None:
     annotation = recipe_kind.model_fields[name].annotation

@@ -20,7 +20,9 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert f"| `AE_{name.upper()}` | `{default}` | {field.description} |" in guide
 
 
-def test_the_environment_sets_and_the_command_line_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_and_the_command_line_overrides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AE_PORT", "9000")
     assert Settings().port == 9000
     assert Settings(port=1).port == 1
@@ -38,7 +40,11 @@ def test_the_environment_sets_and_the_command_line_overrides(monkeypatch: pytest
     ],
 )
 def test_a_wrong_setting_is_named(
-    variable: str, value: str, complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    variable: str,
+    value: str,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert cli.main(["check"]) == 1
@@ -65,7 +71,14 @@ def test_json_log_lines_hold_message_fields_and_traceback() -> None:
         raise ValueError("wrong")
     except ValueError:
         record = logging.getLogger("x").makeRecord(
-            "x", logging.ERROR, "f", 1, "took %d ms", (5,), __import__("sys").exc_info(), extra={"status": 500}
+            "x",
+            logging.ERROR,
+            "f",
+            1,
+            "took %d ms",
+            (5,),
+            __import__("sys").exc_info(),
+            extra={"status": 500},
         )
     entry = json.loads(JsonFormatter().format(record))
     assert (entry["message"], entry["level"], entry["status"]) == ("took 5 ms", "error", 500)

@@ -49,17 +49,26 @@ def images() -> Split:
 
 def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
     """A shipped recipe, made small enough for a test."""
-    small = ["data.calibration=50", "data.validation=20", "training.epochs=2", "training.batch_size=32"]
+    small = [
+        "data.calibration=50",
+        "data.validation=20",
+        "training.epochs=2",
+        "training.batch_size=32",
+    ]
     if recipe.load(name).architecture.kind == "convolutional":
         small += ["architecture.widths=[4, 8]", "architecture.blocks=1"]
     if recipe.load(name).architecture.kind == "residual-dense":
         small += ["architecture.width=16", "architecture.blocks=1"]
     if recipe.load(name).classifier:
         small += ["classifier.training.epochs=2", "classifier.training.batch_size=32"]
-    return recipe.load(name, [*small, "evaluation.importance_samples=0", "mixture_components=2", *overrides])
+    return recipe.load(
+        name, [*small, "evaluation.importance_samples=0", "mixture_components=2", *overrides]
+    )
 
 
-def run(recipe: Recipe, data: Path, directory: Path, tell: Callable[[str], None] = lambda _: None) -> Path:
+def run(
+    recipe: Recipe, data: Path, directory: Path, tell: Callable[[str], None] = lambda _: None
+) -> Path:
     path = train_pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
     assert path is not None  # only the first of several processes publishes
     return path
@@ -84,7 +93,9 @@ def train(
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.input, 10 if recipe.classifier else 0)
     planned = stages(recipe, network, splits.split(images, recipe.data, recipe.seed))
-    history = loop.train(planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, tell)
+    history = loop.train(
+        planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, tell
+    )
     return network, history
 
 

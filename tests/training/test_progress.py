@@ -32,10 +32,14 @@ def test_only_the_first_of_several_processes_shows_a_bar(monkeypatch: pytest.Mon
         assert bar.disable
 
 
-def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal, logged = Terminal(), list[str]()
     monkeypatch.setattr("sys.stderr", terminal)
-    with progress.Stages(logged.append, {"decoding": 2, "trials": 6, "fitting": 1, "report": 1}) as log:
+    with progress.Stages(
+        logged.append, {"decoding": 2, "trials": 6, "fitting": 1, "report": 1}
+    ) as log:
         assert _shown(terminal) == "decoding:   0%"
         files = progress.track([1, 2], 2, "reading", "file", log)
         assert [next(files), next(files)] == [1, 2]

@@ -12,12 +12,26 @@ def test_every_recipe_that_comes_with_the_package_is_valid(name: str) -> None:
 
 
 def test_the_promised_recipes_are_there() -> None:
-    digits = ("undercomplete", "stacked", "stacked-sigmoid", "denoising", "latent2", "vae", "classifier")
-    promised = {f"mnist-{name}" for name in digits} | {"fashion-latent3", "fashion-vae", "mnist-classifier-conv"}
+    digits = (
+        "undercomplete",
+        "stacked",
+        "stacked-sigmoid",
+        "denoising",
+        "latent2",
+        "vae",
+        "classifier",
+    )
+    promised = {f"mnist-{name}" for name in digits} | {
+        "fashion-latent3",
+        "fashion-vae",
+        "mnist-classifier-conv",
+    }
     assert promised <= set(recipes.available())
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.available() if name.startswith("studies/")])
+@pytest.mark.parametrize(
+    "name", [name for name in recipes.available() if name.startswith("studies/")]
+)
 def test_a_study_differs_from_its_recipe_in_the_pretraining_alone(name: str) -> None:
     study = recipe.load(name)
     studied = recipe.load(study.name.removesuffix("-greedy"))
@@ -34,7 +48,9 @@ def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
 
 def test_entries_can_be_overridden() -> None:
     changed = recipe.load(
-        "mnist-vae", ["training.epochs=3", "loss.beta=0.5", "architecture.widths=[8, 16]", "description=mine"], "other"
+        "mnist-vae",
+        ["training.epochs=3", "loss.beta=0.5", "architecture.widths=[8, 16]", "description=mine"],
+        "other",
     )
     assert (changed.training.epochs, changed.loss.beta, changed.name) == (3, 0.5, "other")
     assert changed.architecture.widths == (8, 16)
@@ -45,13 +61,25 @@ def test_entries_can_be_overridden() -> None:
     ("name", "overrides", "complaint"),
     [
         ("mnist-vea", [], "no recipe 'mnist-vea'; did you mean 'mnist-vae'"),
-        ("mnist-vae", ["training.epoch=3"], "training.epoch: there is no such entry; did you mean 'epochs'"),
+        (
+            "mnist-vae",
+            ["training.epoch=3"],
+            "training.epoch: there is no such entry; did you mean 'epochs'",
+        ),
         ("mnist-vae", ["sed=3"], "sed: there is no such entry; did you mean 'seed'"),
-        ("mnist-vae", ["batch_size=3"], "batch_size: there is no such entry; did you mean 'training.batch_size'"),
+        (
+            "mnist-vae",
+            ["batch_size=3"],
+            "batch_size: there is no such entry; did you mean 'training.batch_size'",
+        ),
         ("mnist-vae", ["training.learning_rate=3"], "did you mean 'optimiser.learning_rate'"),
         ("mnist-classifier", ["labels=3"], "did you mean 'classifier.labels'"),
         ("mnist-vae", ["colour=3"], "colour: there is no such entry"),
-        ("mnist-vae", ["optimiser.kind=muon", "optimiser.learning_rate=-1"], "  optimiser.learning_rate: Input should"),
+        (
+            "mnist-vae",
+            ["optimiser.kind=muon", "optimiser.learning_rate=-1"],
+            "  optimiser.learning_rate: Input should",
+        ),
         ("mnist-vae", ["data.unfit=skip"], "data.unfit and test are for folders and photographs"),
         ("mnist-vae", ["data.test=10"], "for folders and photographs, not for mnist"),
         ("folder", ["data.dataset=photographs"], "is for detectors; a network takes a folder"),
@@ -71,7 +99,11 @@ def test_entries_can_be_overridden() -> None:
         ("mnist-vae", ["schedule.warm_up=1.0"], "schedule.warm_up: Input should be less than 1"),
         ("mnist-vae", ["data.outliers=mnist"], "must be another data set"),
         ("mnist-undercomplete", ["loss.kind=bce"], "bce needs architecture.output sigmoid"),
-        ("mnist-undercomplete", ["loss.kind=sim"], "loss.kind: Input should be 'mse', 'psnr', 'ssim'"),
+        (
+            "mnist-undercomplete",
+            ["loss.kind=sim"],
+            "loss.kind: Input should be 'mse', 'psnr', 'ssim'",
+        ),
         (
             "mnist-undercomplete",
             ["optimiser.learning_rat=1"],
@@ -80,22 +112,50 @@ def test_entries_can_be_overridden() -> None:
         ("mnist-undercomplete", ["optimiser.kind=adagrad"], "optimiser: "),
         ("mnist-undercomplete", ["loss.samples=5"], "needs a variational architecture"),
         ("mnist-vae", ["loss.samples=5", "loss.beta=0.5"], "only if loss.beta is 1"),
-        ("mnist-undercomplete", ["architecture.output=continuous-bernoulli"], "needs loss.kind continuous-bernoulli"),
-        ("mnist-denoising", ["pretraining.epochs=1", "pretraining.learning_rate=1"], "needs a dense architecture"),
+        (
+            "mnist-undercomplete",
+            ["architecture.output=continuous-bernoulli"],
+            "needs loss.kind continuous-bernoulli",
+        ),
+        (
+            "mnist-denoising",
+            ["pretraining.epochs=1", "pretraining.learning_rate=1"],
+            "needs a dense architecture",
+        ),
         ("mnist-classifier-conv", ["architecture.code_channels=2"], "give either code_channels"),
-        ("mnist-denoising", ["architecture.variational=true"], "a variational code is a latent vector"),
+        (
+            "mnist-denoising",
+            ["architecture.variational=true"],
+            "a variational code is a latent vector",
+        ),
         ("mnist-denoising", ["loss.beta=2"], "loss.beta weighs a divergence"),
-        ("mnist-denoising", ["evaluation.importance_samples=5"], "needs a variational architecture and a likelihood"),
+        (
+            "mnist-denoising",
+            ["evaluation.importance_samples=5"],
+            "needs a variational architecture and a likelihood",
+        ),
         ("mnist-denoising", ["input.height=4"], "SSIM needs at least 7x7 pixels"),
-        ("mnist-denoising", ["input.hight=4"], "input.hight: there is no such entry; did you mean 'height'"),
-        ("classics/mnist-vae", ["pretraining.epochs=1", "pretraining.learning_rate=1"], "that is not variational"),
+        (
+            "mnist-denoising",
+            ["input.hight=4"],
+            "input.hight: there is no such entry; did you mean 'height'",
+        ),
+        (
+            "classics/mnist-vae",
+            ["pretraining.epochs=1", "pretraining.learning_rate=1"],
+            "that is not variational",
+        ),
         ("mnist-classifier", ["data.binarise=true"], "and data.binarise = false"),
         (
             "mnist-stacked",
             ["architecture.widht=9"],
             "architecture.widht: there is no such entry; did you mean 'width'",
         ),
-        ("mnist-classifier", ["classifier.training.epoch=1"], "classifier.training.epoch: there is no such entry; did"),
+        (
+            "mnist-classifier",
+            ["classifier.training.epoch=1"],
+            "classifier.training.epoch: there is no such entry; did",
+        ),
     ],
 )
 def test_a_wrong_entry_is_named(name: str, overrides: list[str], complaint: str) -> None:

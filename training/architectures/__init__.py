@@ -15,7 +15,14 @@ ArchitectureConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
-__all__ = ["ArchitectureConfig", "Autoencoder", "Classifier", "DenseAutoencoder", "Posterior", "build"]
+__all__ = [
+    "ArchitectureConfig",
+    "Autoencoder",
+    "Classifier",
+    "DenseAutoencoder",
+    "Posterior",
+    "build",
+]
 
 
 def build(config: ArchitectureConfig, spec: InputSpec) -> Autoencoder:

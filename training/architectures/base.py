@@ -100,7 +100,10 @@ class ContinuousBernoulliMean(nn.Module):
         small = x.abs() < 0.5
         # Near 0 the two terms cancel and float32 would keep nothing: there its Taylor series, to 1e-9.
         square = x.square()
-        series = x * (1 / 3 - square * (1 / 45 - square * (2 / 945 - square * (1 / 4725 - square * 2 / 93555))))
+        series = x * (
+            1 / 3
+            - square * (1 / 45 - square * (2 / 945 - square * (1 / 4725 - square * 2 / 93555)))
+        )
         large = torch.where(small, 1, x)
         return (1 + torch.where(small, series, 1 / large.tanh() - 1 / large)) / 2
 
@@ -131,7 +134,9 @@ class ResidualLayer(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
         self.gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,7 +144,9 @@ class ResidualLayer(nn.Module):
         return x + self.gain * residual
 
 
-def stack(widths: Sequence[int], activation: ActivationName, last: ActivationName | None = None) -> list[nn.Sequential]:
+def stack(
+    widths: Sequence[int], activation: ActivationName, last: ActivationName | None = None
+) -> list[nn.Sequential]:
     """Fully connected layers of these widths, each with its activation; `last` replaces that of the last one."""
     names = [activation] * (len(widths) - 1)
     if last is not None:

@@ -11,14 +11,23 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from bundle.manifest import InputSpec
-from training.architectures.base import OUTPUTS, Autoencoder, OutputName, Posterior, ResidualLayer, stack
+from training.architectures.base import (
+    OUTPUTS,
+    Autoencoder,
+    OutputName,
+    Posterior,
+    ResidualLayer,
+    stack,
+)
 from training.config import Config, Widths
 
 
 class ConvolutionalConfig(Config):
     kind: Literal["convolutional"] = "convolutional"
     widths: Widths  # channels at each resolution; every entry halves height and width
-    blocks: NonNegativeInt = 2  # residual blocks at each resolution, in the encoder and again in the decoder
+    blocks: NonNegativeInt = (
+        2  # residual blocks at each resolution, in the encoder and again in the decoder
+    )
     code_channels: PositiveInt | None = None
     latent_dim: PositiveInt | None = None
     # Fully connected layers, and again in the decoder: to a latent vector, or residual ones on all of a feature map.
@@ -29,7 +38,9 @@ class ConvolutionalConfig(Config):
     @model_validator(mode="after")
     def _one_code(self) -> Self:
         if (self.code_channels is None) == (self.latent_dim is None):
-            raise ValueError("give either code_channels (the code is a feature map) or latent_dim (a vector)")
+            raise ValueError(
+                "give either code_channels (the code is a feature map) or latent_dim (a vector)"
+            )
         if self.variational and self.latent_dim is None:
             raise ValueError("a variational code is a latent vector: give latent_dim")
         return self
@@ -41,7 +52,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
         )
         self.gain = nn.Parameter(torch.zeros(1))
 
@@ -72,7 +86,9 @@ def code_size(spec: InputSpec, widths: tuple[int, ...]) -> tuple[int, int]:
     """Height and width after the last halving. Raises ValueError where the input cannot be halved that often."""
     factor = 2 ** len(widths)
     if spec.height % factor or spec.width % factor:
-        raise ValueError(f"{spec.height}x{spec.width} cannot be halved {len(widths)} times: use fewer widths")
+        raise ValueError(
+            f"{spec.height}x{spec.width} cannot be halved {len(widths)} times: use fewer widths"
+        )
     return spec.height // factor, spec.width // factor
 
 
@@ -89,15 +105,29 @@ class ConvolutionalAutoencoder(Autoencoder):
             assert config.code_channels is not None  # the configuration has one of the two
             code = config.code_channels, *size
             self.latent_dim = prod(code)
-            mixed = [[ResidualLayer(self.latent_dim, hidden) for hidden in config.hidden] for _ in range(2)]
-            inward: list[nn.Module] = [nn.Conv2d(width, config.code_channels, 1), nn.Flatten(), *mixed[0]]
-            outward: list[nn.Module] = [*mixed[1], nn.Unflatten(1, code), nn.Conv2d(config.code_channels, width, 1)]
+            mixed = [
+                [ResidualLayer(self.latent_dim, hidden) for hidden in config.hidden]
+                for _ in range(2)
+            ]
+            inward: list[nn.Module] = [
+                nn.Conv2d(width, config.code_channels, 1),
+                nn.Flatten(),
+                *mixed[0],
+            ]
+            outward: list[nn.Module] = [
+                *mixed[1],
+                nn.Unflatten(1, code),
+                nn.Conv2d(config.code_channels, width, 1),
+            ]
         else:
             features = width, *size
             self.latent_dim = config.latent_dim
             layers = [prod(features), *config.hidden]
             inward = [nn.Flatten(), *stack([*layers, self.encoded_dim], "gelu", "linear")]
-            outward = [*stack([self.latent_dim, *layers[::-1]], "gelu", "linear"), nn.Unflatten(1, features)]
+            outward = [
+                *stack([self.latent_dim, *layers[::-1]], "gelu", "linear"),
+                nn.Unflatten(1, features),
+            ]
         self.encoder = nn.Sequential(downward(spec.channels, config.widths, config.blocks), *inward)
         self.decoder = nn.Sequential(*outward, upward(spec.channels, config.widths, config.blocks))
 

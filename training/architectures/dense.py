@@ -36,17 +36,25 @@ class ResidualDenseConfig(Config):
     width: PositiveInt
     blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
     latent_dim: PositiveInt
-    code_activation: ActivationName = "linear"  # a bounded one, as tanh, keeps far-away codes near the others
-    refinement: NonNegativeInt = 0  # steps on the decoder by which the codes that are served fit better
+    code_activation: ActivationName = (
+        "linear"  # a bounded one, as tanh, keeps far-away codes near the others
+    )
+    refinement: NonNegativeInt = (
+        0  # steps on the decoder by which the codes that are served fit better
+    )
     variational: bool = False
     output: OutputName = "clamp"
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
         if self.refinement and (self.variational or self.code_activation != "tanh"):
-            raise ValueError('refinement is of codes in -1..1: give code_activation = "tanh", and not variational')
+            raise ValueError(
+                'refinement is of codes in -1..1: give code_activation = "tanh", and not variational'
+            )
         if self.refinement and self.latent_dim > MOST_REFINED:
-            raise ValueError(f"refinement is of small codes: latent_dim may be at most {MOST_REFINED}")
+            raise ValueError(
+                f"refinement is of small codes: latent_dim may be at most {MOST_REFINED}"
+            )
         return self
 
 
@@ -68,7 +76,9 @@ class DenseAutoencoder(Autoencoder):
             self.latent_dim = config.widths[-1]
             widths = [pixels, *config.widths]
             code = "linear" if config.variational else config.code_activation
-            self.encoder = nn.Sequential(*stack([*widths[:-1], self.encoded_dim], config.activation, code))
+            self.encoder = nn.Sequential(
+                *stack([*widths[:-1], self.encoded_dim], config.activation, code)
+            )
             self.decoder = nn.Sequential(*stack(widths[::-1], config.activation, "linear"))
             self._layers = "-".join(map(str, widths + widths[-2::-1]))
         else:
@@ -97,7 +107,14 @@ class DenseAutoencoder(Autoencoder):
         return f"fully connected{' variational' if self.variational else ''}, {self._layers}"
 
 
-def _residual(before: int, config: ResidualDenseConfig, after: int, activation: ActivationName) -> nn.Sequential:
+def _residual(
+    before: int, config: ResidualDenseConfig, after: int, activation: ActivationName
+) -> nn.Sequential:
     blocks = [ResidualLayer(config.width, config.width) for _ in range(config.blocks)]
-    last = [nn.LayerNorm(config.width), nn.GELU(), nn.Linear(config.width, after), ACTIVATIONS[activation]()]
+    last = [
+        nn.LayerNorm(config.width),
+        nn.GELU(),
+        nn.Linear(config.width, after),
+        ACTIVATIONS[activation](),
+    ]
     return nn.Sequential(nn.Linear(before, config.width), *blocks, nn.Sequential(*last))

@@ -30,7 +30,11 @@ class PoolingAutoencoder(Autoencoder):
         self.latent_dim = prod(code)
         inward: list[nn.Module] = []
         for before, after in zip((spec.channels, *config.widths), config.widths, strict=False):
-            inward += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+            inward += [
+                nn.Conv2d(before, after, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
         outward: list[nn.Module] = [nn.Unflatten(1, code)]
         for before, after, size in zip(
             (code[0], *config.widths[::-1]), config.widths[::-1], sizes[-2::-1], strict=False
@@ -48,6 +52,4 @@ class PoolingAutoencoder(Autoencoder):
         return raw
 
     def describe(self) -> str:
-        return (
-            f"convolutional with max-pooling, widths {'-'.join(map(str, self.config.widths))}, code {self.latent_dim}"
-        )
+        return f"convolutional with max-pooling, widths {'-'.join(map(str, self.config.widths))}, code {self.latent_dim}"

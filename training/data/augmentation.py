@@ -17,7 +17,9 @@ from training.config import Config
 class CorruptionConfig(Config):
     """What the network sees in place of the image that it is to give back (denoising: Vincent et al. 2008)."""
 
-    sigma: NonNegativeFloat = 0.0  # standard deviation of Gaussian noise on the 0..1 scale, before a clip to 0..1
+    sigma: NonNegativeFloat = (
+        0.0  # standard deviation of Gaussian noise on the 0..1 scale, before a clip to 0..1
+    )
     masking: float = Field(0.0, ge=0, lt=1)  # the share of pixels set to 0
 
     @property
@@ -32,7 +34,9 @@ class AugmentationConfig(Config):
     rotation: NonNegativeFloat = 0.0  # degrees
     scale: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1, in each direction
     shear: NonNegativeFloat = 0.0  # degrees
-    elastic: NonNegativeFloat = 0.0  # pixels: the scale of a smooth random field (Simard et al. 2003)
+    elastic: NonNegativeFloat = (
+        0.0  # pixels: the scale of a smooth random field (Simard et al. 2003)
+    )
     brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1
     mirror: bool = False  # left and right, and up and down, each in half of the images
     outside: Literal["black", "edge"] = "black"  # what comes in from beyond the border
@@ -63,7 +67,9 @@ def corrupt(images: Tensor, config: CorruptionConfig, generator: torch.Generator
     if config.sigma:
         images = (images + config.sigma * normal(images.shape, generator)).clamp(0, 1)
     if config.masking:
-        images = images * (uniform((len(images), 1, *images.shape[2:]), generator) >= config.masking)
+        images = images * (
+            uniform((len(images), 1, *images.shape[2:]), generator) >= config.masking
+        )
     return images
 
 
@@ -78,14 +84,20 @@ def augment(images: Tensor, config: AugmentationConfig, generator: torch.Generat
         return images
     count, _, height, width = images.shape
     angle, shear = (
-        (2 * uniform((count,), generator) - 1) * math.radians(most) for most in (config.rotation, config.shear)
+        (2 * uniform((count,), generator) - 1) * math.radians(most)
+        for most in (config.rotation, config.shear)
     )
     across, down = 1 / (1 + config.scale * (2 * uniform((2, count), generator) - 1))
     move = (2 * uniform((count, 2), generator) - 1) * config.shift
     cos, sin, slant = angle.cos(), angle.sin(), shear.tan()
     # affine_grid counts in halves of height and width, in which only a square's rotation is a rotation.
     aspect = height / width
-    entries = [across * cos, across * (slant * cos - sin) * aspect, down * sin / aspect, down * (slant * sin + cos)]
+    entries = [
+        across * cos,
+        across * (slant * cos - sin) * aspect,
+        down * sin / aspect,
+        down * (slant * sin + cos),
+    ]
     matrix = torch.stack(entries, dim=1).view(count, 2, 2)
     size = torch.tensor([width, height], device=images.device)
     affine = torch.cat([matrix, (2 * move / size)[..., None]], dim=2)

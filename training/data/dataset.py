@@ -31,14 +31,24 @@ class DataConfig(Config):
     dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
     calibration: PositiveInt = 5000  # training images held out for the calibration scores
     validation: int = Field(1000, ge=2)  # training images held out to watch the training
-    test: int = Field(1000, ge=2)  # images held out to test with, of a folder that has none in `test`
-    outliers: Literal["mnist", "fashion-mnist"] | None = None  # what the anomaly score is tested against
+    test: int = Field(
+        1000, ge=2
+    )  # images held out to test with, of a folder that has none in `test`
+    outliers: Literal["mnist", "fashion-mnist"] | None = (
+        None  # what the anomaly score is tested against
+    )
     title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
     source: str | None = None
     licence: str | None = None
-    only: NonNegativeInt | None = None  # the one class that is normal; test images of the others are the outliers
-    binarise: bool = False  # dynamic binarisation, of what the network sees and of what it is asked for
-    unfit: Literal["stop", "skip", "convert"] = "stop"  # at files of a folder that are unreadable or of another mode
+    only: NonNegativeInt | None = (
+        None  # the one class that is normal; test images of the others are the outliers
+    )
+    binarise: bool = (
+        False  # dynamic binarisation, of what the network sees and of what it is asked for
+    )
+    unfit: Literal["stop", "skip", "convert"] = (
+        "stop"  # at files of a folder that are unreadable or of another mode
+    )
 
     @property
     def own_images(self) -> bool:
@@ -54,7 +64,9 @@ class DataConfig(Config):
         if not own and (self.unfit != "stop" or held_out):
             raise ValueError(f"data.unfit and test are for folders and photographs, not for {name}")
         if own and self.only is not None:
-            raise ValueError("data.only is of mnist and fashion-mnist: of your own images, name a folder of that class")
+            raise ValueError(
+                "data.only is of mnist and fashion-mnist: of your own images, name a folder of that class"
+            )
         if self.outliers == name:
             raise ValueError("data.outliers must be another data set than data.dataset")
         return self
@@ -76,7 +88,9 @@ class Dataset:
     training: Split
     test: Split
     classes: tuple[str, ...]
-    sha256: dict[str, str]  # by the file's or the folder's name, which may change: the same digests are the same data
+    sha256: dict[
+        str, str
+    ]  # by the file's or the folder's name, which may change: the same digests are the same data
     outliers: Outliers | None = None
 
 
@@ -89,13 +103,17 @@ class RunImages:
     outliers: Outliers | None
 
 
-def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Log) -> Dataset:
+def load(
+    config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Log
+) -> Dataset:
     """The images of a recipe. Raises DataError where a file is missing, damaged, or not of the recipe's size."""
     if directory is not None:
         image_folder.check_exists(directory)
     if config.dataset == "folder":
         return _load_folder(config, spec, seed, directory, tell)
-    (training, test), digests = zip(*(load_part(config.dataset, part, directory) for part in PARTS), strict=True)
+    (training, test), digests = zip(
+        *(load_part(config.dataset, part, directory) for part in PARTS), strict=True
+    )
     for part in (training, test):
         check_fits(part.images, spec)
     classes = mnist.SOURCES[config.dataset].classes
@@ -106,7 +124,9 @@ def load(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None,
             )
         return Dataset(Split(training.images), Split(test.images), (), digests[0] | digests[1])
     if max(training.labels.max(), test.labels.max()) >= len(classes):
-        raise DataError(f"a label is above {len(classes) - 1}, the last of {config.dataset}: are these its files?")
+        raise DataError(
+            f"a label is above {len(classes) - 1}, the last of {config.dataset}: are these its files?"
+        )
     whole = Dataset(training, test, classes, digests[0] | digests[1])
     return whole if config.only is None else _one_class(whole, config.only)
 
@@ -115,7 +135,13 @@ def described(config: DataConfig, sha256: dict[str, str], counts: dict[str, int]
     """Name, source and licence of the data, for the manifest; files that are not the published ones are unverified."""
     source = mnist.SOURCES.get(config.dataset)
     if source and all(source.sha256.get(name) == digest for name, digest in sha256.items()):
-        return TrainingData(name=source.title, source=source.url, licence=source.licence, images=counts, sha256=sha256)
+        return TrainingData(
+            name=source.title,
+            source=source.url,
+            licence=source.licence,
+            images=counts,
+            sha256=sha256,
+        )
     own = config.title or f"a folder, {', '.join(sha256)}"
     return TrainingData(
         name=f"unverified files of {source.title}" if source else own,
@@ -141,13 +167,17 @@ def outliers_of(
         return dataset.outliers
     outliers = load_outliers(config.outliers, directory)
     if outliers is None:
-        log(f"there is no folder {config.outliers} in {directory}: the AUROC against it is left out")
+        log(
+            f"there is no folder {config.outliers} in {directory}: the AUROC against it is left out"
+        )
     else:
         check_fits(outliers.images.images, spec)
     return outliers
 
 
-def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Log) -> Dataset:
+def _load_folder(
+    config: DataConfig, spec: InputSpec, seed: int, directory: Path | None, tell: Log
+) -> Dataset:
     if directory is None:
         raise DataError("data.dataset is folder: --data names the directory of the images")
     found = image_folder.read_splits(directory, spec, config.unfit, tell)
@@ -159,8 +189,12 @@ def _load_folder(config: DataConfig, spec: InputSpec, seed: int, directory: Path
             raise DataError(f"{home} holds one image: take at least {FEWEST_TESTED} to test with")
         return Dataset(training, test, found.classes, found.sha256)
     if len(training) <= config.test:
-        raise DataError(f"{len(training)} images are too few: {config.test} are held out (data.test)")
-    held_out, fitted = np.split(np.random.default_rng(seed).permutation(len(training)), [config.test])
+        raise DataError(
+            f"{len(training)} images are too few: {config.test} are held out (data.test)"
+        )
+    held_out, fitted = np.split(
+        np.random.default_rng(seed).permutation(len(training)), [config.test]
+    )
     return Dataset(training.take(fitted), training.take(held_out), found.classes, found.sha256)
 
 
@@ -170,7 +204,9 @@ def _one_class(whole: Dataset, only: int) -> Dataset:
         raise DataError(f"data.only is {only}, but the last class is {len(whole.classes) - 1}")
     assert whole.training.labels is not None
     assert whole.test.labels is not None
-    training, normal = (np.flatnonzero(split.labels == only) for split in (whole.training, whole.test))
+    training, normal = (
+        np.flatnonzero(split.labels == only) for split in (whole.training, whole.test)
+    )
     strange = whole.test.take(np.flatnonzero(whole.test.labels != only))
     return Dataset(
         Split(whole.training.take(training).images),
@@ -184,4 +220,6 @@ def _one_class(whole: Dataset, only: int) -> Dataset:
 def check_fits(images: Images, spec: InputSpec) -> None:
     """Raise DataError where the images are not of the recipe's size."""
     if images.shape[1:] != spec.shape:
-        raise DataError(f"the images are {images.shape[1:]}, but the recipe's input is {spec.shape}")
+        raise DataError(
+            f"the images are {images.shape[1:]}, but the recipe's input is {spec.shape}"
+        )

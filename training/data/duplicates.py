@@ -16,7 +16,9 @@ def check_apart(splits: Mapping[str, Identified]) -> None:
         for digest, path in files:
             other, twin = seen.setdefault(digest, (split, path))
             if other != split:
-                raise DataError(f"{path} ({split}) is a copy of {twin} ({other}): remove one of them")
+                raise DataError(
+                    f"{path} ({split}) is a copy of {twin} ({other}): remove one of them"
+                )
 
 
 def drop(files: Identified, log: Log) -> list[int]:
@@ -28,5 +30,7 @@ def drop(files: Identified, log: Log) -> list[int]:
     if count := len(files) - len(kept):
         late = min({*range(len(files))} - {*kept})
         path, original = files[late][1], files[first[files[late][0]]][1]
-        log(f"warning: {count} of {len(files)} files are copies of others, as {path} of {original}: they are left out")
+        log(
+            f"warning: {count} of {len(files)} files are copies of others, as {path} of {original}: they are left out"
+        )
     return kept

@@ -88,7 +88,9 @@ def decode_at_own_size(path: Path, spec: InputSpec, size: tuple[int, int]) -> te
     return _decode_one(path, spec.model_copy(update={"height": size[0], "width": size[1]}))
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: Log) -> list[Result]:
+def each(
+    work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: Log
+) -> list[Result]:
     """Results of a function of each item, in order, by a few threads.
 
     A terminal gets a progress bar. Elsewhere `log` gets a line at the start.
@@ -159,8 +161,12 @@ def _inspect(data: bytes, spec: InputSpec) -> _Mode:
     """The mode of an image that can be read: in what it is not the model's, and its depth."""
     with Image.open(io.BytesIO(data), formats=imaging.FORMATS) as image:
         if image.mode.startswith("I"):
-            return _Mode(_foreign_mode(image, spec), int(np.asarray(image).max()), deep_colours=False)
-        deep = any(";16" in str(tile.args) for tile in image.tile)  # which names the pixels in the file
+            return _Mode(
+                _foreign_mode(image, spec), int(np.asarray(image).max()), deep_colours=False
+            )
+        deep = any(
+            ";16" in str(tile.args) for tile in image.tile
+        )  # which names the pixels in the file
         return _Mode(_foreign_mode(image, spec), None, deep)
 
 

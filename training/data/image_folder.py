@@ -21,8 +21,18 @@ from training.errors import DataError
 from training.progress import Log
 
 TRAINING, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "validation")
-VALID = "valid"  # a split beside `train` or `test` alone: elsewhere it may be a class, beside `invalid`
-_OTHER_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".tga"}  # images that are not read, as is said
+VALID = (
+    "valid"  # a split beside `train` or `test` alone: elsewhere it may be a class, beside `invalid`
+)
+_OTHER_SUFFIXES = {
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".tga",
+}  # images that are not read, as is said
 
 Log = Log
 
@@ -68,7 +78,9 @@ def check_exists(directory: Path) -> None:
 
 
 def subfolders(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(
+        path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def log_left_out(directory: Path, taken: Collection[Path], log: Log) -> None:
@@ -106,7 +118,11 @@ class Folder:
 
     def labels_in(self, classes: Sequence[str]) -> npt.NDArray[np.int64] | None:
         """The index of each image's class; None where there are no classes."""
-        return np.array([classes.index(name) for name in self.subfolders], dtype=np.int64) if classes else None
+        return (
+            np.array([classes.index(name) for name in self.subfolders], dtype=np.int64)
+            if classes
+            else None
+        )
 
     @property
     def identified(self) -> duplicates.Identified:
@@ -124,7 +140,9 @@ class Folder:
         )
 
 
-def read(directory: Path, spec: InputSpec, unfit: Unfit, tell: Log, besides: Collection[str] = ()) -> Folder:
+def read(
+    directory: Path, spec: InputSpec, unfit: Unfit, tell: Log, besides: Collection[str] = ()
+) -> Folder:
     """Read every image below a directory, but not in the subfolders `besides`.
 
     Unfit is a file that cannot be read, or whose mode (grey, colour, with transparency) is not the
@@ -174,7 +192,10 @@ def read_splits(directory: Path, spec: InputSpec, unfit: Unfit, log: Log) -> Fol
     homes = [home for home in (found.training, found.validation, found.test) if home]
     if found.training != directory:
         log_left_out(directory, homes, log)
-    parts = {home: read(home, spec, unfit, log, found.besides if home == directory else ()) for home in homes}
+    parts = {
+        home: read(home, spec, unfit, log, found.besides if home == directory else ())
+        for home in homes
+    }
     duplicates.check_apart({found.name(home): part.identified for home, part in parts.items()})
     training = parts[found.training]
     if found.validation:
@@ -202,7 +223,9 @@ def list_images(directory: Path, log: Log, besides: Collection[str] = ()) -> lis
     return paths
 
 
-def choose(directory: Path, files: Sequence[ImageFile], spec: InputSpec, unfit: Unfit, log: Log) -> list[int]:
+def choose(
+    directory: Path, files: Sequence[ImageFile], spec: InputSpec, unfit: Unfit, log: Log
+) -> list[int]:
     """Indices of the usable files, as `image_file.choose`. Raises DataError where none is."""
     usable = image_file.choose(directory, files, unfit, log)
     if not usable:
@@ -220,7 +243,9 @@ def digest(directory: Path, files: Sequence[ImageFile]) -> str:
 def is_image(path: Path, directory: Path) -> bool:
     """Whether a file below a directory is an image by its name, and not hidden."""
     suffix = path.suffix.lower()
-    known = suffix in _OTHER_SUFFIXES or Image.registered_extensions().get(suffix) in imaging.FORMATS
+    known = (
+        suffix in _OTHER_SUFFIXES or Image.registered_extensions().get(suffix) in imaging.FORMATS
+    )
     return known and not _is_hidden(path, directory) and path.is_file()
 
 
@@ -236,7 +261,9 @@ def _no_images(directory: Path) -> DataError:
 def _split(folders: Sequence[Path], names: Collection[str]) -> Path | None:
     found = [path for path in folders if path.name.lower() in names]
     if len(found) > 1:
-        raise DataError(f"{found[0]} and {found[1]} are one split by their names: put all into {found[0]}")
+        raise DataError(
+            f"{found[0]} and {found[1]} are one split by their names: put all into {found[0]}"
+        )
     return found[0] if found else None
 
 
@@ -256,7 +283,9 @@ def _common_classes(parts: dict[Path, Folder], found: Layout, log: Log) -> tuple
     for home, part in parts.items():
         names = {*part.subfolders}
         if classes and "" in names:
-            log(f"warning: there are images without a class in {home}: the classes of {found.training} are left out")
+            log(
+                f"warning: there are images without a class in {home}: the classes of {found.training} are left out"
+            )
             return ()
         if classes and (unknown := sorted(names - {*classes})):
             raise DataError(

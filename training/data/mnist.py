@@ -119,15 +119,21 @@ def read(path: Path) -> npt.NDArray[np.uint8]:
     if len(data) < 4 or data[:2] != b"\0\0":
         raise DataError(f"{path} is not an IDX file: it must begin with two zero bytes")
     if data[2] != _UBYTE:
-        raise DataError(f"{path} holds elements of type {data[2]:#04x}; only unsigned bytes ({_UBYTE:#04x}) are read")
+        raise DataError(
+            f"{path} holds elements of type {data[2]:#04x}; only unsigned bytes ({_UBYTE:#04x}) are read"
+        )
     header = 4 + 4 * data[3]
     if len(data) < header:
         raise DataError(f"{path} is cut short within its header; fetch it again")
     shape = struct.unpack(f">{data[3]}I", data[4:header])
     expected = header + int(np.prod(shape, dtype=object))
     if len(data) != expected:
-        raise DataError(f"{path} has {len(data)} bytes where its header promises {expected}; fetch it again")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()  # torch wants it writable
+        raise DataError(
+            f"{path} has {len(data)} bytes where its header promises {expected}; fetch it again"
+        )
+    return (
+        np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()
+    )  # torch wants it writable
 
 
 def _home(dataset: str, directory: Path) -> Path:
@@ -136,16 +142,24 @@ def _home(dataset: str, directory: Path) -> Path:
 
 def _find(dataset: str, file: str, directory: Path) -> Path | None:
     home = _home(dataset, directory)
-    return next((path for path in (home / file, home / file.removesuffix(".gz")) if path.is_file()), None)
+    return next(
+        (path for path in (home / file, home / file.removesuffix(".gz")) if path.is_file()), None
+    )
 
 
 def _download(dataset: str, file: str) -> Path:
     source = SOURCES[dataset]
     cache = pooch.os_cache("autoencoder-service") / dataset
     try:
-        return Path(pooch.retrieve(source.url + file, f"sha256:{source.sha256[file]}", file, cache, progressbar=True))
+        return Path(
+            pooch.retrieve(
+                source.url + file, f"sha256:{source.sha256[file]}", file, cache, progressbar=True
+            )
+        )
     except (OSError, ValueError) as error:
-        raise DataError(f"{source.url + file} cannot be had: {error}; get it elsewhere and pass --data DIR") from error
+        raise DataError(
+            f"{source.url + file} cannot be had: {error}; get it elsewhere and pass --data DIR"
+        ) from error
 
 
 PARTS = ("train", "t10k")

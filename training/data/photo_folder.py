@@ -153,7 +153,11 @@ class _Part:
 
 def _homes(found: Layout, log: Log) -> _Homes:
     directory = found.directory
-    split = directory / GOOD if found.training == directory and (directory / GOOD).is_dir() else found.training
+    split = (
+        directory / GOOD
+        if found.training == directory and (directory / GOOD).is_dir()
+        else found.training
+    )
     training = _home_of_normal(split, log) if split == found.training != directory else split
     validation = _home_of_normal(found.validation, log) if found.validation else None
     if split != directory:
@@ -169,7 +173,9 @@ def _home_of_normal(split: Path, log: Log) -> Path:
     if not labels:
         return split
     if GOOD not in labels:
-        raise DataError(f"{split} holds {', '.join(labels)}: put the normal ones into {split / GOOD}")
+        raise DataError(
+            f"{split} holds {', '.join(labels)}: put the normal ones into {split / GOOD}"
+        )
     image_folder.log_left_out(split, [split / GOOD], log)
     return split / GOOD
 
@@ -180,7 +186,9 @@ def _examine(found: Layout, home: Path, spec: InputSpec, unfit: Unfit, log: Log)
     if home == found.test:
         _check_labels(paths, home)
     small = spec.model_copy(update={"height": SIDE, "width": SIDE})
-    photos = image_file.each(lambda path: _look_at(path, home, small), paths, f"checking {found.name(home)}", log)
+    photos = image_file.each(
+        lambda path: _look_at(path, home, small), paths, f"checking {found.name(home)}", log
+    )
     files = [photo.file for photo in photos]
     usable = image_folder.choose(home, files, spec, unfit, log)
     return _Part(home, [photos[index] for index in usable], image_folder.digest(home, files))
@@ -188,7 +196,9 @@ def _examine(found: Layout, home: Path, spec: InputSpec, unfit: Unfit, log: Log)
 
 def _check_labels(paths: Sequence[Path], test: Path) -> None:
     if bare := next((path for path in paths if path.parent == test), None):
-        raise DataError(f"{bare} has no label: put it into {test / GOOD}, or a folder named after its anomaly")
+        raise DataError(
+            f"{bare} has no label: put it into {test / GOOD}, or a folder named after its anomaly"
+        )
 
 
 def _look_at(path: Path, home: Path, small: InputSpec) -> _Photo:
@@ -289,7 +299,9 @@ def _find_masks(home: Path, test: Path | None, photos: Photos, log: Log) -> tupl
     if test is None or not photos or not home.is_dir():
         return (None,) * len(photos)
     masks = [_find_mask(home, test, photo.path) for photo in photos]
-    marked = image_file.each(lambda mask: mask is not None and bool(_marked(mask).any()), masks, "checking masks", log)
+    marked = image_file.each(
+        lambda mask: mask is not None and bool(_marked(mask).any()), masks, "checking masks", log
+    )
     for photo, is_marked in zip(photos, marked, strict=True):
         if not is_marked:
             log(f"{photo.path}: no anomaly is marked; it counts by its score alone")

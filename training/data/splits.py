@@ -55,7 +55,11 @@ def split(images: Split, calibration: int, validation: int, seed: int) -> Traini
 
 def sample(images: Images) -> Images:
     """At most `SAMPLE` of the images, evenly spaced."""
-    return images if len(images) <= SAMPLE else images[np.linspace(0, len(images) - 1, SAMPLE).astype(int)]
+    return (
+        images
+        if len(images) <= SAMPLE
+        else images[np.linspace(0, len(images) - 1, SAMPLE).astype(int)]
+    )
 
 
 def balanced(images: Split, count: int) -> Split:
@@ -63,8 +67,13 @@ def balanced(images: Split, count: int) -> Split:
     assert images.labels is not None  # the pipeline refuses data without
     classes = np.unique(images.labels)
     share, rest = divmod(count, len(classes))
-    chosen = [np.flatnonzero(images.labels == label)[: share + (place < rest)] for place, label in enumerate(classes)]
+    chosen = [
+        np.flatnonzero(images.labels == label)[: share + (place < rest)]
+        for place, label in enumerate(classes)
+    ]
     taken = np.concatenate(chosen)
     if len(taken) < count:
-        raise DataError(f"classifier.labels: {count} images with as many of each class are not there")
+        raise DataError(
+            f"classifier.labels: {count} images with as many of each class are not there"
+        )
     return images.take(np.sort(taken))

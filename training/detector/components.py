@@ -16,7 +16,13 @@ from training.detector.scene import Scene
 from training.detector.whitening import Whitening
 
 ComponentName = Literal[
-    "local-neighbours", "gaussians", "neighbours", "pca-mean", "pca-peak", "pixel-neighbours", "nearest-images"
+    "local-neighbours",
+    "gaussians",
+    "neighbours",
+    "pca-mean",
+    "pca-peak",
+    "pixel-neighbours",
+    "nearest-images",
 ]
 Names = tuple[ComponentName, ...]
 NAMES: Names = get_args(ComponentName)
@@ -58,7 +64,10 @@ class Patches(nn.Module):
     def forward(self, scene: Scene) -> Tensor:
         fine, *coarse = (_smooth(scene[name]) for name in self.inputs)
         size = list(fine.shape[2:])
-        enlarged = [functional.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in coarse]
+        enlarged = [
+            functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+            for maps in coarse
+        ]
         return torch.cat([fine, *enlarged], dim=1).permute(0, 2, 3, 1)
 
 
@@ -71,7 +80,9 @@ class PixelPatches(nn.Module):
         pixels = small_pixels(scene)
         channels = pixels.shape[1]
         kernels = torch.eye(PATCH * PATCH).view(-1, 1, PATCH, PATCH).repeat(channels, 1, 1, 1)
-        patches = functional.conv2d(pixels, kernels, stride=STEP, groups=channels).permute(0, 2, 3, 1)
+        patches = functional.conv2d(pixels, kernels, stride=STEP, groups=channels).permute(
+            0, 2, 3, 1
+        )
         centred = patches - patches.mean(dim=3, keepdim=True)
         return centred / (centred.square().mean(dim=3, keepdim=True) + 1e-3).sqrt()
 
@@ -158,7 +169,9 @@ class NearestImages(Component):
 
     def forward(self, scene: Scene) -> Reading:
         coordinates = self.whitening.coordinates(scene["latents"])
-        squares = _squares_less_own(coordinates, self.bank) + coordinates.square().sum(dim=1, keepdim=True)
+        squares = _squares_less_own(coordinates, self.bank) + coordinates.square().sum(
+            dim=1, keepdim=True
+        )
         closest = squares.topk(min(NEAREST, len(self.bank)), dim=1, largest=False).values
         return Reading(closest.clamp(min=MIN_SQUARE).sqrt().mean(dim=1).log(), None)
 
@@ -166,7 +179,9 @@ class NearestImages(Component):
 def nearest(vectors: Tensor, banks: Tensor) -> Tensor:
     """Squared distances (blocks, n) of vectors (blocks, n, d) from the nearest in banks (blocks, m, d), in parts."""
     smallest = [
-        torch.baddbmm(part.square().sum(dim=2).unsqueeze(1), vectors, part.transpose(1, 2), alpha=-2).amin(dim=2)
+        torch.baddbmm(
+            part.square().sum(dim=2).unsqueeze(1), vectors, part.transpose(1, 2), alpha=-2
+        ).amin(dim=2)
         for part in torch.split(banks, BATCH_ENTRIES, dim=1)
     ]
     return (torch.stack(smallest).amin(dim=0) + vectors.square().sum(dim=2)).clamp(min=0)

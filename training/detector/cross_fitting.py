@@ -61,7 +61,11 @@ def cross_score(
         held_out = np.flatnonzero(fold_of == fold)
         component = fitter.without(fold).eval()
         part = Part(held_out, score(component, scenes.take(held_out)))
-        made = np.flatnonzero(np.isin(sources, held_out)) if sources is not None else np.empty(0, np.int64)
+        made = (
+            np.flatnonzero(np.isin(sources, held_out))
+            if sources is not None
+            else np.empty(0, np.int64)
+        )
         if others is None or not len(made):
             return part, None
         return part, Part(made, score(component, others.take(made)))

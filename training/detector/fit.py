@@ -29,7 +29,14 @@ class Fitted:
 
 
 @torch.no_grad()
-def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: DetectorConfig, seed: int, log: Log) -> Fitted:
+def fit(
+    choice: Choice,
+    scenes: Scenes,
+    held_out: Scenes | None,
+    config: DetectorConfig,
+    seed: int,
+    log: Log,
+) -> Fitted:
     """Fit the chosen components to normal images, and score `held_out` ones; without any, by cross-fitting.
 
     Cross-conformal prediction (Vovk 2015, section 2.2): each image is scored by components that were fitted without its
@@ -39,7 +46,9 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
     fitted: dict[ComponentName, Component] = {}
     normal: dict[ComponentName, Scores] = {}
     count = len(held_out) if held_out else len(scenes)
-    log(f"calibrating on {count} images{'' if held_out else f', in {min(config.folds, count)} folds'}")
+    log(
+        f"calibrating on {count} images{'' if held_out else f', in {min(config.folds, count)} folds'}"
+    )
     parts = folds(len(scenes), config.folds, seed)
     for name in progress.step_through(dict.fromkeys((*choice.names, mapped)), log):
         fitted[name] = fitters.fit(name, scenes, choice.bank, seed)
@@ -52,18 +61,29 @@ def fit(choice: Choice, scenes: Scenes, held_out: Scenes | None, config: Detecto
     scales = {name: _scale(each) for name, each in normal.items()}
     score_of = {name: fitted[name] for name in choice.names}
     scorer = Scorer(score_of, (mapped, fitted[mapped]), scales, latents, choice.size).eval()
-    scores = [selection.standardised(normal[name].scores, scales[name].score) for name in choice.names]
-    return Fitted(scorer, selection.sum_of(scores), _maps(normal[mapped], scales[mapped]), distances)
+    scores = [
+        selection.standardised(normal[name].scores, scales[name].score) for name in choice.names
+    ]
+    return Fitted(
+        scorer, selection.sum_of(scores), _maps(normal[mapped], scales[mapped]), distances
+    )
 
 
 def map_of(names: Names, config: DetectorConfig) -> ComponentName:
     """The component whose map is the anomaly map: a memory bank's, which marks defects best, else what is asked for."""
-    wanted = [*(name for name in names if name in MEMORY_BANKS), *([config.map] if config.map else []), *names]
+    wanted = [
+        *(name for name in names if name in MEMORY_BANKS),
+        *([config.map] if config.map else []),
+        *names,
+    ]
     return wanted[0]
 
 
 def _scale(normal: Scores) -> Scale:
-    return Scale(selection.spread(normal.scores), None if normal.maps is None else selection.spread(normal.maps))
+    return Scale(
+        selection.spread(normal.scores),
+        None if normal.maps is None else selection.spread(normal.maps),
+    )
 
 
 def _maps(normal: Scores, scale: Scale) -> Floats:
@@ -81,6 +101,10 @@ def _distances(latents: LatentDistance, scenes: Scenes) -> Floats:
 def _cross_distances(scenes: Scenes, fold_of: npt.NDArray[np.int64]) -> Floats:
     distances = np.empty(len(scenes), np.float32)
     for fold in range(int(fold_of.max()) + 1):
-        others, held_out = (scenes.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
-        distances[fold_of == fold] = _distances(LatentDistance(others.latents, len(others)), held_out)
+        others, held_out = (
+            scenes.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold)
+        )
+        distances[fold_of == fold] = _distances(
+            LatentDistance(others.latents, len(others)), held_out
+        )
     return distances

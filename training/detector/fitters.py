@@ -63,9 +63,13 @@ class GaussiansFitter(Fitter):
     def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int) -> None:
         super().__init__(scenes, fold_of, bank, seed)
         self.patches = Patches()
-        centre = sum((self.patches(scene).sum(dim=0) for scene in scenes.batches()), torch.tensor(0.0)) / len(scenes)
+        centre = sum(
+            (self.patches(scene).sum(dim=0) for scene in scenes.batches()), torch.tensor(0.0)
+        ) / len(scenes)
         self.centre = centre
-        folds = [scenes.take(np.flatnonzero(fold_of == fold)) for fold in range(int(fold_of.max()) + 1)]
+        folds = [
+            scenes.take(np.flatnonzero(fold_of == fold)) for fold in range(int(fold_of.max()) + 1)
+        ]
         sums = [self._sums(part) for part in folds]
         self.sums, self.products = (torch.stack(each) for each in zip(*sums, strict=True))
 
@@ -102,12 +106,21 @@ class BankLayout(NamedTuple):
 class BanksFitter(Fitter):
     """Random descriptors of every image at each block of positions, of which the representative ones make its bank."""
 
-    def __init__(self, scenes: Scenes, fold_of: Folds, bank: int, seed: int, layout: BankLayout) -> None:
+    def __init__(
+        self, scenes: Scenes, fold_of: Folds, bank: int, seed: int, layout: BankLayout
+    ) -> None:
         super().__init__(scenes, fold_of, bank, seed)
         self.patches, self.entries = layout.patches(), round(layout.entry_share * bank)
         share, generator = -(-layout.draws * self.entries // len(scenes)), self.generator()
-        images = (by_block(image[None], layout.side) for scene in scenes.batches() for image in self.patches(scene))
-        parts = [image[:, torch.randperm(image.shape[1], generator=generator)[:share]] for image in images]
+        images = (
+            by_block(image[None], layout.side)
+            for scene in scenes.batches()
+            for image in self.patches(scene)
+        )
+        parts = [
+            image[:, torch.randperm(image.shape[1], generator=generator)[:share]]
+            for image in images
+        ]
         self.candidates = torch.stack(parts, dim=1)  # (blocks, images, share, channels)
         self.means = self.candidates.mean(dim=(0, 2))
 
@@ -115,7 +128,9 @@ class BanksFitter(Fitter):
         kept = torch.from_numpy(self.kept(fold))
         mean = half(self.means[kept].mean(dim=0))
         vectors = self.candidates[:, kept].flatten(1, 2).sub_(mean)
-        return MemoryBanks(self.patches, mean, representative(vectors, self.entries, self.generator()))
+        return MemoryBanks(
+            self.patches, mean, representative(vectors, self.entries, self.generator())
+        )
 
 
 class ResidualFitter(Fitter):
@@ -130,7 +145,9 @@ class ResidualFitter(Fitter):
         vectors = self.vectors[torch.from_numpy(self.kept(fold))]
         mean = vectors.mean(dim=0)
         count = min(MAX_COMPONENTS, max(1, len(vectors) // 2))
-        return PrincipalResidual(mean, principal_axes((vectors - mean).double(), count)[1].float(), self.peak)
+        return PrincipalResidual(
+            mean, principal_axes((vectors - mean).double(), count)[1].float(), self.peak
+        )
 
 
 class ImagesFitter(Fitter):
@@ -145,10 +162,14 @@ class ImagesFitter(Fitter):
 FITTERS: Mapping[ComponentName, Callable[[Scenes, Folds, int, int], Fitter]] = {
     "gaussians": GaussiansFitter,
     "neighbours": partial(BanksFitter, layout=BankLayout(Patches, side=1, entry_share=1, draws=30)),
-    "local-neighbours": partial(BanksFitter, layout=BankLayout(Patches, side=BLOCKS, entry_share=0.1, draws=5)),
+    "local-neighbours": partial(
+        BanksFitter, layout=BankLayout(Patches, side=BLOCKS, entry_share=0.1, draws=5)
+    ),
     "pca-mean": partial(ResidualFitter, peak=False),
     "pca-peak": partial(ResidualFitter, peak=True),
-    "pixel-neighbours": partial(BanksFitter, layout=BankLayout(PixelPatches, side=1, entry_share=1, draws=30)),
+    "pixel-neighbours": partial(
+        BanksFitter, layout=BankLayout(PixelPatches, side=1, entry_share=1, draws=30)
+    ),
     "nearest-images": ImagesFitter,
 }
 
@@ -161,7 +182,11 @@ def take_images(names: Iterable[ComponentName]) -> bool:
 def fit(name: ComponentName, scenes: Scenes, bank: int, seed: int) -> Component:
     """The component of this name, fitted to all of the images."""
     with torch.no_grad():
-        return FITTERS[name](scenes, np.zeros(len(scenes), dtype=np.int64), bank, seed).without(None).eval()
+        return (
+            FITTERS[name](scenes, np.zeros(len(scenes), dtype=np.int64), bank, seed)
+            .without(None)
+            .eval()
+        )
 
 
 def representative(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -198,5 +223,7 @@ def _products(centred: Tensor) -> Tensor:
 def _inverse_factor(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The inverse of the Cholesky factor, which whitens."""
     factor = linalg.cholesky(covariance, lower=True)
-    whitening: npt.NDArray[np.float64] = linalg.solve_triangular(factor, np.eye(len(factor)), lower=True)
+    whitening: npt.NDArray[np.float64] = linalg.solve_triangular(
+        factor, np.eye(len(factor)), lower=True
+    )
     return whitening

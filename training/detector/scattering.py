@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIDE = 32  # pixels: larger images are reduced, because the coefficients describe the image as a whole
+SIDE = (
+    32  # pixels: larger images are reduced, because the coefficients describe the image as a whole
+)
 SCALES = 3
 ANGLES = 8
 CELLS = 3  # of the grid, along each side
@@ -25,7 +27,9 @@ class Scattering(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.filters = nn.ParameterList(nn.Parameter(_wavelets(scale), requires_grad=False) for scale in range(SCALES))
+        self.filters = nn.ParameterList(
+            nn.Parameter(_wavelets(scale), requires_grad=False) for scale in range(SCALES)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         factor = max(1, round(min(images.shape[2:]) / SIDE))
@@ -33,7 +37,9 @@ class Scattering(nn.Module):
         first = [self._moduli(images.mean(dim=1, keepdim=True), scale) for scale in range(SCALES)]
         found = [images, *first]
         for scale, moduli in enumerate(first):
-            for times in range(1, SCALES - scale):  # coarser than the moduli's own scale, on whose grid they are
+            for times in range(
+                1, SCALES - scale
+            ):  # coarser than the moduli's own scale, on whose grid they are
                 second = self._moduli(moduli.flatten(0, 1)[:, None], times)
                 found.append(second.view(images.shape[0], -1, *second.shape[2:]))
         cells = [functional.adaptive_avg_pool2d(each, CELLS).flatten(1) for each in found]

@@ -13,7 +13,9 @@ from bundle.tensors import Tensors
 BATCH = 8  # images at most that are encoded or scored at once: memory stays flat
 MOST_PIXELS = BATCH * 256 * 256  # of these images
 
-Scene = Mapping[str, Tensor]  # `images` (n, height, width, channels), `latents` and `features_<stride>` by name
+Scene = Mapping[
+    str, Tensor
+]  # `images` (n, height, width, channels), `latents` and `features_<stride>` by name
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
@@ -70,5 +72,7 @@ class SceneReader:
 def join(parts: Sequence[Scenes]) -> Scenes:
     """The images of all parts, one after the other."""
     names = parts[0].arrays
-    arrays = {name: np.concatenate([part.arrays[name][part.indices] for part in parts]) for name in names}
+    arrays = {
+        name: np.concatenate([part.arrays[name][part.indices] for part in parts]) for name in names
+    }
     return Scenes.of(arrays, parts[0].batch)

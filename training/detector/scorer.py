@@ -39,7 +39,9 @@ class Scorer(nn.Module):
         self.map, component = mapped
         self.score, self.scales, self.size = tuple(score), scales, size
         self._components: dict[ComponentName, Component] = {**score, self.map: component}
-        self.modules_by_name = nn.ModuleDict({str(name): each for name, each in self._components.items()})
+        self.modules_by_name = nn.ModuleDict(
+            {str(name): each for name, each in self._components.items()}
+        )
         self.latents = latents
         taken = {name for each in self._components.values() for name in each.inputs}
         self.inputs = tuple(sorted({*taken, "latents"}))
@@ -52,14 +54,23 @@ class Scorer(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scene = dict(zip(self.inputs, tensors, strict=True))
         readings = {name: component(scene) for name, component in self._components.items()}
-        scores = [_standardised(readings[name].scores, self.scales[name].score) for name in self.score]
+        scores = [
+            _standardised(readings[name].scores, self.scales[name].score) for name in self.score
+        ]
         maps, scale = readings[self.map].maps, self.scales[self.map].map
         assert maps is not None  # the component was chosen for its map
         assert scale is not None
         enlarged = functional.interpolate(
-            _standardised(maps, scale)[:, None], list(self.size), mode="bilinear", align_corners=False
+            _standardised(maps, scale)[:, None],
+            list(self.size),
+            mode="bilinear",
+            align_corners=False,
         )
-        return torch.stack(scores).mean(dim=0), functional.softplus(enlarged).squeeze(1), self.latents(scene["latents"])
+        return (
+            torch.stack(scores).mean(dim=0),
+            functional.softplus(enlarged).squeeze(1),
+            self.latents(scene["latents"]),
+        )
 
 
 def _standardised(values: Tensor, scale: tuple[float, float]) -> Tensor:

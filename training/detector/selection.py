@@ -36,7 +36,9 @@ def outcome_of(names: Names, found: Mapping[ComponentName, tuple[Scores, Scores]
     if len(each) == 1:
         return each[0]
     parts = [_standardised(outcome) for outcome in each]
-    return Outcome(sum_of([part.normal for part in parts]), sum_of([part.anomalous for part in parts]))
+    return Outcome(
+        sum_of([part.normal for part in parts]), sum_of([part.anomalous for part in parts])
+    )
 
 
 def sum_of(scores: Sequence[Floats]) -> Floats:
@@ -45,7 +47,10 @@ def sum_of(scores: Sequence[Floats]) -> Floats:
 
 def by_kind(outcome: Outcome, kinds: npt.NDArray[np.int64]) -> dict[str, float]:
     """AUROC of each kind of synthetic anomaly."""
-    return {name: auroc(outcome.normal, outcome.anomalous[kinds == kind]) for kind, name in enumerate(KINDS)}
+    return {
+        name: auroc(outcome.normal, outcome.anomalous[kinds == kind])
+        for kind, name in enumerate(KINDS)
+    }
 
 
 def mean_auroc(outcome: Outcome, kinds: npt.NDArray[np.int64]) -> float:
@@ -58,7 +63,9 @@ class Bootstrap:
     def __init__(self, normal: int, kinds: npt.NDArray[np.int64], seed: int) -> None:
         generator = np.random.default_rng(seed)
         self._kinds = kinds
-        self._normal = generator.multinomial(normal, np.full(normal, 1 / normal), size=DRAWS) / normal
+        self._normal = (
+            generator.multinomial(normal, np.full(normal, 1 / normal), size=DRAWS) / normal
+        )
         self._anomalous = np.zeros((DRAWS, len(kinds)))
         for kind, count in enumerate(np.bincount(kinds, minlength=len(KINDS))):
             drawn = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS)
@@ -69,7 +76,9 @@ class Bootstrap:
         normal, anomalous = outcome.normal[:, None], outcome.anomalous[None]
         above = (anomalous > normal) + 0.5 * (anomalous == normal)
         weighed = (self._normal @ above) * self._anomalous
-        return np.stack([weighed[:, self._kinds == kind].sum(axis=1) for kind in range(len(KINDS))], axis=1)
+        return np.stack(
+            [weighed[:, self._kinds == kind].sum(axis=1) for kind in range(len(KINDS))], axis=1
+        )
 
     def is_better(self, better: Outcome, worse: Outcome) -> bool:
         """Whether the mean AUROC over kinds of the one is above the other's in nearly all draws."""
@@ -81,7 +90,11 @@ def choose(found: Mapping[Names, Outcome], kinds: npt.NDArray[np.int64], seed: i
     """The first of the candidates, which come in the order of preference, that the best is not clearly better than."""
     bootstrap = Bootstrap(len(next(iter(found.values())).normal), kinds, seed)
     best = max(found, key=lambda names: mean_auroc(found[names], kinds))
-    return next(names for names in found if names == best or not bootstrap.is_better(found[best], found[names]))
+    return next(
+        names
+        for names in found
+        if names == best or not bootstrap.is_better(found[best], found[names])
+    )
 
 
 def gains(dearer: Outcome, cheaper: Outcome, kinds: npt.NDArray[np.int64], seed: int) -> bool:
@@ -101,10 +114,15 @@ def recall(outcome: Outcome, kinds: npt.NDArray[np.int64], rate: float) -> dict[
     level = threshold(outcome.normal, rate)
     if level is None:
         return None
-    return {name: float((outcome.anomalous[kinds == kind] >= level).mean()) for kind, name in enumerate(KINDS)}
+    return {
+        name: float((outcome.anomalous[kinds == kind] >= level).mean())
+        for kind, name in enumerate(KINDS)
+    }
 
 
-def weak_bound(outcome: Outcome, kinds: npt.NDArray[np.int64], extents: npt.NDArray[np.float64], seed: int) -> float:
+def weak_bound(
+    outcome: Outcome, kinds: npt.NDArray[np.int64], extents: npt.NDArray[np.float64], seed: int
+) -> float:
     """Lower 95 % bound of the AUROC of the second hardest kind, of the larger half of the anomalies.
 
     In mere noise, two kinds cannot be found at all: parts of the same noise, and of another photograph's.

@@ -38,22 +38,31 @@ class SyntheticAnomalies:
         return len(self.images)
 
 
-def generate(images: Images, count: int, extents: tuple[float, float], seed: int) -> SyntheticAnomalies:
+def generate(
+    images: Images, count: int, extents: tuple[float, float], seed: int
+) -> SyntheticAnomalies:
     """`count` anomalies of each kind, in random ones of normal images uint8 (n, height, width, channels).
 
     Their extents, in parts of the shorter side, rise in even ratios from one to the other. An invisible anomaly is
     generated again, with a random extent up to the largest.
     """
     generator, rounds = np.random.default_rng(seed), -(-count // len(images))
-    orders = [np.concatenate([generator.permutation(len(images)) for _ in range(rounds)])[:count] for _ in KINDS]
+    orders = [
+        np.concatenate([generator.permutation(len(images)) for _ in range(rounds)])[:count]
+        for _ in KINDS
+    ]
     sources, kinds = np.concatenate(orders), np.arange(len(KINDS)).repeat(count)
     makes, smallest = list(KINDS.values()), np.tile(np.geomspace(*extents, count), len(KINDS))
 
     def made(index: int, own: np.random.Generator) -> tuple[Images, float]:
         other = images[own.integers(len(images))]
-        return _visible(makes[kinds[index]], images[sources[index]], other, (smallest[index], extents[1]), own)
+        return _visible(
+            makes[kinds[index]], images[sources[index]], other, (smallest[index], extents[1]), own
+        )
 
-    anomalous, found = zip(*in_threads(made, range(len(kinds)), generator.spawn(len(kinds))), strict=True)
+    anomalous, found = zip(
+        *in_threads(made, range(len(kinds)), generator.spawn(len(kinds))), strict=True
+    )
     return SyntheticAnomalies(np.stack(anomalous), sources, kinds, np.array(found))
 
 
@@ -88,7 +97,11 @@ Make = Callable[[Place, np.random.Generator], Part]
 
 
 def _visible(
-    make: Make, image: Images, other: Images, extents: tuple[float, float], generator: np.random.Generator
+    make: Make,
+    image: Images,
+    other: Images,
+    extents: tuple[float, float],
+    generator: np.random.Generator,
 ) -> tuple[Images, float]:
     """The image with an anomaly that can be seen, or the one of some tries that can be seen best; and its extent."""
     middles = np.cumsum(_structure(image))
@@ -121,7 +134,11 @@ def _structure(image: Images) -> npt.NDArray[np.float64]:
 
 
 def _place(
-    image: Images, other: Images, middle: tuple[int, int], extent: float, generator: np.random.Generator
+    image: Images,
+    other: Images,
+    middle: tuple[int, int],
+    extent: float,
+    generator: np.random.Generator,
 ) -> Place:
     """A frayed ellipse of an extent around a pixel, its edge softened by a pixel or two."""
     height, width = image.shape[:2]
@@ -139,7 +156,9 @@ def _place(
     return Place(image, other, rows, columns, region, radius)
 
 
-def _noise(shape: tuple[int, ...], radius: float, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+def _noise(
+    shape: tuple[int, ...], radius: float, generator: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """Smooth noise of unit deviation, whose features are somewhat smaller than a region of this radius."""
     step = max(1, int(radius / 2))
     coarse = generator.standard_normal([size // step + 3 for size in shape]).astype(np.float32)
@@ -182,7 +201,9 @@ def _blur(place: Place, generator: np.random.Generator) -> Part:
 def _spot(place: Place, generator: np.random.Generator) -> Part:
     """A soft spot, brighter, darker or of another colour."""
     soft = ndimage.gaussian_filter(place.region, place.radius / 3)
-    return _blend(place.part, _shaded(place, generator, 25, 90), soft / max(float(soft.max()), 1e-6))
+    return _blend(
+        place.part, _shaded(place, generator, 25, 90), soft / max(float(soft.max()), 1e-6)
+    )
 
 
 KINDS: Mapping[str, Make] = {

@@ -15,7 +15,9 @@ def in_threads(work: Callable[..., R], *things: Iterable[Any]) -> list[R]:
     """The results of `map`, in order. Torch's own threads are shared out: small tensors gain little by them."""
     threads = torch.get_num_threads()
     workers = min(MOST, threads)
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+    ) as pool:
         try:
             return list(pool.map(work, *things))
         finally:

@@ -72,8 +72,16 @@ def stage_of(size: Size) -> str:
 class TrialRun:
     """Trials of one set of normal images, uint8 (n, height, width, channels), at the largest working size."""
 
-    def __init__(self, normal: Images, spec: InputSpec, config: DetectorConfig, open_size: Open, seed: int) -> None:
-        self._normal, self._spec, self._config, self._open, self._seed = normal, spec, config, open_size, seed
+    def __init__(
+        self, normal: Images, spec: InputSpec, config: DetectorConfig, open_size: Open, seed: int
+    ) -> None:
+        self._normal, self._spec, self._config, self._open, self._seed = (
+            normal,
+            spec,
+            config,
+            open_size,
+            seed,
+        )
         self._anomalies = synthetic_anomalies.generate(normal, OF_EACH_KIND, config.extents, seed)
         self._folds = folds(len(normal), FOLDS, seed)
 
@@ -82,7 +90,9 @@ class TrialRun:
         first, bank, candidates = sizes[0], self._config.banks[0], self._candidates()
         baselines: list[Names] = [(name,) for name in BASELINES if (name,) not in candidates]
         found = self._outcomes(first, bank, [*candidates, *baselines], log)
-        names = selection.choose({names: found[names] for names in candidates}, self._anomalies.kinds, self._seed)
+        names = selection.choose(
+            {names: found[names] for names in candidates}, self._anomalies.kinds, self._seed
+        )
         steps: dict[str, float] = {}
         taken = Step(Choice(first, names, bank), found[names])
         self._note(taken, steps, log)
@@ -96,10 +106,14 @@ class TrialRun:
         anywhere = [names for names in every if "local-neighbours" not in names]
         return anywhere if anywhere and len(self._normal) < FEWEST_LOCAL else every
 
-    def _climb(self, taken: Step, dearer: Sequence[Choice], steps: dict[str, float], log: Log) -> Step:
+    def _climb(
+        self, taken: Step, dearer: Sequence[Choice], steps: dict[str, float], log: Log
+    ) -> Step:
         """The last of the dearer candidates, in order, each of which clearly gains over the one before."""
         for choice in dearer:
-            step = Step(choice, self._outcomes(choice.size, choice.bank, [choice.names], log)[choice.names])
+            step = Step(
+                choice, self._outcomes(choice.size, choice.bank, [choice.names], log)[choice.names]
+            )
             self._note(step, steps, log)
             if not selection.gains(step.outcome, taken.outcome, self._anomalies.kinds, self._seed):
                 break
@@ -124,12 +138,18 @@ class TrialRun:
             if patches >= PATCHES_AN_ENTRY * bank
         ]
 
-    def _outcomes(self, size: Size, bank: int, candidates: Sequence[Names], log: Log) -> dict[Names, Outcome]:
+    def _outcomes(
+        self, size: Size, bank: int, candidates: Sequence[Names], log: Log
+    ) -> dict[Names, Outcome]:
         progress.begin(stage_of(size), log)
-        reader, components = self._open(size), dict.fromkeys(name for names in candidates for name in names)
+        reader, components = (
+            self._open(size),
+            dict.fromkeys(name for names in candidates for name in names),
+        )
         keep = fitters.take_images(components)
         normal, anomalous = (
-            self._read(reader, images, size, keep) for images in (self._normal, self._anomalies.images)
+            self._read(reader, images, size, keep)
+            for images in (self._normal, self._anomalies.images)
         )
         found: dict[ComponentName, tuple[Scores, Scores]] = {}
         for name in progress.step_through(components, log):

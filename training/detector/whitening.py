@@ -35,7 +35,9 @@ class Whitening(nn.Module):
 
     def coordinates(self, vectors: Tensor) -> Tensor:
         """On the largest axes alone, whitened: (n, axes)."""
-        coordinates: Tensor = (vectors - self.mean) @ self.axes.T * (self.weights + self.rest).sqrt()
+        coordinates: Tensor = (
+            (vectors - self.mean) @ self.axes.T * (self.weights + self.rest).sqrt()
+        )
         return coordinates
 
     def forward(self, vectors: Tensor) -> Tensor:

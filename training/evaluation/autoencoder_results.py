@@ -24,7 +24,9 @@ class EvaluationPlan:
     noise: float  # standard deviation of the noise that is removed, on the 0..1 scale; 0: none
     binarise: bool
     likelihood: LossConfig | None  # of a variational model
-    importance_samples: int  # of the posterior for each image, to estimate the likelihood; 0: not at all
+    importance_samples: (
+        int  # of the posterior for each image, to estimate the likelihood; 0: not at all
+    )
     likelihood_images: int
     classify: bool
     mixture_components: int  # of the mixture that the report compares with the prior; 0: none
@@ -86,7 +88,9 @@ class AutoencoderResults:
             return {}
         metrics = {"accuracy": float(self.confusion.trace() / self.confusion.sum())}
         if pca and training.labels is not None:
-            metrics["pca_accuracy"] = pca.accuracy(training.images, training.labels, self.images.dataset.test)
+            metrics["pca_accuracy"] = pca.accuracy(
+                training.images, training.labels, self.images.dataset.test
+            )
         return metrics
 
     def _detection(self) -> dict[str, float]:
@@ -106,5 +110,7 @@ class AutoencoderResults:
         if plan.importance_samples:
             first = images[: plan.likelihood_images]
             samples = plan.importance_samples
-            metrics["nll"] = graph_metrics.negative_log_likelihood(self.graphs, first, plan.likelihood, samples)
+            metrics["nll"] = graph_metrics.negative_log_likelihood(
+                self.graphs, first, plan.likelihood, samples
+            )
         return metrics

@@ -32,8 +32,13 @@ class PrincipalComponents:
 
     def denoising(self, clean: Images, sigma: float) -> dict[str, float]:
         """`pca_psnr` and `pca_ssim` of noisy images that were projected on the components."""
-        restored = np.rint(np.clip(self.reconstruct(add_noise(clean, sigma)), 0, 1) * 255).astype(np.uint8)
-        return {f"pca_{name}": value for name, value in psnr_and_ssim(restored, clean, SSIM_WINDOW).items()}
+        restored = np.rint(np.clip(self.reconstruct(add_noise(clean, sigma)), 0, 1) * 255).astype(
+            np.uint8
+        )
+        return {
+            f"pca_{name}": value
+            for name, value in psnr_and_ssim(restored, clean, SSIM_WINDOW).items()
+        }
 
     def accuracy(self, training: Images, labels: Labels, test: Split) -> float:
         """Of a logistic regression on the components."""

@@ -20,7 +20,10 @@ LIGHT = 0.1  # relative standard deviation of the photographs' mean brightness
 
 def synthetic(trials: Trials) -> dict[str, dict[str, float]]:
     """AUROC on synthetic anomalies of each kind, by candidate, and of the chosen one as `chosen`."""
-    found = {_label(names): selection.by_kind(outcome, trials.kinds) for names, outcome in trials.outcomes.items()}
+    found = {
+        _label(names): selection.by_kind(outcome, trials.kinds)
+        for names, outcome in trials.outcomes.items()
+    }
     chosen = selection.by_kind(trials.chosen, trials.kinds)
     return {
         name: {kind: round(area, 4) for kind, area in areas.items()}
@@ -31,7 +34,11 @@ def synthetic(trials: Trials) -> dict[str, dict[str, float]]:
 def recall(trials: Trials) -> dict[str, dict[str, float]]:
     """Share of each kind that is found, by each false positive rate that the trials can tell."""
     found = {str(rate): selection.recall(trials.chosen, trials.kinds, rate) for rate in RATES}
-    return {rate: {kind: round(share, 4) for kind, share in of.items()} for rate, of in found.items() if of}
+    return {
+        rate: {kind: round(share, 4) for kind, share in of.items()}
+        for rate, of in found.items()
+        if of
+    }
 
 
 def weakness(trials: Trials, seed: int) -> str | None:
@@ -55,12 +62,20 @@ def calibration_line(count: int) -> str:
 
 def advice(trials: Trials, images: Images, calibrated: int, larger: bool) -> tuple[str, ...]:
     """Sentences that say what would make the detector better; `larger` says whether a larger size is left to try."""
-    found = (_on_size(trials, larger), _on_position(trials), _on_light(images), _on_count(calibrated))
+    found = (
+        _on_size(trials, larger),
+        _on_position(trials),
+        _on_light(images),
+        _on_count(calibrated),
+    )
     return tuple(sentence for sentence in found if sentence)
 
 
 def _on_size(trials: Trials, larger: bool) -> str | None:
-    rate = next((rate for rate in RATES[::-1] if rate <= 0.1 and can_tell(len(trials.chosen.normal), rate)), None)
+    rate = next(
+        (rate for rate in RATES[::-1] if rate <= 0.1 and can_tell(len(trials.chosen.normal), rate)),
+        None,
+    )
     small = trials.anomalies.extents < SMALL
     level = None if rate is None else selection.threshold(trials.chosen.normal, rate)
     if level is None or not small.any():
@@ -73,7 +88,10 @@ def _on_size(trials: Trials, larger: bool) -> str | None:
 
 
 def _on_position(trials: Trials) -> str | None:
-    areas = {names: selection.mean_auroc(outcome, trials.kinds) for names, outcome in trials.outcomes.items()}
+    areas = {
+        names: selection.mean_auroc(outcome, trials.kinds)
+        for names, outcome in trials.outcomes.items()
+    }
     if areas.get(("neighbours",), 0) - areas.get(("gaussians",), 1) <= ALIGNED_GAIN:
         return None
     return "The position of the parts varies: fix it, and fainter anomalies are found."
@@ -82,12 +100,18 @@ def _on_position(trials: Trials) -> str | None:
 def _on_light(images: Images) -> str | None:
     brightness = images.reshape(len(images), -1).mean(axis=1)
     spread = float(brightness.std() / max(float(brightness.mean()), 1.0))
-    return f"The brightness varies by {spread:.0%}: keep the light constant." if spread > LIGHT else None
+    return (
+        f"The brightness varies by {spread:.0%}: keep the light constant."
+        if spread > LIGHT
+        else None
+    )
 
 
 def _on_count(calibrated: int) -> str | None:
     missing = 99 - calibrated
-    return f"Take {missing} more photographs for verdicts at a rate of 0.01." if missing > 0 else None
+    return (
+        f"Take {missing} more photographs for verdicts at a rate of 0.01." if missing > 0 else None
+    )
 
 
 def table(trials: Trials, labelled: Mapping[str, float]) -> str:
@@ -111,19 +135,25 @@ def labelled(metrics: Mapping[str, float]) -> dict[str, float]:
     if own is None:
         return {}
     baselines = {name: metrics.get(baseline_metric(name, own)) for name in BASELINES}
-    return {"chosen": metrics[own]} | {name: area for name, area in baselines.items() if area is not None}
+    return {"chosen": metrics[own]} | {
+        name: area for name, area in baselines.items() if area is not None
+    }
 
 
 def recall_table(found: Mapping[str, Mapping[str, float]]) -> str:
     """Recall by false positive rate and kind of synthetic anomaly."""
     kinds = [*KINDS]
     head = f"{'recall at a false positive rate of':34}  " + "  ".join(kinds)
-    rows = [_row(rate, [f"{of[kind]:.2f}" for kind in kinds], kinds, 34) for rate, of in found.items()]
+    rows = [
+        _row(rate, [f"{of[kind]:.2f}" for kind in kinds], kinds, 34) for rate, of in found.items()
+    ]
     return "\n".join([head, *rows])
 
 
 def _row(name: str, texts: Sequence[str], heads: Sequence[str], width: int) -> str:
-    return f"{name:{width}}  " + "  ".join(f"{text:>{len(head)}}" for text, head in zip(texts, heads, strict=True))
+    return f"{name:{width}}  " + "  ".join(
+        f"{text:>{len(head)}}" for text, head in zip(texts, heads, strict=True)
+    )
 
 
 def _label(names: Sequence[str]) -> str:

@@ -94,9 +94,13 @@ class Examples:
         assert anomalous is not None  # there are anomalous test images
         assert scored is not None
         for index in _of_each_kind(scored.scores, anomalous.labels):
-            title = self._title(f"anomalous, {anomalous.kinds[anomalous.labels[index]]}", scored.scores[index])
+            title = self._title(
+                f"anomalous, {anomalous.kinds[anomalous.labels[index]]}", scored.scores[index]
+            )
             mask = anomalous.masks[index] if anomalous.masks else None
-            yield self._row(title, anomalous.images.take(np.array([index])), scored.maps[index], mask)
+            yield self._row(
+                title, anomalous.images.take(np.array([index])), scored.maps[index], mask
+            )
 
     def _synthetic(self, trials: Trials) -> Iterator[Row]:
         """The middle one of each kind, by the scores of the trials, as the published graphs see it."""
@@ -118,7 +122,9 @@ class Examples:
         drawn = plots.draw_overlay(shown, error_map, self.results.calibration, spec)
         marked = photo_folder.decode_mask(mask, (shown.shape[0], shown.shape[1])) if mask else None
         outlined = shown if marked is None else plots.draw_outline(shown, marked)
-        return Row(title, [outlined, drawn, show(self._nearest.find(image.read(spec, silence)), spec)])
+        return Row(
+            title, [outlined, drawn, show(self._nearest.find(image.read(spec, silence)), spec)]
+        )
 
     def _title(self, kind: str, of: np.float32) -> str:
         return f"{kind}: {verdict(float(of), self.results.calibration)}"
@@ -133,10 +139,14 @@ class Examples:
         shown = plots.enlarge(image, size, spec)
         if source is None:
             return shown, shown
-        return plots.draw_frame(shown, _changed(image, source.read(spec, silence)[0], size, spec)), shown
+        return plots.draw_frame(
+            shown, _changed(image, source.read(spec, silence)[0], size, spec)
+        ), shown
 
 
-def calibration_rows(graphs: Graphs, calibrated: Calibration, normal: ImageSet, spec: InputSpec) -> Iterator[Row]:
+def calibration_rows(
+    graphs: Graphs, calibrated: Calibration, normal: ImageSet, spec: InputSpec
+) -> Iterator[Row]:
     """Calibration images with the highest scores, and the heatmaps over them."""
     scored = score(graphs, normal.read(spec, silence))
     for index in np.argsort(-scored.scores, kind="stable")[:ANOMALOUS]:
@@ -164,7 +174,11 @@ def score(graphs: Graphs, images: Images) -> Scored:
 def show(image: ImageSet, spec: InputSpec) -> Pixels:
     """One image at the size at which it is shown, its proportions kept."""
     size = plots.fit_into_box(own_size(image, spec))
-    return read_at(image, size, spec) if isinstance(image, Photographs) else _enlarged(image, size, spec)
+    return (
+        read_at(image, size, spec)
+        if isinstance(image, Photographs)
+        else _enlarged(image, size, spec)
+    )
 
 
 def read_at(image: ImageSet, size: tuple[int, int], spec: InputSpec) -> Pixels:
@@ -199,7 +213,9 @@ def _changed(image: Pixels, before: Pixels, size: tuple[int, int], spec: InputSp
 def _spread(scores: Floats, count: int) -> Indices:
     """Indices of at most `count` scores, from the lowest to the highest; of one, the middle one."""
     count = min(count, len(scores))
-    places = np.linspace(0, len(scores) - 1, count) if count > 1 else np.array([(len(scores) - 1) / 2])
+    places = (
+        np.linspace(0, len(scores) - 1, count) if count > 1 else np.array([(len(scores) - 1) / 2])
+    )
     return np.asarray(np.argsort(scores, kind="stable")[np.rint(places).astype(int)])
 
 
@@ -217,7 +233,9 @@ class _Nearest:
 
     def __init__(self, graphs: Graphs, training: ImageSet, spec: InputSpec) -> None:
         self._graphs, count = graphs, len(training)
-        self._images = training.take(np.unique(np.linspace(0, count - 1, min(COMPARED, count)).astype(int)))
+        self._images = training.take(
+            np.unique(np.linspace(0, count - 1, min(COMPARED, count)).astype(int))
+        )
         parts = np.array_split(np.arange(len(self._images)), -(-len(self._images) // CHUNK))
         read = (self._images.take(part).read(spec, silence) for part in parts)
         self._embeddings = np.concatenate([self._embed(images) for images in read])
@@ -231,4 +249,6 @@ class _Nearest:
 
     def _embed(self, images: Images) -> Floats:
         latents = self._graphs.chain_in_batches(["encoder"], ["latents"], images=images)["latents"]
-        return np.asarray(latents / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12))
+        return np.asarray(
+            latents / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
+        )

@@ -31,7 +31,13 @@ TITLE_SIZE, TEXT_SIZE = 11, 10  # points
 BLACK, ORANGE, GREEN = "#000000", "#E69F00", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 MASK_COLOUR = (86, 180, 233)  # sky blue
-STYLES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"), (PURPLE, "-."), (VERMILLION, (0, (5, 1, 1, 1, 1, 1))))
+STYLES = (
+    (BLUE, "-"),
+    (ORANGE, "--"),
+    (GREEN, ":"),
+    (PURPLE, "-."),
+    (VERMILLION, (0, (5, 1, 1, 1, 1, 1))),
+)
 EDGE = 192  # grey of the line around an image, which may be white
 BINS = 60
 WIDEST = 8  # width of a histogram, in widths of all up to the highest threshold
@@ -65,7 +71,9 @@ def in_rgb(image: Pixels) -> Pixels:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def draw_overlay(image: Pixels, error_map: Floats, calibration: Calibration, spec: InputSpec) -> Pixels:
+def draw_overlay(
+    image: Pixels, error_map: Floats, calibration: Calibration, spec: InputSpec
+) -> Pixels:
     """The heatmap and the regions over an image (height, width, channels) of any size, as the service draws them."""
     scale, size = calibration.error_map, image.shape[:2]
     found = [_scaled(region, size, error_map.shape) for region in regions(error_map, scale)]
@@ -76,7 +84,10 @@ def _scaled(region: Region, size: tuple[int, ...], of: tuple[int, ...]) -> Regio
     """The box in an image of `size`, rounded outwards; the region is in one of the size `of`."""
     down, across = size[0] / of[0], size[1] / of[1]
     left, top = int(region.x * across), int(region.y * down)
-    right, bottom = -int(-(region.x + region.width) * across // 1), -int(-(region.y + region.height) * down // 1)
+    right, bottom = (
+        -int(-(region.x + region.width) * across // 1),
+        -int(-(region.y + region.height) * down // 1),
+    )
     return Region(left, top, min(right, size[1]) - left, min(bottom, size[0]) - top, region.score)
 
 
@@ -96,7 +107,10 @@ def draw_frame(image: Pixels, mask: Mask) -> Pixels:
         return in_rgb(image)
     distance = 6  # pixels: what is faint stays as it is
     framed = np.zeros_like(mask)
-    framed[max(0, rows[0] - distance) : rows[-1] + distance, max(0, columns[0] - distance) : columns[-1] + distance] = 1
+    framed[
+        max(0, rows[0] - distance) : rows[-1] + distance,
+        max(0, columns[0] - distance) : columns[-1] + distance,
+    ] = 1
     return draw_outline(image, framed)
 
 
@@ -154,7 +168,9 @@ _STEPS = 16
 def _draw_bar(canvas: _Canvas, top: int) -> None:
     """The colours of all heat over middle grey, which is what a photograph may be."""
     width = canvas.pixels.shape[1] - 2 * MARGIN
-    steps = np.arange(width) * _STEPS // width  # as a palette of few colours would make some of them anyway
+    steps = (
+        np.arange(width) * _STEPS // width
+    )  # as a palette of few colours would make some of them anyway
     levels = np.broadcast_to((steps * 255 // (_STEPS - 1)).astype(np.uint8), (_BAR, width))
     ground = np.full((_BAR, width, 1), 128, np.uint8)
     middle, below = width // 2, top + _BAR + 14
@@ -193,13 +209,19 @@ def histograms(groups: Sequence[Group], thresholds: Mapping[float, float]) -> Fi
     panels = np.ravel(figure.subplots(len(groups), 1, sharex=True))
     least, most = _limits(groups, thresholds)
     for axes, group in zip(panels, groups, strict=True):
-        axes.hist(np.clip(group.scores, least, most), np.linspace(least, most, BINS).tolist(), color=group.colour)
+        axes.hist(
+            np.clip(group.scores, least, most),
+            np.linspace(least, most, BINS).tolist(),
+            color=group.colour,
+        )
         axes.set_title(f"{group.title}: {len(group.scores):,}", loc="left", fontsize=TEXT_SIZE)
         axes.set_ylabel("images", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
-        for (rate, threshold), style in zip(thresholds.items(), ("-", "--", "-.", ":", (0, (1, 4))), strict=False):
+        for (rate, threshold), style in zip(
+            thresholds.items(), ("-", "--", "-.", ":", (0, (1, 4))), strict=False
+        ):
             label = f"threshold at a rate of {rate}"
             axes.axvline(threshold, color=BLACK, linestyle=style, linewidth=1.2, label=label)
     panels[-1].set_xlabel("anomaly score (last bar: this and above)", fontsize=TEXT_SIZE)
@@ -228,7 +250,9 @@ def roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
         false, true, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
         colour, style = STYLES[index % len(STYLES)]
         label = f"{name}: AUROC {auroc(normal, anomalous):.3f}"
-        axes.plot(false, true, color=colour, linestyle=style, linewidth=1.6 if index else 3, label=label)
+        axes.plot(
+            false, true, color=colour, linestyle=style, linewidth=1.6 if index else 3, label=label
+        )
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="random scores: AUROC 0.5")
     axes.set_xlabel("false positive rate: share of normal images called anomalous")
     axes.set_ylabel("true positive rate: share of anomalous images found")

@@ -25,7 +25,9 @@ from training.export.published import Published
 LARGE_PICTURE, SMALL_PICTURE = 700_000, 250_000  # bytes
 
 
-def write(model: Published, results: DetectorResults, directory: Path, tried: ImageSet | None = None) -> Path:
+def write(
+    model: Published, results: DetectorResults, directory: Path, tried: ImageSet | None = None
+) -> Path:
     """Draw all that there is to see of a detector; gives the page.
 
     `tried` are the normal images of the trials: with them, synthetic anomalies are framed.
@@ -76,7 +78,10 @@ def _trials(model: Published, calibrated: Calibration) -> Iterator[Section]:
             ("false positive rate", *KINDS),
             [(rate, *(f"{of[kind]:.2f}" for kind in KINDS)) for rate, of in chosen.recall.items()],
         )
-    sentences = [detector_advice.calibration_line(len(calibrated.scores)) + ".", *(chosen.advice if chosen else ())]
+    sentences = [
+        detector_advice.calibration_line(len(calibrated.scores)) + ".",
+        *(chosen.advice if chosen else ()),
+    ]
     yield Text("What would make it better", sentences)
 
 
@@ -108,7 +113,11 @@ def _heatmaps(shown: Examples) -> Picture:
     data = shown.results.data
     rows = list(shown.rows())
     marked = any(data.anomalous.masks) if data.anomalous else shown.frames_synthetic
-    heads = ["image (anomaly in blue)" if marked else "image", "anomaly heatmap", "nearest normal image"]
+    heads = [
+        "image (anomaly in blue)" if marked else "image",
+        "anomaly heatmap",
+        "nearest normal image",
+    ]
     caption = (
         "Images of each kind, from the lowest to the highest score. The heatmap is drawn as the service draws it: "
         "boxes are the regions that it reports. Beside it is the training image whose embedding is the nearest by "
@@ -119,11 +128,15 @@ def _heatmaps(shown: Examples) -> Picture:
             " No test image is anomalous: of each kind of synthetic anomaly, the one of middle score is shown. "
             "It is in an image that the detector was fitted to, so a real one is harder to find."
         )
-    return Picture("heatmaps", "Heatmaps", caption, plots.table_of_overlays(heads, rows), LARGE_PICTURE)
+    return Picture(
+        "heatmaps", "Heatmaps", caption, plots.table_of_overlays(heads, rows), LARGE_PICTURE
+    )
 
 
 def _scores(results: DetectorResults) -> Picture:
-    groups = [Group("calibration images, normal", np.array(results.calibration.scores), plots.BLACK)]
+    groups = [
+        Group("calibration images, normal", np.array(results.calibration.scores), plots.BLACK)
+    ]
     if results.test is not None:
         groups.append(Group("test images, normal", results.test.scores, plots.BLUE))
     if results.anomalous is not None and results.data.anomalous:
@@ -133,7 +146,9 @@ def _scores(results: DetectorResults) -> Picture:
     if results.trials is not None:
         scores = _standardised(results.trials)
         groups.append(Group("synthetic anomalies of the trials", scores, plots.ORANGE))
-        caption = " Synthetic anomalies were scored in the trials, by components fitted to fewer images."
+        caption = (
+            " Synthetic anomalies were scored in the trials, by components fitted to fewer images."
+        )
     return _histograms(groups, results.calibration, caption)
 
 
@@ -146,7 +161,13 @@ def _histograms(groups: Sequence[Group], calibrated: Calibration, caption: str) 
         "at that false positive rate. "
         "The last bar holds all higher scores."
     )
-    return Picture("scores", "Anomaly scores", about + caption, plots.histograms(groups, thresholds), SMALL_PICTURE)
+    return Picture(
+        "scores",
+        "Anomaly scores",
+        about + caption,
+        plots.histograms(groups, thresholds),
+        SMALL_PICTURE,
+    )
 
 
 def _standardised(trials: Trials) -> Floats:

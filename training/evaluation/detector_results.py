@@ -82,7 +82,10 @@ class DetectorResults:
             for images in (self.data.training, self.data.test, self.data.anomalous.images)
         )
         fitted = {name: fitters.fit(name, training, BANK, self.seed) for name in BASELINES}
-        return {name: (score(each, test).scores, score(each, anomalous).scores) for name, each in fitted.items()}
+        return {
+            name: (score(each, test).scores, score(each, anomalous).scores)
+            for name, each in fitted.items()
+        }
 
     def metrics(self) -> dict[str, float]:
         """By the names that they have in a manifest's `metrics`."""
@@ -100,12 +103,17 @@ class DetectorResults:
             return {}
         title = f"auroc_against_{anomalous.title.replace(' ', '_')}"
         area = auroc(normal.scores, found.scores)
-        metrics = {title: area, f"{title}_se": standard_error(area, len(normal.scores), len(found.scores))}
+        metrics = {
+            title: area,
+            f"{title}_se": standard_error(area, len(normal.scores), len(found.scores)),
+        }
         for name, scores in self.baselines.items():
             metrics[baseline_metric(name, title)] = auroc(*scores)
         for label, kind in enumerate(anomalous.kinds):
             if np.any(anomalous.labels == label):
-                metrics[f"{title}_{kind}"] = auroc(normal.scores, found.scores[anomalous.labels == label])
+                metrics[f"{title}_{kind}"] = auroc(
+                    normal.scores, found.scores[anomalous.labels == label]
+                )
         if self.masks is not None:
             masks, masked = self.masks
             metrics["pixel_auroc"] = pixel_auroc(normal.maps, found.maps[masked], masks[masked])
@@ -113,7 +121,9 @@ class DetectorResults:
         return metrics
 
     def _score(self, images: Images) -> Scored:
-        found = self.graphs.chain_in_batches(self.graphs.scoring, ["scores", "error_maps"], images=images)
+        found = self.graphs.chain_in_batches(
+            self.graphs.scoring, ["scores", "error_maps"], images=images
+        )
         return Scored(found["scores"], found["error_maps"])
 
 

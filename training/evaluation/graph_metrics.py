@@ -20,7 +20,9 @@ from training.metrics.reconstruction import psnr_and_ssim
 from training.trainer.losses import LossConfig, log_likelihood
 
 Floats = npt.NDArray[np.float64]
-NOISE_SEED = 2026  # the test images are always corrupted, binarised and encoded with the same chance
+NOISE_SEED = (
+    2026  # the test images are always corrupted, binarised and encoded with the same chance
+)
 RATES = (0.01, 0.05)
 
 
@@ -54,7 +56,9 @@ def score(graphs: Graphs, images: Images) -> Scored:
 def denoising(graphs: Graphs, clean: Images, sigma: float) -> dict[str, float]:
     """`psnr` and `ssim` of the images that were denoised."""
     noisy = add_noise(clean, sigma)
-    denoised = graphs.chain_in_batches(RECONSTRUCT, ["reconstructions"], images=noisy)["reconstructions"]
+    denoised = graphs.chain_in_batches(RECONSTRUCT, ["reconstructions"], images=noisy)[
+        "reconstructions"
+    ]
     return psnr_and_ssim(denoised, clean, SSIM_WINDOW)
 
 
@@ -87,18 +91,24 @@ def negative_log_likelihood(
             latents = mean + np.exp(log_variance / 2) * noise
             found = np.concatenate(
                 [
-                    _log_likelihoods(graphs, latents[start : start + BATCH], image[None], likelihood)
+                    _log_likelihoods(
+                        graphs, latents[start : start + BATCH], image[None], likelihood
+                    )
                     for start in range(0, samples, BATCH)
                 ]
             )
-            log_prior = -0.5 * np.square(latents, dtype=np.float64).sum(axis=1)  # the constants of both cancel
+            log_prior = -0.5 * np.square(latents, dtype=np.float64).sum(
+                axis=1
+            )  # the constants of both cancel
             log_posterior = -0.5 * (np.square(noise, dtype=np.float64) + log_variance).sum(axis=1)
             estimates.append(logsumexp(found + log_prior - log_posterior) - np.log(samples))
             bar.update()
     return float(-np.mean(estimates))
 
 
-def _log_likelihoods(graphs: Graphs, latents: npt.NDArray[Any], images: Images, likelihood: LossConfig) -> Floats:
+def _log_likelihoods(
+    graphs: Graphs, latents: npt.NDArray[Any], images: Images, likelihood: LossConfig
+) -> Floats:
     """(n,): of each image, or of one image, given each of the latents, in nats."""
     logits = graphs.chain(["decoder"], latents=latents)["logits"]
     targets = torch.from_numpy(images).float() / 255
@@ -109,9 +119,12 @@ def _log_likelihoods(graphs: Graphs, latents: npt.NDArray[Any], images: Images, 
 def confusion(graphs: Graphs, test: Split, classes: int) -> npt.NDArray[np.int64]:
     """How many images of each class (row) were given each class (column)."""
     assert test.labels is not None
-    chain: Tensors = graphs.chain_in_batches(["encoder", "classifier"], ["probabilities"], images=test.images)
+    chain: Tensors = graphs.chain_in_batches(
+        ["encoder", "classifier"], ["probabilities"], images=test.images
+    )
     return np.asarray(
-        confusion_matrix(test.labels, chain["probabilities"].argmax(axis=1), labels=range(classes)), dtype=np.int64
+        confusion_matrix(test.labels, chain["probabilities"].argmax(axis=1), labels=range(classes)),
+        dtype=np.int64,
     )
 
 

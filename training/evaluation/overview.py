@@ -10,7 +10,15 @@ from training.data.image_set import Photographs
 from training.evaluation import detector_examples as examples
 from training.evaluation import detector_plots as plots
 from training.evaluation.graph_metrics import add_noise
-from training.evaluation.plots import COLUMNS, SAMPLE_SEED, decode, heatmaps, reconstruct, rows, save
+from training.evaluation.plots import (
+    COLUMNS,
+    SAMPLE_SEED,
+    decode,
+    heatmaps,
+    reconstruct,
+    rows,
+    save,
+)
 from training.export.published import newest
 from training.progress import silence
 
@@ -18,7 +26,9 @@ from training.progress import silence
 def draw_digits(models: Path, directory: Path | None, output: Path) -> None:
     """Draw originals, reconstructions, denoised digits, samples, and an outlier's heatmap, as one PNG."""
     originals = mnist.load_test("mnist", directory).images[:COLUMNS]
-    undercomplete, denoising, vae = (newest(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae"))
+    undercomplete, denoising, vae = (
+        newest(models, f"mnist-{name}") for name in ("undercomplete", "denoising", "vae")
+    )
     noisy = add_noise(originals, sigma=0.5)
     blended = _blend_stroke(originals)
     figure = rows(
@@ -54,7 +64,11 @@ def draw_detector(models: Path, photograph: Path, output: Path) -> None:
     Raises DataError where there is no such model, or the photograph is unreadable.
     """
     model = newest(models, OVERVIEW)
-    spec, calibrated, images = model.manifest.input, model.manifest.calibration, Photographs((photograph,))
+    spec, calibrated, images = (
+        model.manifest.input,
+        model.manifest.calibration,
+        Photographs((photograph,)),
+    )
     assert calibrated is not None  # it is a detector
     (score,), (error_map,) = examples.score(model.graphs, images.read(spec, silence))
     height, width = examples.own_size(images, spec)

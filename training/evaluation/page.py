@@ -63,7 +63,9 @@ def _html(section: Section, directory: Path) -> str:
             caption = f"<p>{html.escape(section.caption)}</p>\n" if section.caption else ""
             return f"{title}\n{caption}{_table(section)}"
         case Text():
-            return "\n".join([title, *(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences)])
+            return "\n".join(
+                [title, *(f"<p>{html.escape(sentence)}</p>" for sentence in section.sentences)]
+            )
 
 
 def _image(picture: Picture, directory: Path) -> str:
@@ -76,7 +78,9 @@ def _image(picture: Picture, directory: Path) -> str:
 
 def _table(table: Table) -> str:
     head = f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in table.heads)}</tr>"
-    rows = [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows]
+    rows = [
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+    ]
     return "\n".join(["<table>", *([head] if table.heads else []), *rows, "</table>"])
 
 
@@ -108,4 +112,8 @@ th {{ border-bottom: 1px solid; }}
 
 def _warning(manifest: ModelManifest) -> str:
     weak = manifest.selection.weak if manifest.selection else None
-    return f"<p><strong>Warning: this detector is weak: {html.escape(weak)}.</strong></p>\n" if weak else ""
+    return (
+        f"<p><strong>Warning: this detector is weak: {html.escape(weak)}.</strong></p>\n"
+        if weak
+        else ""
+    )

@@ -27,7 +27,16 @@ DPI = 100
 NEARLY_WHITE = 244  # of 255, in each channel of a colour that is taken for the page's
 SAMPLE_SEED = 7
 RARE = 0.45  # power of a colour's number of pixels: its weight in a palette
-SAVED = ((256, 1.0), (160, 1.0), (112, 1.0), (80, 1.0), (80, 0.85), (80, 0.7), (48, 0.6), (32, 0.45))  # colours, scales
+SAVED = (
+    (256, 1.0),
+    (160, 1.0),
+    (112, 1.0),
+    (80, 1.0),
+    (80, 0.85),
+    (80, 0.7),
+    (48, 0.6),
+    (32, 0.45),
+)  # colours, scales
 SCATTERED = 3000  # points of a scatter plot; more hide each other
 
 
@@ -68,22 +77,26 @@ def reconstruct(model: Published, images: Images) -> Images:
 
 
 def decode(model: Published, latents: Floats) -> Images:
-    return model.graphs.chain(["decoder"], latents=latents.astype(np.float32))["reconstructions"].astype(np.uint8)
+    return model.graphs.chain(["decoder"], latents=latents.astype(np.float32))[
+        "reconstructions"
+    ].astype(np.uint8)
 
 
 def heatmaps(model: Published, images: Images) -> Images:
     calibration = model.manifest.calibration
     assert calibration is not None  # every autoencoder is calibrated
-    maps = model.graphs.chain_in_batches(model.graphs.scoring, ["error_maps"], images=images)["error_maps"].astype(
-        np.float32
-    )
+    maps = model.graphs.chain_in_batches(model.graphs.scoring, ["error_maps"], images=images)[
+        "error_maps"
+    ].astype(np.float32)
     return np.stack([heat(error_map, calibration.error_map) for error_map in maps])[..., None]
 
 
 def rows(images: Mapping[str, Images], hot: Collection[str] = ()) -> Figure:
     """Rows of images, each with its title; those whose titles are `hot` are heatmaps."""
     figure = Figure(figsize=(10, 0.83 * len(images)), dpi=DPI, layout="constrained")
-    for axes, (title, row) in zip(np.ravel(figure.subplots(len(images), 1)), images.items(), strict=True):
+    for axes, (title, row) in zip(
+        np.ravel(figure.subplots(len(images), 1)), images.items(), strict=True
+    ):
         _show(axes, _strip(row), "inferno" if title in hot else "gray")
         axes.set_title(title, loc="left", fontsize=9, pad=2)
     return figure
@@ -91,8 +104,12 @@ def rows(images: Mapping[str, Images], hot: Collection[str] = ()) -> Figure:
 
 def grid(images: Images, columns: int) -> Figure:
     """Images row by row, `columns` in each."""
-    picture = np.concatenate([_strip(images[start : start + columns]) for start in range(0, len(images), columns)])
-    figure = Figure(figsize=(8, 8 * picture.shape[0] / picture.shape[1]), dpi=DPI, layout="constrained")
+    picture = np.concatenate(
+        [_strip(images[start : start + columns]) for start in range(0, len(images), columns)]
+    )
+    figure = Figure(
+        figsize=(8, 8 * picture.shape[0] / picture.shape[1]), dpi=DPI, layout="constrained"
+    )
     _show(figure.subplots(), picture)
     return figure
 
@@ -105,7 +122,12 @@ def losses(history: Sequence[Mapping[str, Any]]) -> Figure:
         of_stage = [row for row in history if row["stage"] == stage]
         epochs = [row["epoch"] for row in of_stage]
         for name, label in (("loss", "training"), ("validation_loss", "validation")):
-            axes.plot(epochs, [row[name] for row in of_stage], label=label, marker="." if len(epochs) < 3 else None)
+            axes.plot(
+                epochs,
+                [row[name] for row in of_stage],
+                label=label,
+                marker="." if len(epochs) < 3 else None,
+            )
         if all(row[name] > 0 for row in of_stage for name in ("loss", "validation_loss")):
             axes.set_yscale("log")
         axes.set(title=stage, xlabel="epoch")
@@ -129,7 +151,12 @@ def latent_scatter(latents: Floats, labels: Labels | None, classes: Sequence[str
         axes.scatter(*columns, **style)
     for label, name in enumerate(classes if labels is not None else ()):
         chosen = labels == label
-        axes.scatter(*columns[:, chosen], label=name, color=colours(label / max(1, len(classes) - 1)), **style)
+        axes.scatter(
+            *columns[:, chosen],
+            label=name,
+            color=colours(label / max(1, len(classes) - 1)),
+            **style,
+        )
     if labels is not None:
         columns_of_names = -(-len(classes) // 25)
         figure.legend(markerscale=3, fontsize=8, loc="outside right upper", ncols=columns_of_names)
@@ -153,11 +180,16 @@ def interpolations(model: Published, images: Images, pairs: int = 4) -> Figure:
     """Paths between the latents of successive images."""
     pairs = min(pairs, len(images) // 2)
     latents = model.graphs.chain(["encoder"], images=images[: 2 * pairs])["latents"]
-    paths = [interpolate(latents[2 * pair], latents[2 * pair + 1], COLUMNS, "linear") for pair in range(pairs)]
+    paths = [
+        interpolate(latents[2 * pair], latents[2 * pair + 1], COLUMNS, "linear")
+        for pair in range(pairs)
+    ]
     return grid(np.concatenate([decode(model, path) for path in paths]), COLUMNS)
 
 
-def error_histogram(scores: Mapping[str, Floats], calibration: Calibration, rates: Sequence[float]) -> Figure:
+def error_histogram(
+    scores: Mapping[str, Floats], calibration: Calibration, rates: Sequence[float]
+) -> Figure:
     """Anomaly scores of several sets of images, and the calibrated thresholds at some false positive rates."""
     figure = Figure(figsize=(7, 3.4), dpi=DPI, layout="constrained")
     axes = figure.subplots()

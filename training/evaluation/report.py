@@ -32,7 +32,12 @@ def write_calibration(model: Published, normal: Images, directory: Path) -> Path
     scores = {"calibration images": np.array(calibrated.scores)}
     pictures = (
         metrics(model),
-        Picture("reconstructions", "Reconstructions", "Of the first calibration images.", plots.rows(rows)),
+        Picture(
+            "reconstructions",
+            "Reconstructions",
+            "Of the first calibration images.",
+            plots.rows(rows),
+        ),
         _scores(scores, calibrated),
     )
     return write_page(model, pictures, directory)
@@ -44,35 +49,49 @@ def _pictures(model: Published, results: AutoencoderResults) -> Iterator[Picture
     shown, latent_dim = test.images[: plots.COLUMNS], results.latent_dim
 
     yield Picture(
-        "losses", "Loss", "Of the last training batch and of the validation images.", plots.losses(model.history())
+        "losses",
+        "Loss",
+        "Of the last training batch and of the validation images.",
+        plots.losses(model.history()),
     )
 
     rows = {"originals": shown, "reconstructed": plots.reconstruct(model, shown)}
     if pca:
         rows[f"reconstructed by {latent_dim} principal components"] = _uint8(pca.reconstruct(shown))
-    yield Picture("reconstructions", "Reconstructions", "Of the first test images.", plots.rows(rows))
+    yield Picture(
+        "reconstructions", "Reconstructions", "Of the first test images.", plots.rows(rows)
+    )
 
     if sigma := results.plan.noise:
         noisy = graph_metrics.add_noise(shown, sigma)
         rows = {"noisy": noisy, "denoised": plots.reconstruct(model, noisy), "originals": shown}
         if pca:
             rows[f"denoised by {latent_dim} principal components"] = _uint8(pca.reconstruct(noisy))
-        yield Picture("denoised", "Denoising", f"Gaussian noise of sigma {sigma}.", plots.rows(rows))
+        yield Picture(
+            "denoised", "Denoising", f"Gaussian noise of sigma {sigma}.", plots.rows(rows)
+        )
 
     scattered = test.images[: plots.SCATTERED]
     latents = model.graphs.chain_in_batches(["encoder"], ["latents"], images=scattered)["latents"]
     how = "as they are" if latent_dim <= 3 else "projected on their first two principal components"
     labels = None if test.labels is None else test.labels[: len(latents)]
     figure = plots.latent_scatter(latents, labels, dataset.classes)
-    yield Picture("latents", "Latent space", f"Latents of {len(latents)} test images, {how}.", figure)
+    yield Picture(
+        "latents", "Latent space", f"Latents of {len(latents)} test images, {how}.", figure
+    )
     if latent_dim == 2:
         caption = "Decoded at even quantiles of a normal fitted to each dimension."
         yield Picture("grid", "The plane of latents", caption, plots.latent_grid(model, latents))
 
     if "sample" in model.manifest.capabilities:
-        yield Picture("samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, results))
+        yield Picture(
+            "samples", "Samples", "Drawn with one seed, not chosen.", _samples(model, results)
+        )
     yield Picture(
-        "interpolations", "Interpolations", "Straight paths between latents.", plots.interpolations(model, test.images)
+        "interpolations",
+        "Interpolations",
+        "Straight paths between latents.",
+        plots.interpolations(model, test.images),
     )
 
     scores = {"test images": results.scored.scores}
@@ -88,7 +107,12 @@ def _pictures(model: Published, results: AutoencoderResults) -> Iterator[Picture
 
 def _scores(scores: Mapping[str, npt.NDArray[np.floating]], calibrated: Calibration) -> Picture:
     histogram = plots.error_histogram(scores, calibrated, graph_metrics.RATES)
-    return Picture("scores", "Anomaly scores", f"The {calibrated.method}, and the thresholds at two rates.", histogram)
+    return Picture(
+        "scores",
+        "Anomaly scores",
+        f"The {calibrated.method}, and the thresholds at two rates.",
+        histogram,
+    )
 
 
 def _samples(model: Published, results: AutoencoderResults) -> Figure:
@@ -98,7 +122,9 @@ def _samples(model: Published, results: AutoencoderResults) -> Figure:
     if isinstance(model.prior, NormalPrior):
         priors = {"from the prior, N(0, I)": model.prior}
         if count := results.plan.mixture_components:
-            priors["from a mixture of Gaussians"] = prior.fit_mixture(latents, count, results.plan.seed)
+            priors["from a mixture of Gaussians"] = prior.fit_mixture(
+                latents, count, results.plan.seed
+            )
     else:
         priors = {
             "from one Gaussian": prior.fit_mixture(latents, 1, results.plan.seed),

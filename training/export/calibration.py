@@ -10,13 +10,17 @@ from training.export.graph_runner import Graphs
 
 MANY = 100  # images of which one in a hundred can be told
 METHOD = "mean squared error of the reconstruction"
-CROSS_FITTED = ", each image by components fitted without it"  # behind the method, where none were held out
+CROSS_FITTED = (
+    ", each image by components fitted without it"  # behind the method, where none were held out
+)
 
 
 def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
     """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
     followed = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
-    scored = graphs.chain_in_batches(graphs.scoring, ["scores", "error_maps", *followed], images=normal)
+    scored = graphs.chain_in_batches(
+        graphs.scoring, ["scores", "error_maps", *followed], images=normal
+    )
     return summarise(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
 
 

@@ -36,7 +36,11 @@ KEPT = "scorer"  # it sums squares that are too small for float16
 
 
 def write(
-    published: Published, samples: Images, directory: Path, rounded: Path, tolerance: float = TOLERANCE
+    published: Published,
+    samples: Images,
+    directory: Path,
+    rounded: Path,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Graphs, dict[str, float]]:
     """Write the graphs of a bundle in half precision to `directory`, under the names that they have.
 
@@ -53,14 +57,24 @@ def write(
     graphs = Graphs(rounded, files)
     spec, names = published.manifest.input, published.graphs.names
     images = parity.with_resized(np.resize(samples, (SAMPLES, *spec.shape)), spec)
-    outputs = [name for name in published.graphs.chain(names, images=images[:1]) if name != "images"]
+    outputs = [
+        name for name in published.graphs.chain(names, images=images[:1]) if name != "images"
+    ]
     expected = published.graphs.chain_in_batches(names, outputs, images=images)
-    found = parity.differences(expected, graphs.chain_in_batches(names, outputs, images=images), outputs)
+    found = parity.differences(
+        expected, graphs.chain_in_batches(names, outputs, images=images), outputs
+    )
     parity.check(found, {name: TOLERANCES.get(name, tolerance) for name in found}, "float32")
     # The graphs themselves, too: a CPU computes them more exactly, but what is wrong with them shows.
     few = {"images": images[:64]}
-    real = parity.differences(graphs.chain(names, **few), Graphs(directory, files).chain(names, **few), outputs)
-    parity.check(real, {name: 2 * TOLERANCES.get(name, tolerance) for name in real}, "its rounded float32 graphs")
+    real = parity.differences(
+        graphs.chain(names, **few), Graphs(directory, files).chain(names, **few), outputs
+    )
+    parity.check(
+        real,
+        {name: 2 * TOLERANCES.get(name, tolerance) for name in real},
+        "its rounded float32 graphs",
+    )
     return graphs, found
 
 
@@ -69,7 +83,11 @@ def _restore_weights(graph: onnx.GraphProto) -> None:
     users = Counter(name for node in graph.node for name in node.input)
     casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast"}
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16 and tensor.name in casts and users[tensor.name] == 1:
+        if (
+            tensor.data_type == TensorProto.FLOAT16
+            and tensor.name in casts
+            and users[tensor.name] == 1
+        ):
             node = casts[tensor.name]
             values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, node.output[0]))
@@ -96,7 +114,9 @@ def _rounding(model: ModelProto) -> ModelProto:
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    given = {value.name: f"{value.name}.given" for value in model.graph.input if value.name in floats}
+    given = {
+        value.name: f"{value.name}.given" for value in model.graph.input if value.name in floats
+    }
     rounding = ModelProto()
     rounding.CopyFrom(model)
     nodes = [cast for name, rounded in given.items() for cast in _casts(name, rounded)]
@@ -107,13 +127,17 @@ def _rounding(model: ModelProto) -> ModelProto:
         if tensor.data_type == TensorProto.FLOAT:
             # As the converter does: what is too large becomes the largest number.
             values = (
-                np.clip(onnx.numpy_helper.to_array(tensor), -LARGEST, LARGEST).astype(np.float16).astype(np.float32)
+                np.clip(onnx.numpy_helper.to_array(tensor), -LARGEST, LARGEST)
+                .astype(np.float16)
+                .astype(np.float32)
             )
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     return rounding
 
 
-def _rounded(node: onnx.NodeProto, floats: set[str], given: Mapping[str, str]) -> Iterator[onnx.NodeProto]:
+def _rounded(
+    node: onnx.NodeProto, floats: set[str], given: Mapping[str, str]
+) -> Iterator[onnx.NodeProto]:
     """The node, on rounded inputs, then casts that round its float32 outputs."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)

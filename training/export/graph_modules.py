@@ -58,7 +58,9 @@ class ErrorScorer(nn.Module):
     """Images and intensities to the mean squared error, which is also the anomaly score, and its map."""
 
     def forward(self, images: Tensor, intensities: Tensor) -> tuple[Tensor, ...]:
-        difference = images.flatten(1).float() / 255 - intensities.flatten(1)  # flat for speed, as in DecoderGraph
+        difference = images.flatten(1).float() / 255 - intensities.flatten(
+            1
+        )  # flat for speed, as in DecoderGraph
         squared = difference * difference
         errors = squared.mean(dim=1)
         maps = squared.view(images.shape)
@@ -80,7 +82,10 @@ class ErrorAndDistanceScorer(nn.Module):
 def build_scorer(model: Autoencoder, training: Images) -> ErrorAndDistanceScorer:
     """The scorer of a model, with the latents of its training images, uint8 (n, height, width, channels)."""
     encoder = EncoderGraph(model.eval())
-    batches = (torch.from_numpy(training[start : start + BATCH]) for start in range(0, len(training), BATCH))
+    batches = (
+        torch.from_numpy(training[start : start + BATCH])
+        for start in range(0, len(training), BATCH)
+    )
     latents = torch.cat([encoder(batch)[0] for batch in batches])
     return ErrorAndDistanceScorer(LatentDistance(latents, len(training)))
 

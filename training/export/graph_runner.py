@@ -49,12 +49,17 @@ class Graphs:
             arrays.update(zip(outputs, session.run(outputs, feeds), strict=True))
         return arrays
 
-    def chain_in_batches(self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]) -> Tensors:
+    def chain_in_batches(
+        self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]
+    ) -> Tensors:
         """As `chain`, a batch at a time, for many images; gives only the tensors to keep."""
         names, keep = list(names), list(keep)
         count = len(next(iter(tensors.values())))
         batches = [
-            self.chain(names, **{name: tensor[start : start + self._batch] for name, tensor in tensors.items()})
+            self.chain(
+                names,
+                **{name: tensor[start : start + self._batch] for name, tensor in tensors.items()},
+            )
             for start in range(0, count, self._batch)
         ]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in keep}

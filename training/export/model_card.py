@@ -21,16 +21,30 @@ def render(manifest: ModelManifest) -> str:
         f"- Data: {data.name}; {images + '; ' if images else ''}{data.source}; licence: {data.licence}",
         *_about_backbone(manifest),
         f"- Made {made.created:%Y-%m-%d} from git revision {made.git_revision or 'unknown'}",
-        *([f"- Trained in {made.minutes} minutes on {made.device}"] if made.minutes is not None else []),
+        *(
+            [f"- Trained in {made.minutes} minutes on {made.device}"]
+            if made.minutes is not None
+            else []
+        ),
     ]
-    differs = "from the graphs in float32" if manifest.precision == "float16" else "between ONNX Runtime and torch"
+    differs = (
+        "from the graphs in float32"
+        if manifest.precision == "float16"
+        else "between ONNX Runtime and torch"
+    )
     sections = [
         f"# {manifest.name}, version {manifest.version}",
         f"{manifest.description}.",
         "\n".join(lines),
         *_pictures(manifest),
         *_trials(manifest),
-        *_table("## Test figures, through the exported graphs", "figure", "value", manifest.metrics, ".6g"),
+        *_table(
+            "## Test figures, through the exported graphs",
+            "figure",
+            "value",
+            manifest.metrics,
+            ".6g",
+        ),
         *_table(f"## Largest difference {differs}", "output", "difference", made.parity, ".2g"),
     ]
     return "\n\n".join(sections) + "\n"
@@ -40,7 +54,9 @@ def _about_calibration(manifest: ModelManifest) -> list[str]:
     calibration, made = manifest.calibration, manifest.provenance
     if calibration is None:
         return []
-    cross_fitted = manifest.training_data.images.get("validation") == 0 or CROSS_FITTED in calibration.method
+    cross_fitted = (
+        manifest.training_data.images.get("validation") == 0 or CROSS_FITTED in calibration.method
+    )
     held_out = "training images, by cross-fitting" if cross_fitted else "held-out training images"
     calibrated_on = f"{len(calibration.scores):,} {held_out}"
     if again := made.recalibrated:
@@ -66,7 +82,10 @@ def _pictures(manifest: ModelManifest) -> list[str]:
     if manifest.calibration is None:
         return []
     picture = "heatmaps" if "reconstruct" not in manifest.capabilities else "reconstructions"
-    return [f"[The report]({REPORT}/index.html) shows it in pictures.", f"![The model at work]({REPORT}/{picture}.png)"]
+    return [
+        f"[The report]({REPORT}/index.html) shows it in pictures.",
+        f"![The model at work]({REPORT}/{picture}.png)",
+    ]
 
 
 def _trials(manifest: ModelManifest) -> list[str]:
@@ -76,7 +95,10 @@ def _trials(manifest: ModelManifest) -> list[str]:
     kinds = [*next(iter(selection.synthetic.values()))]
     head = f"| | {' | '.join(kinds)} |\n| --- |{' --- |' * len(kinds)}"
     areas, shares = (
-        [f"| {name} | {' | '.join(f'{of[kind]:.3f}' for kind in kinds)} |" for name, of in each.items()]
+        [
+            f"| {name} | {' | '.join(f'{of[kind]:.3f}' for kind in kinds)} |"
+            for name, of in each.items()
+        ]
         for each in (selection.synthetic, selection.recall)
     )
     return [

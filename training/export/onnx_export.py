@@ -66,7 +66,9 @@ def export(
     one step of an uint8; of an output with numbers above 1, relative to the largest.
     """
     _round_to_float16(classifier or model)
-    graphs = _graphs(model, spec, torch.from_numpy(samples[:2]), likelihood, scorer or ErrorScorer())
+    graphs = _graphs(
+        model, spec, torch.from_numpy(samples[:2]), likelihood, scorer or ErrorScorer()
+    )
     if classifier is not None:
         latents = {"latents": torch.zeros(2, model.latent_dim)}
         graphs["classifier"] = Graph(ClassifierGraph(classifier), latents, ["probabilities"])
@@ -106,9 +108,13 @@ def _round_to_float16(model: nn.Module) -> None:
 
 
 def write(graph: Graph, path: Path) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells at length that torchvision is not there
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it tells at length that torchvision is not there
     with warnings.catch_warnings(), _without_collection():
-        warnings.simplefilter("ignore")  # the exporter warns of its own use of deprecated parts of torch
+        warnings.simplefilter(
+            "ignore"
+        )  # the exporter warns of its own use of deprecated parts of torch
         program = torch.onnx.export(
             graph.module.eval(),
             args=tuple(graph.arguments.values()),
@@ -157,7 +163,9 @@ def resize(source: Path, size: tuple[int, int], path: Path) -> None:
 def _dynamic(graph: Graph) -> Any:
     """The batch, the first dimension of every input, is free."""
     free = tuple({0: Dim("batch")} for _ in graph.arguments)
-    (kind, *_) = (parameter.kind for parameter in inspect.signature(graph.module.forward).parameters.values())
+    (kind, *_) = (
+        parameter.kind for parameter in inspect.signature(graph.module.forward).parameters.values()
+    )
     return (free,) if kind == inspect.Parameter.VAR_POSITIONAL else free
 
 
@@ -169,7 +177,11 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
         if values.dtype == np.float32 and values.size >= SMALLEST_IN_HALF and _fits_half(values):
             name, half = tensor.name, f"{tensor.name}.half"
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), half))
-            casts.append(onnx.helper.make_node("Cast", [half], [name], name=f"{name}.float", to=TensorProto.FLOAT))
+            casts.append(
+                onnx.helper.make_node(
+                    "Cast", [half], [name], name=f"{name}.float", to=TensorProto.FLOAT
+                )
+            )
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

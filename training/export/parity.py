@@ -59,7 +59,9 @@ def differences(expected: Tensors, found: Tensors, names: Iterable[str]) -> dict
     largest = {}
     for name in names:
         reference = expected[name].astype(np.float64)
-        scale = 1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
+        scale = (
+            1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
+        )
         largest[name] = float(np.abs(found[name].astype(np.float64) - reference).max() / scale)
     return largest
 

@@ -32,7 +32,9 @@ class Published:
 
     def history(self) -> list[dict[str, Any]]:
         """What was tracked while training: a row for each epoch."""
-        rows: list[dict[str, Any]] = json.loads((self.directory / HISTORY).read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = json.loads(
+            (self.directory / HISTORY).read_text(encoding="utf-8")
+        )
         return rows
 
 

@@ -30,7 +30,9 @@ class TrainedNetwork:
     minutes: float
 
 
-def assemble(trained: TrainedNetwork, recipe: Recipe, images: RunImages, models: Path, log: Log) -> Path:
+def assemble(
+    trained: TrainedNetwork, recipe: Recipe, images: RunImages, models: Path, log: Log
+) -> Path:
     """Export, check, calibrate, evaluate, draw the report and publish; gives the bundle's directory.
 
     Raises TrainingError or OSError; then nothing is published.
@@ -69,7 +71,11 @@ def assemble(trained: TrainedNetwork, recipe: Recipe, images: RunImages, models:
             calibration=calibrated,
             metrics=results.metrics(),
             provenance=draft_manifest.provenance(
-                recipe, trained.git_revision, exported.parity, device=trained.device, minutes=trained.minutes
+                recipe,
+                trained.git_revision,
+                exported.parity,
+                device=trained.device,
+                minutes=trained.minutes,
             ),
             files=publish.digests(staging),
         )

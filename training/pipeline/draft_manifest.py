@@ -25,10 +25,21 @@ from training.export.graph_runner import RUNTIME_VERSION, Graphs
 from training.export.published import PRIOR
 from training.recipe import Recipe
 
-LIBRARIES = ("torch", "onnx", "onnxscript", "numpy", "pillow", "scikit-learn", "scikit-image", "scipy")
+LIBRARIES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "scikit-image",
+    "scipy",
+)
 
 
-def provenance(recipe: BaseModel, revision: str | None, parity: dict[str, float], **others: Any) -> Provenance:
+def provenance(
+    recipe: BaseModel, revision: str | None, parity: dict[str, float], **others: Any
+) -> Provenance:
     """Record how a bundle came to be, now and with the libraries that are installed."""
     return Provenance(
         created=datetime.now(UTC).replace(microsecond=0),
@@ -44,7 +55,9 @@ def git_revision() -> str | None:
     """The commit that the code stands on, with `+` where files differ from it; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()
@@ -85,14 +98,25 @@ def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
     denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
     classify: tuple[Capability, ...] = ("classify",) if recipe.classifier else ()
     sample: tuple[Capability, ...] = ("sample",) if _has_prior(recipe) else ()
-    return ("encode", "decode", "reconstruct", *denoise, *sample, "anomaly-score", "interpolate", *classify)
+    return (
+        "encode",
+        "decode",
+        "reconstruct",
+        *denoise,
+        *sample,
+        "anomaly-score",
+        "interpolate",
+        *classify,
+    )
 
 
 def _has_prior(recipe: Recipe) -> bool:
     return recipe.architecture.variational or recipe.mixture_components > 0
 
 
-def fit_prior(graphs: Graphs, training: Images, recipe: Recipe, staging: Path) -> LatentPrior | None:
+def fit_prior(
+    graphs: Graphs, training: Images, recipe: Recipe, staging: Path
+) -> LatentPrior | None:
     """The prior of a model's latents; a mixture is fitted to training images and written to `staging`."""
     if recipe.architecture.variational:
         return StandardNormal()

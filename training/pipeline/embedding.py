@@ -27,10 +27,16 @@ FILE = "encoder.onnx"
 
 def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
     """Export, check and publish; gives the bundle's directory. Raises TrainingError."""
-    config, spec, revision = recipe.embedding, recipe.input.spec(recipe.embedding.size), draft_manifest.git_revision()
+    config, spec, revision = (
+        recipe.embedding,
+        recipe.input.spec(recipe.embedding.size),
+        draft_manifest.git_revision(),
+    )
     backbone = BACKBONES[config.backbone]()
     if config.depth not in backbone.strides:
-        raise RecipeError(f"embedding.depth: {config.depth} is none of {', '.join(map(str, backbone.strides))}")
+        raise RecipeError(
+            f"embedding.depth: {config.depth} is none of {', '.join(map(str, backbone.strides))}"
+        )
     encoder = BackboneEncoder(backbone, config.depth, ()).eval()
     models.mkdir(parents=True, exist_ok=True)
     with publish.staging(models, recipe.name) as staging:
@@ -68,4 +74,10 @@ def _samples(spec: InputSpec) -> Images:
 
 
 def _training_data(weights: Weights) -> TrainingData:
-    return TrainingData(name=weights.trained_on, source=weights.source, licence=weights.licence, images={}, sha256={})
+    return TrainingData(
+        name=weights.trained_on,
+        source=weights.source,
+        licence=weights.licence,
+        images={},
+        sha256={},
+    )

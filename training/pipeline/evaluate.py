@@ -26,7 +26,9 @@ def measure(name: str, directory: Path | None, models: Path, log: Log) -> dict[s
     return read(name, directory, models, log)[1].metrics()
 
 
-def write_report(name: str, directory: Path | None, models: Path, output: Path | None, log: Log) -> Path:
+def write_report(
+    name: str, directory: Path | None, models: Path, output: Path | None, log: Log
+) -> Path:
     """Draw the report of a model's newest published version again, into the bundle or to `output`; gives the page."""
     model, results = read(name, directory, models, log)
     target = output or model.directory / REPORT
@@ -43,7 +45,9 @@ def read(name: str, directory: Path | None, models: Path, log: Log) -> tuple[Pub
     model = newest(models, name)
     recipe = recipe_of(model.manifest)
     if isinstance(recipe, EmbeddingRecipe):
-        raise DataError(f"{name} embeds photographs and was not trained: it has no test images, and no report")
+        raise DataError(
+            f"{name} embeds photographs and was not trained: it has no test images, and no report"
+        )
     if isinstance(recipe, DetectorRecipe):
         return model, _detector_results(model, recipe, directory, log)
     return model, autoencoder_results(model, recipe, directory, log)
@@ -60,7 +64,9 @@ def recipe_of(manifest: ModelManifest) -> AnyRecipe:
         ) from error
 
 
-def autoencoder_results(model: Published, recipe: Recipe, directory: Path | None, log: Log) -> AutoencoderResults:
+def autoencoder_results(
+    model: Published, recipe: Recipe, directory: Path | None, log: Log
+) -> AutoencoderResults:
     """What an autoencoder does on the test images of its recipe."""
     images = load_data.load(recipe, directory, log)
     _check_digests(model.manifest, images.dataset.sha256)
@@ -68,7 +74,9 @@ def autoencoder_results(model: Published, recipe: Recipe, directory: Path | None
     return AutoencoderResults(model.graphs, _calibration(model), images, evaluation, latent_dim)
 
 
-def _detector_results(model: Published, recipe: DetectorRecipe, directory: Path | None, log: Log) -> DetectorResults:
+def _detector_results(
+    model: Published, recipe: DetectorRecipe, directory: Path | None, log: Log
+) -> DetectorResults:
     images = load_data.load_detector(recipe, directory, log)
     _check_digests(model.manifest, images.sha256)
     spec, seed = model.manifest.input, recipe.seed

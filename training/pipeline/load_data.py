@@ -20,10 +20,16 @@ def load(recipe: Recipe, directory: Path | None, log: Log) -> RunImages:
     loaded = dataset.load(recipe.data, recipe.input, recipe.seed, directory, log)
     outliers = dataset.outliers_of(recipe.data, loaded, recipe.input, directory, log)
     if recipe.classifier and not loaded.classes:
-        raise DataError("the classifier needs labels: IDX files of them, or a folder with a subfolder for each class")
-    parts = splits.split(loaded.training, recipe.data.calibration, recipe.data.validation, recipe.seed)
+        raise DataError(
+            "the classifier needs labels: IDX files of them, or a folder with a subfolder for each class"
+        )
+    parts = splits.split(
+        loaded.training, recipe.data.calibration, recipe.data.validation, recipe.seed
+    )
     if len(parts.training) < recipe.mixture_components:
-        raise RecipeError(f"mixture_components: there are only {len(parts.training)} images to train on")
+        raise RecipeError(
+            f"mixture_components: there are only {len(parts.training)} images to train on"
+        )
     return RunImages(loaded, parts, outliers)
 
 
@@ -36,11 +42,17 @@ def load_detector(recipe: DetectorRecipe, directory: Path | None, log: Log) -> D
     return _arrays(recipe, loaded, directory, log)
 
 
-def _arrays(recipe: DetectorRecipe, loaded: Dataset, directory: Path | None, log: Log) -> DetectorData:
+def _arrays(
+    recipe: DetectorRecipe, loaded: Dataset, directory: Path | None, log: Log
+) -> DetectorData:
     count, held_out = len(loaded.training), recipe.data.calibration
     if count <= held_out:
-        raise DataError(f"{count} images to train on are too few: {held_out} are held out (data.calibration)")
-    calibration, training = np.split(np.random.default_rng(recipe.seed).permutation(count), [held_out])
+        raise DataError(
+            f"{count} images to train on are too few: {held_out} are held out (data.calibration)"
+        )
+    calibration, training = np.split(
+        np.random.default_rng(recipe.seed).permutation(count), [held_out]
+    )
     fitted = splits.sample(loaded.training.take(training).images)
     spec = recipe.spec(recipe.detector.sizes[0])
     outliers = dataset.outliers_of(recipe.data, loaded, spec, directory, log)
@@ -66,12 +78,16 @@ def _arrays(recipe: DetectorRecipe, loaded: Dataset, directory: Path | None, log
 
 def _photographs(recipe: DetectorRecipe, directory: Path | None, log: Log) -> DetectorData:
     if directory is None:
-        raise DataError("--data is missing: name the directory of normal photographs, or of train/good and test")
+        raise DataError(
+            "--data is missing: name the directory of normal photographs, or of train/good and test"
+        )
     spec = recipe.spec(recipe.detector.sizes[0])
     found = photo_folder.find(directory, spec, recipe.data.unfit, log)
     parted = photo_folder.hold_out(found, recipe.data.test, recipe.seed)
     if parted.normal and not found.normal:
-        log(f"{len(parted.normal)} of {len(found.training)} photographs are held out to test with: no test/good")
+        log(
+            f"{len(parted.normal)} of {len(found.training)} photographs are held out to test with: no test/good"
+        )
     return DetectorData(
         Photographs(parted.training + parted.validation),
         None,
@@ -85,7 +101,9 @@ def _photographs(recipe: DetectorRecipe, directory: Path | None, log: Log) -> De
 def _defects(found: PhotoFolder) -> Anomalous | None:
     if not found.anomalous:
         return None
-    return Anomalous("defects", Photographs(found.anomalous), found.labels, found.kinds, found.masks)
+    return Anomalous(
+        "defects", Photographs(found.anomalous), found.labels, found.kinds, found.masks
+    )
 
 
 def _useful_sizes(sizes: Sequence[Size], of_photographs: Size) -> list[Size]:

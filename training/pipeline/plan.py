@@ -8,11 +8,17 @@ from training.evaluation.autoencoder_results import EvaluationPlan
 from training.recipe import Recipe
 from training.trainer.config import ClassifierConfig, PretrainingConfig
 from training.trainer.loop import Stage
-from training.trainer.objectives import ClassificationObjective, LayerObjective, ReconstructionObjective
+from training.trainer.objectives import (
+    ClassificationObjective,
+    LayerObjective,
+    ReconstructionObjective,
+)
 from training.trainer.optimisers import AdamwConfig
 
 
-def stages(recipe: Recipe, network: Autoencoder | Classifier, splits: TrainingSplits) -> list[Stage]:
+def stages(
+    recipe: Recipe, network: Autoencoder | Classifier, splits: TrainingSplits
+) -> list[Stage]:
     """Layer by layer, then the whole autoencoder, then with its classifier, as far as the recipe asks for them."""
     autoencoder = network.autoencoder if isinstance(network, Classifier) else network
     planned: list[Stage] = []
@@ -46,8 +52,12 @@ def _reconstruction(recipe: Recipe, network: Autoencoder, splits: TrainingSplits
     return Stage("autoencoder", objective, *settings, splits.training, splits.validation)
 
 
-def _classification(recipe: Recipe, config: ClassifierConfig, network: Classifier, splits: TrainingSplits) -> Stage:
-    labelled = splits.training if config.labels is None else balanced(splits.training, config.labels)
+def _classification(
+    recipe: Recipe, config: ClassifierConfig, network: Classifier, splits: TrainingSplits
+) -> Stage:
+    labelled = (
+        splits.training if config.labels is None else balanced(splits.training, config.labels)
+    )
     objective = ClassificationObjective(network, _changes(recipe), recipe.loss, config)
     settings = config.training, config.optimiser, recipe.schedule
     return Stage("classifier", objective, *settings, labelled, splits.validation)
@@ -60,7 +70,12 @@ def _changes(recipe: Recipe) -> RandomChanges:
 def _layers(
     recipe: Recipe, config: PretrainingConfig, network: DenseAutoencoder, splits: TrainingSplits
 ) -> list[Stage]:
-    of_layers = {"epochs": config.epochs, "batch_size": config.batch_size, "precision": "float32", "patience": None}
+    of_layers = {
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "precision": "float32",
+        "patience": None,
+    }
     training = recipe.training.model_copy(update=of_layers)
     optimiser = AdamwConfig(learning_rate=config.learning_rate)
     return [
@@ -74,5 +89,7 @@ def _layers(
             splits.validation,
         )
         for layer, part in enumerate(network.encoder)
-        if not isinstance(part, ResidualLayer)  # it begins as the identity, which gives back all there is
+        if not isinstance(
+            part, ResidualLayer
+        )  # it begins as the identity, which gives back all there is
     ]

@@ -27,7 +27,9 @@ def staging(models: Path, name: str) -> Iterator[Path]:
             home.rmdir()  # if nothing was published
 
 
-def publish(staging: Path, draft: ModelManifest, draw: Callable[[Published], object] | None = None) -> Path:
+def publish(
+    staging: Path, draft: ModelManifest, draw: Callable[[Published], object] | None = None
+) -> Path:
     """Give a bundle the next free version number and its name, in one rename; gives its directory.
 
     `staging` holds all files but manifest, model card and report. `draft` is the manifest but for the version and
@@ -60,5 +62,7 @@ def write_manifest(manifest: ModelManifest, directory: Path) -> None:
     # Usual values are left out, for services that do not know these entries.
     usual = {"precision"} if complete.precision == "float32" else set()
     text = complete.model_dump_json(indent=1, exclude_none=True, exclude=usual)
-    numbers_in_one_line = re.sub(r"\[(\s+[-+.\de]+,?)+\s+\]", lambda match: re.sub(r"\s+", "", match[0]), text)
+    numbers_in_one_line = re.sub(
+        r"\[(\s+[-+.\de]+,?)+\s+\]", lambda match: re.sub(r"\s+", "", match[0]), text
+    )
     (directory / MANIFEST).write_text(numbers_in_one_line + "\n", encoding="utf-8")

@@ -12,7 +12,14 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from bundle.conformal import ConformalScores
-from bundle.manifest import Calibration, MixturePrior, ModelManifest, ModelName, Provenance, Recalibration
+from bundle.manifest import (
+    Calibration,
+    MixturePrior,
+    ModelManifest,
+    ModelName,
+    Provenance,
+    Recalibration,
+)
 from bundle.tensors import Floats
 from training.data import image_folder, photo_folder
 from training.data.image_folder import Folder
@@ -31,7 +38,9 @@ SCORE_TOLERANCE = 0.01  # of the median change of a score, relative to it
 RATE = 0.01  # false positive rate at which verdicts are compared
 
 
-def convert_to_fp16(name: str, new_name: str, directory: Path | None, models: Path, log: Log) -> Path:
+def convert_to_fp16(
+    name: str, new_name: str, directory: Path | None, models: Path, log: Log
+) -> Path:
     """Publish the newest version of a model again, computing in float16, with its own calibration and metrics.
 
     Raises TrainingError if there is no such model, its data are unavailable, or float16 changes its outputs too much.
@@ -46,7 +55,9 @@ def convert_to_fp16(name: str, new_name: str, directory: Path | None, models: Pa
     with publish.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
         converted = apply_fp16(model, before, staging, Path(rounded), log)
         after = converted.results
-        golden.write(after.graphs, after.images.dataset.test.images, source.input, staging / source.golden)
+        golden.write(
+            after.graphs, after.images.dataset.test.images, source.input, staging / source.golden
+        )
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
         _copy((HISTORY, *prior), model.directory, staging)
         changes = {
@@ -74,9 +85,13 @@ def _check_name(new_name: str, name: str) -> None:
     try:
         TypeAdapter(ModelName).validate_python(new_name)
     except ValidationError:
-        raise RecipeError(f"{new_name!r} cannot be a model's name: lower-case letters, digits, dots, dashes") from None
+        raise RecipeError(
+            f"{new_name!r} cannot be a model's name: lower-case letters, digits, dots, dashes"
+        ) from None
     if new_name == name:
-        raise RecipeError(f"{name} in half precision needs another --name: as a version of {name} it would replace it")
+        raise RecipeError(
+            f"{name} in half precision needs another --name: as a version of {name} it would replace it"
+        )
 
 
 def _check_convertible(source: ModelManifest) -> None:
@@ -98,7 +113,9 @@ class Converted:
     changes: dict[str, float]
 
 
-def apply_fp16(model: Published, before: AutoencoderResults, directory: Path, rounded: Path, log: Log) -> Converted:
+def apply_fp16(
+    model: Published, before: AutoencoderResults, directory: Path, rounded: Path, log: Log
+) -> Converted:
     """Convert the graphs of a bundle, calibrate them, and compare their scores of the test images with `before`."""
     log("converting, and comparing with the float32 graphs")
     graphs, differences = fp16.write(model, before.images.dataset.test.images, directory, rounded)
@@ -107,7 +124,9 @@ def apply_fp16(model: Published, before: AutoencoderResults, directory: Path, ro
     calibrated = calibration.calibrate(graphs, normal, before.calibration.method)
     log("evaluating on the test images")
     after = replace(before, graphs=graphs, calibration=calibrated)
-    changes = effect(before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE)
+    changes = effect(
+        before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE
+    )
     return Converted(after, differences, changes)
 
 
@@ -121,7 +140,11 @@ def effect(
     `SCORE_TOLERANCE`.
     """
     changes = np.abs(scores - scores_before) / np.maximum(scores_before, np.finfo(np.float32).tiny)
-    parity.check({"the median score": float(np.median(changes))}, {"the median score": SCORE_TOLERANCE}, "float32")
+    parity.check(
+        {"the median score": float(np.median(changes))},
+        {"the median score": SCORE_TOLERANCE},
+        "float32",
+    )
     anomalous = [
         ConformalScores(calibrated).p_values(each) <= rate
         for calibrated, each in ((before, scores_before), (after, scores))
@@ -142,17 +165,25 @@ def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
     model = newest(models, name)
     source = model.manifest
     if source.calibration is None:
-        raise RecipeError(f"{name} has no anomaly score, so there is nothing to calibrate: name a detector")
+        raise RecipeError(
+            f"{name} has no anomaly score, so there is nothing to calibrate: name a detector"
+        )
     normal = _read_normal(directory, source, log)
     count = len(normal.images)
     log(f"scoring {count} images")
     method = source.calibration.method.removesuffix(calibration.CROSS_FITTED)
     calibrated = calibration.calibrate(model.graphs, normal.images, method)
     log(calibration.summary_line(calibrated))
-    made = Recalibration(source=f"{source.name}/{source.version}", images=count, sha256=normal.sha256)
+    made = Recalibration(
+        source=f"{source.name}/{source.version}", images=count, sha256=normal.sha256
+    )
     changes = {
         "calibration": calibrated,
-        "metrics": {key: value for key, value in source.metrics.items() if not key.startswith("false_positive_rate")},
+        "metrics": {
+            key: value
+            for key, value in source.metrics.items()
+            if not key.startswith("false_positive_rate")
+        },
         "provenance": _provenance_from(source, recalibrated=made),
     }
     with publish.staging(models, name) as staging:
@@ -179,7 +210,9 @@ def _read_normal(directory: Path, source: ModelManifest, log: Log) -> Folder:
         )
     if len(normal.images) < MIN_CALIBRATION_IMAGES:
         count = len(normal.images)
-        raise DataError(f"{directory} holds {count} images; at least {MIN_CALIBRATION_IMAGES} are needed to calibrate")
+        raise DataError(
+            f"{directory} holds {count} images; at least {MIN_CALIBRATION_IMAGES} are needed to calibrate"
+        )
     return normal
 
 
@@ -198,5 +231,8 @@ def _copy(files: Iterable[str], source: Path, target: Path) -> None:
 
 
 def _provenance_from(source: ModelManifest, **changes: Any) -> Provenance:
-    now = {"created": datetime.now(UTC).replace(microsecond=0), "git_revision": draft_manifest.git_revision()}
+    now = {
+        "created": datetime.now(UTC).replace(microsecond=0),
+        "git_revision": draft_manifest.git_revision(),
+    }
     return source.provenance.model_copy(update=now | changes)

@@ -28,8 +28,14 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, log: L
         _build(recipe)  # an architecture that does not fit ends the run before the data are read
         images = load_data.load(recipe, directory, log)
         for place in (models, runs):
-            place.mkdir(parents=True, exist_ok=True)  # an unwritable directory ends the run before the training
-        on = f"{process.device.type}, {process.count} processes" if process.count > 1 else process.device.type
+            place.mkdir(
+                parents=True, exist_ok=True
+            )  # an unwritable directory ends the run before the training
+        on = (
+            f"{process.device.type}, {process.count} processes"
+            if process.count > 1
+            else process.device.type
+        )
         log(f"training {recipe.name} on {len(images.splits.training)} images, {on}")
         network = _build(recipe)
         classifier = Classifier(network, len(images.dataset.classes)) if recipe.classifier else None

@@ -11,7 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bundle.manifest import Calibration, GraphName, InputSpec, ModelManifest, Selection, TrainingData
+from bundle.manifest import (
+    Calibration,
+    GraphName,
+    InputSpec,
+    ModelManifest,
+    Selection,
+    TrainingData,
+)
 from bundle.tensors import Images
 from training import progress
 from training.config import Size
@@ -36,11 +43,15 @@ from training.recipe import DetectorRecipe
 
 ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
 EXPORTED: Size = (256, 256)  # the working size whose encoder those of others are made of
-CHUNK = 64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
+CHUNK = (
+    64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
+)
 PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), parity.DETECTOR_TOLERANCE)
 
 
-def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log) -> Path:
+def run(
+    recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log
+) -> Path:
     """Choose, fit, calibrate, export, check, evaluate, draw the report and publish; gives the bundle's directory.
 
     Raises TrainingError or OSError; then nothing is published. WeakDetectorError is raised where the trials went too
@@ -48,7 +59,9 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
     """
     revision, started = draft_manifest.git_revision(), time.monotonic()
     data = load_data.load_detector(recipe, directory, log)
-    models.mkdir(parents=True, exist_ok=True)  # an unwritable directory ends the run before the work, not after it
+    models.mkdir(
+        parents=True, exist_ok=True
+    )  # an unwritable directory ends the run before the work, not after it
     with (
         Stages(log, _estimate_seconds(recipe, data)) as log,
         publish.staging(models, recipe.name) as staging,
@@ -64,7 +77,9 @@ def run(recipe: DetectorRecipe, directory: Path | None, models: Path, accept_wea
         differences = _export(encoders, fitted, spec, sample, staging)
         graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, BATCH)
         method = fitted.scorer.describe() + ("" if data.calibration else calibration.CROSS_FITTED)
-        calibrated = calibration.summarise(fitted.scores, fitted.maps, method, fitted.latent_distances)
+        calibrated = calibration.summarise(
+            fitted.scores, fitted.maps, method, fitted.latent_distances
+        )
         golden.write(graphs, sample, spec, staging / GOLDEN, count=1)
         results = DetectorResults(graphs, calibrated, spec, data, recipe.input, recipe.seed, trials)
         metrics = results.metrics()
@@ -134,11 +149,17 @@ class Encoders(NamedTuple):
         return path
 
     def graph(self, spec: InputSpec) -> Graph:
-        return Graph(self.module, {"images": torch.zeros(2, *spec.shape, dtype=torch.uint8)}, self.module.outputs)
+        return Graph(
+            self.module,
+            {"images": torch.zeros(2, *spec.shape, dtype=torch.uint8)},
+            self.module.outputs,
+        )
 
     def reader(self, size: Size) -> SceneReader:
         graphs = Graphs(self.directory, {"encoder": self.file(size).name})
-        return SceneReader(lambda images: graphs.chain(["encoder"], images=images), self.module.outputs)
+        return SceneReader(
+            lambda images: graphs.chain(["encoder"], images=images), self.module.outputs
+        )
 
 
 @contextmanager
@@ -154,7 +175,12 @@ def sample_normal(recipe: DetectorRecipe, data: DetectorData) -> ImageSet:
 
 
 def select(
-    recipe: DetectorRecipe, data: DetectorData, tried: ImageSet, encoders: Encoders, accept_weak: bool, log: Log
+    recipe: DetectorRecipe,
+    data: DetectorData,
+    tried: ImageSet,
+    encoders: Encoders,
+    accept_weak: bool,
+    log: Log,
 ) -> tuple[Trials, Selection]:
     """Choose by trials on some normal images. Raises WeakDetectorError."""
     config, count = recipe.detector, len(data.training)
@@ -167,7 +193,9 @@ def select(
     weak = detector_advice.weakness(trials, recipe.seed)
     if weak and not accept_weak:
         log(detector_advice.table(trials, {}))
-        raise WeakDetectorError("\n".join([f"{recipe.name} is refused: {weak}", *advice, "--accept-weak publishes it"]))
+        raise WeakDetectorError(
+            "\n".join([f"{recipe.name} is refused: {weak}", *advice, "--accept-weak publishes it"])
+        )
     selected = Selection(
         score=trials.choice.names,
         map=(map_of(trials.choice.names, config),),
@@ -180,8 +208,14 @@ def select(
     return trials, selected
 
 
-def fit_chosen(recipe: DetectorRecipe, data: DetectorData, trials: Trials, encoders: Encoders, log: Log) -> Fitted:
-    config, reader, spec = recipe.detector, encoders.reader(trials.choice.size), recipe.spec(trials.choice.size)
+def fit_chosen(
+    recipe: DetectorRecipe, data: DetectorData, trials: Trials, encoders: Encoders, log: Log
+) -> Fitted:
+    config, reader, spec = (
+        recipe.detector,
+        encoders.reader(trials.choice.size),
+        recipe.spec(trials.choice.size),
+    )
     keep_images = fitters.take_images((*trials.choice.names, map_of(trials.choice.names, config)))
 
     def scenes(images: ImageSet) -> Scenes:
@@ -197,14 +231,21 @@ def fit_chosen(recipe: DetectorRecipe, data: DetectorData, trials: Trials, encod
     return fit(trials.choice, normal, held_out, config, recipe.seed, log)
 
 
-def _export(encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images, staging: Path) -> dict[str, float]:
+def _export(
+    encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images, staging: Path
+) -> dict[str, float]:
     """Write both graphs; gives their largest differences from torch. Raises ParityError."""
     shutil.copy(encoders.file((spec.height, spec.width)), staging / ENCODER)
     encoder_graph = encoders.graph(spec)
     with torch.no_grad():
         images = torch.from_numpy(sample[:2])
-        tensors = {"images": images, **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True))}
-    scorer_graph = Graph(fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORES)
+        tensors = {
+            "images": images,
+            **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True)),
+        }
+    scorer_graph = Graph(
+        fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORES
+    )
     onnx_export.write(scorer_graph, staging / SCORER)
     compared = parity.with_resized(np.resize(sample, (BATCH, *spec.shape)), spec)
     exported = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER})
@@ -218,7 +259,11 @@ def _training_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) 
 
 
 def _log_conclusion(
-    trials: Trials, selected: Selection, calibrated: Calibration, metrics: dict[str, float], log: Log
+    trials: Trials,
+    selected: Selection,
+    calibrated: Calibration,
+    metrics: dict[str, float],
+    log: Log,
 ) -> None:
     """Log what the trials and the calibration mean."""
     log("")

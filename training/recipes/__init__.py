@@ -8,9 +8,14 @@ RECIPES = Path(__file__).parent
 
 def available() -> list[str]:
     """The names of the recipes, in order."""
-    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
+    return sorted(
+        str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml")
+    )
 
 
 def descriptions() -> dict[str, str]:
     """The description of each recipe by its name."""
-    return {name: str(tomllib.loads((RECIPES / f"{name}.toml").read_text())["description"]) for name in available()}
+    return {
+        name: str(tomllib.loads((RECIPES / f"{name}.toml").read_text())["description"])
+        for name in available()
+    }

@@ -38,12 +38,16 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)
             file = self._free_file(name)
             safetensors.torch.save_file(tensors, file)
-            record = json.dumps({"fingerprint": self.fingerprint, "tensors": file.name, "state": tree}, indent=1)
+            record = json.dumps(
+                {"fingerprint": self.fingerprint, "tensors": file.name, "state": tree}, indent=1
+            )
             partial = self.directory / f"{name}.partial"
             partial.write_text(record, encoding="utf-8")
             partial.replace(self._record(name))
         except (OSError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"a checkpoint cannot be written to {self.directory}: {error}") from error
+            raise CheckpointError(
+                f"a checkpoint cannot be written to {self.directory}: {error}"
+            ) from error
 
     def load(self, name: str) -> State | None:
         """The saved state, on the CPU; None where there is none. Raises CheckpointError where it is damaged."""
@@ -57,7 +61,9 @@ class Checkpoints:
             tensors = safetensors.torch.load_file(self.directory / record["tensors"])
             state: State = _put_tensors(record["state"], tensors)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"{path} is damaged: {error!r}; delete {path.parent} to start afresh") from error
+            raise CheckpointError(
+                f"{path} is damaged: {error!r}; delete {path.parent} to start afresh"
+            ) from error
         return state
 
     def remove(self) -> None:
@@ -82,9 +88,13 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = value.detach().cpu().contiguous()
         return {_TENSOR: path}
     if isinstance(value, dict):
-        return {str(key): _take_tensors(entry, f"{path}/{key}", tensors) for key, entry in value.items()}
+        return {
+            str(key): _take_tensors(entry, f"{path}/{key}", tensors) for key, entry in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_take_tensors(entry, f"{path}/{index}", tensors) for index, entry in enumerate(value)]
+        return [
+            _take_tensors(entry, f"{path}/{index}", tensors) for index, entry in enumerate(value)
+        ]
     return value
 
 
@@ -93,7 +103,10 @@ def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
         if _TENSOR in value:
             return tensors[value[_TENSOR]]
         # JSON's keys are strings; those of an optimiser's state are the numbers of its parameters.
-        return {int(key) if key.isdecimal() else key: _put_tensors(entry, tensors) for key, entry in value.items()}
+        return {
+            int(key) if key.isdecimal() else key: _put_tensors(entry, tensors)
+            for key, entry in value.items()
+        }
     if isinstance(value, list):
         return [_put_tensors(entry, tensors) for entry in value]
     return value

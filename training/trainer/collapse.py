@@ -10,7 +10,9 @@ from torch import Tensor
 from training.errors import CollapsedError, DataError, DivergedError
 
 ALIVE = 1e-8  # variance over the images, above which a latent unit or an output is not constant
-ACTIVE = 1e-2  # the same for the posterior means of a variational model (Burda et al. 2016, section 5.2)
+ACTIVE = (
+    1e-2  # the same for the posterior means of a variational model (Burda et al. 2016, section 5.2)
+)
 PATIENCE = 5  # epochs that a collapse may last
 
 
@@ -26,7 +28,9 @@ def check_images(images: npt.NDArray[np.generic]) -> None:
 def check_finite(loss: float, stage: str, epoch: int) -> None:
     """Raise DivergedError where the loss is no number."""
     if not math.isfinite(loss):
-        raise DivergedError(f"the loss is {loss} in epoch {epoch} of {stage}; lower the learning_rate of its optimiser")
+        raise DivergedError(
+            f"the loss is {loss} in epoch {epoch} of {stage}; lower the learning_rate of its optimiser"
+        )
 
 
 def dead_units(latents: Tensor, variational: bool) -> int:

@@ -17,9 +17,15 @@ class TrainingConfig(Config):
     epochs: PositiveInt
     batch_size: PositiveInt = 128  # over all processes together
     clip_norm: NonNegativeFloat = 1.0  # of the gradient; 0: any
-    ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights, which are the ones exported; 0: none
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 for the networks, never for the loss
-    patience: PositiveInt | None = None  # epochs without a better validation loss, after which the best is taken
+    ema: float = Field(
+        0.999, ge=0, lt=1
+    )  # decay of the averaged weights, which are the ones exported; 0: none
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # bfloat16 for the networks, never for the loss
+    )
+    patience: PositiveInt | None = (
+        None  # epochs without a better validation loss, after which the best is taken
+    )
 
 
 class PretrainingConfig(Config):
@@ -40,6 +46,8 @@ class ClassifierConfig(Config):
     training: TrainingConfig
     optimiser: OptimiserConfig
     pretrained: bool = True
-    labels: PositiveInt | None = None  # how many training images keep theirs, as many of each class; without it all
+    labels: PositiveInt | None = (
+        None  # how many training images keep theirs, as many of each class; without it all
+    )
     reconstruction: NonNegativeFloat = 1.0  # weight of the reconstruction beside the cross-entropy
     label_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -56,7 +56,9 @@ def process() -> Iterator[Process]:
     device = torch.device("cpu")
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
-            raise RecipeError(f"{torch.cuda.device_count()} GPUs cannot serve {local_rank + 1} processes, one each")
+            raise RecipeError(
+                f"{torch.cuda.device_count()} GPUs cannot serve {local_rank + 1} processes, one each"
+            )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if count > 1:

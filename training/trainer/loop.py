@@ -22,7 +22,13 @@ from training.trainer.checkpoint import Checkpoints, State
 from training.trainer.config import TrainingConfig
 from training.trainer.distributed import Process
 from training.trainer.objectives import Batch, Measured, Objective
-from training.trainer.optimisers import OptimiserConfig, ScheduleConfig, build_optimiser, build_schedule, check_steps
+from training.trainer.optimisers import (
+    OptimiserConfig,
+    ScheduleConfig,
+    build_optimiser,
+    build_schedule,
+    check_steps,
+)
 from training.trainer.tracking import Row, Tracker
 
 CHECK_EVERY = 50  # steps between looks at the loss
@@ -41,7 +47,9 @@ class Stage:
     validation: Split
 
 
-def train(stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, tell: Log) -> list[Row]:
+def train(
+    stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, tell: Log
+) -> list[Row]:
     """Run the stages from the start or from the last checkpoint; gives the history, a row for each epoch.
 
     The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged weights. The same
@@ -84,7 +92,9 @@ def _summary(history: list[Row], stage: str) -> str:
 
 def be_deterministic() -> None:
     """Let torch take only algorithms that give the same bits each time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
 
@@ -99,7 +109,9 @@ def _check(stage: Stage, process: Process) -> None:
             "lower its batch_size, or hold fewer out"
         )
     if size % process.count:
-        raise RecipeError(f"{stage.name}: a batch_size of {size} cannot be shared by {process.count} processes")
+        raise RecipeError(
+            f"{stage.name}: a batch_size of {size} cannot be shared by {process.count} processes"
+        )
     check_steps(stage.schedule, len(stage.images) // size * stage.training.epochs, stage.name)
 
 
@@ -107,14 +119,18 @@ def _random_states(generator: torch.Generator) -> State:
     return {"generator": generator.get_state(), "torch": torch.get_rng_state()}
 
 
-def _restore(run: "Run", generator: torch.Generator, state: State, checkpoints: Checkpoints) -> None:
+def _restore(
+    run: "Run", generator: torch.Generator, state: State, checkpoints: Checkpoints
+) -> None:
     try:
         run.load_state_dict(state["run"])
         generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
     except (RuntimeError, ValueError, KeyError) as error:
         where = checkpoints.directory
-        raise CheckpointError(f"{where} is of other code: {error}; delete it to start afresh") from error
+        raise CheckpointError(
+            f"{where} is of other code: {error}; delete it to start afresh"
+        ) from error
 
 
 class _MovingAverage:
@@ -137,9 +153,17 @@ class _MovingAverage:
 class Run:
     """Everything that changes in a stage."""
 
-    def __init__(self, stage: Stage, index: int, generator: torch.Generator, process: Process, seed: int) -> None:
+    def __init__(
+        self, stage: Stage, index: int, generator: torch.Generator, process: Process, seed: int
+    ) -> None:
         options = stage.training
-        self.stage, self.index, self.generator, self.process, self.seed = stage, index, generator, process, seed
+        self.stage, self.index, self.generator, self.process, self.seed = (
+            stage,
+            index,
+            generator,
+            process,
+            seed,
+        )
         self.epoch = 0
         self.collapse: str | None = None
         self.collapsed = 0  # epochs without a break
@@ -152,11 +176,15 @@ class Run:
         self.objective.requires_grad_(False)
         for part in self.objective.trained:
             part.requires_grad_(True)
-        self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        self.parameters = [
+            parameter for parameter in self.objective.parameters() if parameter.requires_grad
+        ]
         self.shared = process.wrap(self.objective)
         self.averaged = _MovingAverage(self.objective, options.ema)
         self.optimiser = build_optimiser(stage.optimiser, self.parameters)
-        self.schedule = build_schedule(stage.schedule, self.optimiser, self.steps_per_epoch * options.epochs)
+        self.schedule = build_schedule(
+            stage.schedule, self.optimiser, self.steps_per_epoch * options.epochs
+        )
 
     def state_dict(self) -> State:
         return {
@@ -198,10 +226,15 @@ class Run:
                 if tracker:
                     tracker.log(row)
                     if better:
-                        checkpoints.save(self._best_name, {"row": row, "network": self.averaged.objective.state_dict()})
+                        checkpoints.save(
+                            self._best_name,
+                            {"row": row, "network": self.averaged.objective.state_dict()},
+                        )
                     whole = {"stage": self.index, "run": self.state_dict(), "history": history}
                     checkpoints.save("last", whole | _random_states(self.generator))
-        if options.patience is not None:  # the best epoch must not be one of a collapse, however short
+        if (
+            options.patience is not None
+        ):  # the best epoch must not be one of a collapse, however short
             since_best = self.epoch - self.best[0] + 1
             collapse.check_collapse(self.collapse, self.collapsed, self.epoch, patience=since_best)
         self.process.wait()  # for the first process, which writes what all read now
@@ -239,13 +272,19 @@ class Run:
             self.averaged.update()  # to the weights as they are, for which once is enough
         trained = time.monotonic() - started
         validation = self._validate()
-        bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", validation=f"{validation['validation_loss']:.5f}")
+        bar.set_postfix(
+            epoch=self.epoch,
+            loss=f"{loss.item():.5f}",
+            validation=f"{validation['validation_loss']:.5f}",
+        )
         return {
             "stage": self.stage.name,
             "epoch": self.epoch,
             "loss": loss.item(),
             "learning_rate": rate,
-            "images_per_second": round(self.steps_per_epoch * self.stage.training.batch_size / trained, 1),
+            "images_per_second": round(
+                self.steps_per_epoch * self.stage.training.batch_size / trained, 1
+            ),
             "seconds": round(time.monotonic() - started, 3),
             **validation,
         }
@@ -253,13 +292,17 @@ class Run:
     def steps(self) -> Iterator[Tensor]:
         """Train one epoch; gives the loss after each step."""
         size = self.stage.training.batch_size
-        order = torch.randperm(len(self.images), generator=self.generator, device=self.process.device)
+        order = torch.randperm(
+            len(self.images), generator=self.generator, device=self.process.device
+        )
         for step in range(self.steps_per_epoch):
             yield self._step(order[step * size : (step + 1) * size])
 
     def _step(self, indices: Tensor) -> Tensor:
         labels = None if self.labels is None else self.labels.index_select(0, indices)
-        inputs = self.objective.draw(Batch(self.images.index_select(0, indices), labels), self.generator)
+        inputs = self.objective.draw(
+            Batch(self.images.index_select(0, indices), labels), self.generator
+        )
         loss: Tensor = self.shared(*(self.process.share(given) for given in inputs))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -272,7 +315,9 @@ class Run:
         return loss.detach()
 
     def _clip(self, most: float) -> None:
-        norm = get_total_norm(parameter.grad for parameter in self.parameters if parameter.grad is not None)
+        norm = get_total_norm(
+            parameter.grad for parameter in self.parameters if parameter.grad is not None
+        )
         # To look at the norm spares a CPU the multiplication, but would make a GPU wait.
         if norm.device.type != "cpu" or norm > most:
             clip_grads_with_norm_(self.parameters, most, norm)
@@ -288,14 +333,19 @@ class Run:
         self.collapse = collapse.collapse(dead, measured.latents, measured.outputs)
         self.collapsed = self.collapsed + 1 if self.collapse else 0
         collapse.check_collapse(self.collapse, self.collapsed, self.epoch)
-        return {"dead_latents": dead} | {f"validation_{name}": value for name, value in measured.figures.items()}
+        return {"dead_latents": dead} | {
+            f"validation_{name}": value for name, value in measured.figures.items()
+        }
 
 
 def _measure(objective: Objective, batch: Batch, size: int, generator: torch.Generator) -> Measured:
     """A part at a time, for images may be large."""
     images = torch.split(batch.images, size)
     labels = [None] * len(images) if batch.labels is None else torch.split(batch.labels, size)
-    parts = [objective.measure(*objective.draw(Batch(*part), generator)) for part in zip(images, labels, strict=True)]
+    parts = [
+        objective.measure(*objective.draw(Batch(*part), generator))
+        for part in zip(images, labels, strict=True)
+    ]
     shares = [len(part.latents) / len(batch.images) for part in parts]
     return Measured(
         {

@@ -15,7 +15,12 @@ from training.architectures import Autoencoder, Classifier, DenseAutoencoder, Po
 from training.data.augmentation import RandomChanges, augment, binarise, corrupt, normal
 from training.image_ops import to_float
 from training.trainer.config import ClassifierConfig
-from training.trainer.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss
+from training.trainer.losses import (
+    LossConfig,
+    importance_weighted_loss,
+    kl_divergence,
+    reconstruction_loss,
+)
 
 Inputs = tuple[Tensor, ...]
 
@@ -68,7 +73,9 @@ class Objective(nn.Module, ABC):
 class ReconstructionObjective(Objective):
     """Give back the clean image; for a variational model, the evidence lower bound."""
 
-    def __init__(self, network: Autoencoder, changes: RandomChanges, loss: LossConfig, mixed: bool) -> None:
+    def __init__(
+        self, network: Autoencoder, changes: RandomChanges, loss: LossConfig, mixed: bool
+    ) -> None:
         super().__init__(network, mixed)
         self.changes, self.loss = changes, loss
 
@@ -81,7 +88,11 @@ class ReconstructionObjective(Objective):
         corrupted = corrupt(clean, self.changes.corruption, generator)
         if not self.network.variational:
             return corrupted, clean
-        return corrupted, clean, normal((len(clean), self.loss.samples, self.network.latent_dim), generator)
+        return (
+            corrupted,
+            clean,
+            normal((len(clean), self.loss.samples, self.network.latent_dim), generator),
+        )
 
     def forward(self, *inputs: Tensor) -> Tensor:
         corrupted, clean, *noise = inputs
@@ -114,7 +125,11 @@ class ReconstructionObjective(Objective):
     def _importance_weighted(self, posterior: Posterior, clean: Tensor, noise: Tensor) -> Tensor:
         latents = posterior.sample(noise)
         with self.autocast(clean):
-            raw = self.network.decode_raw(latents.flatten(0, 1)).float().view(*noise.shape[:2], *clean.shape[1:])
+            raw = (
+                self.network.decode_raw(latents.flatten(0, 1))
+                .float()
+                .view(*noise.shape[:2], *clean.shape[1:])
+            )
         return importance_weighted_loss(raw, clean, posterior, noise, self.loss).mean()
 
 
@@ -162,7 +177,11 @@ class ClassificationObjective(Objective):
     """Name the class and give back the image: a supervised autoencoder (Le, Patterson and White 2018, section 2)."""
 
     def __init__(
-        self, classifier: Classifier, changes: RandomChanges, loss: LossConfig, config: ClassifierConfig
+        self,
+        classifier: Classifier,
+        changes: RandomChanges,
+        loss: LossConfig,
+        config: ClassifierConfig,
     ) -> None:
         super().__init__(classifier.autoencoder, config.training.precision == "bfloat16")
         self.head = classifier.head
@@ -170,7 +189,11 @@ class ClassificationObjective(Objective):
 
     @property
     def trained(self) -> list[nn.Module]:
-        return [self.network.encoder, self.head, *([self.network.decoder] if self._restores else [])]
+        return [
+            self.network.encoder,
+            self.head,
+            *([self.network.decoder] if self._restores else []),
+        ]
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
         assert batch.labels is not None  # the pipeline refuses data without
@@ -190,17 +213,23 @@ class ClassificationObjective(Objective):
         error = (logits.argmax(dim=1) != labels).float().mean()
         mse = (restored - clean).square().mean()
         outputs = restored if self._restores else logits
-        return Measured({"loss": loss.item(), "error_rate": error.item(), "mse": mse.item()}, latents, outputs)
+        return Measured(
+            {"loss": loss.item(), "error_rate": error.item(), "mse": mse.item()}, latents, outputs
+        )
 
     @property
     def _restores(self) -> bool:
         return self.config.reconstruction > 0
 
-    def _losses(self, corrupted: Tensor, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _losses(
+        self, corrupted: Tensor, clean: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with self.autocast(clean):
             latents = self.network.encode(corrupted).mean.float()
             logits = self.head(latents).float()
             raw = self.network.decode_raw(latents).float()
-        named = functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        named = functional.cross_entropy(
+            logits, labels, label_smoothing=self.config.label_smoothing
+        )
         restored = reconstruction_loss(self.network, raw, clean, self.loss).mean()
         return named + self.config.reconstruction * restored, logits, latents, raw

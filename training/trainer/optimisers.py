@@ -69,20 +69,36 @@ class ScheduleConfig(Config):
     """
 
     kind: Literal["one-cycle", "constant"] = "one-cycle"
-    warm_up: float = Field(0.1, gt=0, lt=1)  # the share of all steps on which the rate of one-cycle rises
+    warm_up: float = Field(
+        0.1, gt=0, lt=1
+    )  # the share of all steps on which the rate of one-cycle rises
 
 
 def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
     trained = list(parameters)
     match config:
         case AdamwConfig():
-            return AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+            return AdamW(
+                trained, config.learning_rate, weight_decay=config.weight_decay, fused=True
+            )
         case AdamConfig():
             return Adam(trained, config.learning_rate, fused=True)
         case RmspropConfig():
-            return RMSprop(trained, config.learning_rate, config.decay, config.epsilon, momentum=config.momentum)
+            return RMSprop(
+                trained,
+                config.learning_rate,
+                config.decay,
+                config.epsilon,
+                momentum=config.momentum,
+            )
         case SgdConfig():
-            return SGD(trained, config.learning_rate, config.momentum, weight_decay=config.weight_decay, fused=True)
+            return SGD(
+                trained,
+                config.learning_rate,
+                config.momentum,
+                weight_decay=config.weight_decay,
+                fused=True,
+            )
         case MuonConfig():
             return MuonWithAdamW(trained, config)
 
@@ -101,7 +117,9 @@ class MuonWithAdamW(Optimizer):
         rate, decay = config.learning_rate, config.weight_decay
         self._parts: list[Optimizer] = []
         if self._views:
-            self._parts.append(Muon(self._views, rate, decay, config.momentum, adjust_lr_fn="match_rms_adamw"))
+            self._parts.append(
+                Muon(self._views, rate, decay, config.momentum, adjust_lr_fn="match_rms_adamw")
+            )
         if rest:
             self._parts.append(AdamW(rest, rate, weight_decay=decay, fused=True))
         self._share_groups()
@@ -142,10 +160,14 @@ def build_schedule(config: ScheduleConfig, optimiser: Optimizer, steps: int) -> 
     rising = min(max(config.warm_up, 2 / steps), 1 - 1 / steps)
     highest = [group["lr"] for group in optimiser.param_groups]
     cycled = "betas" in optimiser.defaults  # the momentum of the others is the recipe's
-    return OneCycleLR(optimiser, highest, total_steps=steps, pct_start=rising, cycle_momentum=cycled)
+    return OneCycleLR(
+        optimiser, highest, total_steps=steps, pct_start=rising, cycle_momentum=cycled
+    )
 
 
 def check_steps(config: ScheduleConfig, steps: int, stage: str) -> None:
     """Raise RecipeError where there are too few steps for the rate to rise and fall."""
     if config.kind == "one-cycle" and steps < 3:
-        raise RecipeError(f"{stage} would have {steps} steps; train for more epochs or take a smaller batch_size")
+        raise RecipeError(
+            f"{stage} would have {steps} steps; train for more epochs or take a smaller batch_size"
+        )

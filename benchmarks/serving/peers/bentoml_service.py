@@ -18,7 +18,9 @@ class Score:
         return {"score": self.scorer.of_one(image.read_bytes())}
 
     @bentoml.api
-    def npy(self, body: Annotated[Path, ContentType("application/x-npy")], /) -> dict[str, list[float]]:
+    def npy(
+        self, body: Annotated[Path, ContentType("application/x-npy")], /
+    ) -> dict[str, list[float]]:
         return {"scores": self.scorer.of_npy(body.read_bytes())}
 
     @bentoml.api

@@ -11,7 +11,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     while (await receive()).get("more_body"):
         pass
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"14")]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"14")]}
+    )
     await send({"type": "http.response.body", "body": b'{"score": 0.0}'})
 
 

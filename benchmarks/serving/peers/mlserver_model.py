@@ -19,7 +19,9 @@ class Score(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         bodies = Base64Codec.decode_input(payload.inputs[0])
         scores = np.array(self.scorer.of_many(bodies))[:, None]
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("score", scores)])
+        return InferenceResponse(
+            model_name=self.name, outputs=[NumpyCodec.encode_output("score", scores)]
+        )
 
 
 async def main() -> None:

@@ -23,8 +23,15 @@ def infer_pixels(image: np.ndarray) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     config = TritonConfig(http_port=PORT, grpc_port=PORT + 1, metrics_port=PORT + 2, log_verbose=0)
     with Triton(config=config) as triton:
-        pixels = {"pixels": (infer_pixels, Tensor(name="image", dtype=np.uint8, shape=scorer.shape))} if BULK else {}
-        ways = {**pixels, "score": (infer, Tensor(name="image", dtype=bytes, shape=(1,)))}  # ready with the last
+        pixels = (
+            {"pixels": (infer_pixels, Tensor(name="image", dtype=np.uint8, shape=scorer.shape))}
+            if BULK
+            else {}
+        )
+        ways = {
+            **pixels,
+            "score": (infer, Tensor(name="image", dtype=bytes, shape=(1,))),
+        }  # ready with the last
         for name, (function, tensor) in ways.items():
             triton.bind(
                 model_name=name,

@@ -21,7 +21,11 @@ class Score:
             return {"scores": self.scorer.of_base64((await request.json())["images"])}
         if kind == "multipart/form-data":
             form = await request.form()
-            return {"scores": self.scorer.of_many([await image.read() for image in form.getlist("images")])}
+            return {
+                "scores": self.scorer.of_many(
+                    [await image.read() for image in form.getlist("images")]
+                )
+            }
         return {"score": self.scorer.of_one(await request.body())}
 
 

@@ -23,7 +23,9 @@ class Scorer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ["THREADS"])
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(os.environ["MODEL"], options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            os.environ["MODEL"], options, providers=["CPUExecutionProvider"]
+        )
         self.shape = tuple(self._session.get_inputs()[0].shape[1:])
 
     def decode(self, body: bytes) -> np.ndarray:

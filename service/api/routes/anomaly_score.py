@@ -37,5 +37,10 @@ def _pictures(call: Call, options: schemas.ScoreOptions) -> Pictures:
 
 
 OPERATION = Operation(
-    "anomaly-score", anomaly_score, schemas.ScoreOptions, VECTORS, schemas.ScoreAnswer, schemas.IMAGES_BODY
+    "anomaly-score",
+    anomaly_score,
+    schemas.ScoreOptions,
+    VECTORS,
+    schemas.ScoreAnswer,
+    schemas.IMAGES_BODY,
 )

@@ -18,4 +18,6 @@ async def classify(call: Call, _: schemas.NoOptions) -> Response:
     return await call.render(make)
 
 
-OPERATION = Operation("classify", classify, schemas.NoOptions, VECTORS, schemas.ClassifyAnswer, schemas.IMAGES_BODY)
+OPERATION = Operation(
+    "classify", classify, schemas.NoOptions, VECTORS, schemas.ClassifyAnswer, schemas.IMAGES_BODY
+)

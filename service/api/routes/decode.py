@@ -9,7 +9,11 @@ async def decode(call: Call, _: schemas.NoOptions) -> Response:
     """Make images of latent vectors."""
     latents = await requests.read_latents(call.request, call.services.body_limits)
     images = await call.services.operations.decode(call.model, latents, call.timings)
-    return await call.render(lambda: responses.images(call.media_type, call.model, list(images)), images.size)
+    return await call.render(
+        lambda: responses.images(call.media_type, call.model, list(images)), images.size
+    )
 
 
-OPERATION = Operation("decode", decode, schemas.NoOptions, PICTURES, schemas.ImagesAnswer, schemas.LATENTS_BODY)
+OPERATION = Operation(
+    "decode", decode, schemas.NoOptions, PICTURES, schemas.ImagesAnswer, schemas.LATENTS_BODY
+)

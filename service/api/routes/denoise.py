@@ -11,10 +11,14 @@ async def denoise(call: Call, options: schemas.SizeOptions) -> Response:
     found = await call.services.operations.denoise(call.model, given, call.timings, original)
 
     def make() -> Response:
-        images = responses.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
+        images = responses.at_size(
+            original, found.images, found.original_sizes, call.model.manifest.input
+        )
         return responses.images(call.media_type, call.model, images, warnings=found.warnings)
 
     return await call.render(make, responses.pixels(original, found.images, found.original_sizes))
 
 
-OPERATION = Operation("denoise", denoise, schemas.SizeOptions, PICTURES, schemas.ImagesAnswer, schemas.IMAGES_BODY)
+OPERATION = Operation(
+    "denoise", denoise, schemas.SizeOptions, PICTURES, schemas.ImagesAnswer, schemas.IMAGES_BODY
+)

@@ -15,7 +15,9 @@ async def encode(call: Call, options: schemas.EncodeOptions) -> Response:
     different digests are never comparable.
     """
     given = await call.read_images()
-    encoded = await call.services.operations.encode(call.model, given, call.timings, options.variance)
+    encoded = await call.services.operations.encode(
+        call.model, given, call.timings, options.variance
+    )
     encoder = call.model.manifest.encoder
 
     def make() -> Response:

@@ -19,7 +19,12 @@ def router(registry: ModelRegistry, admission: Admission) -> APIRouter:
     @routes.get(
         "/readyz",
         response_model_exclude_none=True,
-        responses={503: {"model": schemas.Health, "description": "No model is loaded, or the service is draining."}},
+        responses={
+            503: {
+                "model": schemas.Health,
+                "description": "No model is loaded, or the service is draining.",
+            }
+        },
     )
     async def readyz(response: Response) -> schemas.Health:
         """Whether requests can be taken: which models are loaded, warmed and tested, and why others are left out."""

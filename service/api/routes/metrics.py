@@ -11,7 +11,9 @@ def router(recorded: Metrics) -> APIRouter:
     """The route of the metrics."""
     routes = APIRouter()
 
-    @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @routes.get(
+        "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+    )
     async def metrics() -> Response:
         """Requests, batches, and what is in flight, for Prometheus."""
         return Response(recorded.exposition(), media_type=CONTENT_TYPE_LATEST)

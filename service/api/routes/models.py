@@ -65,5 +65,7 @@ def _summary(calibration: Calibration) -> schemas.CalibrationCard:
     return schemas.CalibrationCard(
         method=calibration.method,
         images=len(calibration.scores),
-        quantiles={str(level): float(value) for level, value in zip(levels, quantiles, strict=True)},
+        quantiles={
+            str(level): float(value) for level, value in zip(levels, quantiles, strict=True)
+        },
     )

@@ -11,7 +11,9 @@ async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
     found = await call.services.operations.reconstruct(call.model, given, call.timings, original)
 
     def make() -> Response:
-        images = responses.at_size(original, found.images, found.original_sizes, call.model.manifest.input)
+        images = responses.at_size(
+            original, found.images, found.original_sizes, call.model.manifest.input
+        )
         fields = {"errors": found.errors, "warnings": found.warnings}
         return responses.images(call.media_type, call.model, images, **fields)
 
@@ -19,5 +21,10 @@ async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
 
 
 OPERATION = Operation(
-    "reconstruct", reconstruct, schemas.SizeOptions, PICTURES, schemas.ReconstructAnswer, schemas.IMAGES_BODY
+    "reconstruct",
+    reconstruct,
+    schemas.SizeOptions,
+    PICTURES,
+    schemas.ReconstructAnswer,
+    schemas.IMAGES_BODY,
 )

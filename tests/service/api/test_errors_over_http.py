@@ -33,14 +33,26 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("encode", npy(np.array([{}], dtype=object)), NPY, 400, "malformed_request"),
         ("encode", npy(np.array(3, np.uint8)), NPY, 400, "malformed_request"),
         ("encode", b"--b\r\nnonsense", MULTIPART, 400, "malformed_request"),
-        ("encode", PART % (b"images", png()), {"Content-Type": "multipart/form-data"}, 400, "malformed_request"),
+        (
+            "encode",
+            PART % (b"images", png()),
+            {"Content-Type": "multipart/form-data"},
+            400,
+            "malformed_request",
+        ),
         ("encode", PART % (b"file", png()), MULTIPART, 400, "malformed_request"),
         ("encode", b"--b--\r\n", MULTIPART, 422, "invalid_parameter"),
         ("encode", png(), {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
         ("encode", png(), {}, 415, "unsupported_media_type"),
         ("encode", png(kind="PPM"), PNG, 415, "unsupported_media_type"),
         ("decode", png(), PNG, 415, "unsupported_media_type"),
-        ("sample", b"count=1", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"),
+        (
+            "sample",
+            b"count=1",
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            415,
+            "unsupported_media_type",
+        ),
         ("encode", png(), PNG | {"Accept": "text/html"}, 406, "not_acceptable"),
         ("encode", png(), PNG | {"Accept": "image/png"}, 406, "not_acceptable"),
         ("anomaly-score", png(), PNG | {"Accept": "image/png"}, 406, "not_acceptable"),
@@ -49,7 +61,13 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("encode", npy(np.zeros((9, 4, 6), np.uint8)), NPY, 413, "too_many_images"),
         ("decode", npy(np.zeros((9, LATENT_DIM), np.float32)), NPY, 413, "too_many_images"),
         ("sample", b'{"count": 9}', JSON, 413, "too_many_images"),
-        ("interpolate?steps=9", npy(np.zeros((2, LATENT_DIM), np.float32)), NPY, 413, "too_many_images"),
+        (
+            "interpolate?steps=9",
+            npy(np.zeros((2, LATENT_DIM), np.float32)),
+            NPY,
+            413,
+            "too_many_images",
+        ),
         ("encode", b"", PNG, 422, "invalid_image"),
         ("encode", b"garbage", PNG, 422, "invalid_image"),
         ("encode", png()[:-20], PNG, 422, "invalid_image"),
@@ -90,19 +108,43 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("anomaly-score", b'{"images": [], "heatmap": true}', JSON, 422, "invalid_parameter"),
         ("encode", b'{"images": [1,1,1,1,1,1,1,1,1]}', JSON, 413, "too_many_images"),
         ("decode", b'{"latents": [[],[],[],[],[],[],[],[],[]]}', JSON, 413, "too_many_images"),
-        ("decode", b'{"latents": [["1","1","1","1","1","1","1","1"]]}', JSON, 422, "invalid_latents"),
-        ("decode", b'{"latents": [[true,true,true,true,true,true,true,true]]}', JSON, 422, "invalid_latents"),
+        (
+            "decode",
+            b'{"latents": [["1","1","1","1","1","1","1","1"]]}',
+            JSON,
+            422,
+            "invalid_latents",
+        ),
+        (
+            "decode",
+            b'{"latents": [[true,true,true,true,true,true,true,true]]}',
+            JSON,
+            422,
+            "invalid_latents",
+        ),
         ("decode", b'{"latents": [[1,[2],3,4,5,6,7,8]]}', JSON, 422, "invalid_latents"),
         ("decode", b'{"latents": [null]}', JSON, 422, "invalid_latents"),
         ("interpolate", b'{"latents": [], "images": []}', JSON, 422, "invalid_parameter"),
         ("interpolate", FAR_APART, JSON, 422, "invalid_parameter"),
         ("encode", png(), PNG | {"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
-        ("encode", b"<svg xmlns='http://www.w3.org/2000/svg'/>", {"Content-Type": "image/svg+xml"}, 415, UNSUPPORTED),
+        (
+            "encode",
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            {"Content-Type": "image/svg+xml"},
+            415,
+            UNSUPPORTED,
+        ),
         ("encode", b"<svg xmlns='http://www.w3.org/2000/svg'/>", PNG, 415, UNSUPPORTED),
         ("encode", b"garbage", {"Content-Type": "image/heic"}, 415, UNSUPPORTED),
         ("encode", b"\0\0\0\x18ftypheic" + bytes(20), PNG, 415, UNSUPPORTED),
         ("encode", png()[:-12], PNG, 422, "invalid_image"),
-        ("interpolate?steps=1", npy(np.zeros((2, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
+        (
+            "interpolate?steps=1",
+            npy(np.zeros((2, LATENT_DIM), np.float32)),
+            NPY,
+            422,
+            "invalid_parameter",
+        ),
         ("interpolate", npy(np.zeros((3, LATENT_DIM), np.float32)), NPY, 422, "invalid_parameter"),
         ("interpolate", png(), PNG, 422, "invalid_parameter"),
         ("upscale", png(), PNG, 404, "operation_not_supported"),
@@ -125,7 +167,9 @@ def test_unknown_paths_models_and_methods(client: TestClient) -> None:
         answer = client.get(f"{TINY}/{path}")
         check_problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == "POST"
-    check_problem(client.post("/v1/models/tiny%2Fencode", content=png(), headers=PNG), 404, "not_found")
+    check_problem(
+        client.post("/v1/models/tiny%2Fencode", content=png(), headers=PNG), 404, "not_found"
+    )
     check_problem(client.get("/v1/models/tiny%2fversions/1"), 404, "not_found")
     answer = client.delete(TINY)
     check_problem(answer, 405, "method_not_allowed")
@@ -134,7 +178,10 @@ def test_unknown_paths_models_and_methods(client: TestClient) -> None:
 
 def test_an_operation_that_the_model_was_not_trained_for(client: TestClient) -> None:
     answer = client.post("/v1/models/tiny-vae/denoise", content=png(), headers=PNG)
-    assert "it can: encode, decode, sample" in check_problem(answer, 404, "operation_not_supported")["detail"]
+    assert (
+        "it can: encode, decode, sample"
+        in check_problem(answer, 404, "operation_not_supported")["detail"]
+    )
 
 
 def test_a_model_that_could_not_be_loaded_is_not_ready(client: TestClient) -> None:
@@ -149,9 +196,13 @@ def test_each_image_at_fault_is_listed_by_its_index(client: TestClient, body: st
 
     images = [png(), b"garbage", png((101, 100)), png()]
     if body == "json":
-        options: dict[str, Any] = {"json": {"images": [base64.b64encode(image).decode() for image in images]}}
+        options: dict[str, Any] = {
+            "json": {"images": [base64.b64encode(image).decode() for image in images]}
+        }
     else:
-        options = {"files": [("images", (f"{index}.png", image)) for index, image in enumerate(images)]}
+        options = {
+            "files": [("images", (f"{index}.png", image)) for index, image in enumerate(images)]
+        }
     document = check_problem(client.post(f"{TINY}/encode", **options), 422, "invalid_image")
     assert [(item["index"], item["code"]) for item in document["errors"]] == [
         (1, "invalid_image"),
@@ -179,7 +230,9 @@ def test_a_full_queue_answers_429_at_once(models: Any) -> None:
 def test_a_request_whose_time_is_up_answers_504(models: Any) -> None:
     client, _ = application(models, request_timeout=1e-9)
     with client:
-        check_problem(client.post(f"{TINY}/encode", content=png(), headers=PNG), 504, "deadline_exceeded")
+        check_problem(
+            client.post(f"{TINY}/encode", content=png(), headers=PNG), 504, "deadline_exceeded"
+        )
 
 
 def test_while_draining_new_work_is_refused_and_not_ready(models: Any) -> None:

@@ -21,7 +21,9 @@ TINY = "/v1/models/tiny"
 
 
 @pytest.mark.parametrize("path", ["/livez", TINY, "/nowhere", "/docs"])
-def test_every_answer_says_its_request_and_where_the_time_went(client: TestClient, path: str) -> None:
+def test_every_answer_says_its_request_and_where_the_time_went(
+    client: TestClient, path: str
+) -> None:
     answer = client.get(path)
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
     part = r"{};dur=\d+\.\d+"
@@ -30,9 +32,15 @@ def test_every_answer_says_its_request_and_where_the_time_went(client: TestClien
 
 
 def test_the_clients_own_request_id_is_kept_if_it_is_sane(client: TestClient) -> None:
-    assert client.get("/livez", headers={"X-Request-ID": "order-7.a"}).headers["x-request-id"] == "order-7.a"
+    assert (
+        client.get("/livez", headers={"X-Request-ID": "order-7.a"}).headers["x-request-id"]
+        == "order-7.a"
+    )
     for strange in ("", "a b", "x" * 129, 'a"b'):
-        assert client.get("/livez", headers={"X-Request-ID": strange}).headers["x-request-id"] != strange
+        assert (
+            client.get("/livez", headers={"X-Request-ID": strange}).headers["x-request-id"]
+            != strange
+        )
 
 
 def test_readiness_names_what_is_loaded_and_what_is_left_out(client: TestClient) -> None:
@@ -50,7 +58,9 @@ def test_without_a_model_the_service_lives_but_is_not_ready(tmp_path: Path) -> N
         assert client.get("/v1/models").json() == {"models": []}
 
 
-def test_the_log_has_one_line_a_request(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_one_line_a_request(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("INFO", logger="service.access"):
         client.get("/v1/models/a%0Ab", headers={"X-Request-ID": "me"})
     (record,) = (record for record in caplog.records if record.name == "service.access")
@@ -95,7 +105,10 @@ def test_prometheus_is_told_of_scores_and_their_drift(models: Path) -> None:
     assert not any(line.startswith(f"ae_score_psi{{{of}}}") for line in before)
     p_values = [result["p_value"] for result in results]
     assert f"ae_scored_images_total{{{of}}} 120.0" in after
-    assert f"ae_anomalous_images_total{{{of}}} {sum(result['is_anomaly'] for result in results)}.0" in after
+    assert (
+        f"ae_anomalous_images_total{{{of}}} {sum(result['is_anomaly'] for result in results)}.0"
+        in after
+    )
     for end in ("0.05", "0.5", "1.0"):
         below = sum(p_value <= float(end) for p_value in p_values)
         assert f'ae_p_value_bucket{{le="{end}",{of}}} {below}.0' in after
@@ -133,11 +146,15 @@ def test_accept_picks_the_answer(client: TestClient, accept: str, expected: str)
 
 
 def test_several_accept_lines_count_as_one(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/sample", headers=[("Accept", "text/html"), ("Accept", "image/png")])
+    answer = client.post(
+        f"{TINY}/sample", headers=[("Accept", "text/html"), ("Accept", "image/png")]
+    )
     assert answer.headers["content-type"] == "image/png"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", TINY, "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/v1/models", TINY, "/docs", "/openapi.json"]
+)
 def test_head_is_answered_as_get_without_body(client: TestClient, path: str) -> None:
     answer = client.head(path)
     assert answer.status_code == 200
@@ -147,7 +164,9 @@ def test_head_is_answered_as_get_without_body(client: TestClient, path: str) -> 
 def test_the_seed_is_told_whatever_the_answers_type(client: TestClient) -> None:
     picture = client.post(f"{TINY}/sample", headers={"Accept": "image/png"})
     again = client.post(
-        f"{TINY}/sample", json={"seed": int(picture.headers["x-seed"])}, headers={"Accept": "image/png"}
+        f"{TINY}/sample",
+        json={"seed": int(picture.headers["x-seed"])},
+        headers={"Accept": "image/png"},
     )
     assert again.content == picture.content
 
@@ -162,7 +181,12 @@ def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_the_root_leads_to_the_docs(client: TestClient) -> None:
-    assert client.get("/", headers={"Host": "elsewhere.test"}, follow_redirects=False).headers["location"] == "/docs"
+    assert (
+        client.get("/", headers={"Host": "elsewhere.test"}, follow_redirects=False).headers[
+            "location"
+        ]
+        == "/docs"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +195,23 @@ def document(client: TestClient) -> dict[str, Any]:
     return answer
 
 
-def test_every_operation_is_in_the_openapi_document_with_and_without_version(document: dict[str, Any]) -> None:
-    operations = ("encode", "decode", "reconstruct", "denoise", "sample", "anomaly-score", "interpolate", "classify")
+def test_every_operation_is_in_the_openapi_document_with_and_without_version(
+    document: dict[str, Any],
+) -> None:
+    operations = (
+        "encode",
+        "decode",
+        "reconstruct",
+        "denoise",
+        "sample",
+        "anomaly-score",
+        "interpolate",
+        "classify",
+    )
     for prefix in ("/v1/models/{model}", "/v1/models/{model}/versions/{version}"):
-        assert {f"{prefix}/{operation}" for operation in operations} | {prefix} <= set(document["paths"])
+        assert {f"{prefix}/{operation}" for operation in operations} | {prefix} <= set(
+            document["paths"]
+        )
     assert {"/livez", "/readyz", "/v1/models"} <= set(document["paths"])
 
 
@@ -229,7 +266,9 @@ def test_every_domain_error_has_a_status() -> None:
         below = kind.__subclasses__()
         return set().union(*map(leaves, below)) if below else {kind}
 
-    unserved = {BundleError, DeviceError} | leaves(BulkError)  # raised while loading, or by no request
+    unserved = {BundleError, DeviceError} | leaves(
+        BulkError
+    )  # raised while loading, or by no request
     raised = leaves(DomainError) - unserved - {InvalidItems, ItemError}
     assert raised == set(TABLE)
     assert set(CODES_OF_STATUS.values()) == {"not_found", "method_not_allowed"}

@@ -46,7 +46,9 @@ def as_base64(data: bytes) -> str:
 
 def bodies(pixels: np.ndarray) -> dict[str, dict[str, Any]]:
     """The same images in each body type; one image only where the type holds no more."""
-    files = [("images", (f"{index}.png", png(image), "image/png")) for index, image in enumerate(pixels)]
+    files = [
+        ("images", (f"{index}.png", png(image), "image/png")) for index, image in enumerate(pixels)
+    ]
     texts = [as_base64(png(pixels[0])), "data:image/png;base64," + as_base64(png(pixels[1]))]
     return {
         "image": {"content": png(pixels[0]), "headers": {"Content-Type": "image/png"}},
@@ -54,7 +56,10 @@ def bodies(pixels: np.ndarray) -> dict[str, dict[str, Any]]:
         "multipart": {"files": files},
         "json": {"json": {"images": texts}},
         "npy": {"content": npy(pixels), "headers": {"Content-Type": "application/x-npy"}},
-        "npy with channel": {"content": npy(pixels[..., None]), "headers": {"Content-Type": "application/x-npy"}},
+        "npy with channel": {
+            "content": npy(pixels[..., None]),
+            "headers": {"Content-Type": "application/x-npy"},
+        },
         "npy in Fortran order": {
             "content": npy(np.asfortranarray(pixels)),
             "headers": {"Content-Type": "application/x-npy; charset=x"},
@@ -84,7 +89,9 @@ def test_encode_reads_every_body_type(client: TestClient, body: str) -> None:
 
 @pytest.mark.parametrize("body", bodies(PIXELS))
 @pytest.mark.parametrize("operation", ["reconstruct", "denoise"])
-def test_images_come_back_from_every_body_type(client: TestClient, operation: str, body: str) -> None:
+def test_images_come_back_from_every_body_type(
+    client: TestClient, operation: str, body: str
+) -> None:
     answer = client.post(f"{TINY}/{operation}", **bodies(PIXELS)[body])
     found = np.stack([image_of(text) for text in answer.json()["images"]])
     np.testing.assert_array_equal(found, expected_images(PIXELS[: len(found)]))
@@ -102,7 +109,9 @@ def test_anomaly_score_reads_every_body_type(client: TestClient, body: str) -> N
 
 
 def test_encode_as_npy(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/encode", **bodies(PIXELS)["npy"] | accept("application/x-npy", "application/x-npy"))
+    answer = client.post(
+        f"{TINY}/encode", **bodies(PIXELS)["npy"] | accept("application/x-npy", "application/x-npy")
+    )
     latents = array_of(answer)
     assert latents.dtype == np.float32
     np.testing.assert_allclose(latents, expected_latents(PIXELS), atol=1e-6)
@@ -232,7 +241,9 @@ def test_a_heatmap_is_true_false_or_an_overlay(client: TestClient) -> None:
 
 def test_the_rate_moves_the_threshold(client: TestClient) -> None:
     at = {
-        rate: client.post(f"{TINY}/anomaly-score?false_positive_rate={rate}", **bodies(PIXELS)["image"]).json()
+        rate: client.post(
+            f"{TINY}/anomaly-score?false_positive_rate={rate}", **bodies(PIXELS)["image"]
+        ).json()
         for rate in (0.001, 0.01, 0.5)
     }
     thresholds = [document["results"][0]["threshold"] for document in at.values()]
@@ -257,15 +268,22 @@ def test_images_can_be_given_back_at_the_inputs_size(client: TestClient, operati
 @pytest.mark.parametrize("body", ["multipart", "json", "npy"])
 def test_interpolate_between_images(client: TestClient, body: str) -> None:
     answer = client.post(f"{TINY}/interpolate?steps=3", **bodies(PIXELS)[body]).json()
-    np.testing.assert_allclose(np.array(answer["latents"])[[0, 2]], expected_latents(PIXELS), atol=1e-6)
+    np.testing.assert_allclose(
+        np.array(answer["latents"])[[0, 2]], expected_latents(PIXELS), atol=1e-6
+    )
     assert len(answer["images"]) == 3
 
 
 def test_interpolate_between_latents(client: TestClient) -> None:
     ends = [[0.0] * LATENT_DIM, [1.0] * LATENT_DIM]
-    answer = client.post(f"{TINY}/interpolate", json={"latents": ends, "steps": 5, "method": "linear"}).json()
+    answer = client.post(
+        f"{TINY}/interpolate", json={"latents": ends, "steps": 5, "method": "linear"}
+    ).json()
     np.testing.assert_allclose(np.array(answer["latents"])[:, 0], [0, 0.25, 0.5, 0.75, 1])
-    body: Any = {"content": npy(np.array(ends, np.float32)), "headers": {"Content-Type": "application/x-npy"}}
+    body: Any = {
+        "content": npy(np.array(ends, np.float32)),
+        "headers": {"Content-Type": "application/x-npy"},
+    }
     assert len(client.post(f"{TINY}/interpolate?method=spherical", **body).json()["images"]) == 8
 
 

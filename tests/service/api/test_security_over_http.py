@@ -25,19 +25,28 @@ def test_keys_open_what_they_were_given(models: Any) -> None:
         return client.post(f"{TINY}/{operation}", content=png(), headers=headers)
 
     with client:
-        for answer in (client.post(f"{TINY}/encode", **body), client.get("/v1/models"), ask("encode", "al")):
+        for answer in (
+            client.post(f"{TINY}/encode", **body),
+            client.get("/v1/models"),
+            ask("encode", "al"),
+        ):
             check_problem(answer, 401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
         assert ask("encode", "all").status_code == ask("reconstruct", "all").status_code == 200
         assert ask("encode", "some").status_code == 200
-        assert "it opens: encode" in check_problem(ask("reconstruct", "some"), 403, "forbidden")["detail"]
+        assert (
+            "it opens: encode"
+            in check_problem(ask("reconstruct", "some"), 403, "forbidden")["detail"]
+        )
         check_problem(ask("encode", "none"), 403, "forbidden")
         assert client.get("/v1/models", headers={"Authorization": "Bearer none"}).status_code == 200
         for open_path in ("/livez", "/readyz", "/docs", "/openapi.json"):
             assert client.get(open_path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["reconstruct?size=original", "denoise?size=original", "anomaly-score?heatmap=true"])
+@pytest.mark.parametrize(
+    "path", ["reconstruct?size=original", "denoise?size=original", "anomaly-score?heatmap=true"]
+)
 def test_small_files_cannot_become_a_huge_answer(models: Any, path: str) -> None:
     client, _ = application(models, max_output_pixels=10_000)
     files = [("images", ("a.png", png((60, 60))))]
@@ -57,7 +66,9 @@ def npy_header(text: str, data: bytes = b"") -> bytes:
     [
         npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4, 6)}", bytes(24)),
         npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (True, 4, 6)}", bytes(24)),
-        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 4, 6, 100000000000000000000)}"),
+        npy_header(
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (0, 4, 6, 100000000000000000000)}"
+        ),
         npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * 70 + ")}", b"1"),
         npy_header("{'descr': '|V0', 'fortran_order': False, 'shape': (1, 4, 6)}"),
         npy_header("{'descr': '<U0', 'fortran_order': False, 'shape': (1, 4, 6)}"),
@@ -69,13 +80,21 @@ def npy_header(text: str, data: bytes = b"") -> bytes:
     ],
 )
 def test_hostile_npy_headers_are_malformed(client: TestClient, content: bytes) -> None:
-    check_problem(client.post(f"{TINY}/encode", content=content, headers=NPY), 400, "malformed_request")
+    check_problem(
+        client.post(f"{TINY}/encode", content=content, headers=NPY), 400, "malformed_request"
+    )
 
 
 def post() -> dict[str, Any]:
     """The scope of a request for an encoding, as a server makes it."""
     path = f"{TINY}/encode"
-    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+    }
     return scope | {"headers": [(b"content-type", b"image/png")]}
 
 
@@ -98,7 +117,9 @@ async def leave(client: TestClient, message: dict[str, Any]) -> list[Any]:
     return sent
 
 
-def test_a_client_that_leaves_while_it_sends_is_no_defect(models: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_leaves_while_it_sends_is_no_defect(
+    models: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     client, services = application(models)
 
     with caplog.at_level("INFO"):
@@ -160,18 +181,24 @@ def test_a_body_counts_while_it_comes_and_no_longer_than_its_request(models: Any
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_bodies_for_which_there_is_no_room_are_refused_and_fit_again_later(models: Any, announced: bool) -> None:
+def test_bodies_for_which_there_is_no_room_are_refused_and_fit_again_later(
+    models: Any, announced: bool
+) -> None:
     client, services = application(models, max_body_bytes=1000, max_queued_bytes=1000)
     image = png()
     content = image if announced else iter([image])
     with client:
         with services.admission.track_upload() as upload:
             upload.add(1001 - len(image))
-            check_problem(client.post(f"{TINY}/encode", content=content, headers=PNG), 429, "overloaded")
+            check_problem(
+                client.post(f"{TINY}/encode", content=content, headers=PNG), 429, "overloaded"
+            )
         assert client.post(f"{TINY}/encode", content=image, headers=PNG).status_code == 200
 
 
-def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_client_waited_for_never_runs_once_it_has_left(
+    models: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     client, services = application(models)
     began, finish = threading.Event(), threading.Event()
 
@@ -205,7 +232,9 @@ def test_what_a_client_waited_for_never_runs_once_it_has_left(models: Any, caplo
         ({"k": ("encod",)}, "no operation 'encod'"),
     ],
 )
-def test_keys_that_can_never_work_are_refused_at_the_start(models: Any, keys: Any, complaint: str) -> None:
+def test_keys_that_can_never_work_are_refused_at_the_start(
+    models: Any, keys: Any, complaint: str
+) -> None:
     with pytest.raises(InvalidParameter, match=complaint) as caught:
         application(models, api_keys=keys)
     assert "kéy" not in str(caught.value)

@@ -39,9 +39,22 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def score(models: Path, photos: Path, tmp_path: Path) -> Callable[..., int]:
-    def command(*options: str, output: str = "scores.csv", sources: tuple[str, ...] = (str(photos),)) -> int:
+    def command(
+        *options: str, output: str = "scores.csv", sources: tuple[str, ...] = (str(photos),)
+    ) -> int:
         where = ["--models", str(models), "--device", "cpu"]
-        return cli.main(["score", *sources, "--model", "tiny", "--output", str(tmp_path / output), *where, *options])
+        return cli.main(
+            [
+                "score",
+                *sources,
+                "--model",
+                "tiny",
+                "--output",
+                str(tmp_path / output),
+                *where,
+                *options,
+            ]
+        )
 
     return command
 
@@ -87,7 +100,9 @@ def serving(
 
     def connected(url: str, key: str | None) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {key}"} if key else {}, transport=Recorded(stated)
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            transport=Recorded(stated),
         )
 
     monkeypatch.setattr(remote_scorer, "connected", connected)
@@ -117,11 +132,18 @@ def answers(models: Path, photos: Path) -> list[dict[str, Any]]:
 
 
 def test_the_table_says_what_the_service_says(
-    score: Callable[..., int], models: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    score: Callable[..., int],
+    models: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert score("--false-positive-rate", "0.2") == 0
     rows = table(tmp_path / "scores.csv")
-    assert [Path(row["path"]).name for row in rows] == [*(f"{index}.png" for index in range(7)), "damaged.png"]
+    assert [Path(row["path"]).name for row in rows] == [
+        *(f"{index}.png" for index in range(7)),
+        "damaged.png",
+    ]
     found = [
         {
             "score": float(row["score"]),
@@ -143,7 +165,10 @@ def test_the_table_says_what_the_service_says(
 
 
 def test_a_service_gives_the_same_table_and_is_sent_no_more_than_it_takes(
-    score: Callable[..., int], service: list[httpx2.Request], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    score: Callable[..., int],
+    service: list[httpx2.Request],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("AE_API_KEY", "secret")
     folders = ("--heatmaps", str(tmp_path / "heat"), "--overlays", str(tmp_path / "over"))
@@ -168,13 +193,17 @@ def test_a_service_that_refuses_is_quoted(
     assert len(service) == 1
 
 
-def test_heatmaps_have_the_size_of_their_images(score: Callable[..., int], photos: Path, tmp_path: Path) -> None:
+def test_heatmaps_have_the_size_of_their_images(
+    score: Callable[..., int], photos: Path, tmp_path: Path
+) -> None:
     Image.new("L", (60, 40), 200).save(photos / "large.png")
     assert score("--heatmaps", str(tmp_path / "heat")) == 0
     rows = {Path(row["path"]).name: row["heatmap"] for row in table(tmp_path / "scores.csv")}
     assert rows["damaged.png"] == ""
     shapes = {
-        name: np.asarray(Image.open(io.BytesIO(Path(path).read_bytes()))).shape for name, path in rows.items() if path
+        name: np.asarray(Image.open(io.BytesIO(Path(path).read_bytes()))).shape
+        for name, path in rows.items()
+        if path
     }
     assert shapes == {**{f"{index}.png": (4, 6, 3) for index in range(7)}, "large.png": (40, 60, 3)}
 
@@ -335,7 +364,11 @@ def test_what_an_interrupted_run_left_is_finished(
 
 
 def test_an_interrupted_run_goes_on_with_its_own_version(
-    score: Callable[..., int], photos: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    score: Callable[..., int],
+    photos: Path,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = tmp_path / "models"
     shutil.copytree(models / "tiny" / "1", own / "tiny" / "1")
@@ -389,7 +422,11 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
     ],
 )
 def test_what_cannot_be_done_is_said_at_once(
-    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: Any, said: str
+    score: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: Any,
+    said: str,
 ) -> None:
     assert score(*options.pop("options", ()), **options) == 1
     error = capsys.readouterr().err
@@ -407,7 +444,9 @@ def test_a_folder_without_images_is_an_error(
 
 
 @pytest.mark.parametrize("rate", ["0", "1", "many"])
-def test_a_rate_is_between_0_and_1(score: Callable[..., int], rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rate_is_between_0_and_1(
+    score: Callable[..., int], rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         score("--false-positive-rate", rate)
     assert "--false-positive-rate" in capsys.readouterr().err

@@ -26,7 +26,9 @@ def test_rows_are_read_back_in_the_order_of_the_files(tmp_path: Path) -> None:
         assert journal.done(["a.png", "x.png"]) == {"a.png"}
 
 
-def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(tmp_path: Path) -> None:
+def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(
+    tmp_path: Path,
+) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD)])
     with Journal(tmp_path / "journal", RUN) as journal:
@@ -50,7 +52,9 @@ def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
 def test_what_another_run_left_is_refused_and_kept(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD)])
-    with pytest.raises(JournalError, match="an unfinished run with another paths, version: give the same command"):
+    with pytest.raises(
+        JournalError, match="an unfinished run with another paths, version: give the same command"
+    ):
         Journal(tmp_path / "journal", RUN | {"version": "2", "paths": ["x"]})
     assert journal_of(tmp_path / "journal") == RUN
     with Journal(tmp_path / "journal", RUN) as journal:
@@ -70,7 +74,10 @@ def test_a_journal_of_an_earlier_version_is_refused_with_the_fix(tmp_path: Path)
 
 
 def test_two_runs_never_write_the_same_journal(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal", RUN), pytest.raises(JournalError, match="another run writes the same output"):
+    with (
+        Journal(tmp_path / "journal", RUN),
+        pytest.raises(JournalError, match="another run writes the same output"),
+    ):
         Journal(tmp_path / "journal", RUN)
 
 

@@ -44,7 +44,9 @@ def score(
     pictures: Pictures = NO_PICTURES,
 ) -> list[Found]:
     async def ask() -> list[Found]:
-        async with httpx2.AsyncClient(base_url="http://service", transport=httpx2.MockTransport(service)) as client:
+        async with httpx2.AsyncClient(
+            base_url="http://service", transport=httpx2.MockTransport(service)
+        ) as client:
             asked = Remote(client, "a model", "3", 0.05, pictures, patience=patience)
             return await asked.score([b"one", b"two"])
 
@@ -143,7 +145,9 @@ def test_what_is_no_key_is_said_at_once(key: str) -> None:
 
 def card_of(answer: httpx2.Response, version: str | None = None) -> tuple[Card, str]:
     async def ask() -> Card:
-        async with httpx2.AsyncClient(base_url="http://service", transport=httpx2.MockTransport(service)) as client:
+        async with httpx2.AsyncClient(
+            base_url="http://service", transport=httpx2.MockTransport(service)
+        ) as client:
             return await card(client, "m", version)
 
     service = Service(answer)

@@ -67,7 +67,8 @@ def test_every_file_has_its_row_in_order(tmp_path: Path, at_once: int) -> None:
     paths = write(tmp_path, 3 * CHUNK + 5)
     assert score(paths, tmp_path / "journal", Lengths(), at_once) == len(paths)
     assert rows(tmp_path / "journal") == [
-        Row(str(path), float(index % 11), 0.5, 9.0, index % 11 >= 9) for index, path in enumerate(paths)
+        Row(str(path), float(index % 11), 0.5, 9.0, index % 11 >= 9)
+        for index, path in enumerate(paths)
     ]
 
 
@@ -91,7 +92,13 @@ def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> Non
         tmp_path.name: "the file cannot be read: it is a folder",
         "a\0b": "the file cannot be read: embedded null byte",
     }
-    assert [row.score for row in rows(tmp_path / "journal") if not row.error] == [0.0, 1.0, 4.0, 7.0, 8.0]
+    assert [row.score for row in rows(tmp_path / "journal") if not row.error] == [
+        0.0,
+        1.0,
+        4.0,
+        7.0,
+        8.0,
+    ]
 
 
 def test_how_much_is_too_much_is_remembered(tmp_path: Path) -> None:
@@ -164,7 +171,11 @@ def test_a_heatmap_that_can_have_no_name_leaves_the_verdict(tmp_path: Path) -> N
     path.write_bytes(b"four")
     score([path], tmp_path / "journal", Lengths(), heatmaps=tmp_path / "heat")
     (row,) = rows(tmp_path / "journal")
-    assert (row.score, row.heatmap, row.error) == (4.0, None, "the heatmap cannot be written: File name too long")
+    assert (row.score, row.heatmap, row.error) == (
+        4.0,
+        None,
+        "the heatmap cannot be written: File name too long",
+    )
 
 
 def test_where_no_heatmap_can_be_written_the_run_ends(tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ from service.bulk import sources
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b/2.JPG", "b/1.png", "a.png", "notes.txt", ".hidden.png", ".git/x.png", "b/list.csv"):
+    for name in (
+        "b/2.JPG",
+        "b/1.png",
+        "a.png",
+        "notes.txt",
+        ".hidden.png",
+        ".git/x.png",
+        "b/list.csv",
+    ):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -17,7 +25,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def below(folder: Path, *given: str, omit: tuple[Path, ...] = ()) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in sources.files([str(folder / name) for name in given], omit)]
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sources.files([str(folder / name) for name in given], omit)
+    ]
 
 
 def test_of_a_folder_the_images_are_taken_in_the_order_of_their_names(folder: Path) -> None:
@@ -34,10 +45,16 @@ def test_what_the_program_itself_writes_is_passed_over(folder: Path) -> None:
 
 def test_a_list_names_files_in_bytes_of_any_kind() -> None:
     lines = [b"\xef\xbb\xbfone.png\r\n", b"\n", b"tw\xff.png\n", b"last"]
-    assert [os.fsencode(path) for path in sources.listed(lines)] == [b"one.png", b"tw\xff.png", b"last"]
+    assert [os.fsencode(path) for path in sources.listed(lines)] == [
+        b"one.png",
+        b"tw\xff.png",
+        b"last",
+    ]
 
 
-def test_a_folder_that_cannot_be_listed_is_given_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_given_itself(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def scandir(path: str) -> object:
         if Path(path).name == "b":
             raise PermissionError(13, "Permission denied", path)
@@ -50,13 +67,16 @@ def test_a_folder_that_cannot_be_listed_is_given_itself(folder: Path, monkeypatc
         sources.size(folder / "b")
 
 
-@pytest.mark.parametrize(("pattern", "found"), [("b/*", {"b/1.png", "b/2.JPG"}), ("**/*.png", {"a.png", "b/1.png"})])
+@pytest.mark.parametrize(
+    ("pattern", "found"), [("b/*", {"b/1.png", "b/2.JPG"}), ("**/*.png", {"a.png", "b/1.png"})]
+)
 def test_patterns_match_images(folder: Path, pattern: str, found: set[str]) -> None:
     assert set(below(folder, pattern)) == found
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("gone", "does not exist"), ("*.webp", "matches no image"), ("*.txt", "matches no image")]
+    ("source", "said"),
+    [("gone", "does not exist"), ("*.webp", "matches no image"), ("*.txt", "matches no image")],
 )
 def test_a_source_that_names_nothing_is_an_error(folder: Path, source: str, said: str) -> None:
     sources.check([str(folder), str(folder / "*.png")])

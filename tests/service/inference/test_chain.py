@@ -20,7 +20,9 @@ OUTPUTS = ("latents", "reconstructions", "scores", "error_maps")
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[GraphName, OnnxSession]:
     bundle: Path = write_bundle(tmp_path_factory.mktemp("models"))
-    return {name: OnnxSession(bundle / file, CPU_PROVIDER, threads=1) for name, file in FILES.items()}
+    return {
+        name: OnnxSession(bundle / file, CPU_PROVIDER, threads=1) for name, file in FILES.items()
+    }
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
@@ -45,18 +47,24 @@ def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
     for seed, (count, output) in enumerate(runs):
         tensors = {"images": images(count, seed)}
         asked = [output, "scores"]
-        answers.append((host.run(GRAPHS, tensors, asked)[output], device.run(GRAPHS, tensors, asked)[output]))
+        answers.append(
+            (host.run(GRAPHS, tensors, asked)[output], device.run(GRAPHS, tensors, asked)[output])
+        )
     for expected, found in answers:
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
 
 
-def test_latents_can_be_given_where_they_were_computed_before(sessions: dict[GraphName, OnnxSession]) -> None:
+def test_latents_can_be_given_where_they_were_computed_before(
+    sessions: dict[GraphName, OnnxSession],
+) -> None:
     chain = DeviceChain(sessions, 4, device="cpu")
     chain.warm_up(GRAPHS, ["images"], ["scores"])
     latents = np.random.default_rng(1).random((3, LATENT_DIM), dtype=np.float32)
     found = chain.run(["decoder"], {"latents": latents}, ["reconstructions"])["reconstructions"]
-    np.testing.assert_array_equal(found.reshape(3, -1)[:, :LATENT_DIM], np.rint(latents * 255).astype(np.uint8))
+    np.testing.assert_array_equal(
+        found.reshape(3, -1)[:, :LATENT_DIM], np.rint(latents * 255).astype(np.uint8)
+    )
 
 
 class Doubler:
@@ -84,7 +92,9 @@ class Doubler:
         (10, 0, [0]),
     ],
 )
-def test_a_large_batch_runs_in_parts_on_the_host(numbers: int, count: int, batches: list[int]) -> None:
+def test_a_large_batch_runs_in_parts_on_the_host(
+    numbers: int, count: int, batches: list[int]
+) -> None:
     session = Doubler()
     tensors = {"images": np.arange(count * numbers, dtype=np.float32).reshape(count, numbers)}
     found = HostChain({"encoder": session}).run(["encoder"], tensors, ["latents"])["latents"]

@@ -32,8 +32,12 @@ CPU_BUILD = Machine(frozenset({"CPUExecutionProvider"}))
 @pytest.mark.parametrize("package", ["service.inference.engine", "training.export.graph_runner"])
 def test_onnx_runtime_is_told_to_report_to_nobody(package: str) -> None:
     program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "1"
 
 
@@ -54,7 +58,8 @@ def test_the_policy_and_the_machine_decide_the_providers(
 
 
 @pytest.mark.parametrize(
-    ("machine", "missing"), [(NO_DRIVER, "no NVIDIA driver answers"), (CPU_BUILD, "install the extra `cuda`")]
+    ("machine", "missing"),
+    [(NO_DRIVER, "no NVIDIA driver answers"), (CPU_BUILD, "install the extra `cuda`")],
 )
 def test_policy_cuda_says_what_is_missing(machine: Machine, missing: str) -> None:
     with pytest.raises(DeviceError, match=missing):
@@ -64,11 +69,16 @@ def test_policy_cuda_says_what_is_missing(machine: Machine, missing: str) -> Non
 def test_a_session_that_falls_back_is_a_device_error(tmp_path: Path) -> None:
     """Here ONNX Runtime has no CUDA provider, warns, and goes on with the CPU: just what must not pass unseen."""
     path = write_bundle(tmp_path) / "encoder.onnx"
-    with pytest.warns(UserWarning, match="not in available provider"), pytest.raises(DeviceError, match="CPU"):
+    with (
+        pytest.warns(UserWarning, match="not in available provider"),
+        pytest.raises(DeviceError, match="CPU"),
+    ):
         OnnxSession(path, CUDA_PROVIDER, threads=1)
 
 
-def test_policy_auto_goes_on_with_the_cpu_where_cuda_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_auto_goes_on_with_the_cpu_where_cuda_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_bundle(tmp_path) / "encoder.onnx"
     monkeypatch.setattr(engine, "inspect_machine", lambda: GPU)
     with pytest.warns(UserWarning, match="not in available provider"):
@@ -80,7 +90,9 @@ def test_the_options_of_a_gpu_reach_its_provider() -> None:
     (provider,) = candidates("cuda", GPU, gpu)
     said = {"use_tf32": "1", "enable_cuda_graph": "1", "gpu_mem_limit": str(2**30)}
     assert said.items() <= dict(provider.options).items()
-    assert {"use_tf32": "0", "enable_cuda_graph": "0"}.items() <= dict(CUDA_PROVIDER.options).items()
+    assert {"use_tf32": "0", "enable_cuda_graph": "0"}.items() <= dict(
+        CUDA_PROVIDER.options
+    ).items()
 
 
 def test_tensorrt_goes_before_cuda_where_it_is_there(tmp_path: Path) -> None:

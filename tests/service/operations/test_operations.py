@@ -56,7 +56,9 @@ def test_a_request_larger_than_a_batch_is_answered_whole_and_in_order(
     np.testing.assert_allclose(encoded.latents, expected, atol=1e-6)
 
 
-def test_sampling_gives_the_same_bytes_whatever_else_runs(operations: Operations, tiny: LoadedModel) -> None:
+def test_sampling_gives_the_same_bytes_whatever_else_runs(
+    operations: Operations, tiny: LoadedModel
+) -> None:
     async def crowd() -> list[np.ndarray]:
         tasks = [operations.sample(tiny, 5, 42, 1.0, Timings()) for _ in range(4)]
         tasks += [operations.sample(tiny, 2, other, 1.0, Timings()) for other in range(4)]
@@ -73,17 +75,25 @@ def test_a_seed_that_is_drawn_can_be_used_again(operations: Operations, tiny: Lo
     np.testing.assert_array_equal(drawn.images, again.images)
 
 
-def test_the_error_of_a_reconstruction_is_its_mean_squared_error(operations: Operations, tiny: LoadedModel) -> None:
+def test_the_error_of_a_reconstruction_is_its_mean_squared_error(
+    operations: Operations, tiny: LoadedModel
+) -> None:
     images = pixels(2)
     found = asyncio.run(operations.reconstruct(tiny, EncodedImages(images), Timings()))
     lost = images.reshape(2, -1)[:, LATENT_DIM:].astype(np.float64) / 255
-    np.testing.assert_allclose(found.errors, np.square(lost).sum(axis=1) / images[0].size, rtol=1e-5)
+    np.testing.assert_allclose(
+        found.errors, np.square(lost).sum(axis=1) / images[0].size, rtol=1e-5
+    )
 
 
-def test_regions_and_heatmap_are_in_pixels_of_the_input(operations: Operations, tiny: LoadedModel) -> None:
+def test_regions_and_heatmap_are_in_pixels_of_the_input(
+    operations: Operations, tiny: LoadedModel
+) -> None:
     from bundle.imaging import encode_png
 
-    image = np.zeros((8, 18), np.uint8)  # twice as high and three times as wide as the model's input
+    image = np.zeros(
+        (8, 18), np.uint8
+    )  # twice as high and three times as wide as the model's input
     image[6:8, 15:18] = 255  # the model's last pixel
     given = EncodedImages([encode_png(image)])
     scored = asyncio.run(operations.score(tiny, given, Timings(), 0.01, Pictures(heatmap=True)))
@@ -96,7 +106,9 @@ def test_regions_and_heatmap_are_in_pixels_of_the_input(operations: Operations, 
     assert (region.x, region.y, region.width, region.height) == (15, 6, 3, 2)
 
 
-def test_an_overlay_lies_on_the_levels_that_the_model_saw(operations: Operations, tiny: LoadedModel) -> None:
+def test_an_overlay_lies_on_the_levels_that_the_model_saw(
+    operations: Operations, tiny: LoadedModel
+) -> None:
     spec = tiny.manifest.input.model_copy(update={"white_16_bit": 4095})
     twelve = replace(tiny, manifest=tiny.manifest.model_copy(update={"input": spec}))
     image = np.zeros((8, 18), np.uint16)
@@ -115,7 +127,9 @@ def test_every_faulty_item_is_named(operations: Operations, tiny: LoadedModel) -
     latents = [np.zeros(LATENT_DIM, np.float32) for _ in range(4)]
     latents[1] = np.zeros(3, np.float32)
     latents[3] = np.full(LATENT_DIM, np.nan, np.float32)
-    with pytest.raises(InvalidItems, match=r"item 1: .* has 8 numbers, not 3 \(and 1 more\)") as caught:
+    with pytest.raises(
+        InvalidItems, match=r"item 1: .* has 8 numbers, not 3 \(and 1 more\)"
+    ) as caught:
         asyncio.run(operations.decode(tiny, latents, Timings()))
     assert [index for index, _ in caught.value.errors] == [1, 3]
 
@@ -125,28 +139,40 @@ def test_the_number_of_items_is_limited(
     operations: Operations, tiny: LoadedModel, count: int, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        asyncio.run(operations.encode(tiny, EncodedImages(pixels(count)), Timings(), variance=False))
+        asyncio.run(
+            operations.encode(tiny, EncodedImages(pixels(count)), Timings(), variance=False)
+        )
     with pytest.raises(error):
         asyncio.run(operations.decode(tiny, np.zeros((count, LATENT_DIM), np.float32), Timings()))
     with pytest.raises(error):
         asyncio.run(operations.sample(tiny, count, 1, 1.0, Timings()))
 
 
-def test_what_a_model_was_not_trained_for_is_refused(operations: Operations, registry: ModelRegistry) -> None:
+def test_what_a_model_was_not_trained_for_is_refused(
+    operations: Operations, registry: ModelRegistry
+) -> None:
     with pytest.raises(OperationNotSupported, match="it can: encode, decode, sample"):
-        asyncio.run(operations.denoise(registry.get("tiny-vae"), EncodedImages(pixels(1)), Timings()))
+        asyncio.run(
+            operations.denoise(registry.get("tiny-vae"), EncodedImages(pixels(1)), Timings())
+        )
 
 
-def test_only_a_variational_model_has_a_variance(operations: Operations, registry: ModelRegistry) -> None:
+def test_only_a_variational_model_has_a_variance(
+    operations: Operations, registry: ModelRegistry
+) -> None:
     given = EncodedImages(pixels(2))
-    encoded = asyncio.run(operations.encode(registry.get("tiny-vae"), given, Timings(), variance=True))
+    encoded = asyncio.run(
+        operations.encode(registry.get("tiny-vae"), given, Timings(), variance=True)
+    )
     assert encoded.log_variances is not None
     np.testing.assert_allclose(encoded.log_variances, encoded.latents - 4)
     with pytest.raises(InvalidParameter, match="not variational"):
         asyncio.run(operations.encode(registry.get("tiny"), given, Timings(), variance=True))
 
 
-def test_a_path_between_images_is_one_between_their_latents(operations: Operations, tiny: LoadedModel) -> None:
+def test_a_path_between_images_is_one_between_their_latents(
+    operations: Operations, tiny: LoadedModel
+) -> None:
     given = EncodedImages(pixels(2))
     latents = asyncio.run(operations.encode(tiny, given, Timings(), variance=False)).latents
     of_images = asyncio.run(operations.interpolate(tiny, given, 5, "linear", Timings()))

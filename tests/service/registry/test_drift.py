@@ -3,7 +3,14 @@ import pytest
 
 from bundle.conformal import ConformalScores
 from bundle.manifest import Calibration, ErrorMapScale
-from service.registry.drift import BATCH_IMAGES, MIN_IMAGES, P_VALUES, RECENT_IMAGES, Drift, PopulationStability
+from service.registry.drift import (
+    BATCH_IMAGES,
+    MIN_IMAGES,
+    P_VALUES,
+    RECENT_IMAGES,
+    Drift,
+    PopulationStability,
+)
 
 
 def of(calibrated: np.ndarray) -> Calibration:
@@ -29,7 +36,9 @@ def test_images_verdicts_and_p_values_are_counted_however_they_come(at_once: int
     p_values = np.array([(1 + np.count_nonzero(calibrated >= score)) / 1000 for score in scores])
     assert figures.images == 1000
     assert figures.anomalous == np.count_nonzero(p_values <= 0.05) > 100
-    assert np.cumsum(figures.p_values).tolist() == [np.count_nonzero(p_values <= end) for end in P_VALUES]
+    assert np.cumsum(figures.p_values).tolist() == [
+        np.count_nonzero(p_values <= end) for end in P_VALUES
+    ]
     assert figures.sum == pytest.approx(p_values.sum())
 
 
@@ -65,7 +74,9 @@ def test_the_index_is_that_of_its_definition_and_forgets_what_is_long_ago() -> N
     shares = np.full(10, 0.5)
     shares[-1] += RECENT_IMAGES
     shares /= shares.sum()
-    assert followed.metrics().score_psi == pytest.approx(np.sum((shares - 0.1) * np.log(shares / 0.1)))
+    assert followed.metrics().score_psi == pytest.approx(
+        np.sum((shares - 0.1) * np.log(shares / 0.1))
+    )
     followed.add(np.arange(RECENT_IMAGES, dtype=np.float32), 0.01)
     assert followed.metrics().score_psi == pytest.approx(0, abs=1e-6)
 
@@ -87,7 +98,9 @@ def test_scores_that_are_all_alike_are_no_drift_from_their_like() -> None:
 
 def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> None:
     scores = tuple(normal(100, 0).astype(np.float64).tolist())
-    calibration = Calibration(method="any", scores=tuple(sorted(scores)), error_map=ErrorMapScale(low=0, high=1))
+    calibration = Calibration(
+        method="any", scores=tuple(sorted(scores)), error_map=ErrorMapScale(low=0, high=1)
+    )
     distances = normal(5000, 1)
     deciles = np.quantile(distances, np.arange(1, 10) / 10).tolist()
     like, unlike = (Drift(ConformalScores(calibration), deciles) for _ in range(2))
@@ -113,4 +126,9 @@ def test_without_latent_distances_there_is_no_index_of_them() -> None:
 @pytest.mark.parametrize("deciles", [(1.0, 2.0), (9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)])
 def test_deciles_are_nine_and_ascend(deciles: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="latent_deciles must"):
-        Calibration(method="any", scores=(1.0,), error_map=ErrorMapScale(low=0, high=1), latent_deciles=deciles)
+        Calibration(
+            method="any",
+            scores=(1.0,),
+            error_map=ErrorMapScale(low=0, high=1),
+            latent_deciles=deciles,
+        )

@@ -67,9 +67,12 @@ def test_a_file_that_is_no_graph_leaves_its_bundle_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensor", "graph"), [("latents", "encoder"), ("reconstructions", "decoder"), ("scores", "scorer")]
+    ("tensor", "graph"),
+    [("latents", "encoder"), ("reconstructions", "decoder"), ("scores", "scorer")],
 )
-def test_a_bundle_that_answers_its_golden_vectors_wrongly_is_left_out(tmp_path: Path, tensor: str, graph: str) -> None:
+def test_a_bundle_that_answers_its_golden_vectors_wrongly_is_left_out(
+    tmp_path: Path, tensor: str, graph: str
+) -> None:
     directory = write_bundle(tmp_path)
     with np.load(directory / "golden.npz") as arrays:
         golden = dict(arrays)
@@ -134,9 +137,15 @@ def test_only_what_was_asked_for_is_computed(tmp_path: Path) -> None:
 def test_a_bundle_that_contradicts_its_manifest_is_left_out(tmp_path: Path) -> None:
     rewrite_manifest(write_bundle(tmp_path, "size"), input=SPEC.model_copy(update={"width": 5}))
     rewrite_manifest(write_bundle(tmp_path, "length"), latent_dim=7)
-    rewrite_manifest(write_bundle(tmp_path, "graphs"), graphs={"encoder": "decoder.onnx"}, capabilities=("encode",))
+    rewrite_manifest(
+        write_bundle(tmp_path, "graphs"),
+        graphs={"encoder": "decoder.onnx"},
+        capabilities=("encode",),
+    )
     prior = write_bundle(tmp_path, "prior", mixture=True)
-    GaussianMixture(np.ones(1), np.zeros((1, 3), np.float32), np.zeros((1, 3, 3), np.float32)).save(prior / "prior.npz")
+    GaussianMixture(np.ones(1), np.zeros((1, 3), np.float32), np.zeros((1, 3, 3), np.float32)).save(
+        prior / "prior.npz"
+    )
     rewrite_manifest(prior)
     cut = write_bundle(tmp_path, "cut", mixture=True)
     for name in ("golden.npz", "prior.npz"):
@@ -145,7 +154,9 @@ def test_a_bundle_that_contradicts_its_manifest_is_left_out(tmp_path: Path) -> N
     failures = load(tmp_path).failures()
     assert "holds images of shape (4, 6, 1); the manifest says (4, 5, 1)" in failures["size/1"]
     assert "holds latents of shape (8,); the manifest says (7,)" in failures["length/1"]
-    assert "the encoder takes latents and gives reconstructions, intensities" in failures["graphs/1"]
+    assert (
+        "the encoder takes latents and gives reconstructions, intensities" in failures["graphs/1"]
+    )
     assert "prior.npz has 3 dimensions, not 8" in failures["prior/1"]
     assert "golden.npz holds no golden vectors" in failures["cut/1"]
 
@@ -208,11 +219,16 @@ def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
 
 def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> None:
     before = ModelManifest.model_validate_json((DATA / "manifests" / "cookies-1.json").read_bytes())
-    entries = {name: getattr(before, name) for name in ("calibration", "selection", "metrics", "provenance")}
+    entries = {
+        name: getattr(before, name)
+        for name in ("calibration", "selection", "metrics", "provenance")
+    }
     graphs: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
     write_bundle(tmp_path, "before", graphs=graphs, capabilities=before.capabilities, **entries)
     model = load(tmp_path).get("before")
     assert model.graphs["anomaly-score"] == graphs
-    found = model.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.scoring_outputs)
+    found = model.run(
+        graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.scoring_outputs
+    )
     assert found["scores"].shape == (2,)
     assert model.scoring is not None

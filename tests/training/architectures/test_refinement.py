@@ -36,7 +36,9 @@ def answering(config: ResidualDenseConfig) -> Autoencoder:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_small_systems_are_solved(size: int) -> None:
-    factor = torch.randn(5, size, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+    factor = torch.randn(
+        5, size, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64
+    )
     matrix, right = factor @ factor.transpose(1, 2) + torch.eye(size), factor[:, :, :1]
     torch.testing.assert_close(solve(matrix, right), torch.linalg.solve(matrix, right))
 
@@ -47,7 +49,9 @@ def test_a_step_is_the_damped_one_of_gauss_and_newton() -> None:
     images = torch.randn(5, 1, 4, 5, generator=generator, dtype=torch.float64)
     latents = 0.3 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
 
-    def decode(codes: Tensor) -> Tensor:  # whose slope grows with the code, so that each image has its own
+    def decode(
+        codes: Tensor,
+    ) -> Tensor:  # whose slope grows with the code, so that each image has its own
         return (codes.square().sum(dim=1, keepdim=True) * (codes @ slopes)).view(-1, 1, 4, 5)
 
     for image, code, found in zip(images, latents, nearer(decode, images, latents), strict=True):
@@ -55,7 +59,9 @@ def test_a_step_is_the_damped_one_of_gauss_and_newton() -> None:
         jacobian = ((ahead - behind) / (2 * REACH)).T
         normal = jacobian.T @ jacobian
         damped = normal + DAMPING * (1 + normal.trace() / 3) * torch.eye(3)
-        step = torch.linalg.solve(damped, jacobian.T @ (image.flatten() - decode(code[None]).flatten()))
+        step = torch.linalg.solve(
+            damped, jacobian.T @ (image.flatten() - decode(code[None]).flatten())
+        )
         torch.testing.assert_close(found, (code + step).clamp(-1, 1))
 
 
@@ -63,12 +69,18 @@ def test_codes_stay_in_their_range() -> None:
     def bright(codes: Tensor) -> Tensor:
         return codes.mean(dim=1)[:, None, None, None].expand(-1, 1, 2, 2)
 
-    assert nearer(bright, torch.full((3, 1, 2, 2), 9.0), torch.zeros(3, 2)).tolist() == [[1.0, 1.0]] * 3
+    assert (
+        nearer(bright, torch.full((3, 1, 2, 2), 9.0), torch.zeros(3, 2)).tolist()
+        == [[1.0, 1.0]] * 3
+    )
 
 
 def test_a_decoder_that_heeds_no_latent_leaves_them() -> None:
     latents = torch.tensor([[0.5, -0.25]])
-    assert torch.equal(nearer(lambda codes: torch.zeros(len(codes), 1, 2, 2), torch.ones(1, 1, 2, 2), latents), latents)
+    assert torch.equal(
+        nearer(lambda codes: torch.zeros(len(codes), 1, 2, 2), torch.ones(1, 1, 2, 2), latents),
+        latents,
+    )
 
 
 def test_what_is_served_is_refined_and_fits_better(tmp_path: Path) -> None:
@@ -78,9 +90,13 @@ def test_what_is_served_is_refined_and_fits_better(tmp_path: Path) -> None:
     intensities = to_float(torch.from_numpy(images))
     plain = model.encode(intensities)
     refined = model.refine(intensities, plain)
-    served = Graphs(tmp_path, {"encoder": "encoder.onnx"}).chain(["encoder"], images=images)["latents"]
+    served = Graphs(tmp_path, {"encoder": "encoder.onnx"}).chain(["encoder"], images=images)[
+        "latents"
+    ]
     torch.testing.assert_close(torch.from_numpy(served), refined.mean, rtol=0, atol=1e-5)
-    before, after = ((model.decode(code.mean) - intensities).square().mean() for code in (plain, refined))
+    before, after = (
+        (model.decode(code.mean) - intensities).square().mean() for code in (plain, refined)
+    )
     assert after < 0.98 * before
 
 
@@ -116,7 +132,11 @@ def test_it_is_of_small_bounded_codes_only(changed: dict[str, object], fault: st
 
 
 def test_it_needs_a_decoder_that_is_trained() -> None:
-    refined = ["architecture.code_activation=tanh", "architecture.refinement=1", "architecture.latent_dim=8"]
+    refined = [
+        "architecture.code_activation=tanh",
+        "architecture.refinement=1",
+        "architecture.latent_dim=8",
+    ]
     assert recipe.load("mnist-classifier", refined).classifier
     with pytest.raises(RecipeError, match="needs a decoder that is trained"):
         recipe.load("mnist-classifier", [*refined, "classifier.reconstruction=0"])

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from training.data.augmentation import AugmentationConfig, CorruptionConfig, augment, binarise, corrupt
+from training.data.augmentation import (
+    AugmentationConfig,
+    CorruptionConfig,
+    augment,
+    binarise,
+    corrupt,
+)
 
 
 def generator() -> torch.Generator:
@@ -50,7 +56,9 @@ def test_a_shift_moves_at_most_as_far_as_it_says() -> None:
     assert 0 <= moved.min() <= moved.max() <= 1
 
 
-@pytest.mark.parametrize("distortion", [{"rotation": 90}, {"scale": 0.5}, {"shear": 40}, {"elastic": 2}])
+@pytest.mark.parametrize(
+    "distortion", [{"rotation": 90}, {"scale": 0.5}, {"shear": 40}, {"elastic": 2}]
+)
 def test_every_distortion_keeps_the_range_and_moves_pixels(distortion: dict[str, float]) -> None:
     images = torch.zeros(50, 1, 28, 28)
     images[:, :, 8:20, 12:16] = 1

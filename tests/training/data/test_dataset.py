@@ -60,7 +60,9 @@ def test_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_said_to_be_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no train-images-idx3-ubyte\.gz in .*--data names"):
+    with pytest.raises(
+        DataError, match=r"there is no train-images-idx3-ubyte\.gz in .*--data names"
+    ):
         mnist.load_training("mnist", tmp_path)
 
 
@@ -82,4 +84,6 @@ def test_a_sample_of_many_images_is_spread_over_all() -> None:
 
 def test_images_of_another_size_than_the_recipes_are_refused() -> None:
     with pytest.raises(DataError, match="but the recipe's input is"):
-        dataset.check_fits(np.zeros((2, 28, 28, 1), np.uint8), InputSpec(height=32, width=32, channels=1))
+        dataset.check_fits(
+            np.zeros((2, 28, 28, 1), np.uint8), InputSpec(height=32, width=32, channels=1)
+        )

@@ -26,7 +26,9 @@ def photos(tmp_path: Path) -> Path:
     """Six RGB photographs in two subfolders, in several formats and sizes, and a file that is none."""
     directory = tmp_path / "photos"
     generator = np.random.default_rng(0)
-    for index, name in enumerate(("a/0.png", "a/1.jpg", "a/2.bmp", "b/3.webp", "b/4.tiff", "b/5.PNG")):
+    for index, name in enumerate(
+        ("a/0.png", "a/1.jpg", "a/2.bmp", "b/3.webp", "b/4.tiff", "b/5.PNG")
+    ):
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (10 + index, 20, 3), dtype=np.uint8)).save(path)
@@ -48,7 +50,10 @@ def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> No
     assert found.classes == ("a", "b")
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert told == [f"{photos}: skipped 1 file(s) without an image suffix", "reading photos: 6 files"]
+    assert told == [
+        f"{photos}: skipped 1 file(s) without an image suffix",
+        "reading photos: 6 files",
+    ]
 
 
 def test_without_subfolders_there_are_no_classes(photos: Path) -> None:
@@ -75,7 +80,10 @@ def spoil(photos: Path) -> None:
 def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -> None:
     spoil(photos)
     told: list[str] = []
-    with pytest.raises(DataError, match=r"5 of 11 files are unfit; mend them, or set data\.unfit to skip or convert"):
+    with pytest.raises(
+        DataError,
+        match=r"5 of 11 files are unfit; mend them, or set data\.unfit to skip or convert",
+    ):
         image_folder.read(photos, RGB, "stop", told.append)
     faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[2:])
     assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
@@ -110,11 +118,18 @@ def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
         image.save(photos / name / "0.tiff")
     for spec, unfit in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
         names = ("grey", "coloured", "ink")
-        told = [line for name in names for line in read(photos / name, spec, "convert")[1] if "its mode" in line]
+        told = [
+            line
+            for name in names
+            for line in read(photos / name, spec, "convert")[1]
+            if "its mode" in line
+        ]
         assert [Path(line.partition(": ")[0]).name for line in told] == unfit
 
 
-def test_a_file_that_may_not_be_read_is_unfit(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read_is_unfit(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read_bytes = Path.read_bytes
 
     def refuse(path: Path) -> bytes:
@@ -223,14 +238,18 @@ def test_valid_is_a_class_where_there_are_no_splits(photos: Path) -> None:
 
 def test_a_class_that_is_not_trained_on_is_named(parted: Path) -> None:
     (parted / "test" / "b").rename(parted / "test" / "c")
-    with pytest.raises(DataError, match=r"test holds c, but .*train does not: name its folders after a, b"):
+    with pytest.raises(
+        DataError, match=r"test holds c, but .*train does not: name its folders after a, b"
+    ):
         load_folder(parted)
 
 
 def test_one_split_in_two_folders_is_refused(parted: Path) -> None:
     for name in ("val", "validation"):
         shutil.copytree(parted / "train", parted / name)
-    with pytest.raises(DataError, match=r"val and .*validation are one split by their names: put all into .*val"):
+    with pytest.raises(
+        DataError, match=r"val and .*validation are one split by their names: put all into .*val"
+    ):
         load_folder(parted)
 
 
@@ -244,7 +263,10 @@ def test_what_is_in_no_split_is_logged(parted: Path) -> None:
 
 def test_an_image_in_two_splits_is_refused(parted: Path) -> None:
     shutil.copy(parted / "train" / "a" / "0.png", parted / "test" / "b" / "9.png")
-    with pytest.raises(DataError, match=r"9\.png \(photos/test\) is a copy of .*0\.png \(photos/train\): remove one"):
+    with pytest.raises(
+        DataError,
+        match=r"9\.png \(photos/test\) is a copy of .*0\.png \(photos/train\): remove one",
+    ):
         load_folder(parted)
 
 
@@ -254,7 +276,10 @@ def test_copies_among_the_images_to_train_on_are_left_out(photos: Path) -> None:
     dataset = load_folder(photos, logged.append)
     assert len(dataset.training) + len(dataset.test) == 6
     copy, original = photos / "b" / "6.png", photos / "a" / "0.png"
-    assert f"warning: 1 of 7 files are copies of others, as {copy} of {original}: they are left out" in logged
+    assert (
+        f"warning: 1 of 7 files are copies of others, as {copy} of {original}: they are left out"
+        in logged
+    )
 
 
 def test_one_test_image_is_too_few(parted: Path) -> None:
@@ -265,7 +290,9 @@ def test_one_test_image_is_too_few(parted: Path) -> None:
 
 
 def test_a_directory_that_does_not_exist_is_said_to_be_so(photos: Path) -> None:
-    with pytest.raises(DataError, match=r"--data .*nowhere does not exist: name the directory of the images"):
+    with pytest.raises(
+        DataError, match=r"--data .*nowhere does not exist: name the directory of the images"
+    ):
         load_folder(photos / "nowhere")
     with pytest.raises(DataError, match=r"--data .*0\.png is not a directory"):
         load_folder(photos / "a" / "0.png")
@@ -274,11 +301,15 @@ def test_a_directory_that_does_not_exist_is_said_to_be_so(photos: Path) -> None:
 def deep(directory: Path, peaks: list[int]) -> Path:
     directory.mkdir()
     for index, peak in enumerate(peaks):
-        Image.fromarray(np.linspace(index, peak, 96, dtype=np.uint16).reshape(8, 12)).save(directory / f"{index}.png")
+        Image.fromarray(np.linspace(index, peak, 96, dtype=np.uint16).reshape(8, 12)).save(
+            directory / f"{index}.png"
+        )
     return directory
 
 
-@pytest.mark.parametrize(("peak", "white"), [(16383, 16383), (4095, 4095), (2000, 4095), (200, 255)])
+@pytest.mark.parametrize(
+    ("peak", "white"), [(16383, 16383), (4095, 4095), (2000, 4095), (200, 255)]
+)
 def test_sixteen_bits_that_use_little_of_their_range_are_logged_with_what_to_set(
     tmp_path: Path, peak: int, white: int
 ) -> None:
@@ -295,7 +326,10 @@ def test_sixteen_bits_that_use_little_of_their_range_are_logged_with_what_to_set
 def test_sixteen_bits_above_white_are_logged(tmp_path: Path) -> None:
     directory = deep(tmp_path / "deep", [4095, 60000])
     twelve = GREY.model_copy(update={"white_16_bit": 4095})
-    assert any("1 of 2 16-bit files" in line and "up to 60000" in line for line in read(directory, twelve)[1])
+    assert any(
+        "1 of 2 16-bit files" in line and "up to 60000" in line
+        for line in read(directory, twelve)[1]
+    )
     assert not any(line.startswith("warning") for line in read(directory, GREY)[1])
 
 
@@ -305,12 +339,16 @@ def test_sixteen_bits_a_colour_are_logged(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 12, 8, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     pieces = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     ]
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(pieces))
     found, logged = read(tmp_path)
     assert found.images.max() == 15
-    assert any("1 files in" in line and "16 bits a colour, of which the upper 8 are read" in line for line in logged)
+    assert any(
+        "1 files in" in line and "16 bits a colour, of which the upper 8 are read" in line
+        for line in logged
+    )
 
 
 def test_files_are_decoded_in_order_by_several_threads(photos: Path) -> None:

@@ -42,7 +42,8 @@ def test_a_broken_file_is_said_to_be_so(tmp_path: Path, content: bytes, complain
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:-9], lambda raw: raw[:50] + b"\0" + raw[51:], lambda raw: b"x" + raw]
+    "damage",
+    [lambda raw: raw[:-9], lambda raw: raw[:50] + b"\0" + raw[51:], lambda raw: b"x" + raw],
 )
 def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: object) -> None:
     raw = (DATA / "mnist/t10k-images-idx3-ubyte.gz").read_bytes()

@@ -52,7 +52,9 @@ def masks(found: PhotoFolder) -> list[np.ndarray | None]:
 
 def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
     found = find(COOKIES)
-    assert [len(split) for split in (found.training, found.validation, found.normal, found.anomalous)] == [20, 0, 5, 5]
+    assert [
+        len(split) for split in (found.training, found.validation, found.normal, found.anomalous)
+    ] == [20, 0, 5, 5]
     assert found.kinds == ("cracked",)
     assert found.labels.tolist() == [0] * 5
     assert all(found.masks)
@@ -65,7 +67,10 @@ def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
 
 def test_the_digests_are_those_of_earlier_versions() -> None:
     """So that a detector that they trained can be measured again."""
-    assert {digest[:12] for digest in find(COOKIES).sha256.values()} == {"d67e0054034b", "83a598c7c2c5"}
+    assert {digest[:12] for digest in find(COOKIES).sha256.values()} == {
+        "d67e0054034b",
+        "83a598c7c2c5",
+    }
 
 
 def test_a_folder_is_taken_for_normal_ones() -> None:
@@ -90,7 +95,9 @@ def test_photographs_are_decoded_at_any_size_in_order() -> None:
 
 
 @pytest.mark.parametrize(("value", "mode"), [(255, "L"), (1, "L"), (1, "P"), (True, "1")])
-def test_masks_may_be_of_any_size_and_mark_anomalies_by_any_number(cookies: Path, value: int, mode: str) -> None:
+def test_masks_may_be_of_any_size_and_mark_anomalies_by_any_number(
+    cookies: Path, value: int, mode: str
+) -> None:
     mask = np.zeros((128, 96), dtype=np.uint8)
     mask[:64] = value
     drawn = Image.fromarray(mask > 0) if mode == "1" else Image.fromarray(mask)
@@ -174,7 +181,9 @@ def test_thin_anomalies_outlive_the_reduction_and_empty_masks_are_none(cookies: 
 
 
 def test_masks_are_found_by_the_whole_name_and_in_any_colour(cookies: Path) -> None:
-    (cookies / "test" / "cracked" / "anomaly-1.jpg").rename(cookies / "test" / "cracked" / "a[1].jpg")
+    (cookies / "test" / "cracked" / "anomaly-1.jpg").rename(
+        cookies / "test" / "cracked" / "a[1].jpg"
+    )
     drawn = np.zeros((64, 48, 3), dtype=np.uint8)
     drawn[:5, :, 2] = 1
     Image.fromarray(drawn).save(cookies / "ground_truth" / "cracked" / "a[1].png")
@@ -202,13 +211,19 @@ def test_a_mask_that_cannot_be_read_is_named(cookies: Path) -> None:
 
 def test_unfit_photographs_stop_or_are_left_out_or_converted(cookies: Path) -> None:
     (cookies / "train" / "good" / "empty.png").touch()
-    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(cookies / "train" / "good" / "grey.png")
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(
+        cookies / "train" / "good" / "grey.png"
+    )
     counts: dict[image_file.Unfit, int] = {"skip": 20, "convert": 21}
     for unfit, count in counts.items():
         logged: list[str] = []
         assert len(find(cookies, logged.append, unfit).training) == count
         assert any("/empty.png: " in line for line in logged)
-        grey = "/grey.png: its mode is L" if unfit == "skip" else "train/good: converted 1 of 22 files: its mode is L"
+        grey = (
+            "/grey.png: its mode is L"
+            if unfit == "skip"
+            else "train/good: converted 1 of 22 files: its mode is L"
+        )
         assert any(grey in line for line in logged)
     with pytest.raises(DataError, match="2 of 22 files are unfit; mend them, or set"):
         find(cookies, unfit="stop")
@@ -219,7 +234,8 @@ def test_a_photograph_in_two_splits_is_refused(cookies: Path, twin: str) -> None
     photographs(cookies / "val", 2)
     shutil.copy(cookies / "train" / "good" / "normal-3.jpg", cookies / twin / "other.jpg")
     with pytest.raises(
-        DataError, match=r"other\.jpg \(to .*\) is a copy of .*normal-3\.jpg \(to train on\): remove one"
+        DataError,
+        match=r"other\.jpg \(to .*\) is a copy of .*normal-3\.jpg \(to train on\): remove one",
     ):
         find(cookies)
 
@@ -233,17 +249,25 @@ def test_the_same_pixels_in_another_format_are_a_copy(tmp_path: Path) -> None:
     Image.fromarray(scratched).save(directory / "99.png")
     logged: list[str] = []
     found = find(directory, logged.append)
-    assert [path.name for path in found.training] == [*(f"{index:02d}.png" for index in range(8)), "99.png"]
+    assert [path.name for path in found.training] == [
+        *(f"{index:02d}.png" for index in range(8)),
+        "99.png",
+    ]
     original = directory / "03.png"
     copy = directory / "98.bmp"
-    assert f"warning: 1 of 10 files are copies of others, as {copy} of {original}: they are left out" in logged
+    assert (
+        f"warning: 1 of 10 files are copies of others, as {copy} of {original}: they are left out"
+        in logged
+    )
 
 
 def test_photographs_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
     directory = photographs(tmp_path / "photos", 1)
     for index in range(1, 30):
         shutil.copy(directory / "00.png", directory / f"{index:02d}.png")
-    with pytest.raises(DataError, match=r"all 30 photographs in .* are the same, as .*00\.png and .*01\.png: take"):
+    with pytest.raises(
+        DataError, match=r"all 30 photographs in .* are the same, as .*00\.png and .*01\.png: take"
+    ):
         find(directory)
 
 
@@ -251,9 +275,12 @@ def test_photographs_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
 def test_photographs_of_one_colour_are_named(cookies: Path, place: str) -> None:
     photographs(cookies / "val", 2)
     for index in range(4):
-        Image.new("RGB", (100, 100), (index, 0, 0)).save(cookies / place / f"dark-{index}.jpg", quality=100)
+        Image.new("RGB", (100, 100), (index, 0, 0)).save(
+            cookies / place / f"dark-{index}.jpg", quality=100
+        )
     with pytest.raises(
-        DataError, match=r"one colour in .*dark-0\.jpg, .*dark-1\.jpg, .*dark-2\.jpg and 1 more: remove"
+        DataError,
+        match=r"one colour in .*dark-0\.jpg, .*dark-1\.jpg, .*dark-2\.jpg and 1 more: remove",
     ):
         find(cookies)
 
@@ -269,7 +296,10 @@ def test_an_anomalous_photograph_may_be_black_and_a_star_is_no_colour(cookies: P
 @pytest.mark.parametrize("count", [1, 4])
 def test_too_few_photographs_are_counted(tmp_path: Path, count: int) -> None:
     directory = photographs(tmp_path / "photos", count)
-    with pytest.raises(DataError, match=rf"{count} photographs in .*photos are too few .*: take at least 5 different"):
+    with pytest.raises(
+        DataError,
+        match=rf"{count} photographs in .*photos are too few .*: take at least 5 different",
+    ):
         find(directory)
 
 
@@ -277,8 +307,12 @@ def test_five_photographs_are_enough(tmp_path: Path) -> None:
     assert len(find(photographs(tmp_path / "photos", 5)).training) == 5
 
 
-@pytest.mark.parametrize(("count", "most", "held_out"), [(19, 10, 0), (20, 10, 4), (24, 10, 4), (24, 3, 3)])
-def test_from_twenty_on_a_fifth_is_held_out_to_test_with(tmp_path: Path, count: int, most: int, held_out: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "most", "held_out"), [(19, 10, 0), (20, 10, 4), (24, 10, 4), (24, 3, 3)]
+)
+def test_from_twenty_on_a_fifth_is_held_out_to_test_with(
+    tmp_path: Path, count: int, most: int, held_out: int
+) -> None:
     found = find(photographs(tmp_path / "photos", count))
     parted = photo_folder.hold_out(found, most, seed=0)
     assert (len(parted.training), len(parted.normal)) == (count - held_out, held_out)
@@ -300,8 +334,12 @@ def load(directory: Path, *overrides: str, log: Log = quiet) -> DetectorData:
 
 def test_a_detector_is_trained_and_tested_on_the_images_of_the_folder() -> None:
     data, found = load(COOKIES), find(COOKIES)
-    np.testing.assert_array_equal(data.training.read(SPEC, quiet), photo_folder.decode(found.training, SPEC, quiet))
-    np.testing.assert_array_equal(data.test.read(SPEC, quiet), photo_folder.decode(found.normal, SPEC, quiet))
+    np.testing.assert_array_equal(
+        data.training.read(SPEC, quiet), photo_folder.decode(found.training, SPEC, quiet)
+    )
+    np.testing.assert_array_equal(
+        data.test.read(SPEC, quiet), photo_folder.decode(found.normal, SPEC, quiet)
+    )
     assert data.calibration is None
     assert data.anomalous is not None
     drawn, masked = data.anomalous.read_masks(SIZE)
@@ -325,7 +363,9 @@ def test_without_normal_ones_to_test_with_some_are_held_out(most: int) -> None:
     count = min(most, 4)
     assert (len(data.training), len(data.test)) == (20 - count, count)
     assert data.anomalous is None
-    assert any(line.startswith(f"{count} of 20 photographs are held out to test with") for line in logged)
+    assert any(
+        line.startswith(f"{count} of 20 photographs are held out to test with") for line in logged
+    )
 
 
 def test_below_twenty_photographs_none_is_held_out(tmp_path: Path) -> None:
@@ -345,9 +385,13 @@ def test_working_sizes_do_not_follow_one_small_photograph(cookies: Path) -> None
 
 
 def test_a_directory_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--data .*nowhere does not exist: name the directory of the images"):
+    with pytest.raises(
+        DataError, match=r"--data .*nowhere does not exist: name the directory of the images"
+    ):
         load(tmp_path / "nowhere")
     chosen = recipe.load("photo-anomaly")
     assert isinstance(chosen, DetectorRecipe)
-    with pytest.raises(DataError, match="--data is missing: name the directory of normal photographs"):
+    with pytest.raises(
+        DataError, match="--data is missing: name the directory of normal photographs"
+    ):
         load_data.load_detector(chosen, None, quiet)

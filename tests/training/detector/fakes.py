@@ -17,13 +17,19 @@ SQUARE = 16  # pixels: side of an anomaly
 class PoolingBackbone(Backbone):
     """Feature maps are the mean and the mean square of the pixels in each square."""
 
-    weights = Weights(name="pooling", source="tests", licence="none", trained_on="nothing", sha256="0" * 64)
+    weights = Weights(
+        name="pooling", source="tests", licence="none", trained_on="nothing", sha256="0" * 64
+    )
     strides = (8, 16)
 
     def forward(self, images: Tensor, depth: int) -> dict[int, Tensor]:
         unit = images / 255
         both = torch.cat([unit, unit.square()], dim=1)
-        return {stride: functional.avg_pool2d(both, stride) for stride in self.strides if stride <= depth}
+        return {
+            stride: functional.avg_pool2d(both, stride)
+            for stride in self.strides
+            if stride <= depth
+        }
 
     def describe(self) -> str:
         return "pooled pixels"
@@ -38,11 +44,15 @@ class FakeReader:
     @torch.no_grad()
     def read(self, images: Images, keep_images: bool = True) -> Scenes:
         parts = [
-            self.encoder(torch.from_numpy(images[start : start + BATCH])) for start in range(0, len(images), BATCH)
+            self.encoder(torch.from_numpy(images[start : start + BATCH]))
+            for start in range(0, len(images), BATCH)
         ]
         latents, *features = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
         arrays = {"latents": latents, "features_8": features[0], "features_16": features[1]}
-        halved = {name: array if name == "latents" else array.astype(np.float16) for name, array in arrays.items()}
+        halved = {
+            name: array if name == "latents" else array.astype(np.float16)
+            for name, array in arrays.items()
+        }
         return Scenes.of(halved | {"images": images} if keep_images else halved)
 
 
@@ -54,13 +64,17 @@ def normal_images(count: int, seed: int = 0, side: int = SIDE) -> Images:
     """A pattern that differs from place to place, and a little noise and light that differ from image to image."""
     generator = np.random.default_rng(seed)
     down, across = np.mgrid[:side, :side] / side
-    pattern = np.stack([100 + 60 * np.sin(9 * down), 90 + 70 * across, 80 + 40 * down * across], axis=-1)
+    pattern = np.stack(
+        [100 + 60 * np.sin(9 * down), 90 + 70 * across, 80 + 40 * down * across], axis=-1
+    )
     light = generator.normal(0, 1.5, (count, 1, 1, 3))
     noise = generator.normal(0, 2, (count, side, side, 3))
     return (pattern + light + noise).clip(0, 255).round().astype(np.uint8)
 
 
-def anomalous_images(count: int, seed: int = 1, side: int = SIDE) -> tuple[Images, list[tuple[int, int]]]:
+def anomalous_images(
+    count: int, seed: int = 1, side: int = SIDE
+) -> tuple[Images, list[tuple[int, int]]]:
     """Normal images with a bright square, and the top left corner of each square."""
     images, generator = normal_images(count, seed, side), np.random.default_rng(seed)
     corners = [(int(y), int(x)) for y, x in generator.integers(0, side - SQUARE, (count, 2))]
@@ -74,6 +88,9 @@ def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
     generator = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(5, 5))
     fine = np.einsum("ij,njrc->nirc", mixing, generator.normal(size=(count, 5, side, side)))
-    coarse, latents = generator.normal(size=(count, 3, side // 2, side // 2)), generator.normal(size=(count, 6))
+    coarse, latents = (
+        generator.normal(size=(count, 3, side // 2, side // 2)),
+        generator.normal(size=(count, 6)),
+    )
     arrays = {"features_8": fine.astype(np.float16), "features_16": coarse.astype(np.float16)}
     return Scenes.of({**arrays, "latents": latents.astype(np.float32)})

@@ -7,7 +7,14 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
-from tests.training.detector.fakes import SIDE, SQUARE, anomalous_images, encode, normal_images, random_scenes
+from tests.training.detector.fakes import (
+    SIDE,
+    SQUARE,
+    anomalous_images,
+    encode,
+    normal_images,
+    random_scenes,
+)
 from training.detector import components, fitters
 from training.detector.components import (
     BATCH_ENTRIES,
@@ -34,7 +41,9 @@ def fit(name: ComponentName, scenes: Scenes, bank: int = 300) -> Component:
 
 def patches(scenes: Scenes) -> Array:
     """Descriptors of all images, float64 (n, rows, columns, channels)."""
-    return np.concatenate([Patches()(scene).numpy() for scene in scenes.batches()]).astype(np.float64)
+    return np.concatenate([Patches()(scene).numpy() for scene in scenes.batches()]).astype(
+        np.float64
+    )
 
 
 def smooth(maps: Array) -> Array:
@@ -46,13 +55,17 @@ def smooth(maps: Array) -> Array:
 def test_an_obvious_anomaly_is_found(name: ComponentName) -> None:
     component = fit(name, encode(normal_images(24)))
     anomalous, corners = anomalous_images(12)
-    normal, found = (score(component, encode(images)) for images in (normal_images(12, seed=2), anomalous))
+    normal, found = (
+        score(component, encode(images)) for images in (normal_images(12, seed=2), anomalous)
+    )
     assert auroc(normal.scores, found.scores) == 1
     if found.maps is None:
         assert name == "nearest-images"
         return
     for each, corner in zip(found.maps, corners, strict=True):
-        peak = np.add(np.unravel_index(each.argmax(), each.shape), 0.5) * SIDE / np.array(each.shape)
+        peak = (
+            np.add(np.unravel_index(each.argmax(), each.shape), 0.5) * SIDE / np.array(each.shape)
+        )
         assert np.abs(peak - np.add(corner, SQUARE / 2)).max() < SQUARE
 
 
@@ -63,9 +76,13 @@ def test_an_image_scores_the_same_in_any_batch(name: ComponentName) -> None:
     together = score(component, encode(images))
     for index in range(len(images)):
         alone = score(component, encode(images[index : index + 1]))
-        np.testing.assert_allclose(alone.scores, together.scores[index : index + 1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            alone.scores, together.scores[index : index + 1], rtol=1e-4, atol=1e-5
+        )
         if together.maps is not None and alone.maps is not None:
-            np.testing.assert_allclose(alone.maps, together.maps[index : index + 1], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(
+                alone.maps, together.maps[index : index + 1], rtol=1e-3, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +96,9 @@ def test_descriptors_are_both_feature_maps_averaged_on_the_finest_grid() -> None
     found = patches(encode(normal_images(2)))
     fine = encode(normal_images(2)).arrays["features_8"].astype(np.float64)
     assert found.shape == (2, SIDE // 8, SIDE // 8, 12)
-    np.testing.assert_allclose(found[:, 3, 4, :6], fine[:, :, 2:5, 3:6].mean(axis=(2, 3)), rtol=1e-3)
+    np.testing.assert_allclose(
+        found[:, 3, 4, :6], fine[:, :, 2:5, 3:6].mean(axis=(2, 3)), rtol=1e-3
+    )
     np.testing.assert_allclose(found[:, 0, 0, :6], fine[:, :, :2, :2].mean(axis=(2, 3)), rtol=1e-3)
 
 
@@ -93,7 +112,9 @@ def test_the_distance_is_that_of_the_nearest_normal_patch() -> None:
     np.testing.assert_allclose(found.scores, expected.max(axis=(1, 2)), rtol=0.01)
 
 
-def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_block_of_positions() -> None:
+def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_block_of_positions() -> (
+    None
+):
     normal, new = random_scenes(6, side=16), random_scenes(9, seed=1, side=16)
     before, after = (
         each.reshape(len(each), BLOCKS, 2, BLOCKS, 2, -1)
@@ -101,8 +122,12 @@ def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_bl
         .reshape(BLOCKS**2, -1, each.shape[3])
         for each in (patches(normal), patches(new))
     )
-    distances = np.stack([cdist(found, known).min(axis=1) for known, found in zip(before, after, strict=True)])
-    in_place = distances.reshape(BLOCKS, BLOCKS, 9, 2, 2).transpose(2, 0, 3, 1, 4).reshape(9, 16, 16)
+    distances = np.stack(
+        [cdist(found, known).min(axis=1) for known, found in zip(before, after, strict=True)]
+    )
+    in_place = (
+        distances.reshape(BLOCKS, BLOCKS, 9, 2, 2).transpose(2, 0, 3, 1, 4).reshape(9, 16, 16)
+    )
     found = score(fit("local-neighbours", normal, bank=10**4), new)
     np.testing.assert_allclose(found.maps, smooth(in_place), atol=2e-3)
     np.testing.assert_allclose(found.scores, smooth(in_place).max(axis=(1, 2)), rtol=0.01)
@@ -110,7 +135,9 @@ def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_bl
 
 def test_a_bank_that_is_compared_in_parts_has_the_nearest_of_all() -> None:
     generator = torch.Generator().manual_seed(0)
-    vectors, banks = (torch.randn(3, count, 5, generator=generator) for count in (40, 2 * BATCH_ENTRIES + 7))
+    vectors, banks = (
+        torch.randn(3, count, 5, generator=generator) for count in (40, 2 * BATCH_ENTRIES + 7)
+    )
     expected = [np.square(cdist(*each)).min(axis=1) for each in zip(vectors, banks, strict=True)]
     np.testing.assert_allclose(components.nearest(vectors, banks), expected, atol=1e-5)
 
@@ -166,7 +193,9 @@ def test_the_residual_is_that_of_principal_components(count: int) -> None:
     pca = PCA(min(MAX_COMPONENTS, count // 2), svd_solver="full").fit(vectors)
     rest = others - pca.inverse_transform(pca.transform(others))
     maps = np.square(rest).reshape(new.shape).mean(axis=3)
-    mean, peak = (score(fit(name, encode(normal)), encode(new)) for name in ("pca-mean", "pca-peak"))
+    mean, peak = (
+        score(fit(name, encode(normal)), encode(new)) for name in ("pca-mean", "pca-peak")
+    )
     np.testing.assert_allclose(mean.maps, maps, atol=2e-3 * maps.max())
     np.testing.assert_allclose(mean.scores, maps.mean(axis=(1, 2)), rtol=0.01)
     np.testing.assert_allclose(peak.scores, smooth(maps).max(axis=(1, 2)), rtol=0.01)
@@ -175,7 +204,8 @@ def test_the_residual_is_that_of_principal_components(count: int) -> None:
 def test_large_photographs_are_reduced_for_components_on_pixels() -> None:
     large = normal_images(6).repeat(3, axis=1).repeat(3, axis=2)
     small, found = (
-        score(fit("pca-mean", scenes), scenes).scores for scenes in (encode(normal_images(6)), encode(large))
+        score(fit("pca-mean", scenes), scenes).scores
+        for scenes in (encode(normal_images(6)), encode(large))
     )
     np.testing.assert_allclose(found, small, rtol=1e-3)
 
@@ -185,7 +215,9 @@ def test_images_are_compared_with_their_nearest(count: int) -> None:
     normal, new = encode(normal_images(count)), encode(normal_images(9, seed=3))
     component = fit("nearest-images", normal)
     assert isinstance(component, NearestImages)
-    bank, coordinates = (component.whitening.coordinates(scenes.latents).numpy() for scenes in (normal, new))
+    bank, coordinates = (
+        component.whitening.coordinates(scenes.latents).numpy() for scenes in (normal, new)
+    )
     nearest = np.sort(cdist(coordinates, bank), axis=1)[:, :NEAREST]
     expected = np.log(np.maximum(nearest, MIN_SQUARE**0.5).mean(axis=1))
     np.testing.assert_allclose(score(component, new).scores, expected, atol=0.02)
@@ -194,7 +226,11 @@ def test_images_are_compared_with_their_nearest(count: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_a_component_without_a_fold_is_one_fitted_to_the_others(name: ComponentName) -> None:
-    scenes, new, parts = encode(normal_images(12)), encode(anomalous_images(5)[0]), folds(12, 3, seed=0)
+    scenes, new, parts = (
+        encode(normal_images(12)),
+        encode(anomalous_images(5)[0]),
+        folds(12, 3, seed=0),
+    )
     whole_bank = 10**6
     left_out = score(fitters.FITTERS[name](scenes, parts, whole_bank, 0).without(1).eval(), new)
     others = score(fit(name, scenes.take(np.flatnonzero(parts != 1)), whole_bank), new)

@@ -68,21 +68,31 @@ def test_every_image_is_in_one_of_even_folds(count: int, most: int, found: int) 
     assert count == found or (parts != folds(count, most, seed=1)).any()
 
 
-def test_no_image_is_scored_by_a_component_that_was_fitted_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_scored_by_a_component_that_was_fitted_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fake(monkeypatch, Memory)
-    found, _ = cross_score("nearest-images", numbered(range(23)), folds(23, 5, seed=0), bank=1, seed=0)
+    found, _ = cross_score(
+        "nearest-images", numbered(range(23)), folds(23, 5, seed=0), bank=1, seed=0
+    )
     assert found.scores.tolist() == [0] * 23
 
 
-def test_synthetic_anomalies_are_scored_without_the_fold_of_their_source(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_anomalies_are_scored_without_the_fold_of_their_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fake(monkeypatch, Memory)
     sources = np.random.default_rng(0).integers(0, 23, 60)
     parts = folds(23, 5, seed=0)
-    _, found = cross_score("nearest-images", numbered(range(23)), parts, 1, 0, numbered(sources), sources)
+    _, found = cross_score(
+        "nearest-images", numbered(range(23)), parts, 1, 0, numbered(sources), sources
+    )
     assert found is not None
     assert found.scores.tolist() == [0] * 60
     beside = (sources + 1) % 23
-    _, found = cross_score("nearest-images", numbered(range(23)), parts, 1, 0, numbered(beside), sources)
+    _, found = cross_score(
+        "nearest-images", numbered(range(23)), parts, 1, 0, numbered(beside), sources
+    )
     assert found is not None
     np.testing.assert_array_equal(found.scores == 1, parts[beside] != parts[sources])
 
@@ -91,7 +101,9 @@ def test_scores_and_maps_stand_in_the_order_of_the_images(monkeypatch: pytest.Mo
     fake(monkeypatch, lambda _: Echo())
     sources = np.arange(23)[::-1]
     parts = folds(23, 5, seed=0)
-    images, others = cross_score("nearest-images", numbered(range(23)), parts, 1, 0, numbered(range(100, 123)), sources)
+    images, others = cross_score(
+        "nearest-images", numbered(range(23)), parts, 1, 0, numbered(range(100, 123)), sources
+    )
     assert others is not None
     assert images.maps is not None
     assert images.scores.tolist() == images.maps[:, 1, 1].tolist() == list(range(23))
@@ -106,12 +118,17 @@ def fitted(name: ComponentName, scenes: Scenes, held_out: Scenes | None, seed: i
 @torch.no_grad()
 def p_values(found: Fitted, fresh: Scenes) -> np.ndarray:
     calibrated = ConformalScores(summary(found.scores, found.maps, "any"))
-    scores = [found.scorer(*(scene[name] for name in found.scorer.inputs))[0].numpy() for scene in fresh.batches()]
+    scores = [
+        found.scorer(*(scene[name] for name in found.scorer.inputs))[0].numpy()
+        for scene in fresh.batches()
+    ]
     return calibrated.p_values(np.concatenate(scores))
 
 
 @pytest.mark.parametrize("name", ["local-neighbours", "gaussians", "neighbours", "nearest-images"])
-def test_p_values_of_new_normal_images_are_neither_invalid_nor_wasteful(name: ComponentName) -> None:
+def test_p_values_of_new_normal_images_are_neither_invalid_nor_wasteful(
+    name: ComponentName,
+) -> None:
     draws, calibrated = 8, 40
     shares = []
     for seed in range(draws):
@@ -162,5 +179,7 @@ def test_the_map_is_that_of_a_memory_bank_else_what_is_asked_for(
 
 
 def test_a_candidate_without_a_map_needs_one_that_is_asked_for() -> None:
-    with pytest.raises(ValueError, match="nearest-images has no anomaly map; name one of local-neighbours"):
+    with pytest.raises(
+        ValueError, match="nearest-images has no anomaly map; name one of local-neighbours"
+    ):
         DetectorConfig(sizes=((64, 64),), candidates=(("nearest-images",),))

@@ -45,7 +45,8 @@ def test_weights_are_rounded_as_bundles_store_them() -> None:
 def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images: bool) -> None:
     module, images = FakeReader().encoder, normal_images(BATCH + 3)
     onnx_export.write(
-        Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs), tmp_path / "encoder.onnx"
+        Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs),
+        tmp_path / "encoder.onnx",
     )
     found = SceneReader(tmp_path, "encoder.onnx", module.outputs).read(images, keep_images)
     expected = FakeReader().read(images, keep_images)
@@ -58,7 +59,10 @@ def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images:
 
 def test_the_graph_of_one_size_is_made_into_that_of_another(tmp_path: Path) -> None:
     module, small, large = FakeReader().encoder, normal_images(3), normal_images(3, side=2 * SIDE)
-    onnx_export.write(Graph(module, {"images": torch.from_numpy(small[:2])}, module.outputs), tmp_path / "small.onnx")
+    onnx_export.write(
+        Graph(module, {"images": torch.from_numpy(small[:2])}, module.outputs),
+        tmp_path / "small.onnx",
+    )
     onnx_export.resize(tmp_path / "small.onnx", large.shape[1:3], tmp_path / "large.onnx")
     found = SceneReader(tmp_path, "large.onnx", module.outputs).read(large, keep_images=False)
     assert found.arrays["features_8"].shape[2:] == (2 * SIDE // 8, 2 * SIDE // 8)
@@ -69,7 +73,8 @@ def test_the_graph_of_one_size_is_made_into_that_of_another(tmp_path: Path) -> N
 def test_large_images_come_in_smaller_batches(tmp_path: Path) -> None:
     module, images = FakeReader().encoder, np.zeros((5, 512, 512, 3), np.uint8)
     onnx_export.write(
-        Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs), tmp_path / "encoder.onnx"
+        Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs),
+        tmp_path / "encoder.onnx",
     )
     found = SceneReader(tmp_path, "encoder.onnx", module.outputs).read(images, keep_images=False)
     assert [len(scene["latents"]) for scene in found.take(np.arange(1, 5)).batches()] == [2, 2]

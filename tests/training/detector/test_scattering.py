@@ -31,7 +31,9 @@ def test_a_flat_image_has_no_moduli() -> None:
 
 
 def test_waves_are_told_apart_by_their_direction() -> None:
-    across = torch.sin(torch.arange(32.0) * 0.75 * math.pi / 2)[None, None, None].expand(1, 1, 32, 32)
+    across = torch.sin(torch.arange(32.0) * 0.75 * math.pi / 2)[None, None, None].expand(
+        1, 1, 32, 32
+    )
     moduli = coefficients(torch.cat([across, across.transpose(2, 3)]))[:, 1 : 1 + 3 * ANGLES]
     strongest = moduli.unflatten(1, (3, ANGLES)).mean(dim=3)[:, 1].argmax(dim=1)
     assert strongest.tolist() == [0, ANGLES // 2]
@@ -46,5 +48,6 @@ def test_a_small_shift_changes_less_than_another_image() -> None:
 
 def test_large_images_are_reduced() -> None:
     torch.testing.assert_close(
-        Scattering()(digits().repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)), Scattering()(digits())
+        Scattering()(digits().repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)),
+        Scattering()(digits()),
     )

@@ -30,9 +30,13 @@ def scorer(*names: ComponentName, mapped: ComponentName = "pca-peak") -> Scorer:
     """Fitted to a few images, with scales that differ."""
     scenes = encode(normal_images(20))
     fitted = {name: fitters.fit(name, scenes, 300, seed=0) for name in {*names, mapped}}
-    scales = {name: Scale((0.5 * rank, 2.0 + rank), (0.1, 0.5 + rank)) for rank, name in enumerate(NAMES)}
+    scales = {
+        name: Scale((0.5 * rank, 2.0 + rank), (0.1, 0.5 + rank)) for rank, name in enumerate(NAMES)
+    }
     score = {name: fitted[name] for name in names}
-    return Scorer(score, (mapped, fitted[mapped]), scales, LatentDistance(scenes.latents, 20), (SIDE, SIDE)).eval()
+    return Scorer(
+        score, (mapped, fitted[mapped]), scales, LatentDistance(scenes.latents, 20), (SIDE, SIDE)
+    ).eval()
 
 
 def tensors(made: Scorer, images: np.ndarray) -> list[torch.Tensor]:
@@ -54,7 +58,9 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
     }
     for each, graph in graphs.items():
         onnx_export.write(graph, tmp_path / f"{each}.onnx")
-    assert {node.op_type for node in onnx.load(tmp_path / "scorer.onnx").graph.node} <= {*ON_CUDA.split()}
+    assert {node.op_type for node in onnx.load(tmp_path / "scorer.onnx").graph.node} <= {
+        *ON_CUDA.split()
+    }
     exported = Graphs(tmp_path, {each: f"{each}.onnx" for each in graphs})
     assert exported.scoring == ("encoder", "scorer")
     tolerances = {"scores": 1e-4, "error_maps": 1e-4}
@@ -82,16 +88,26 @@ def test_the_map_is_that_of_one_component_enlarged_and_not_negative() -> None:
     maps = made._components["gaussians"](scene).maps
     assert maps is not None
     mean, deviation = made.scales["gaussians"].map or (0.0, 1.0)
-    enlarged = ndimage.zoom((maps - mean) / deviation, (1, 8, 8), order=1, mode="nearest", grid_mode=True)
-    np.testing.assert_allclose(made(*tensors(made, images))[1], np.logaddexp(0, enlarged), atol=1e-4)
+    enlarged = ndimage.zoom(
+        (maps - mean) / deviation, (1, 8, 8), order=1, mode="nearest", grid_mode=True
+    )
+    np.testing.assert_allclose(
+        made(*tensors(made, images))[1], np.logaddexp(0, enlarged), atol=1e-4
+    )
 
 
 def test_a_scorer_takes_what_its_components_and_the_distance_take() -> None:
-    assert scorer("neighbours", mapped="neighbours").inputs == ("features_16", "features_8", "latents")
+    assert scorer("neighbours", mapped="neighbours").inputs == (
+        "features_16",
+        "features_8",
+        "latents",
+    )
     assert scorer("nearest-images", mapped="pca-mean").inputs == ("images", "latents")
 
 
 def test_a_scorer_says_what_its_score_is() -> None:
     suffix = ", in standard deviations of normal images"
     assert scorer("gaussians").describe() == f"gaussians{suffix}"
-    assert scorer("gaussians", "neighbours").describe() == f"mean of gaussians and neighbours{suffix}"
+    assert (
+        scorer("gaussians", "neighbours").describe() == f"mean of gaussians and neighbours{suffix}"
+    )

@@ -35,14 +35,21 @@ def test_the_preferred_candidate_wins_where_none_is_clearly_better() -> None:
     assert selection.choose(dict(reversed(close.items())), LABELS, seed=0) == B
 
 
-@pytest.mark.parametrize(("before", "after", "gains"), [(1.0, 1.02, False), (2.0, 2.1, False), (1.0, 2.0, True)])
-def test_what_costs_more_has_to_take_a_good_part_of_the_error_away(before: float, after: float, gains: bool) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "gains"), [(1.0, 1.02, False), (2.0, 2.1, False), (1.0, 2.0, True)]
+)
+def test_what_costs_more_has_to_take_a_good_part_of_the_error_away(
+    before: float, after: float, gains: bool
+) -> None:
     assert selection.gains(outcome(after), outcome(before), LABELS, seed=0) == gains
 
 
 def test_a_gain_by_luck_of_the_draw_is_none() -> None:
     few = np.arange(len(KINDS))
-    better, worse = (Outcome(each.normal[:5], each.anomalous[:5]) for each in (outcome(1.5, seed=5), outcome(1.2)))
+    better, worse = (
+        Outcome(each.normal[:5], each.anomalous[:5])
+        for each in (outcome(1.5, seed=5), outcome(1.2))
+    )
     assert not selection.gains(better, worse, few, seed=0)
 
 
@@ -50,7 +57,9 @@ def test_the_area_of_the_bootstrap_without_a_draw_is_that_of_the_images() -> Non
     found = outcome(1)
     areas = selection.Bootstrap(60, LABELS, seed=0).areas(found)
     assert areas.shape == (selection.DRAWS, len(KINDS))
-    np.testing.assert_allclose(areas.mean(axis=0), [*selection.by_kind(found, LABELS).values()], atol=0.02)
+    np.testing.assert_allclose(
+        areas.mean(axis=0), [*selection.by_kind(found, LABELS).values()], atol=0.02
+    )
     assert selection.mean_auroc(found, LABELS) == pytest.approx(areas.mean(), abs=0.02)
 
 
@@ -58,9 +67,15 @@ def test_a_sum_is_of_standardised_components() -> None:
     generator = np.random.default_rng(0)
 
     def scores(scale: float) -> tuple[Scores, Scores]:
-        return tuple(Scores((scale * generator.normal(size=size)).astype(np.float32), None) for size in (40, 20))
+        return tuple(
+            Scores((scale * generator.normal(size=size)).astype(np.float32), None)
+            for size in (40, 20)
+        )
 
-    given: dict[ComponentName, tuple[Scores, Scores]] = {"gaussians": scores(1), "neighbours": scores(100)}
+    given: dict[ComponentName, tuple[Scores, Scores]] = {
+        "gaussians": scores(1),
+        "neighbours": scores(100),
+    }
     alone = [selection.outcome_of(names, given).normal for names in (A, B)]
     np.testing.assert_array_equal(alone[1], given["neighbours"][0].scores)
     expected = sum((each - each.mean()) / each.std() for each in alone) / 2
@@ -71,7 +86,9 @@ def test_a_sum_is_of_standardised_components() -> None:
 def test_recall_is_the_share_that_the_service_would_call_anomalous(rate: float) -> None:
     found = outcome(1.5)
     calibration = Calibration(
-        method="any", scores=tuple(map(float, np.sort(found.normal))), error_map=ErrorMapScale(low=0, high=1)
+        method="any",
+        scores=tuple(map(float, np.sort(found.normal))),
+        error_map=ErrorMapScale(low=0, high=1),
     )
     called = ConformalScores(calibration).p_values(found.anomalous) <= rate
     recall = selection.recall(found, LABELS, rate)
@@ -84,9 +101,15 @@ def test_a_rate_that_too_few_images_cannot_tell_has_no_recall() -> None:
     assert selection.recall(outcome(1), LABELS, 0.01) is None
 
 
-@pytest.mark.parametrize(("distance", "is_weak"), [(0, True), (0.1, True), (1.0, False), (4, False)])
-def test_a_detector_that_finds_hardly_more_than_chance_is_weak(distance: float, is_weak: bool) -> None:
-    assert (selection.weak_bound(outcome(distance), LABELS, EXTENTS, seed=0) <= selection.CHANCE) == is_weak
+@pytest.mark.parametrize(
+    ("distance", "is_weak"), [(0, True), (0.1, True), (1.0, False), (4, False)]
+)
+def test_a_detector_that_finds_hardly_more_than_chance_is_weak(
+    distance: float, is_weak: bool
+) -> None:
+    assert (
+        selection.weak_bound(outcome(distance), LABELS, EXTENTS, seed=0) <= selection.CHANCE
+    ) == is_weak
 
 
 def test_a_detector_is_weak_where_it_finds_all_kinds_but_two() -> None:

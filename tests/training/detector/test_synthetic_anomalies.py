@@ -26,10 +26,14 @@ def test_there_are_as_many_of_each_kind_with_extents_within_the_range(
     assert found.extents.max() <= extents[1]
     assert found.images.shape == (len(found), *images.shape[1:])
     for kind in range(len(KINDS)):
-        assert np.bincount(found.sources[found.kinds == kind], minlength=7).max() == 2  # of each source one or two
+        assert (
+            np.bincount(found.sources[found.kinds == kind], minlength=7).max() == 2
+        )  # of each source one or two
 
 
-def test_extents_rise_in_even_ratios_and_are_larger_only_where_nothing_was_visible(images: Images) -> None:
+def test_extents_rise_in_even_ratios_and_are_larger_only_where_nothing_was_visible(
+    images: Images,
+) -> None:
     found = generate(images, COUNT, EXTENTS, seed=0).extents.reshape(len(KINDS), COUNT)
     even = np.geomspace(*EXTENTS, COUNT)
     assert (found >= even - 1e-9).all()
@@ -44,7 +48,9 @@ def test_the_same_seed_makes_the_same_anomalies(images: Images) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_most_anomalies_of_every_kind_change_a_part_of_the_image_visibly(images: Images, kind: str) -> None:
+def test_most_anomalies_of_every_kind_change_a_part_of_the_image_visibly(
+    images: Images, kind: str
+) -> None:
     found = generate(images, COUNT, EXTENTS, seed=0)
     chosen = found.kinds == [*KINDS].index(kind)
     change = np.abs(found.images[chosen].astype(int) - images[found.sources[chosen]]).max(axis=3)

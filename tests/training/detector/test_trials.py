@@ -31,8 +31,13 @@ class BlindReader(FakeReader):
 
     def read(self, images: Images, keep_images: bool = True) -> Scenes:
         found, generator = super().read(images, keep_images), np.random.default_rng(0)
-        noise = {name: generator.normal(size=found.arrays[name].shape) for name in ("features_8", "features_16")}
-        return Scenes.of(found.arrays | {name: each.astype(np.float16) for name, each in noise.items()})
+        noise = {
+            name: generator.normal(size=found.arrays[name].shape)
+            for name in ("features_8", "features_16")
+        }
+        return Scenes.of(
+            found.arrays | {name: each.astype(np.float16) for name, each in noise.items()}
+        )
 
 
 class SharpReader(BlindReader):
@@ -42,8 +47,15 @@ class SharpReader(BlindReader):
         return super().read(images, keep_images) if images.shape[1] == SIDE else encode(images)
 
 
-def run(reader: FakeReader, log: list[str] | None = None, images: Images | None = None, **settings: object) -> Trials:
-    config = DetectorConfig.model_validate({"sizes": SIZES, "candidates": ["neighbours"], "banks": [150], **settings})
+def run(
+    reader: FakeReader,
+    log: list[str] | None = None,
+    images: Images | None = None,
+    **settings: object,
+) -> Trials:
+    config = DetectorConfig.model_validate(
+        {"sizes": SIZES, "candidates": ["neighbours"], "banks": [150], **settings}
+    )
     normal = normal_images(COUNT, side=2 * SIDE) if images is None else images
     trials = TrialRun(normal, SPEC, config, lambda _: reader, seed=0)  # type: ignore
     return trials.run(config.sizes, silence if log is None else log.append)
@@ -62,7 +74,10 @@ def test_a_larger_size_is_taken_where_it_gains(reader: FakeReader, size: tuple[i
 
 def test_baselines_are_measured_and_never_chosen() -> None:
     trials = run(BlindReader(), sizes=SIZES[:1])
-    areas = {names: selection.mean_auroc(outcome, trials.kinds) for names, outcome in trials.outcomes.items()}
+    areas = {
+        names: selection.mean_auroc(outcome, trials.kinds)
+        for names, outcome in trials.outcomes.items()
+    }
     assert [*areas] == [("neighbours",), *((name,) for name in BASELINES)]
     assert areas["neighbours",] == pytest.approx(0.5, abs=0.1)
     assert areas["pca-peak",] > 0.8
@@ -80,7 +95,9 @@ def test_every_candidate_is_measured_on_the_same_anomalies() -> None:
 def test_a_bank_has_at_most_an_entry_for_ten_patches() -> None:
     patches = COUNT * (SIDE // 8) ** 2
     trials = run(DullReader(), sizes=SIZES[:1], banks=[20, patches // 10, patches // 10 + 1])
-    assert [*trials.steps] == [f"neighbours at 64x64, bank of {bank}" for bank in (20, patches // 10)]
+    assert [*trials.steps] == [
+        f"neighbours at 64x64, bank of {bank}" for bank in (20, patches // 10)
+    ]
 
 
 @pytest.mark.parametrize("count", [FEWEST_LOCAL - 1, FEWEST_LOCAL])
@@ -92,5 +109,7 @@ def test_few_images_do_not_show_what_varies_at_a_position(count: int) -> None:
 
 
 def test_the_only_candidate_is_tried_on_few_images_too() -> None:
-    trials = run(FakeReader(), images=normal_images(8), sizes=SIZES[:1], candidates=["local-neighbours"])
+    trials = run(
+        FakeReader(), images=normal_images(8), sizes=SIZES[:1], candidates=["local-neighbours"]
+    )
     assert trials.choice.names == ("local-neighbours",)

@@ -7,7 +7,9 @@ from training.detector.whitening import SHRINKAGE, LatentDistance, Whitening, pr
 
 def vectors(count: int, dimensions: int, seed: int = 0) -> torch.Tensor:
     scales = torch.linspace(1, 3, dimensions)
-    return scales * torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed)) + 5
+    return (
+        scales * torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed)) + 5
+    )
 
 
 def test_the_distance_is_that_of_mahalanobis_with_a_shrunk_covariance() -> None:

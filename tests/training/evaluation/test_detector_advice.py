@@ -20,14 +20,20 @@ def outcome(distance: float) -> Outcome:
 
 def trials(*, extent: float = 0.2, **distances: float) -> Trials:
     """Of candidates at such distances between normal and anomalous scores; the first was chosen."""
-    outcomes: dict[Names, Outcome] = {(name.replace("_", "-"),): outcome(far) for name, far in distances.items()}  # type: ignore[misc]
+    outcomes: dict[Names, Outcome] = {
+        (name.replace("_", "-"),): outcome(far) for name, far in distances.items()
+    }  # type: ignore[misc]
     images = np.zeros((len(LABELS), 8, 8, 3), np.uint8)
-    anomalies = SyntheticAnomalies(images, np.zeros_like(LABELS), LABELS, np.full(len(LABELS), extent))
+    anomalies = SyntheticAnomalies(
+        images, np.zeros_like(LABELS), LABELS, np.full(len(LABELS), extent)
+    )
     names, chosen = next(iter(outcomes.items()))
     return Trials(Choice((256, 256), names, 2000), chosen, outcomes, anomalies, {})
 
 
-def advice(found: Trials, images: np.ndarray = CONSTANT, calibrated: int = 200, larger: bool = True) -> tuple[str, ...]:
+def advice(
+    found: Trials, images: np.ndarray = CONSTANT, calibrated: int = 200, larger: bool = True
+) -> tuple[str, ...]:
     return detector_advice.advice(found, images, calibrated, larger)
 
 
@@ -35,8 +41,12 @@ def test_a_good_detector_of_many_photographs_gets_no_advice() -> None:
     assert advice(trials(neighbours=4)) == ()
 
 
-@pytest.mark.parametrize(("larger", "remedy"), [(True, "a larger detector.sizes or closer"), (False, "try closer")])
-def test_small_anomalies_that_are_missed_ask_for_larger_photographs(larger: bool, remedy: str) -> None:
+@pytest.mark.parametrize(
+    ("larger", "remedy"), [(True, "a larger detector.sizes or closer"), (False, "try closer")]
+)
+def test_small_anomalies_that_are_missed_ask_for_larger_photographs(
+    larger: bool, remedy: str
+) -> None:
     (sentence,) = advice(trials(neighbours=0.5, extent=0.05), larger=larger)
     assert remedy in sentence
     assert "below a tenth of the side are found at a rate of 0.1" in sentence
@@ -49,18 +59,28 @@ def test_neighbours_far_before_gaussians_mean_that_positions_vary() -> None:
 
 def test_light_that_varies_is_named() -> None:
     images = (CONSTANT * np.linspace(0.5, 1.5, 10)[:, None, None, None]).astype(np.uint8)
-    assert advice(trials(neighbours=4), images) == ("The brightness varies by 32%: keep the light constant.",)
+    assert advice(trials(neighbours=4), images) == (
+        "The brightness varies by 32%: keep the light constant.",
+    )
 
 
 def test_few_photographs_ask_for_more() -> None:
-    assert advice(trials(neighbours=4), calibrated=40) == ("Take 59 more photographs for verdicts at a rate of 0.01.",)
+    assert advice(trials(neighbours=4), calibrated=40) == (
+        "Take 59 more photographs for verdicts at a rate of 0.01.",
+    )
 
 
 @pytest.mark.parametrize(
     ("count", "line"),
     [
-        (212, "212 good photographs: at the finest, one false alarm in 213 good parts; 787 more allow one in 1,000"),
-        (20, "20 good photographs: at the finest, one false alarm in 21 good parts; 79 more allow one in 100"),
+        (
+            212,
+            "212 good photographs: at the finest, one false alarm in 213 good parts; 787 more allow one in 1,000",
+        ),
+        (
+            20,
+            "20 good photographs: at the finest, one false alarm in 21 good parts; 79 more allow one in 100",
+        ),
         (1500, "1,500 good photographs: at the finest, one false alarm in 1,501 good parts"),
     ],
 )

@@ -9,7 +9,9 @@ def maps_of(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("count", "share"), [(30, 0.9), (300, 0.99)])
-def test_a_heatmap_is_bright_beyond_the_largest_errors_of_nearly_all_normal_images(count: int, share: float) -> None:
+def test_a_heatmap_is_bright_beyond_the_largest_errors_of_nearly_all_normal_images(
+    count: int, share: float
+) -> None:
     maps = maps_of(count)
     maps[:, 3, 4] = 1 + np.arange(count)
     found = summary(maps.max(axis=(1, 2)), maps, "any").error_map
@@ -17,7 +19,9 @@ def test_a_heatmap_is_bright_beyond_the_largest_errors_of_nearly_all_normal_imag
 
 
 @pytest.mark.parametrize("strange", [1, 3])
-def test_few_strange_photographs_among_few_leave_the_scale_of_heatmaps_as_it_is(strange: int) -> None:
+def test_few_strange_photographs_among_few_leave_the_scale_of_heatmaps_as_it_is(
+    strange: int,
+) -> None:
     maps = maps_of(40)
     without = summary(maps.mean(axis=(1, 2)), maps, "any").error_map
     maps[:strange] += 100

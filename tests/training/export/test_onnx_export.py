@@ -31,7 +31,9 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     model = build(recipe.architecture, recipe.input).eval()
     images = load_test("mnist", DATA).images
     scorer = graph_modules.error_scorer(model, images)
-    exported = onnx_export.export(model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer)
+    exported = onnx_export.export(
+        model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer
+    )
     assert set(exported.parity) == {
         "logits",
         "latents",
@@ -43,7 +45,9 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
         "error_maps",
         "latent_distances",
     }
-    assert max(value for name, value in exported.parity.items() if name != "reconstructions") <= 1e-5
+    assert (
+        max(value for name, value in exported.parity.items() if name != "reconstructions") <= 1e-5
+    )
     graphs = Graphs(tmp_path, exported.files)
     rounded = graphs.chain(["encoder", "decoder"], images=images)["reconstructions"]
     errors = graph_metrics.score(graphs, images).errors

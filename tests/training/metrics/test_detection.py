@@ -40,4 +40,6 @@ def test_random_maps_find_as_much_of_a_defect_as_they_raise_false_alarms() -> No
     masks = np.zeros((8, 64, 64), dtype=bool)
     masks[:, 10:40, 10:40] = True
     maps = generator.random((8, 64, 64))
-    assert detection.aupro(generator.random((8, 64, 64)), maps, masks) == pytest.approx(0.15, abs=0.01)
+    assert detection.aupro(generator.random((8, 64, 64)), maps, masks) == pytest.approx(
+        0.15, abs=0.01
+    )

@@ -47,9 +47,18 @@ def manifest(published: Path) -> ModelManifest:
 def test_it_encodes_and_no_more(published: Path, manifest: ModelManifest) -> None:
     assert manifest.capabilities == ("encode",)
     assert manifest.graphs == {"encoder": "encoder.onnx"}
-    shipped = ModelManifest.model_validate_json((ROOT / "models" / "photos" / "1" / MANIFEST).read_bytes())
-    assert manifest.encoder == shipped.encoder  # another version of torch or onnx may export other bytes
-    assert (manifest.latent_dim, manifest.calibration, manifest.prior, manifest.metrics) == (320, None, None, {})
+    shipped = ModelManifest.model_validate_json(
+        (ROOT / "models" / "photos" / "1" / MANIFEST).read_bytes()
+    )
+    assert (
+        manifest.encoder == shipped.encoder
+    )  # another version of torch or onnx may export other bytes
+    assert (manifest.latent_dim, manifest.calibration, manifest.prior, manifest.metrics) == (
+        320,
+        None,
+        None,
+        {},
+    )
     assert manifest.provenance.backbone == WEIGHTS
     card = (published / CARD).read_text()
     assert WEIGHTS.licence in card
@@ -58,9 +67,16 @@ def test_it_encodes_and_no_more(published: Path, manifest: ModelManifest) -> Non
         assert {*golden.files} == {"images", "latents"}
 
 
-def test_the_service_gives_vectors_of_a_length_of_one(published: Path, manifest: ModelManifest) -> None:
-    files = [("images", (f"{name}.png", encoded(getattr(data, name)()))) for name in ("astronaut", "coffee")]
-    with TestClient(create_app(build_services(Settings(models=published.parents[1], device="cpu")))) as client:
+def test_the_service_gives_vectors_of_a_length_of_one(
+    published: Path, manifest: ModelManifest
+) -> None:
+    files = [
+        ("images", (f"{name}.png", encoded(getattr(data, name)())))
+        for name in ("astronaut", "coffee")
+    ]
+    with TestClient(
+        create_app(build_services(Settings(models=published.parents[1], device="cpu")))
+    ) as client:
         found = client.post("/v1/models/photos/encode", files=files)
         refused = client.post("/v1/models/photos/anomaly-score", files=files)
     latents = np.array(found.json()["latents"])

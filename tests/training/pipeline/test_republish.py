@@ -47,9 +47,14 @@ def test_a_model_can_be_published_again_in_half_precision(
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
 
 
-def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, tmp_path: Path) -> None:
+def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(
+    published: Path, tmp_path: Path
+) -> None:
     shutil.copytree(published, tmp_path / "half" / "1")
-    document = json.loads((published / MANIFEST).read_text()) | {"name": "half", "precision": "float16"}
+    document = json.loads((published / MANIFEST).read_text()) | {
+        "name": "half",
+        "precision": "float16",
+    }
     (tmp_path / "half" / "1" / MANIFEST).write_text(json.dumps(document))
     for name, new_name, complaint in (
         ("half", "quarter", "half computes in float16 already"),
@@ -61,11 +66,15 @@ def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(published: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 
-def test_a_model_that_half_precision_changes_too_much_is_refused(published: Path, tmp_path: Path) -> None:
+def test_a_model_that_half_precision_changes_too_much_is_refused(
+    published: Path, tmp_path: Path
+) -> None:
     (tmp_path / "rounded").mkdir()
     images = np.zeros((2, 28, 28, 1), np.uint8)
     with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
-        fp16.write(published.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0)
+        fp16.write(
+            published.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0
+        )
 
 
 @pytest.fixture
@@ -74,17 +83,25 @@ def digits(tmp_path: Path) -> Path:
     folder = tmp_path / "digits"
     folder.mkdir()
     for index, digit in enumerate(load_test("mnist", DATA).images[:60]):
-        Image.fromarray(digit[..., 0]).resize((56, 56)).convert("RGB").save(folder / f"{index:02d}.png")
+        Image.fromarray(digit[..., 0]).resize((56, 56)).convert("RGB").save(
+            folder / f"{index:02d}.png"
+        )
     (folder / "60.png").write_bytes(b"none")
     return folder
 
 
 def test_a_model_is_calibrated_anew_and_is_the_same_model(
-    published: Path, manifest: ModelManifest, tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+    published: Path,
+    manifest: ModelManifest,
+    tmp_path: Path,
+    digits: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(published.parent, models / manifest.name)
-    assert cli.main(["calibrate", manifest.name, "--data", str(digits), "--models", str(models)]) == 0
+    assert (
+        cli.main(["calibrate", manifest.name, "--data", str(digits), "--models", str(models)]) == 0
+    )
     said = capsys.readouterr().out
     assert "60.png: the bytes are not an image" in said
     assert "rates from 0.016 on" in said
@@ -122,7 +139,11 @@ def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Pat
     assert [path.name for path in published.parent.iterdir()] == ["1"]
 
 
-def test_a_folder_with_images_to_test_with_is_not_calibrated_on(published: Path, digits: Path) -> None:
+def test_a_folder_with_images_to_test_with_is_not_calibrated_on(
+    published: Path, digits: Path
+) -> None:
     (digits / "test" / "scratch").mkdir(parents=True)
     with pytest.raises(DataError, match=r"name a folder of normal ones alone, as .*test/good"):
-        republish.recalibrate(published.parent.name, digits, published.parent.parent, lambda _: None)
+        republish.recalibrate(
+            published.parent.name, digits, published.parent.parent, lambda _: None
+        )

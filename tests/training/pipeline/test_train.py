@@ -54,16 +54,31 @@ def test_the_manifest_tells_how_the_bundle_came_to_be(manifest: ModelManifest) -
     assert provenance.recipe["training"]["epochs"] == 2  # type: ignore[index]
     assert provenance.libraries["torch"].startswith("2.")
     assert max(provenance.parity.values()) <= 1
-    assert manifest.training_data.images == {"training": 186, "validation": 20, "calibration": 50, "test": 128}
-    files = {f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")}
+    assert manifest.training_data.images == {
+        "training": 186,
+        "validation": 20,
+        "calibration": 50,
+        "test": 128,
+    }
+    files = {
+        f"{part}-{kind}-ubyte.gz"
+        for part in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    }
     assert set(manifest.training_data.sha256) == files
     assert manifest.calibration is not None
     assert len(manifest.calibration.scores) == 50
     assert len(manifest.calibration.latent_deciles) == 9
-    assert {"mse", "auroc_against_fashion-mnist", "false_positive_rate_at_0.05"} <= set(manifest.metrics)
-    assert ({"psnr", "ssim", "pca_psnr"} <= set(manifest.metrics)) == (manifest.name == "mnist-denoising")
+    assert {"mse", "auroc_against_fashion-mnist", "false_positive_rate_at_0.05"} <= set(
+        manifest.metrics
+    )
+    assert ({"psnr", "ssim", "pca_psnr"} <= set(manifest.metrics)) == (
+        manifest.name == "mnist-denoising"
+    )
     assert ({"elbo", "nll"} <= set(manifest.metrics)) == (manifest.name == "mnist-vae")
-    assert ({"accuracy", "pca_accuracy"} <= set(manifest.metrics)) == (manifest.name == "mnist-classifier")
+    assert ({"accuracy", "pca_accuracy"} <= set(manifest.metrics)) == (
+        manifest.name == "mnist-classifier"
+    )
     assert provenance.device is not None
     assert provenance.device.startswith("CPU")
 
@@ -100,15 +115,20 @@ def test_a_bundle_of_other_recipes_says_so(published: Path, tmp_path: Path) -> N
     manifest["provenance"]["recipe"]["optimiser"]["epochs"] = 3
     (home / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(
-        RecipeError, match="old was trained by a version whose recipes had other entries; train it again"
+        RecipeError,
+        match="old was trained by a version whose recipes had other entries; train it again",
     ):
         evaluate.measure("old", DATA, tmp_path, lambda _: None)
 
 
-def test_other_data_than_the_bundles_are_refused(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
+def test_other_data_than_the_bundles_are_refused(
+    published: Path, manifest: ModelManifest, tmp_path: Path
+) -> None:
     shutil.copytree(DATA / "mnist", tmp_path / "mnist")
     write_idx(tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", np.zeros((128, 28, 28), np.uint8))
-    with pytest.raises(DataError, match=f"the files are not those that {manifest.name} was trained with"):
+    with pytest.raises(
+        DataError, match=f"the files are not those that {manifest.name} was trained with"
+    ):
         evaluate.measure(manifest.name, tmp_path, published.parent.parent, lambda _: None)
 
 
@@ -119,7 +139,13 @@ def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
         picture = generator.integers(0, 256, (28, 28), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / "photos" / f"{index}.png")
     held_out = ["data.test=4", "data.calibration=8", "data.validation=4"]
-    size = ["input.height=16", "input.width=16", "input.channels=1", "architecture.widths=[4]", "training.epochs=1"]
+    size = [
+        "input.height=16",
+        "input.width=16",
+        "input.channels=1",
+        "architecture.widths=[4]",
+        "training.epochs=1",
+    ]
     chosen = recipe.load("folder", [*held_out, *size, "training.batch_size=8"])
     run(chosen, tmp_path / "photos", tmp_path)
     (tmp_path / "photos").rename(tmp_path / "pictures")
@@ -148,14 +174,28 @@ def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) 
             assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
-def test_training_again_publishes_the_next_version_and_leaves_only_what_was_tracked(tmp_path: Path) -> None:
+def test_training_again_publishes_the_next_version_and_leaves_only_what_was_tracked(
+    tmp_path: Path,
+) -> None:
     for version in (1, 2):
         command = ["train", "mnist-undercomplete", "--data", str(DATA / "mnist"), "--name", "mine"]
         command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
-        for entry in ("data.calibration=50", "data.validation=20", "training.epochs=1", "mixture_components=1"):
+        for entry in (
+            "data.calibration=50",
+            "data.validation=20",
+            "training.epochs=1",
+            "mixture_components=1",
+        ):
             command += ["--set", entry]
-        assert cli.main([*command, "--set", "training.batch_size=32", "--set", "architecture.widths=[8]"]) == 0
-        assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == list("12"[:version])
+        assert (
+            cli.main(
+                [*command, "--set", "training.batch_size=32", "--set", "architecture.widths=[8]"]
+            )
+            == 0
+        )
+        assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == list(
+            "12"[:version]
+        )
     (kept,) = (tmp_path / "runs" / "mine").iterdir()
     assert {path.name.split(".")[0] for path in kept.iterdir()} == {"metrics", "events"}
 
@@ -214,9 +254,22 @@ class Terminal:
 @pytest.fixture
 def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
     """A training that has come to its third epoch, and its terminal."""
-    command = [sys.executable, "-m", "training", "train", "mnist-undercomplete", "--data", str(DATA)]
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "train",
+        "mnist-undercomplete",
+        "--data",
+        str(DATA),
+    ]
     command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
-    for entry in ("data.calibration=50", "data.validation=20", "training.batch_size=32", "mixture_components=1"):
+    for entry in (
+        "data.calibration=50",
+        "data.validation=20",
+        "training.batch_size=32",
+        "mixture_components=1",
+    ):
         command += ["--set", entry]
     command += ["--set", "training.epochs=2000"]
     terminal = Terminal()
@@ -256,17 +309,33 @@ def test_where_output_is_piped_there_is_a_line_for_each_stage(
     shown = capsys.readouterr()
     assert "%|" not in shown.err
     for stage in ("autoencoder", "classifier"):
-        assert len(re.findall(rf"^{stage}: 2 epochs in \d+ s, validation loss \d", shown.out, re.MULTILINE)) == 1
+        assert (
+            len(
+                re.findall(
+                    rf"^{stage}: 2 epochs in \d+ s, validation loss \d", shown.out, re.MULTILINE
+                )
+            )
+            == 1
+        )
 
 
-def test_errors_are_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["train", "mnist-vea"]) == 1
     assert cli.main(["train", "mnist-vae", "--data", str(tmp_path)]) == 1
     assert cli.main(["train", "mnist-denoising", "--set", "architecture.widths=[4,4,4]"]) == 1
     assert cli.main(["train", "mnist-vae", "--data", str(DATA)]) == 1
     (tmp_path / "file").touch()
-    small = [word for entry in ("data.calibration=50", "data.validation=20") for word in ("--set", entry)]
-    assert cli.main(["train", "mnist-vae", "--data", str(DATA), "--models", str(tmp_path / "file"), *small]) == 1
+    small = [
+        word for entry in ("data.calibration=50", "data.validation=20") for word in ("--set", entry)
+    ]
+    assert (
+        cli.main(
+            ["train", "mnist-vae", "--data", str(DATA), "--models", str(tmp_path / "file"), *small]
+        )
+        == 1
+    )
     told = capsys.readouterr().err
     assert "did you mean 'mnist-vae'" in told
     assert "there is no train-images-idx3-ubyte.gz" in told
@@ -290,7 +359,9 @@ def test_pca_error_is_that_of_the_best_linear_code() -> None:
     assert pca.error(images) == pytest.approx(expected, rel=0.01)
 
 
-def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: ModelManifest) -> None:
+def test_the_likelihood_is_the_one_that_torch_finds(
+    published: Path, manifest: ModelManifest
+) -> None:
     """Importance sampling agrees with the bound of the training, which is another implementation of it."""
     if manifest.name != "mnist-vae":
         pytest.skip("this model has no likelihood")
@@ -300,10 +371,14 @@ def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: M
     found = graph_metrics.negative_log_likelihood(graphs, images, config, samples=400)
 
     encoded = graphs.chain(["encoder"], images=images)
-    posterior = Posterior(*(torch.from_numpy(encoded[name]) for name in ("latents", "log_variances")))
+    posterior = Posterior(
+        *(torch.from_numpy(encoded[name]) for name in ("latents", "log_variances"))
+    )
     noise = torch.randn(400, 4, manifest.latent_dim, generator=torch.Generator().manual_seed(1))
     latents = posterior.sample(noise).flatten(0, 1).numpy()
-    raw = torch.from_numpy(graphs.chain(["decoder"], latents=latents)["logits"]).view(400, 4, 28, 28, 1)
+    raw = torch.from_numpy(graphs.chain(["decoder"], latents=latents)["logits"]).view(
+        400, 4, 28, 28, 1
+    )
     clean = torch.from_numpy(images).float() / 255
     expected = 784 * importance_weighted_loss(raw, clean, posterior, noise, config).mean().item()
     assert found == pytest.approx(expected, rel=0.01)
@@ -313,7 +388,14 @@ def test_the_likelihood_is_the_one_that_torch_finds(published: Path, manifest: M
 def test_the_report_is_one_page_and_its_pictures(published: Path, manifest: ModelManifest) -> None:
     report = published / REPORT
     pictures = {path.stem for path in report.glob("*.png")}
-    assert {"losses", "reconstructions", "latents", "samples", "interpolations", "scores"} <= pictures
+    assert {
+        "losses",
+        "reconstructions",
+        "latents",
+        "samples",
+        "interpolations",
+        "scores",
+    } <= pictures
     assert ("denoised" in pictures) == (manifest.name == "mnist-denoising")
     assert ("grid" in pictures) == (manifest.name == "mnist-latent2")
     assert ("confusion" in pictures) == (manifest.name == "mnist-classifier")
@@ -325,8 +407,17 @@ def test_the_report_is_one_page_and_its_pictures(published: Path, manifest: Mode
     assert f"]({REPORT}/index.html)" in (published / CARD).read_text()
 
 
-def test_the_report_can_be_drawn_again(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
-    command = ["report", manifest.name, "--data", str(DATA), "--models", str(published.parent.parent)]
+def test_the_report_can_be_drawn_again(
+    published: Path, manifest: ModelManifest, tmp_path: Path
+) -> None:
+    command = [
+        "report",
+        manifest.name,
+        "--data",
+        str(DATA),
+        "--models",
+        str(published.parent.parent),
+    ]
     assert cli.main([*command, "--output", str(tmp_path)]) == 0
     for path in (published / REPORT).glob("*.png"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()

@@ -33,7 +33,11 @@ from training.recipe import DetectorRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = ["detector.sizes=[[256, 192]]", "detector.candidates=['neighbours']", "detector.banks=[200]"]
+SMALL = [
+    "detector.sizes=[[256, 192]]",
+    "detector.candidates=['neighbours']",
+    "detector.banks=[200]",
+]
 FEW = ["detector.sizes=[64]", "detector.candidates=['gaussians']", "detector.folds=4", "seed=1"]
 # SHA-256 of the encoder by working size; another version of torch or onnx may export other bytes.
 ENCODERS: dict[Size, str] = {
@@ -52,7 +56,9 @@ def of(name: str, *overrides: str) -> DetectorRecipe:
     return chosen
 
 
-def run(chosen: DetectorRecipe, data: Path, models: Path, accept_weak: bool = False, log: Log = silence) -> Path:
+def run(
+    chosen: DetectorRecipe, data: Path, models: Path, accept_weak: bool = False, log: Log = silence
+) -> Path:
     return train_detector.run(chosen, data, models, accept_weak, log)
 
 
@@ -73,7 +79,9 @@ def logged() -> list[str]:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, logged: list[str]) -> Path:
-    return run(of("photo-anomaly", *SMALL), COOKIES, tmp_path_factory.mktemp("models"), log=logged.append)
+    return run(
+        of("photo-anomaly", *SMALL), COOKIES, tmp_path_factory.mktemp("models"), log=logged.append
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +98,18 @@ def manifest(published: Path) -> ModelManifest:
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five photographs of mere noise."""
     directory = tmp_path_factory.mktemp("noise")
-    for index, image in enumerate(np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)):
+    for index, image in enumerate(
+        np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    ):
         Image.fromarray(image).save(directory / f"{index}.png")
     return directory
 
 
 @pytest.fixture(scope="module")
 def weak(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(of("photo-anomaly", *FEW), noise, tmp_path_factory.mktemp("models"), accept_weak=True)
+    return run(
+        of("photo-anomaly", *FEW), noise, tmp_path_factory.mktemp("models"), accept_weak=True
+    )
 
 
 def test_a_detector_encodes_and_scores(published: Path, manifest: ModelManifest) -> None:
@@ -110,8 +122,12 @@ def test_a_detector_encodes_and_scores(published: Path, manifest: ModelManifest)
     assert sum(path.stat().st_size for path in published.iterdir()) < 10_000_000
 
 
-def test_the_service_scores_as_the_pipeline_and_follows_drift(published: Path, model: LoadedModel) -> None:
-    images = np.stack([np.asarray(Image.open(path)) for path in sorted((COOKIES / "test").rglob("*.jpg"))])
+def test_the_service_scores_as_the_pipeline_and_follows_drift(
+    published: Path, model: LoadedModel
+) -> None:
+    images = np.stack(
+        [np.asarray(Image.open(path)) for path in sorted((COOKIES / "test").rglob("*.jpg"))]
+    )
     outputs = ["latents", "scores", "error_maps", "latent_distances"]
     chain = model.graphs["anomaly-score"]
     assert chain == ("encoder", "scorer")
@@ -131,7 +147,9 @@ def test_it_answers_over_http(published: Path, manifest: ModelManifest) -> None:
     cracked = sorted((COOKIES / "test" / "cracked").iterdir())
     files = [("images", (path.name, path.read_bytes())) for path in cracked]
     with TestClient(create_app(services)) as client:
-        scored = client.post("/v1/models/photo-anomaly/anomaly-score?heatmap=true", files=files).json()
+        scored = client.post(
+            "/v1/models/photo-anomaly/anomaly-score?heatmap=true", files=files
+        ).json()
         encoded = client.post("/v1/models/photo-anomaly/encode", files=files).json()
         refused = client.post("/v1/models/photo-anomaly/reconstruct", files=files)
     assert np.mean([result["p_value"] for result in scored["results"]]) < 0.2
@@ -146,7 +164,9 @@ def test_the_golden_vectors_hold_one_image_and_no_feature_maps(published: Path) 
         assert all(len(golden[name]) == 1 for name in golden.files)
 
 
-def test_every_photograph_calibrates_by_cross_fitting(manifest: ModelManifest, logged: list[str]) -> None:
+def test_every_photograph_calibrates_by_cross_fitting(
+    manifest: ModelManifest, logged: list[str]
+) -> None:
     assert manifest.calibration is not None
     assert len(manifest.calibration.scores) == 20
     assert len(manifest.calibration.latent_deciles) == 9
@@ -154,7 +174,8 @@ def test_every_photograph_calibrates_by_cross_fitting(manifest: ModelManifest, l
     assert manifest.training_data.images == {"training": 20, "calibration": 20, "test": 5}
     assert "calibrating on 20 images, in 20 folds" in logged
     assert any(
-        line.startswith("20 good photographs: at the finest, one false alarm in 21 good parts") for line in logged
+        line.startswith("20 good photographs: at the finest, one false alarm in 21 good parts")
+        for line in logged
     )
 
 
@@ -167,19 +188,30 @@ def test_the_trials_say_what_the_detector_finds_beside_baselines(manifest: Model
     for table in (selection.synthetic, selection.recall):
         assert all(of.keys() == KINDS.keys() for of in table.values())
     assert selection.weak is None
-    assert selection.compared == {"neighbours at 256x192, bank of 200": pytest.approx(0.73, abs=0.1)}
+    assert selection.compared == {
+        "neighbours at 256x192, bank of 200": pytest.approx(0.73, abs=0.1)
+    }
 
 
 def test_labelled_images_measure_it_beside_baselines(manifest: ModelManifest) -> None:
     title = "auroc_against_defects"
-    figures = {title, f"{title}_cracked", f"{title}_se", "pixel_auroc", "aupro", "false_positive_rate_at_0.1"}
+    figures = {
+        title,
+        f"{title}_cracked",
+        f"{title}_se",
+        "pixel_auroc",
+        "aupro",
+        "false_positive_rate_at_0.1",
+    }
     baselines = {f"{name.replace('-', '_')}_{title}" for name in BASELINES}
     assert figures | baselines <= manifest.metrics.keys()
     assert manifest.metrics[title] > 0.9
     assert manifest.metrics["pixel_auroc"] > 0.9
 
 
-def test_card_and_manifest_name_the_weights_and_their_licence(published: Path, manifest: ModelManifest) -> None:
+def test_card_and_manifest_name_the_weights_and_their_licence(
+    published: Path, manifest: ModelManifest
+) -> None:
     assert manifest.provenance.backbone == WEIGHTS
     card = (published / CARD).read_text()
     for text in (WEIGHTS.name, WEIGHTS.source, WEIGHTS.licence, WEIGHTS.trained_on):
@@ -201,7 +233,9 @@ def test_the_encoder_of_a_working_size_is_the_same_everywhere() -> None:
         assert {size: sha256_of(encoders.file(size)) for size in ENCODERS} == ENCODERS
 
 
-def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(manifest: ModelManifest, weak: Path) -> None:
+def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(
+    manifest: ModelManifest, weak: Path
+) -> None:
     for found in (manifest, read(weak)):
         assert found.encoder == ENCODERS[found.input.height, found.input.width]
 
@@ -216,11 +250,15 @@ def test_the_report_is_one_page(published: Path) -> None:
 def test_it_can_be_measured_again(published: Path, manifest: ModelManifest) -> None:
     again = evaluate.measure(manifest.name, COOKIES, published.parents[1], silence)
     assert again == pytest.approx(manifest.metrics)
-    with pytest.raises(DataError, match="the files are not those that photo-anomaly was trained with"):
+    with pytest.raises(
+        DataError, match="the files are not those that photo-anomaly was trained with"
+    ):
         evaluate.measure(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
 
 
-def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: ModelManifest, tmp_path: Path) -> None:
+def test_it_can_be_calibrated_on_other_photographs(
+    published: Path, manifest: ModelManifest, tmp_path: Path
+) -> None:
     shutil.copytree(published.parent, tmp_path / "models" / manifest.name)
     (tmp_path / "good").mkdir()
     for path in (COOKIES / "train" / "good").iterdir():
@@ -239,13 +277,24 @@ def test_it_can_be_calibrated_on_other_photographs(published: Path, manifest: Mo
     assert open_model(again).conformal is not None
 
 
-def test_it_is_not_calibrated_on_what_it_was_fitted_to(published: Path, manifest: ModelManifest) -> None:
+def test_it_is_not_calibrated_on_what_it_was_fitted_to(
+    published: Path, manifest: ModelManifest
+) -> None:
     with pytest.raises(DataError, match="was trained on the images in"):
-        republish.recalibrate(manifest.name, COOKIES / "train" / "good", published.parents[1], silence)
+        republish.recalibrate(
+            manifest.name, COOKIES / "train" / "good", published.parents[1], silence
+        )
 
 
 def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["halve", "photo-anomaly", "--data", str(COOKIES), "--models", str(published.parents[1])]
+    command = [
+        "halve",
+        "photo-anomaly",
+        "--data",
+        str(COOKIES),
+        "--models",
+        str(published.parents[1]),
+    ]
     assert cli.main(command) == 1
     assert "photo-anomaly is a detector" in capsys.readouterr().err
 
@@ -275,14 +324,21 @@ def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
 
 
 def test_one_class_is_told_from_the_others(tmp_path: Path) -> None:
-    path = run(of("one-class", "data.only=1", "data.calibration=15"), DATA, tmp_path, accept_weak=True)
+    path = run(
+        of("one-class", "data.only=1", "data.calibration=15"), DATA, tmp_path, accept_weak=True
+    )
     manifest, model = read(path), open_model(path)
     assert manifest.metrics["auroc_against_other_classes"] > 0.95
-    assert {f"auroc_against_other_classes_{digit}" for digit in "023456789"} <= manifest.metrics.keys()
+    assert {
+        f"auroc_against_other_classes_{digit}" for digit in "023456789"
+    } <= manifest.metrics.keys()
     assert manifest.metrics["false_positive_rate_at_0.1"] < 0.4
     assert manifest.provenance.backbone is None
     assert manifest.selection is not None
-    assert (manifest.selection.score, manifest.selection.map) == (("nearest-images",), ("pca-peak",))
+    assert (manifest.selection.score, manifest.selection.map) == (
+        ("nearest-images",),
+        ("pca-peak",),
+    )
     assert model.graphs["anomaly-score"] == ("encoder", "scorer")
     assert manifest.calibration is not None
     assert len(manifest.calibration.scores) == manifest.training_data.images["calibration"] == 15
@@ -294,38 +350,74 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
     (data / "fashion-mnist").mkdir()
     for part in ("train", "t10k"):
         shutil.copy(clothes, data / "fashion-mnist" / f"{part}-images-idx3-ubyte.gz")
-    path = run(of("fashion-anomaly", "data.calibration=20"), data, tmp_path / "models", accept_weak=True)
+    path = run(
+        of("fashion-anomaly", "data.calibration=20"), data, tmp_path / "models", accept_weak=True
+    )
     assert read(path).metrics["auroc_against_mnist"] > 0.9
 
 
 @pytest.mark.parametrize(
     ("name", "overrides", "complaint"),
     [
-        ("photo-anomaly", ["detector.folds=1"], "detector.folds: Input should be greater than or equal to 2"),
+        (
+            "photo-anomaly",
+            ["detector.folds=1"],
+            "detector.folds: Input should be greater than or equal to 2",
+        ),
         (
             "photo-anomaly",
             ["detector.candidates=['neighbour']"],
             r"detector\.candidates\.0\.0: Input should be 'local-neighbours'",
         ),
-        ("photo-anomaly", ["detector.candidates=['gaussians', 'gaussians']"], "each can be named once"),
+        (
+            "photo-anomaly",
+            ["detector.candidates=['gaussians', 'gaussians']"],
+            "each can be named once",
+        ),
         ("photo-anomaly", ["detector.sizes=[100]"], "100x100 is not a multiple of 64 pixels"),
-        ("photo-anomaly", ["detector.extents=[0, 0.2]"], "extents: the smallest is above 0 and not above the largest"),
+        (
+            "photo-anomaly",
+            ["detector.extents=[0, 0.2]"],
+            "extents: the smallest is above 0 and not above the largest",
+        ),
         (
             "photo-anomaly",
             ["detector.extents=[0.3, 0.2]"],
             "extents: the smallest is above 0 and not above the largest",
         ),
-        ("photo-anomaly", ["input.white_16_bit=3"], "input.white_16_bit: Input should be greater than or equal to 255"),
-        ("photo-anomaly", ["input.reducing_gap=0.5"], "input.reducing_gap: Input should be greater than or equal to 1"),
-        ("photo-anomaly", ["detector.size=256"], "detector.size: there is no such entry; did you mean 'sizes'"),
+        (
+            "photo-anomaly",
+            ["input.white_16_bit=3"],
+            "input.white_16_bit: Input should be greater than or equal to 255",
+        ),
+        (
+            "photo-anomaly",
+            ["input.reducing_gap=0.5"],
+            "input.reducing_gap: Input should be greater than or equal to 1",
+        ),
+        (
+            "photo-anomaly",
+            ["detector.size=256"],
+            "detector.size: there is no such entry; did you mean 'sizes'",
+        ),
         ("photo-anomaly", ["input.channels=1"], "input.channels must be 3"),
         ("photo-anomaly", ["training.epochs=3"], "training: there is no such entry"),
         ("photo-anomaly", ["data.dataset=folder"], "data.dataset must be photographs"),
-        ("photo-anomaly", ["detector.candidates=['gaussians + gaussians']"], "a sum takes a component once"),
-        ("one-class", ["detector.candidates=['gaussians']"], "gaussians need the feature maps of a backbone"),
+        (
+            "photo-anomaly",
+            ["detector.candidates=['gaussians + gaussians']"],
+            "a sum takes a component once",
+        ),
+        (
+            "one-class",
+            ["detector.candidates=['gaussians']"],
+            "gaussians need the feature maps of a backbone",
+        ),
         ("one-class", ["data.licence=mine"], "are known"),
     ],
 )
-def test_recipes_that_make_no_detector_are_refused(name: str, overrides: list[str], complaint: str) -> None:
+def test_recipes_that_make_no_detector_are_refused(
+    name: str, overrides: list[str], complaint: str
+) -> None:
     with pytest.raises(RecipeError, match=complaint):
         recipe.load(name, overrides)

@@ -34,16 +34,25 @@ RECIPES = {
     "classics/mnist-undercomplete": ["corruption.masking=0.2"],
     "classics/mnist-stacked": [],
     "mnist-stacked": ["optimiser.kind=sgd"],
-    "studies/mnist-stacked-greedy": ["pretraining.epochs=1", "pretraining.batch_size=32", "training.patience=1"],
+    "studies/mnist-stacked-greedy": [
+        "pretraining.epochs=1",
+        "pretraining.batch_size=32",
+        "training.patience=1",
+    ],
 }
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_same_recipe_and_seed_give_the_same_weights(name: str, images: Split, tmp_path: Path) -> None:
+def test_the_same_recipe_and_seed_give_the_same_weights(
+    name: str, images: Split, tmp_path: Path
+) -> None:
     first, _ = train(tiny(name, *RECIPES[name]), images, tmp_path / "first")
     assert_equal(first, train(tiny(name, *RECIPES[name]), images, tmp_path / "second")[0])
     other, _ = train(tiny(name, *RECIPES[name], "seed=1"), images, tmp_path / "third")
-    assert any(not torch.equal(tensor, other.state_dict()[key]) for key, tensor in first.state_dict().items())
+    assert any(
+        not torch.equal(tensor, other.state_dict()[key])
+        for key, tensor in first.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -84,7 +93,9 @@ def test_a_killed_run_resumes_to_the_same_weights(
         ("mnist-stacked", ["optimiser.kind=muon"]),
     ],
 )
-def test_two_processes_train_to_the_same_loss_as_one(name: str, more: list[str], images: Split, tmp_path: Path) -> None:
+def test_two_processes_train_to_the_same_loss_as_one(
+    name: str, more: list[str], images: Split, tmp_path: Path
+) -> None:
     """The gradients are those of the whole batch but for rounding, which AdamW enlarges where a gradient is tiny."""
     overrides = ["training.precision=float32", "training.epochs=3", "augmentation.shift=1", *more]
     recipe = tiny(name, *overrides)
@@ -104,21 +115,40 @@ def test_two_processes_train_to_the_same_loss_as_one(name: str, more: list[str],
     )
     script = tmp_path / "two.py"
     script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
-        [*command, str(script), str(tmp_path / "two")], env=environment, capture_output=True, text=True, check=False
+        [*command, str(script), str(tmp_path / "two")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "two" / recipe.fingerprint()[:12] / METRICS).read_text().splitlines()
     for row, line in zip(history, lines, strict=True):
-        assert json.loads(line)["validation_loss"] == pytest.approx(row["validation_loss"], rel=1e-5)
+        assert json.loads(line)["validation_loss"] == pytest.approx(
+            row["validation_loss"], rel=1e-5
+        )
 
 
 def test_a_checkpoint_of_another_recipe_is_not_taken(images: Split, tmp_path: Path) -> None:
     train(tiny(), images, tmp_path)
     assert Checkpoints(tmp_path, tiny().fingerprint()).load("last") is not None
-    assert Checkpoints(tmp_path, tiny("mnist-undercomplete", "seed=5").fingerprint()).load("last") is None
+    assert (
+        Checkpoints(tmp_path, tiny("mnist-undercomplete", "seed=5").fingerprint()).load("last")
+        is None
+    )
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk", b"{}", b'{"fingerprint": "x"}'])
@@ -133,7 +163,10 @@ def test_a_damaged_checkpoint_is_said_to_be_so(tmp_path: Path, damage: bytes, fi
 
 def test_a_checkpoint_keeps_every_bit_of_a_tree(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "x" * 64)
-    tree = {"a": [torch.rand(3, dtype=torch.float64), {"b": 0.1, "c": None}], "state": {0: {"step": torch.tensor(2.0)}}}
+    tree = {
+        "a": [torch.rand(3, dtype=torch.float64), {"b": 0.1, "c": None}],
+        "state": {0: {"step": torch.tensor(2.0)}},
+    }
     for _ in range(3):
         checkpoints.save("best", tree)
         found = checkpoints.load("best")
@@ -146,7 +179,9 @@ def test_a_checkpoint_keeps_every_bit_of_a_tree(tmp_path: Path) -> None:
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "x" * 64)
     checkpoints.save("last", {"epoch": 1, "weights": torch.ones(1)})
-    save_file({"/weights": torch.zeros(1)}, checkpoints.directory / "last-b.safetensors")  # the next one's first half
+    save_file(
+        {"/weights": torch.zeros(1)}, checkpoints.directory / "last-b.safetensors"
+    )  # the next one's first half
     found = checkpoints.load("last")
     assert found == {"epoch": 1, "weights": torch.ones(1)}
 
@@ -179,14 +214,25 @@ def test_every_epoch_is_tracked_in_lines_and_for_tensorboard(images: Split, tmp_
         ("classifier", 1),
         ("classifier", 2),
     ]
-    assert {"loss", "learning_rate", "images_per_second", "validation_loss", "validation_mse"} <= rows[0].keys()
+    assert {
+        "loss",
+        "learning_rate",
+        "images_per_second",
+        "validation_loss",
+        "validation_mse",
+    } <= rows[0].keys()
     assert 0 <= rows[-1]["validation_error_rate"] <= 1
     (events,) = directory.glob("events.out.tfevents.*")
     assert b"classifier/validation_loss" in events.read_bytes()
 
 
 def test_training_stops_early_and_takes_the_best_weights(images: Split, tmp_path: Path) -> None:
-    steady = ["training.epochs=40", "schedule.kind=constant", "training.ema=0", "optimiser.learning_rate=0.03"]
+    steady = [
+        "training.epochs=40",
+        "schedule.kind=constant",
+        "training.ema=0",
+        "optimiser.learning_rate=0.03",
+    ]
     recipe = tiny("mnist-undercomplete", *steady, "training.patience=3")
     network, history = train(recipe, images, tmp_path)
     losses = [row["validation_loss"] for row in history]
@@ -195,7 +241,9 @@ def test_training_stops_early_and_takes_the_best_weights(images: Split, tmp_path
     best = Checkpoints(tmp_path, recipe.fingerprint()).load("best-autoencoder")
     assert best is not None
     assert best["row"] == history[-4]
-    assert torch.equal(network.state_dict()["encoder.0.0.weight"], best["network"]["network.encoder.0.0.weight"])
+    assert torch.equal(
+        network.state_dict()["encoder.0.0.weight"], best["network"]["network.encoder.0.0.weight"]
+    )
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -209,13 +257,19 @@ def test_the_shortest_runs_work_or_are_refused(epochs: int, images: Split, tmp_p
 
 
 def test_a_batch_larger_than_the_data_is_refused(images: Split, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="autoencoder: 186 images are too few to train on: a batch takes 187"):
+    with pytest.raises(
+        DataError, match="autoencoder: 186 images are too few to train on: a batch takes 187"
+    ):
         train(tiny("mnist-undercomplete", "training.batch_size=187"), images, tmp_path)
 
 
-def test_a_later_stage_that_cannot_be_is_refused_at_the_start(images: Split, tmp_path: Path) -> None:
+def test_a_later_stage_that_cannot_be_is_refused_at_the_start(
+    images: Split, tmp_path: Path
+) -> None:
     recipe = tiny("mnist-classifier", "classifier.labels=20")
-    with pytest.raises(DataError, match="classifier: 20 images are too few to train on: a batch takes 32"):
+    with pytest.raises(
+        DataError, match="classifier: 20 images are too few to train on: a batch takes 32"
+    ):
         train(recipe, images, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -230,7 +284,9 @@ def test_the_parts_do_not_overlap_and_hold_every_image() -> None:
     parts = split(numbered, tiny().data, seed=0)
     assert (len(parts.training), len(parts.validation), len(parts.calibration)) == (186, 20, 50)
     every = (parts.training, parts.validation, parts.calibration)
-    assert sorted(np.concatenate([part.images for part in every]).ravel().tolist()) == list(range(256))
+    assert sorted(np.concatenate([part.images for part in every]).ravel().tolist()) == list(
+        range(256)
+    )
     for part in every:
         np.testing.assert_array_equal(part.images.ravel(), part.labels)
 
@@ -250,11 +306,17 @@ def test_a_best_epoch_that_is_lost_is_said_to_be_so(images: Split, tmp_path: Pat
 
 def test_greedy_pretraining_is_of_the_layers_that_lose_something(images: Split) -> None:
     """Residual blocks begin as the identity."""
-    for name, layers in (("studies/mnist-stacked-greedy", [1, 4]), ("classics/mnist-stacked-greedy", [1, 2, 3, 4])):
+    for name, layers in (
+        ("studies/mnist-stacked-greedy", [1, 4]),
+        ("classics/mnist-stacked-greedy", [1, 2, 3, 4]),
+    ):
         chosen = recipe.load(name)
         network = build(chosen.architecture, chosen.input)
         planned = stages(chosen, network, TrainingSplits(images, images, images))
-        assert [stage.name for stage in planned] == [*(f"layer-{layer}" for layer in layers), "autoencoder"]
+        assert [stage.name for stage in planned] == [
+            *(f"layer-{layer}" for layer in layers),
+            "autoencoder",
+        ]
 
 
 @pytest.mark.parametrize("objective", ["mnist-undercomplete", "mnist-classifier"])

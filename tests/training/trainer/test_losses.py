@@ -11,7 +11,12 @@ from bundle.manifest import InputSpec
 from tests.training.conftest import tiny
 from training.architectures import Posterior, build
 from training.image_ops import ssim
-from training.trainer.losses import LossConfig, importance_weighted_loss, kl_divergence, reconstruction_loss
+from training.trainer.losses import (
+    LossConfig,
+    importance_weighted_loss,
+    kl_divergence,
+    reconstruction_loss,
+)
 from training.trainer.objectives import Batch, ReconstructionObjective
 
 GREY = InputSpec(height=28, width=28, channels=1)
@@ -43,7 +48,9 @@ def test_the_best_reconstruction_is_the_image_itself(kind: str) -> None:
     model = build(recipe.architecture, GREY)
     images = (torch.rand(2, 1, 28, 28) > 0.5).float()
     config = LossConfig.model_validate({"kind": kind})
-    best, worse = (reconstruction_loss(model, size * (2 * images - 1), images, config) for size in (10.0, 1.0))
+    best, worse = (
+        reconstruction_loss(model, size * (2 * images - 1), images, config) for size in (10.0, 1.0)
+    )
     assert best.shape == (2,)
     assert (best < worse).all()
 
@@ -68,7 +75,9 @@ def test_the_objective_is_reconstruction_plus_weighted_divergence_per_pixel() ->
     corrupted, clean, noise = objective.draw(batch, torch.Generator().manual_seed(0))
     posterior = model.encode(corrupted)
     restored = model.decode(posterior.sample(noise[:, 0]))
-    expected = functional.binary_cross_entropy(restored, clean) + 2 * kl_divergence(posterior).mean() / 784
+    expected = (
+        functional.binary_cross_entropy(restored, clean) + 2 * kl_divergence(posterior).mean() / 784
+    )
     torch.testing.assert_close(objective(corrupted, clean, noise), expected)
 
 
@@ -93,7 +102,11 @@ def test_the_importance_weighted_bound_rises_with_the_samples_to_the_likelihood(
         noise = torch.randn(samples, repeats, 1, generator=torch.Generator().manual_seed(0))
         many = Posterior(*(part.expand(repeats, 1) for part in posterior if part is not None))
         raw = 3 * many.sample(noise)[..., None, None]
-        return float(-importance_weighted_loss(raw, image.expand(repeats, 1, 1, 1), many, noise, config).mean())
+        return float(
+            -importance_weighted_loss(
+                raw, image.expand(repeats, 1, 1, 1), many, noise, config
+            ).mean()
+        )
 
     one, ten, many = bound(1, 20_000), bound(10, 2_000), bound(5_000, 20)
     assert one < ten < many + 0.01

