@@ -24,14 +24,15 @@ help:  ## Say what can be made
 serve: $(VENV)/.serve-$(DEVICE)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu)
 	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
 
-test: $(VENV)/.test-$(DEVICE)  ## Run all tests
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
-check: $(VENV)/.check-$(DEVICE)  ## Check style, types and layers
+check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	tools/check-install $(VENV)/bin/python
 
 format: $(VENV)/.check-$(DEVICE)  ## Format the code
 	$(VENV)/bin/ruff check --fix .

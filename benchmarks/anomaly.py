@@ -109,7 +109,7 @@ def main() -> None:
 
 def _train_all(task: Task, home: Path, options: argparse.Namespace) -> None:
     # The data sets of IDX files are found by their names, because another one may be anomalous.
-    data, revision = home if task.photographs else options.data, draft_manifest.git_revision()
+    data, revision = home if task.photographs else options.data, draft_manifest.read_git_revision()
     for name, chosen in _runs(task, options.seeds, options.set):
         manifest = _known(chosen, options.models) or _known(
             chosen, options.runs / "models", revision

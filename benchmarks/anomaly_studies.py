@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy.stats import betabinom, spearmanr
 
-from bundle.conformal import RATES, ConformalScores, can_tell
+from bundle.conformal import RATES, ConformalScores, allows_rate
 from bundle.manifest import Calibration, ErrorMapScale
 from training.data.image_set import DetectorData, ImageSet, Photographs
 from training.detector import fitters, selection
@@ -75,7 +75,9 @@ def false_positives(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str,
             p_values = _conformal(fitted.scores).p_values(scores)
             n, m = len(fitted.scores), len(scores)
             total += m
-            for rate in (rate for rate in RATES if can_tell(n, rate) and rate in (0.01, 0.05, 0.1)):
+            for rate in (
+                rate for rate in RATES if allows_rate(n, rate) and rate in (0.01, 0.05, 0.1)
+            ):
                 allowed = int(np.floor(rate * (n + 1) + 1e-9))
                 null = betabinom(m, allowed, n + 1 - allowed).pmf(np.arange(m + 1))
                 nulls[rate] = np.convolve(nulls.get(rate, np.ones(1)), null)
@@ -104,7 +106,7 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
         for name in {name for of in trials.outcomes for name in of}:
             component = fitters.fit(name, training, bank, recipe.seed)
             found[name] = score(component, test), score(component, anomalous)
-        outcomes = {of: selection.outcome_of(of, found) for of in trials.outcomes}
+        outcomes = {of: selection.combine_components(of, found) for of in trials.outcomes}
         labelled = {
             of: auroc(outcome.normal, outcome.anomalous) for of, outcome in outcomes.items()
         }
@@ -172,7 +174,9 @@ def _scores(
 def _scenes(
     images: ImageSet, recipe: DetectorRecipe, size: tuple[int, int], encoders: Encoders
 ) -> Scenes:
-    return encoders.reader(size).read(images.read(recipe.spec(size), silence), keep_images=True)
+    return encoders.open_reader(size).read(
+        images.read(recipe.spec(size), silence), keep_images=True
+    )
 
 
 def _resplit(data: DetectorData, seed: int) -> DetectorData:

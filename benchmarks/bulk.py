@@ -27,7 +27,7 @@ from bundle import imaging
 from bundle.manifest import InputSpec
 from bundle.tensors import Images
 from training.data import mnist
-from training.export.published import newest
+from training.export.published import load_newest
 
 KILLED_AT = 40  # percent
 MAX_PIXELS = 10_000
@@ -51,7 +51,7 @@ def main() -> None:
         "--output", type=Path, default=Path("docs/results/bulk.json"), metavar="JSON"
     )
     options = parser.parse_args()
-    model = newest(options.models, options.model)
+    model = load_newest(options.models, options.model)
     digits = mnist.load_test("mnist", options.data).images
     images = digits[np.arange(options.images) % len(digits)]
     with tempfile.TemporaryDirectory() as work:

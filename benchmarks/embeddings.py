@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from bundle.manifest import InputSpec
 from training.data import image_file
-from training.export.published import newest
+from training.export.published import load_newest
 from training.progress import silence
 
 Vectors = npt.NDArray[np.float32]
@@ -132,7 +132,7 @@ def _vectors(paths: list[Path], models: Path, names: list[str]) -> Iterator[tupl
     yield "pixels, 32x32", pixels
     yield f"PCA of pixels, {COMPONENTS} components", pixels
     for name in names:
-        model = newest(models, name)
+        model = load_newest(models, name)
         parts = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
         images = (_decoded(part, model.manifest.input) for part in parts)
         chunks = [

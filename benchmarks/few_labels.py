@@ -23,14 +23,14 @@ import torch
 from training import recipe
 from training.architectures import Classifier, build
 from training.data import mnist, splits
-from training.data.splits import Split, TrainingSplits, balanced
+from training.data.splits import Split, TrainingSplits, take_balanced
 from training.evaluation.baselines import PrincipalComponents
 from training.image_ops import to_float
-from training.pipeline.plan import stages
+from training.pipeline.plan import plan_stages
 from training.recipe import Recipe
 from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
-from training.trainer.distributed import Process, process
+from training.trainer.distributed import Process, open_process
 
 PLAIN = ["augmentation={}"]
 MASKED = "corruption.masking=0.5"  # chosen on held-out training images
@@ -74,12 +74,12 @@ def main() -> None:
         "from the start": {},
         PCA: {},
     }
-    with process() as here:
+    with open_process() as here:
         for seed in range(options.seeds):
             overrides = [*PLAIN, *options.set, f"seed={seed}"]
             plain = recipe.load_network("mnist-classifier", [*overrides, MASKED])
             parts = splits.split(everything, plain.data.calibration, plain.data.validation, seed)
-            labelled = {count: balanced(parts.training, count) for count in options.labels}
+            labelled = {count: take_balanced(parts.training, count) for count in options.labels}
             few = {
                 count: recipe.load_network(
                     "mnist-classifier", [*overrides, *_batches(count, options.steps)]
@@ -94,7 +94,7 @@ def main() -> None:
             for count in options.labels:
                 images, labels = labelled[count].images, labelled[count].labels
                 assert labels is not None  # they were chosen by them
-                found = {PCA: components.accuracy(images, labels, test)}
+                found = {PCA: components.measure_accuracy(images, labels, test)}
                 repeated = replace(
                     parts, training=_repeat(labelled[count], few[count], options.steps)
                 )
@@ -133,7 +133,7 @@ def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
 def _train(
     network: Classifier, chosen: Recipe, parts: TrainingSplits, here: Process, stage: str
 ) -> Classifier:
-    (only,) = (planned for planned in stages(chosen, network, parts) if planned.name == stage)
+    (only,) = (planned for planned in plan_stages(chosen, network, parts) if planned.name == stage)
     with tempfile.TemporaryDirectory() as directory:
         loop.train(
             [only],

@@ -13,7 +13,7 @@ from typing import Any
 
 from training.errors import ParityError
 from training.evaluation.autoencoder_results import AutoencoderResults
-from training.export.published import newest
+from training.export.published import load_newest
 from training.pipeline import evaluate, republish
 
 OUTPUT = Path("docs/results/half.json")
@@ -41,7 +41,7 @@ def main() -> None:
     for name in options.only or sorted(
         path.name for path in options.models.iterdir() if path.is_dir()
     ):
-        manifest = newest(options.models, name).manifest
+        manifest = load_newest(options.models, name).manifest
         if (
             manifest.calibration and manifest.selection is None
         ):  # detectors and embeddings are not converted
@@ -55,7 +55,7 @@ def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
     def log(text: str) -> None:
         print(f"  {text}", flush=True)
 
-    model, before = evaluate.read(name, data, models, log)
+    model, before = evaluate.load_results(name, data, models, log)
     assert isinstance(before, AutoencoderResults)  # detectors are not converted
     with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
         try:

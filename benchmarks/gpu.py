@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.serving import bodies, load, networks, servers
 from benchmarks.serving.servers import PORT
 from service.inference.engine import inspect_machine
-from service.inference.providers import CPU_PROVIDER, GPU_DEFAULTS, cuda_provider
+from service.inference.providers import CPU_PROVIDER, GPU_DEFAULTS, build_cuda_provider
 from training.architectures import build
 
 OUTPUT = Path("docs/results/gpu.json")
@@ -114,7 +114,7 @@ def _limit(net: str, device: str) -> Figures:
 
 def _session(graph: Path, device: str) -> onnxruntime.InferenceSession:
     inspect_machine()  # loads the libraries of CUDA
-    provider = cuda_provider(GPU_DEFAULTS) if device == "cuda" else CPU_PROVIDER
+    provider = build_cuda_provider(GPU_DEFAULTS) if device == "cuda" else CPU_PROVIDER
     return onnxruntime.InferenceSession(graph, providers=[(provider.name, dict(provider.options))])
 
 

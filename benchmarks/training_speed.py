@@ -30,9 +30,9 @@ from training.architectures import build
 from training.data import mnist, splits
 from training.data.splits import Split
 from training.image_ops import to_float
-from training.pipeline.plan import stages
+from training.pipeline.plan import plan_stages
 from training.recipe import Recipe
-from training.trainer.distributed import Process, process
+from training.trainer.distributed import Process, open_process
 from training.trainer.loop import Run, Stage, be_deterministic
 from training.trainer.optimisers import build_optimiser
 
@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     images = mnist.load_training("mnist", options.data)
     results = {}
-    with process() as here:
+    with open_process() as here:
         print(
             f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s"
         )
@@ -103,7 +103,7 @@ def _measure(
 
     def stage() -> Stage:
         torch.manual_seed(chosen.seed)
-        (only,) = stages(chosen, build(chosen.architecture, chosen.input), parts)
+        (only,) = plan_stages(chosen, build(chosen.architecture, chosen.input), parts)
         return only
 
     loops: dict[str, Callable[[], Iterator[None]]] = {

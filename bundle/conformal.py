@@ -1,4 +1,4 @@
-"""From an anomaly score to a p-value, threshold and verdict; from an error map to a heatmap."""
+"""Split-conformal calibration: from an anomaly score to a p-value, threshold and verdict."""
 
 from bisect import bisect_left
 from functools import lru_cache
@@ -23,29 +23,29 @@ class Verdict(NamedTuple):
     is_anomaly: bool | None
 
 
-def can_tell(images: int, rate: float) -> bool:
-    """Whether some score has a p-value as low as the rate, with that many calibration images."""
+def allows_rate(images: int, rate: float) -> bool:
+    """True if so many calibration images allow a p-value as low as the rate."""
     return 1 / (images + 1) <= rate
 
 
 def default_rate(images: int) -> float:
-    """The lowest of RATES that so many calibration images can tell; the last if they tell none."""
-    return next((rate for rate in RATES if can_tell(images, rate)), RATES[-1])
+    """The lowest of RATES that so many calibration images allow; the last if they allow none."""
+    return next((rate for rate in RATES if allows_rate(images, rate)), RATES[-1])
 
 
 def minimum_rate(images: int) -> float:
-    """The lowest rate that so many calibration images can tell, rounded up to two digits."""
+    """The lowest rate that so many calibration images allow, rounded up to two digits."""
     scale: int = 10 ** (len(str(images + 1)) + 1)
     return -(-scale // (images + 1)) / scale
 
 
-def as_text(rate: float) -> str:
+def format_rate(rate: float) -> str:
     """A rate in decimal notation."""
     return str(np.format_float_positional(rate, trim="-"))
 
 
 def threshold(ascending: npt.NDArray[np.float32], false_positive_rate: float) -> float | None:
-    """The smallest float32 score whose p-value is at most the rate; None where the scores are too few for that rate."""
+    """The smallest float32 score with a p-value of at most the rate; None if scores are too few."""
     n = len(ascending)
     ranks = np.arange(1, n + 2) / (n + 1)
     allowed = int(np.count_nonzero(ranks <= false_positive_rate))
@@ -57,7 +57,10 @@ def threshold(ascending: npt.NDArray[np.float32], false_positive_rate: float) ->
 
 
 class ConformalScores:
-    """Split-conformal p-values (Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2)."""
+    """Split-conformal p-values.
+
+    Vovk et al. 2005, "Algorithmic Learning in a Random World", section 2.2.
+    """
 
     def __init__(self, calibration: Calibration) -> None:
         self.method = calibration.method
@@ -81,7 +84,7 @@ class ConformalScores:
         return p_values
 
     def threshold(self, false_positive_rate: float) -> float | None:
-        """The smallest float32 score whose p-value is at most the rate; None where n is too small for that rate."""
+        """The smallest float32 score with a p-value of at most the rate; None if n is too small."""
         return threshold(self.scores, false_positive_rate)
 
     def reason(self, false_positive_rate: float) -> str | None:
@@ -89,7 +92,7 @@ class ConformalScores:
         if self._threshold(false_positive_rate) is not None:
             return None
         n = len(self._scores)
-        least = as_text(minimum_rate(n))
+        least = format_rate(minimum_rate(n))
         advice = f"set false_positive_rate to {least} or more"
         return f"{n} calibration images tell rates from {least} on: {advice}"
 

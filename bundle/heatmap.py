@@ -12,15 +12,15 @@ from bundle.tensors import Floats, Pixels
 
 Ints = npt.NDArray[np.intp]
 
-OPACITY = 0.75  # of the largest heat: what lies below it can still be recognised
-COURSE = (80, 235)  # levels of the colour map that are taken: neither black nor nearly white
-LINE = 1 / 300  # width of an outline, of the image's shorter side
+OPACITY = 0.75  # of the largest heat: the image below it stays visible
+COURSE = (80, 235)  # levels of the colour map in use: neither black nor nearly white
+LINE = 1 / 300  # width of an outline, relative to the image's shorter side
 LIGHT, DARK = "white", "black"
 
 
 @dataclass(frozen=True)
 class Region:
-    """A box of high error: pixel coordinates of its top-left corner, its size, and the largest error in it."""
+    """A box of high error: its top-left corner and size in pixels, and the largest error in it."""
 
     x: int
     y: int
@@ -30,7 +30,7 @@ class Region:
 
 
 def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
-    """Brightness of each pixel, (height, width) -> uint8: 0 is usual in normal images, 255 is found in few."""
+    """Brightness of each pixel, (height, width) -> uint8: 0 in most normal images, 255 in few."""
     brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
     return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
 
@@ -42,7 +42,7 @@ def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
-    """The boxes around 4-connected areas that are at least half bright, strongest first, at most `limit`."""
+    """Boxes around the strongest 4-connected areas that are at least half bright."""
     rows, starts, stops = _runs(error_map >= (scale.low + scale.high) / 2)
     if not len(rows):
         return []
@@ -63,7 +63,7 @@ def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Re
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
-    """Horizontal runs of true pixels, row by row: the row, the first column and the column behind the last of each."""
+    """Horizontal runs of true pixels: the row, the first column and the end column of each."""
     changes = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(changes == 1)
     return rows, starts, np.nonzero(changes == -1)[1]
@@ -77,7 +77,7 @@ def _largest(values: Floats, rows: Ints, starts: Ints, stops: Ints) -> Floats:
 
 
 def _join_runs(rows: Ints, starts: Ints, stops: Ints) -> tuple[Ints, int]:
-    """The area of each run and their number: union-find over runs that touch those of the next row."""
+    """The area of each run, and the number of areas, by union-find over touching runs."""
     parents = list(range(len(rows)))
 
     def find(run: int) -> int:

@@ -1,4 +1,7 @@
-"""Encoded bytes to uint8 arrays at a model's size, and arrays to PNG. Training reads its images with the same code."""
+"""Decoding of images to uint8 arrays at a model's size, and encoding to PNG.
+
+Training and the service use the same code.
+"""
 
 import io
 import math
@@ -38,13 +41,12 @@ class DecodedImage(NamedTuple):
 
 
 def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
-    """Decode one image, turn it as its EXIF orientation says, and bring it to the model's mode and size.
+    """Decode one image, apply its EXIF orientation, and convert it to the model's mode and size.
 
-    Transparency is composed on white, 16-bit grey is scaled to 8 bits (`spec.white_16_bit` to 255), and of an animation
-    the first frame is taken.
-    A JPEG that is much larger than the model is decoded at a half, a quarter or an eighth of its size, to no less than
-    `spec.reducing_gap` times the model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or
-    InvalidImage.
+    Transparency is composed on white. Grey of 16 bits is scaled to 8 (`spec.white_16_bit` to 255).
+    An animation is read as its first frame. A JPEG that is much larger than the model is decoded at
+    a half, a quarter or an eighth of its size, but at no less than `spec.reducing_gap` times the
+    model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
     """
     with _opened(data, max_pixels) as image:
         return _decoded(image, data, spec)
@@ -66,7 +68,7 @@ def decode_original(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
 
 @contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """The image with its header read; what goes wrong with it, then or later, is an error of this module."""
+    """The image with its header read; every error becomes one of `bundle.errors`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
@@ -110,7 +112,7 @@ def fit(pixels: Pixels, spec: InputSpec) -> Pixels:
 
 
 def resize(pixels: Pixels, size: tuple[int, int], spec: InputSpec) -> Pixels:
-    """Resize uint8 (h, w[, channels]) to `size` (height, width) with the model's filter; proportions are not kept."""
+    """Resize uint8 (h, w[, channels]) to (height, width) with the model's filter."""
     if pixels.shape[:2] == size:
         return pixels
     squeezed = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
@@ -119,7 +121,7 @@ def resize(pixels: Pixels, size: tuple[int, int], spec: InputSpec) -> Pixels:
 
 
 def check_array(array: npt.NDArray[np.generic], spec: InputSpec) -> Pixels:
-    """Take uint8 (n, height, width[, channels]) at the model's size as it is. Raises InvalidImage for any other."""
+    """Images as uint8 (n, height, width, channels). Raises InvalidImage for other arrays."""
     shape = f"(n, {spec.height}, {spec.width}, {spec.channels})"
     if spec.channels == 1:
         shape = f"(n, {spec.height}, {spec.width}) or {shape}"
@@ -149,7 +151,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _turn(image: Image.Image) -> None:
-    """Turn the image as its EXIF orientation says; leave it as it is where its EXIF data cannot be read."""
+    """Apply the EXIF orientation, if it is readable."""
     if not image.info:  # where EXIF data would be, in whatever format but TIFF, which turns itself
         return
     with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are whole
@@ -170,10 +172,11 @@ def _in_colour(image: Image.Image) -> bool:
 
 
 def _to_mode(image: Image.Image, mode: Mode, white: int) -> Image.Image:
-    """The image in 8 bits a channel, on white; `white` is the value of 16-bit pixels that becomes 255."""
+    """The image in 8 bits a channel, on white; 16-bit pixels of the value `white` become 255."""
     if image.mode == "F":
         raise InvalidImage(
-            "floating-point pixels have no defined range; save the image with 8 or 16 bits a channel"
+            "floating-point pixels have no defined range; save the image with 8 or 16 bits "
+            "a channel"
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
         return Image.fromarray(_to_8_bits(image, white)).convert(mode)
@@ -192,7 +195,8 @@ def _to_8_bits(image: Image.Image, white: int) -> Pixels:
     wide = np.asarray(image)
     if wide.dtype != np.uint16 and (wide.min() < 0 or wide.max() > 65535):
         raise InvalidImage(
-            "pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits a channel"
+            "pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits "
+            "a channel"
         )
     narrow: Pixels = _eight_bits_of_sixteen(white)[wide]
     if isinstance(transparent := image.info.get("transparency"), int):
@@ -202,12 +206,12 @@ def _to_8_bits(image: Image.Image, white: int) -> Pixels:
 
 @lru_cache(maxsize=8)
 def _eight_bits_of_sixteen(white: int) -> Pixels:
-    """Table (65536,) of 8-bit values: `white` and all above become 255, and halves are rounded up."""
+    """Table (65536,) of 8-bit values: `white` and above become 255, halves are rounded up."""
     return np.minimum((np.arange(65536) * 255 + white // 2) // white, 255).astype(np.uint8)
 
 
 def is_readable(data: bytes) -> bool:
-    """Whether the bytes begin as one of the formats that are read here."""
+    """True if the bytes begin as a supported format."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS):
             return True
@@ -216,17 +220,17 @@ def is_readable(data: bytes) -> bool:
 
 
 def _unidentified(data: bytes) -> UnsupportedFormat | InvalidImage:
-    """What is wrong with bytes that are in none of the formats read here."""
+    """The error for bytes in no supported format."""
     head = data[:32].lstrip()
     for name, beginnings in _OTHER_FORMATS.items():
         if head.startswith(beginnings) or data[4:12] in beginnings:
             return UnsupportedFormat(
-                f"{name} images are not read; send one of {', '.join(FORMATS)}"
+                f"{name} images are not supported; send one of {', '.join(FORMATS)}"
             )
     return InvalidImage("the bytes are not an image, or its header is damaged")
 
 
-# Recognised by their first bytes alone: Pillow's readers for them would be one more thing to attack.
+# Recognised by their first bytes alone, because each reader of Pillow can be attacked.
 _OTHER_FORMATS = {
     "AVIF": (b"ftypavif", b"ftypavis"),
     "HEIC": (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"),

@@ -16,7 +16,7 @@ class Prior(Protocol):
     """A distribution over latent vectors."""
 
     def draw(self, count: int, seed: int, temperature: float) -> Vectors:
-        """`count` latents, float32 (count, latent_dim); `temperature` scales the standard deviations."""
+        """Draw latents, float32 (count, latent_dim); `temperature` scales standard deviations."""
         ...
 
 
@@ -35,7 +35,7 @@ class NormalPrior:
 
 @dataclass(frozen=True)
 class GaussianMixture:
-    """A mixture of `k` Gaussians: weights (k,), means (k, d) and lower-triangular Cholesky factors (k, d, d)."""
+    """A mixture of `k` Gaussians: weights (k,), means (k, d), lower Cholesky factors (k, d, d)."""
 
     weights: npt.NDArray[np.float64]
     means: Vectors
@@ -65,7 +65,7 @@ class GaussianMixture:
         )
 
     def save(self, path: Path) -> None:
-        """Store it; the factors in half precision, which no sample shows and which halves the file."""
+        """Write the mixture, its factors in float16, which no sample shows."""
         np.savez_compressed(
             path, weights=self.weights, means=self.means, cholesky=self.cholesky.astype(np.float16)
         )
@@ -80,11 +80,11 @@ class GaussianMixture:
 def interpolate(
     start: Vectors, end: Vectors, steps: int, method: Literal["linear", "spherical"]
 ) -> Vectors:
-    """`steps` latents from `start` to `end`, both ends included: (latent_dim,) twice -> (steps, latent_dim).
+    """Latents from `start` to `end`, both included: (latent_dim,) twice -> (steps, latent_dim).
 
-    Spherical interpolation follows White 2016, "Sampling Generative Networks", section 2.1; between (nearly) parallel
-    vectors it is linear. Raises InvalidParameter where the vectors point in opposite directions, or the
-    path leaves the range of float32.
+    Spherical interpolation follows White 2016, "Sampling Generative Networks", section 2.1; between
+    (nearly) parallel vectors it is linear. Raises InvalidParameter if the vectors point in opposite
+    directions, or the path leaves the range of float32.
     """
     t = np.linspace(0, 1, steps, dtype=np.float64)[:, None]
     a, b = start.astype(np.float64), end.astype(np.float64)

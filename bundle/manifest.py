@@ -1,25 +1,32 @@
-"""The contract between training and service: what stands in a bundle, and what its graphs take and give.
+"""The contract between training and service: the files of a bundle, and the tensors of its graphs.
 
-A bundle is a directory `<models>/<name>/<version>/` that holds `manifest.json` and the files that it lists.
-Its graphs, all with a free batch dimension:
+A bundle is a directory `<models>/<name>/<version>/` that holds `manifest.json` and the files that
+it lists. Its graphs, all with a free batch dimension:
 
-| graph | takes | gives |
+| graph | inputs | outputs |
 | --- | --- | --- |
-| `encoder` | `images` | `latents`; a variational model's also `log_variances`, a backbone's also `features_<stride>` |
-| `decoder` | `latents` | `reconstructions`, `intensities`, and for a model with a likelihood `logits` |
-| `scorer` | any of these but `log_variances` and `logits` | `scores`, `error_maps`; of `intensities` also `errors` |
+| `encoder` | `images` | `latents`; variational: also `log_variances`; a backbone: `features_<n>` |
+| `decoder` | `latents` | `reconstructions`, `intensities`; with a likelihood also `logits` |
+| `scorer` | any but `log_variances`, `logits` | `scores`, `error_maps`; of `intensities` `errors` |
 | `classifier` | `latents` | `probabilities` |
 
-`images` and `reconstructions` are uint8 (batch, height, width, channels), 0..255; `intensities` are reconstructions
-before rounding, float32 in 0..1, and `logits` the parameters of their likelihood. `latents` and `log_variances` are
-float32 (batch, latent_dim). `features_<stride>` are a backbone's feature maps, float32 (batch, channels, height /
-stride, width / stride), handed from graph to graph. `errors` and `scores` are float32 (batch,): the mean squared error
-of the reconstruction on the 0..1 scale, and the anomaly score (higher is more anomalous). `error_maps` is float32
-(batch, height, width), not negative: the anomaly score of each pixel. `probabilities` are float32 (batch, classes), in
-the order of the manifest's `classes`, and sum to 1. A scorer that takes `latents` also gives `latent_distances`,
-float32 (batch,): the logarithm of their distance from those of the training images, by which drift is followed. An
-operation runs the graphs that its results need, each on what those before it gave. No weight stands in two graphs, but
-for the scorers of older detectors, which hold a copy of the encoder.
+The tensors:
+
+- `images` and `reconstructions`: uint8 (batch, height, width, channels), 0..255.
+- `intensities`: reconstructions before rounding, float32 in 0..1.
+- `logits`: the parameters of their likelihood.
+- `latents` and `log_variances`: float32 (batch, latent_dim).
+- `features_<stride>`: feature maps of a backbone, float32 (batch, channels, height / stride,
+  width / stride), which one graph hands to another.
+- `errors`: mean squared error of the reconstruction on the 0..1 scale, float32 (batch,).
+- `scores`: anomaly scores, float32 (batch,); higher is more anomalous.
+- `error_maps`: anomaly score of each pixel, not negative, float32 (batch, height, width).
+- `probabilities`: float32 (batch, classes) in the order of the manifest's `classes`; sum 1.
+- `latent_distances`: logarithm of the distance of the latents from those of the training images,
+  float32 (batch,), by which drift is measured. A scorer that takes `latents` gives them.
+
+An operation runs the graphs that its results need, each on the outputs of those before it. No
+weight is in two graphs, but for scorers of older detectors, which hold a copy of the encoder.
 """
 
 import hashlib
@@ -29,7 +36,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 MANIFEST = "manifest.json"
 
@@ -102,7 +117,7 @@ OUTPUTS: Mapping[GraphName, frozenset[str]] = {
 
 
 class Record(BaseModel):
-    """A frozen record that refuses keys it does not know."""
+    """A frozen record that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -114,24 +129,22 @@ ReducingGap = Annotated[float, Field(ge=1)]
 
 
 class InputSpec(Record):
-    """What the graphs take: uint8 images (height, width, channels), made by `bundle.imaging`."""
+    """Input of the graphs: uint8 images (height, width, channels), made by `bundle.imaging`."""
 
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
-    resample: Resample = Field(
-        "bilinear", description="The filter with which other sizes are brought to this one."
-    )
+    resample: Resample = Field("bilinear", description="Filter that resizes images of other sizes.")
     # The usual value is left out of every document, because services before this entry refuse it.
     white_16_bit: White16Bit = Field(
         WHITE_16_BIT,
-        description="The value of 16-bit pixels that is white; sensors of 12 bits write at most 4095.",
+        description="White value of 16-bit pixels; sensors of 12 bits write at most 4095.",
         exclude_if=lambda value: value == WHITE_16_BIT,
     )
     reducing_gap: ReducingGap = Field(
         REDUCING_GAP,
-        description="A larger JPEG is decoded at a half, a quarter or an eighth, to no less than this many times"
-        " the model's height and width.",
+        description="A larger JPEG is decoded at a half, a quarter or an eighth of its size, but "
+        "at no less than this many times the model's height and width.",
         exclude_if=lambda value: value == REDUCING_GAP,
     )
 
@@ -141,15 +154,15 @@ class InputSpec(Record):
 
 
 class ErrorMapScale(Record):
-    """Where a heatmap is dark and where it is bright, from the error maps of the calibration images."""
+    """Errors at which a heatmap is dark and bright, from error maps of calibration images."""
 
     low: float = Field(
         ge=0,
-        description="99 % of the pixels of normal images, of few those of the middle one, have a smaller error: dark.",
+        description="Dark: above 99 % of the pixels of normal images, of few those of the median.",
     )
     high: float = Field(
         gt=0,
-        description="The largest errors of 99 % of normal images, of few 90 %, are smaller: bright.",
+        description="Bright: above the largest error of 99 % of normal images, of few 90 %.",
     )
 
     @model_validator(mode="after")
@@ -160,14 +173,14 @@ class ErrorMapScale(Record):
 
 
 class Calibration(Record):
-    """The anomaly scores of normal images that the network was not fitted to."""
+    """Anomaly scores of held-out normal images."""
 
-    method: str = Field(description="What the score is.")
+    method: str = Field(description="Name of the score.")
     scores: tuple[float, ...] = Field(min_length=1, description="Ascending.")
     error_map: ErrorMapScale
     latent_deciles: tuple[float, ...] = Field(
         (),
-        description="Of the latent distances of these images: the nine that part them into tenths, or none.",
+        description="Deciles 1 to 9 of the latent distances of these images, or none.",
     )
 
     @model_validator(mode="after")
@@ -181,36 +194,34 @@ class Calibration(Record):
 
 
 class Selection(Record):
-    """Of which evidence a detector's score and map are made, chosen by synthetic anomalies in held-out images."""
+    """Components of a detector's score and map, selected by synthetic anomalies."""
 
     score: tuple[str, ...] = Field(min_length=1)
     map: tuple[str, ...] = Field(min_length=1)
-    compared: dict[str, float] = Field(
-        description="Areas under the ROC curve of what there was to choose from."
-    )
+    compared: dict[str, float] = Field(description="AUROC of the candidates that were compared.")
     synthetic: dict[str, dict[str, float]] = Field(
         {}, description="AUROC on synthetic anomalies of each kind, by candidate; baselines too."
     )
     recall: dict[str, dict[str, float]] = Field(
         {},
-        description="Share of the synthetic anomalies of each kind that is found, by false positive rate.",
+        description="Recall of the synthetic anomalies of each kind, by false positive rate.",
     )
-    advice: tuple[str, ...] = Field((), description="What would make the detector better.")
-    weak: str | None = Field(None, description="Why it was published though its trials were weak.")
+    advice: tuple[str, ...] = Field((), description="Ways to make the detector better.")
+    weak: str | None = Field(None, description="Reason why its trials were weak, if they were.")
 
 
 class StandardNormal(Record):
-    """Latents are drawn from N(0, I)."""
+    """Latents drawn from N(0, I)."""
 
     kind: Literal["standard_normal"] = "standard_normal"
 
 
 class MixturePrior(Record):
-    """Latents are drawn from a Gaussian mixture that was fitted to those of the training images.
+    """Latents drawn from a Gaussian mixture that was fitted to those of the training images.
 
-    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
-    The file holds float64 `weights` (k,), float32 `means` (k, latent_dim) and float16 lower-triangular `cholesky`
-    (k, latent_dim, latent_dim).
+    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders",
+    section 4. The file holds float64 `weights` (k,), float32 `means` (k, latent_dim) and float16
+    lower-triangular `cholesky` (k, latent_dim, latent_dim).
     """
 
     kind: Literal["gaussian_mixture"] = "gaussian_mixture"
@@ -221,7 +232,7 @@ LatentPrior = Annotated[StandardNormal | MixturePrior, Field(discriminator="kind
 
 
 class TrainingData(Record):
-    """What the model was trained, calibrated and tested on."""
+    """Images that the model was trained, calibrated and tested on."""
 
     name: str
     source: str
@@ -231,9 +242,9 @@ class TrainingData(Record):
 
 
 class Recalibration(Record):
-    """On what a published model was calibrated anew."""
+    """Images on which a published model was calibrated again."""
 
-    source: str = Field(description="The model and version that it was.")
+    source: str = Field(description="Model and version before.")
     images: PositiveInt
     sha256: Sha256 = Field(description="Of all paths and bytes.")
 
@@ -249,28 +260,30 @@ class Weights(Record):
 
 
 class Provenance(Record):
-    """How the bundle came to be."""
+    """Origin of the bundle: recipe, code, libraries, device."""
 
     created: datetime
     recipe: dict[str, object] = Field(description="The recipe as resolved, overrides included.")
     git_revision: str | None = None
     libraries: dict[str, str]
     parity: dict[str, float] = Field(
-        description="Largest difference from torch, or from the graphs that were halved, by output."
+        description="Largest difference from torch, or from the float32 graphs, by output."
     )
-    halved_from: str | None = Field(
-        None, description="The model and version whose graphs were halved."
+    converted_from: str | None = Field(
+        None,
+        description="Model and version that was converted to float16.",
+        validation_alias=AliasChoices("converted_from", "halved_from"),  # the former name
     )
     recalibrated: Recalibration | None = None
-    device: str | None = Field(None, description="What it was trained on.")
-    minutes: float | None = Field(None, description="How long the training took.")
+    device: str | None = Field(None, description="Device of the training.")
+    minutes: float | None = Field(None, description="Duration of the training.")
     backbone: Weights | None = Field(
-        None, description="Of the network in the encoder that was trained elsewhere."
+        None, description="Network in the encoder that was trained elsewhere."
     )
 
 
 class ModelManifest(Record):
-    """All that the service knows of a model."""
+    """Everything that the service knows of a model."""
 
     format: Literal[1] = 1
     name: ModelName
@@ -281,27 +294,21 @@ class ModelManifest(Record):
     input: InputSpec
     latent_dim: PositiveInt
     precision: Precision = Field(
-        "float32", description="In what the graphs compute, but for the scorer: float32."
+        "float32", description="Precision of the graphs but the scorer, which is float32."
     )
     graphs: dict[GraphName, FileName]
     golden: FileName = Field(
-        description="Inputs and outputs of each graph, on which the loaded bundle is tested."
+        description="Inputs and outputs of each graph, to test a loaded bundle with."
     )
     prior: LatentPrior | None = None
     calibration: Calibration | None = None
-    max_batch: PositiveInt | None = Field(
-        None, description="Most images that one run of its graphs takes."
-    )
+    max_batch: PositiveInt | None = Field(None, description="Most images of one run of its graphs.")
     selection: Selection | None = None
-    classes: tuple[str, ...] = Field(
-        (), description="The names of the classes that `classify` tells apart."
-    )
+    classes: tuple[str, ...] = Field((), description="Names of the classes of `classify`.")
     metrics: dict[str, float]
     training_data: TrainingData
     provenance: Provenance
-    files: dict[FileName, Sha256] = Field(
-        description="SHA-256 of every file beside the manifest that is read."
-    )
+    files: dict[FileName, Sha256] = Field(description="SHA-256 of every file that is read.")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -1,3 +1,5 @@
+"""Entry point of `python -m service`."""
+
 from service.cli import main
 
 raise SystemExit(main())

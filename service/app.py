@@ -1,4 +1,4 @@
-"""The composition root: settings in, application out."""
+"""Composition root: builds the application from the settings."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from service import cores
+from service import VERSION, cores
 from service.api import dependencies, endpoint, errors, openapi
 from service.api.dependencies import Services
 from service.api.middleware import EncodedSlashes, HeadAsGet, InternalErrors, RequestLifecycle
@@ -30,7 +30,7 @@ from service.api.security import ApiKeys
 from service.inference.engine import OnnxEngine
 from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
-from service.registry.drift import P_VALUES, DriftMetrics
+from service.registry.drift import P_VALUE_BINS, DriftMetrics
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
@@ -43,7 +43,6 @@ from service.scheduling.executor import (
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
-VERSION = "0.1.0"
 OPERATIONS = [
     module.OPERATION
     for module in (
@@ -60,7 +59,7 @@ OPERATIONS = [
 
 
 def build_engine(settings: Settings) -> OnnxEngine:
-    """The engine of the device policy. Raises DeviceError if the policy cannot be kept."""
+    """Return the engine of the device policy. Raises DeviceError if the device is unavailable."""
     gpu = GpuOptions(
         tf32=settings.tf32,
         cuda_graphs=settings.cuda_graphs,
@@ -72,7 +71,10 @@ def build_engine(settings: Settings) -> OnnxEngine:
 
 
 def build_services(settings: Settings) -> Services:
-    """Load every bundle. Raises DeviceError if the device policy cannot be kept, BundleError without a directory."""
+    """Load every bundle, and return the services around them.
+
+    Raises DeviceError if the device is unavailable, BundleError if the directory is unreadable.
+    """
     registry, repository = ModelRegistry(), ModelRepository(settings.models)
     loader = Loader(repository, build_engine(settings))
     registry.load_all(repository.locations(), loader)
@@ -80,13 +82,13 @@ def build_services(settings: Settings) -> Services:
 
 
 def assemble(settings: Settings, registry: ModelRegistry) -> Services:
-    """The services around the models of a registry."""
-    telemetry, available = Metrics(), cores.available()
+    """Return the services around the models of a registry."""
+    telemetry, available = Metrics(), cores.count()
     admission = Admission(settings.max_queued_images, settings.max_queued_bytes)
     executor = DeviceExecutor(
         settings.max_batch_size,
         settings.max_queue_delay,
-        observe=telemetry.batch,
+        observe=telemetry.count_batch,
         inline_seconds=INLINE_SECONDS if available > 1 else INLINE_SECONDS_ON_ONE_CORE,
     )
     limits = Limits(
@@ -95,7 +97,7 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
         max_output_pixels=settings.max_output_pixels,
         request_timeout=settings.request_timeout,
     )
-    _measure(telemetry, registry, admission)
+    _add_metrics(telemetry, registry, admission)
     return Services(
         registry=registry,
         admission=admission,
@@ -109,12 +111,14 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     )
 
 
-def _measure(telemetry: Metrics, registry: ModelRegistry, admission: Admission) -> None:
-    """Add what is read whenever metrics are asked for: models, gauges and scores."""
+def _add_metrics(telemetry: Metrics, registry: ModelRegistry, admission: Admission) -> None:
+    """Add the metrics that are read on request: models, gauges and scores."""
     for model in registry.all():
-        telemetry.model(model.manifest.name, model.manifest.version, model.provider)
-    telemetry.gauge("ae_images_in_flight", "Images of admitted requests.", lambda: admission.images)
-    telemetry.gauge(
+        telemetry.add_model(model.manifest.name, model.manifest.version, model.provider)
+    telemetry.add_gauge(
+        "ae_images_in_flight", "Images of admitted requests.", lambda: admission.images
+    )
+    telemetry.add_gauge(
         "ae_bytes_in_flight", "Bytes of the bodies of these requests.", lambda: admission.bytes
     )
 
@@ -124,11 +128,11 @@ def _measure(telemetry: Metrics, registry: ModelRegistry, admission: Admission) 
                 manifest = model.manifest
                 yield manifest.name, manifest.version, model.scoring.drift.metrics()
 
-    telemetry.scores(P_VALUES, read_scores)
+    telemetry.add_scores(P_VALUE_BINS, read_scores)
 
 
 def create_app(services: Services) -> ASGIApp:
-    """The application around loaded models: routes of the operations, then FastAPI's."""
+    """Return the application: the routes of the operations, then those of FastAPI."""
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -136,36 +140,44 @@ def create_app(services: Services) -> ASGIApp:
         services.admission.drain()
         services.executor.close()
 
-    routes = endpoint.routes(services, OPERATIONS)
+    routes = endpoint.build_routes(services, OPERATIONS)
     api = HeadAsGet(create_api(services))
     router = Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
     return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
 
 
 def create_api(services: Services) -> FastAPI:
-    """The FastAPI app: health, metrics, model cards and documents."""
+    """Return the FastAPI app: health, metrics, model cards and docs."""
     api = FastAPI(
         title="Autoencoder service",
         version=VERSION,
-        description="Encode, decode, reconstruct, denoise, sample and score images with autoencoders.",
+        description="Encode, decode, reconstruct, denoise, sample and score images with "
+        "autoencoders.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     errors.install(api)
-    registry, guard = services.registry, dependencies.guard(services.api_keys)
-    guarded = [Depends(guard)]
-    exact, newest = dependencies.exact(registry), dependencies.newest(registry)
-    finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
-    api.include_router(health.router(registry, services.admission), tags=["health"])
-    api.include_router(metrics.router(services.metrics), tags=["health"], dependencies=guarded)
-    api.include_router(models.listing(registry), tags=["models"], dependencies=guarded)
-    for prefix, find in finders.items():
-        card = models.router(registry, find)
-        api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)
-    api.include_router(docs.router())
-    api.mount("/swagger", docs.assets(), name="swagger")
-    for prefix in endpoint.PREFIXES:
-        api.include_router(openapi.router(prefix, OPERATIONS, guard))
-    api.openapi = lambda: openapi.document(api)  # type: ignore[method-assign]
+    _include_routers(api, services)
+    api.openapi = lambda: openapi.build_document(api)  # type: ignore[method-assign]
     return api
+
+
+def _include_routers(api: FastAPI, services: Services) -> None:
+    registry, guard = services.registry, dependencies.build_guard(services.api_keys)
+    guarded = [Depends(guard)]
+    exact = dependencies.build_exact_finder(registry)
+    newest = dependencies.build_newest_finder(registry)
+    finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
+    api.include_router(health.build_router(registry, services.admission), tags=["health"])
+    api.include_router(
+        metrics.build_router(services.metrics), tags=["health"], dependencies=guarded
+    )
+    api.include_router(models.build_list_router(registry), tags=["models"], dependencies=guarded)
+    for prefix, find in finders.items():
+        card = models.build_router(registry, find)
+        api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)
+    api.include_router(docs.build_router())
+    api.mount("/swagger", docs.build_assets(), name="swagger")
+    for prefix in endpoint.PREFIXES:
+        api.include_router(openapi.build_router(prefix, OPERATIONS, guard))

@@ -1,4 +1,4 @@
-"""The command line of the online side: serve, score, check, schema."""
+"""Command line of the service: serve, score, check, schema."""
 
 import argparse
 import gc
@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -23,25 +24,21 @@ from service.server import uvicorn_server
 from service.settings import Settings
 from service.telemetry import logging
 
-# Seconds for which the device's thread may wait for the interpreter; Python's own 5 ms are long.
-SWITCH_INTERVAL = 0.0005
+if TYPE_CHECKING:
+    from service.bulk.job import ScoreJob
+
+# Longest wait of the device's thread for the interpreter. Python's default is 5 ms.
+SWITCH_INTERVAL_SECONDS = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives 0, or 1 with a message where something is wrong."""
-    options = _parser().parse_args(arguments)
+    """Run a command. Returns its exit status, which is 1 after an error message."""
+    options = _build_parser().parse_args(arguments)
+    given = {name: value for name, value in vars(options).items() if value is not None}
     try:
-        settings = Settings(
-            **{name: value for name, value in vars(options).items() if value is not None}
-        )
+        settings = Settings(**given)
     except ValidationError as error:
-        for (
-            wrong
-        ) in error.errors():  # of the place only its first part is shown: below it may be a key
-            print(
-                f"error: setting {wrong['loc'][0] if wrong['loc'] else 's'}: {wrong['msg']}",
-                file=sys.stderr,
-            )
+        _print_invalid(error)
         return 1
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,20 +50,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _print_invalid(error: ValidationError) -> None:
+    for problem in error.errors():
+        # Only the name of the setting, because the rest of the location can hold an API key.
+        subject = f"setting {problem['loc'][0]}" if problem["loc"] else "settings"
+        print(f"error: {subject}: {problem['msg']}", file=sys.stderr)
+
+
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service", description="Serve autoencoders over HTTP."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
     serve = commands.add_parser("serve", help="serve the models of a directory")
-    serve.add_argument("--host", help=_help("host"))
-    serve.add_argument("--port", type=int, help=_help("port"))
+    serve.add_argument("--host", help=_describe("host"))
+    serve.add_argument("--port", type=int, help=_describe("port"))
     serve.set_defaults(command=_serve)
+    score = commands.add_parser("score", help="score image files, and write a table of the scores")
+    _add_score_inputs(score)
+    _add_score_outputs(score)
+    score.set_defaults(command=_score)
+    check = commands.add_parser("check", help="load each bundle, and print which of them work")
+    check.set_defaults(command=_check)
+    for command in (serve, score, check):
+        command.add_argument("--models", type=Path, metavar="DIR", help=_describe("models"))
+        command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_describe("device"))
+    schema = commands.add_parser("schema", help="print the OpenAPI document")
+    schema.set_defaults(command=_schema)
+    return parser
 
-    score = commands.add_parser(
-        "score", help="score image files, and write a table of what was found"
-    )
+
+def _add_score_inputs(score: argparse.ArgumentParser) -> None:
     score.add_argument(
         "paths",
         nargs="*",
@@ -76,16 +90,31 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--list",
         metavar="FILE",
-        help="a file that holds more paths, one a line; - is standard input",
+        help="a file of more paths, one per line; - is standard input",
     )
     score.add_argument("--model", required=True, metavar="NAME", help="the model that scores")
+    score.add_argument(
+        "--false-positive-rate",
+        type=_parse_rate,
+        metavar="RATE",
+        help="share of normal images that may be called anomalous (default: the lowest of "
+        f"{', '.join(map(str, RATES))} that the calibration allows)",
+    )
+    score.add_argument(
+        "--url",
+        metavar="URL",
+        help="score with the service at this URL, with the API key in AE_API_KEY if it needs one",
+    )
+
+
+def _add_score_outputs(score: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--output",
         required=True,
         type=Path,
         metavar="FILE",
-        help="the table, .csv, .jsonl or .parquet; while the "
-        "command runs, and where it is ended, FILE.partial holds what is done, and the same command goes on from there",
+        help="the table, .csv, .jsonl or .parquet; FILE.partial holds the rows of an unfinished "
+        "run, which the same command resumes",
     )
     score.add_argument(
         "--heatmaps", type=Path, metavar="DIR", help="write a heatmap of each image to this folder"
@@ -94,43 +123,17 @@ def _parser() -> argparse.ArgumentParser:
         "--overlays",
         type=Path,
         metavar="DIR",
-        help="write each image to this folder with its heatmap blended over it, as PNG; "
-        "with --url, each image is sent twice if there are --heatmaps too",
+        help="write each image, blended with its heatmap, to this folder as PNG; "
+        "with --url and --heatmaps, each image is sent twice",
     )
-    score.add_argument(
-        "--false-positive-rate",
-        type=_rate,
-        metavar="RATE",
-        help="the share of normal images that may be called anomalous "
-        f"(the lowest of {', '.join(map(str, RATES))} that the calibration can tell)",
-    )
-    score.add_argument(
-        "--url",
-        metavar="URL",
-        help="ask the service that runs there, with the key in AE_API_KEY if it wants one",
-    )
-    score.set_defaults(command=_score)
-
-    check = commands.add_parser(
-        "check", help="say of each bundle and of the device what works and what does not"
-    )
-    check.set_defaults(command=_check)
-
-    for job in (serve, score, check):
-        job.add_argument("--models", type=Path, metavar="DIR", help=_help("models"))
-        job.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_help("device"))
-
-    schema = commands.add_parser("schema", help="print the OpenAPI document")
-    schema.set_defaults(command=_schema)
-    return parser
 
 
-def _help(setting: str) -> str:
+def _describe(setting: str) -> str:
     field = Settings.model_fields[setting]
     return f"{field.description} ({field.default}; AE_{setting.upper()})"
 
 
-def _rate(text: str) -> float:
+def _parse_rate(text: str) -> float:
     rate = float(text)
     if not 0 < rate < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
@@ -138,14 +141,14 @@ def _rate(text: str) -> float:
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
-    # Set before models are loaded, for process 1 of a container ignores what it does not handle. uvicorn repeats the
-    # signal that ended it, which is no failure.
+    # Set before models are loaded, because process 1 of a container ignores unhandled signals.
+    # uvicorn repeats the signal that ended it, which is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logging.configure(settings.log_format, settings.log_level)
     services = build_services(settings)
     gc.collect()
-    gc.freeze()  # what is loaded stays: to look through it again and again would hold requests up
+    gc.freeze()  # because collections that visit the loaded models would delay requests
     return uvicorn_server.serve(
         create_app(services),
         settings.host,
@@ -157,7 +160,7 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def _print_ready(address: str, registry: ModelRegistry) -> None:
-    loaded = ", ".join(registry.names()) or "no model could be loaded"
+    loaded = ", ".join(registry.names()) or "none; the log has the reasons"
     providers = (
         ", ".join(sorted({model.provider for model in registry.newest()}))
         or "no execution provider"
@@ -166,11 +169,12 @@ def _print_ready(address: str, registry: ModelRegistry) -> None:
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
-    from service.bulk import job  # what it needs would make a server start later
+    # Imported here, because these modules would delay the start of a server.
+    from service.bulk.job import ScoreJob
     from service.bulk.runner import Folders
 
     logging.configure(settings.log_format, "warning")
-    wanted = job.Wanted(
+    job = ScoreJob(
         sources=options.paths,
         listed=options.list,
         model=options.model,
@@ -178,23 +182,27 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
         folders=Folders(options.heatmaps, options.overlays),
         false_positive_rate=options.false_positive_rate,
     )
-    wanted.check()
+    job.check()
     try:
-        if options.url:
-            job.remote(wanted, options.url, os.environ.get("AE_API_KEY"))
-        else:
-            services = build_services(settings.model_copy(update=job.BOUNDS))
-            try:
-                job.local(wanted, services.operations, services.registry, settings.models)
-            finally:
-                services.executor.close()
+        _run_job(job, settings, options.url)
     except KeyboardInterrupt:
-        goes_on = (
-            f"; the same command goes on from {wanted.partial}" if wanted.partial.exists() else ""
-        )
-        print(f"interrupted{goes_on}", file=sys.stderr)
+        resume = f"; rerun to resume from {job.partial}" if job.partial.exists() else ""
+        print(f"interrupted{resume}", file=sys.stderr)
         return 130
     return 0
+
+
+def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> None:
+    from service.bulk.job import BULK_SETTINGS, score_locally, score_remotely
+
+    if url:
+        score_remotely(job, url, os.environ.get("AE_API_KEY"))
+        return
+    services = build_services(settings.model_copy(update=BULK_SETTINGS))
+    try:
+        score_locally(job, services.operations, services.registry, settings.models)
+    finally:
+        services.executor.close()
 
 
 def _check(settings: Settings, _: argparse.Namespace) -> int:

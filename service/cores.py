@@ -1,4 +1,4 @@
-"""How many processor cores this process may use."""
+"""Number of processor cores that this process may use."""
 
 import math
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def available(cgroup: Path = _CGROUP) -> int:
-    """Cores by affinity, and by the limit of the container (control groups, version 2 or 1) where that is lower."""
-    return max(1, math.ceil(min(len(os.sched_getaffinity(0)), _limit(cgroup))))
+def count(cgroup: Path = _CGROUP) -> int:
+    """Count the cores by affinity, or by the lower limit of the container (cgroup 2 or 1)."""
+    return max(1, math.ceil(min(len(os.sched_getaffinity(0)), _read_limit(cgroup))))
 
 
-def _limit(cgroup: Path) -> float:
+def _read_limit(cgroup: Path) -> float:
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,24 +1,24 @@
-"""The domain's exceptions. The HTTP status of each stands in `service.api.errors`.
+"""Exceptions of the domain. `service.api.errors` holds the HTTP status of each.
 
 DomainError
-├── ItemError                    one image or latent vector of a request is at fault
+├── ItemError                    one image or latent vector of a request is invalid
 │   ├── InvalidImage             undecodable, truncated, or of the wrong shape
 │   ├── ImageTooLarge            more pixels than the limit
-│   ├── UnsupportedFormat        a file format that is not read here
-│   └── InvalidLatents           wrong length, NaN or infinity
-├── InvalidItems                 the ItemErrors of one request, each with its index
+│   ├── UnsupportedFormat        the file format is unsupported
+│   └── InvalidLatents           of another length, or not finite
+├── InvalidItems                 some items of a request are invalid
 ├── InvalidParameter             an option or count out of range
-├── TooManyImages                more images than one request may hold
+├── TooManyImages                more images than a request may hold
 ├── ModelNotFound
 ├── VersionNotFound
 ├── OperationNotSupported        the model was not trained for it
-├── ModelNotReady                the model exists, but could not be loaded
-├── Overloaded                   the queue is full
-├── DeadlineExceeded             the request's time was up before it ran
-├── ShuttingDown                 no new work is taken
-├── BundleError                  a bundle is damaged, incomplete, or answers wrongly
-├── DeviceError                  the device that was asked for cannot be had
-└── BulkError                    scoring files cannot go on; its kinds stand in `service.bulk`
+├── ModelNotReady                the model exists, but is not loaded
+├── Overloaded                   too many images or bytes in flight
+├── DeadlineExceeded             the request did not run before its timeout
+├── ShuttingDown                 no new requests are admitted
+├── BundleError                  a bundle is damaged, incomplete, or gives wrong results
+├── DeviceError                  the requested device is unavailable
+└── BulkError                    scoring files cannot continue; subclasses are in `service.bulk`
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ from bundle.errors import DomainError, ItemError
 
 
 class InvalidLatents(ItemError):
-    pass
+    """A latent vector has another length than the model's, or is not finite."""
 
 
 class InvalidItems(DomainError):
-    """Some items of a request are at fault; `errors` holds them by their index in the request."""
+    """Some items of a request are invalid; `errors` holds each with its index in the request."""
 
     def __init__(self, errors: Sequence[tuple[int, ItemError]]) -> None:
         self.errors = tuple(errors)
@@ -41,40 +41,40 @@ class InvalidItems(DomainError):
 
 
 class TooManyImages(DomainError):
-    pass
+    """A request holds or asks for more images or latents than the limit."""
 
 
 class ModelNotFound(DomainError):
-    pass
+    """No bundle has the name."""
 
 
 class VersionNotFound(DomainError):
-    pass
+    """The model has no bundle of the version."""
 
 
 class OperationNotSupported(DomainError):
-    pass
+    """The model was not trained for the operation."""
 
 
 class ModelNotReady(DomainError):
-    pass
+    """The model exists, but could not be loaded."""
 
 
 class Overloaded(DomainError):
-    pass
+    """A request exceeds the limits of images or bytes in flight."""
 
 
 class DeadlineExceeded(DomainError):
-    pass
+    """A request was not received or did not run before its timeout."""
 
 
 class ShuttingDown(DomainError):
-    pass
+    """The service shuts down."""
 
 
 class DeviceError(DomainError):
-    pass
+    """The requested device is unavailable."""
 
 
 class BulkError(DomainError):
-    pass
+    """Scoring files cannot continue."""

@@ -1,8 +1,8 @@
 """Bundles for the tests, whose graphs are made by hand: no torch, no training.
 
-The code is the image's first values on the 0..1 scale; the decoder puts them back and leaves the rest black, and the
-classifier takes the first three for logits. A detector has no decoder: its scorer compares each
-pixel with the mean of its surroundings, a feature map of its encoder.
+The code is the image's first values on the 0..1 scale. The decoder puts them back and leaves the
+rest black. The classifier takes the first three for logits. A detector has no decoder: its scorer
+compares each pixel with the mean of its surroundings, a feature map of its encoder.
 """
 
 from datetime import UTC, datetime

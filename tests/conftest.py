@@ -11,6 +11,16 @@ from tests.bundles import write_bundle
 DATA = Path(__file__).parent / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a file in one process, and so those that share the trained bundles."""
+    for item in items:
+        shares = (
+            "published" in getattr(item, "fixturenames", ()) and item.path.parent.name == "pipeline"
+        )
+        group = "published" if shares else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
@@ -19,7 +29,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny` in versions 1 and 2, the variational `tiny-vae`, and `broken`, which has lost a file."""
+    """`tiny` in versions 1 and 2, the variational `tiny-vae`, and `broken`, which lacks a file."""
     directory = tmp_path_factory.mktemp("models")
     write_bundle(directory, "tiny", 1)
     write_bundle(directory, "tiny", 2, mixture=True)

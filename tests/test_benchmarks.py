@@ -43,14 +43,10 @@ def test_runs_of_a_recipe_that_has_changed_are_not_counted_with_the_new_ones(
     tmp_path: Path,
 ) -> None:
     runs.write("mnist-stacked", figures(1, 0.3, "training.epochs=2"), tmp_path / "models.json")
-    assert (
-        "MSE 0.300000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run, with other settings"
-        in render(tmp_path)
-    )
+    row = "MSE {} | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run"
+    assert f"{row.format('0.300000')}, with other settings" in render(tmp_path)
     runs.write("mnist-stacked", figures(0, 0.1), tmp_path / "models.json")
-    assert "MSE 0.100000 | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run |" in render(
-        tmp_path
-    )
+    assert f"{row.format('0.100000')} |" in render(tmp_path)
 
 
 def test_the_serving_section_holds_every_server_and_goal_of_its_figures() -> None:

@@ -1,6 +1,6 @@
-"""Training autoencoders, and publishing them as bundles."""
+"""Training of autoencoders and detectors, and their publication as bundles."""
 
 import os
 
-# The official builds of ONNX Runtime report to Microsoft unless told otherwise before they are imported.
+# Official builds of ONNX Runtime report to Microsoft unless this is set before their import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

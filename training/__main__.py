@@ -1,8 +1,10 @@
+"""Entry point of `python -m training`."""
+
 import gc
 import sys
 
 from training.cli import main
 
 status = main()
-gc.freeze()  # the exporter's garbage, whose collection takes two seconds, ends with the process
+gc.freeze()  # collecting the exporter's garbage at exit would take two seconds
 sys.exit(status)

@@ -1,4 +1,4 @@
-"""The command line of the offline side."""
+"""The command line of training."""
 
 import argparse
 import signal
@@ -9,10 +9,16 @@ from pathlib import Path
 from training import recipes
 from training.errors import TrainingError
 
+_Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+_DATA_HELP = "folder of the data; without it, they are downloaded"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives 0, or 1 with a message where something is wrong."""
-    options = _parser().parse_args(arguments, argparse.Namespace(when_interrupted=""))
+    """Run a command; returns the exit status.
+
+    It is 0, 1 after an error with a message, 130 after SIGINT, or 143 after SIGTERM.
+    """
+    options = _build_parser().parse_args(arguments, argparse.Namespace(when_interrupted=""))
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
@@ -27,31 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as an exception so that what was begun is cleared away."""
+    """SIGTERM as an exception, so that incomplete files are removed."""
 
 
 def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train autoencoders and publish them."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_model_commands(commands)
+    recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
+    recipes.set_defaults(run=_recipes)
+    _add_overview(commands)
+    return parser
 
+
+def _add_train(commands: _Commands) -> None:
     train = commands.add_parser("train", help="train a recipe and publish it as a bundle")
     train.add_argument("recipe", help="a recipe's name (see `recipes`) or a TOML file")
-    train.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where the data are; without it they are downloaded",
-    )
+    train.add_argument("--data", type=Path, metavar="DIR", help=_DATA_HELP)
     train.add_argument("--name", help="the model's name, if not the recipe's")
-    train.add_argument(
-        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
-    )
+    _add_models(train)
     train.add_argument(
         "--runs",
         type=Path,
@@ -63,18 +70,18 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe's entry"
     )
     train.add_argument(
-        "--accept-weak", action="store_true", help="publish a detector whose trials went badly"
+        "--accept-weak",
+        action="store_true",
+        help="publish a detector that finds too few synthetic anomalies",
     )
     train.set_defaults(run=_train)
 
-    of_model = {}
-    for name, run, words in (
+
+def _add_model_commands(commands: _Commands) -> None:
+    """Add the commands on a published model."""
+    for name, run, summary in (
         ("evaluate", _evaluate, "measure a published model again on its test images"),
-        (
-            "convert-fp16",
-            _convert_fp16,
-            "publish a model again, computing in half precision for a GPU",
-        ),
+        ("convert-fp16", _convert_fp16, "publish a model again, computing in fp16 for a GPU"),
         (
             "calibrate",
             _calibrate,
@@ -82,38 +89,36 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
     ):
-        command = of_model[name] = commands.add_parser(name, help=words)
+        command = commands.add_parser(name, help=summary)
         command.add_argument("model", help="the model's name")
-        folder = run is _calibrate
-        help_text = (
-            "a folder of normal images"
-            if folder
-            else "where the data are; without it they are downloaded"
-        )
-        command.add_argument("--data", type=Path, metavar="DIR", required=folder, help=help_text)
+        required = run is _calibrate
         command.add_argument(
-            "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+            "--data",
+            type=Path,
+            metavar="DIR",
+            required=required,
+            help="a folder of normal images" if required else _DATA_HELP,
         )
+        _add_models(command)
+        if run is _convert_fp16:
+            command.add_argument(
+                "--name", help="the new model's name, if not the model's with -fp16 behind it"
+            )
+        if run is _report:
+            command.add_argument(
+                "--output", type=Path, metavar="DIR", help="output folder, if not the bundle"
+            )
         command.set_defaults(run=run)
-    of_model["convert-fp16"].add_argument(
-        "--name", help="the new model's name, if not the model's with -fp16 behind it"
-    )
-    of_model["report"].add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write it, if not into the bundle"
-    )
 
-    recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
-    recipes.set_defaults(run=_recipes)
 
+def _add_overview(commands: _Commands) -> None:
     overview = commands.add_parser(
         "overview", help="draw the README's pictures: overview.png and digits.png"
     )
     overview.add_argument(
-        "--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded"
+        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
     )
-    overview.add_argument(
-        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
-    )
+    _add_models(overview)
     overview.add_argument(
         "--photo", type=Path, default=Path("docs/cookie.jpg"), metavar="FILE", help="(%(default)s)"
     )
@@ -121,10 +126,15 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("docs"), metavar="DIR", help="(%(default)s)"
     )
     overview.set_defaults(run=_overview)
-    return parser
 
 
-# Commands import what they need when they run: torch takes seconds to import.
+def _add_models(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
+
+
+# Commands import their modules when they run, because torch takes seconds to import.
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -145,7 +155,7 @@ def _train(options: argparse.Namespace) -> int:
         published = embedding.run(resolved, options.models, _log)
     else:
         published = train.run(resolved, options.data, options.models, options.runs, _log)
-    if published:  # else this is one of several processes, and another one publishes
+    if published:  # None: another process of this run publishes
         print(f"published {published}")
     return 0
 
@@ -171,18 +181,16 @@ def _convert_fp16(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
     name = options.name or f"{options.model}-fp16"
-    print(
-        f"published {republish.convert_to_fp16(options.model, name, options.data, options.models, _log)}"
-    )
+    path = republish.convert_to_fp16(options.model, name, options.data, options.models, _log)
+    print(f"published {path}")
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     from training.pipeline import evaluate
 
-    print(
-        f"wrote {evaluate.write_report(options.model, options.data, options.models, options.output, _log)}"
-    )
+    page = evaluate.write_report(options.model, options.data, options.models, options.output, _log)
+    print(f"wrote {page}")
     return 0
 
 

@@ -14,4 +14,4 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Config(Record):
-    """A frozen configuration that refuses keys it does not know."""
+    """A frozen configuration that refuses unknown keys."""

@@ -1,33 +1,33 @@
-"""What can go wrong offline, each with a message that says what to do."""
+"""Errors of training; each message says what failed, and the fix."""
 
 
 class TrainingError(Exception):
-    """Base of all errors that are raised on purpose; the command line prints the message and exits with 1."""
+    """Base of all expected errors; the command line prints the message and exits with 1."""
 
 
 class RecipeError(TrainingError):
-    """A recipe that does not exist, or an entry that is unknown or out of range."""
+    """A recipe does not exist, or an entry is unknown or out of range."""
 
 
 class DataError(TrainingError):
-    """A data file that is missing, damaged, or not what the recipe needs."""
+    """A data file is missing, damaged or invalid for the recipe."""
 
 
 class DivergedError(TrainingError):
-    """The loss is no longer a number."""
+    """The loss is NaN or infinite."""
 
 
 class WeakDetectorError(TrainingError):
-    """A detector that finds too few synthetic anomalies to be published."""
+    """A detector finds too few synthetic anomalies to be published."""
 
 
 class ParityError(TrainingError):
-    """Graphs do not answer as what they were made from."""
+    """Exported graphs differ too much from the model that they were made from."""
 
 
 class CheckpointError(TrainingError):
-    """A checkpoint that cannot be read or written."""
+    """A checkpoint cannot be read or written."""
 
 
 class CollapsedError(TrainingError):
-    """The network gives the same answer to every image."""
+    """The network has the same output for every image."""

@@ -1,21 +1,21 @@
-"""Tensors of images: scale, structural similarity."""
+"""Operations on tensors of images: scale, structural similarity."""
 
 from torch import Tensor
 from torch.nn import functional
 
+SSIM_WINDOW = 7  # pixels: the side
+
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 (n, height, width, channels) to float (n, channels, height, width) in 0..1."""
+    """Convert uint8 (n, height, width, channels) to float (n, channels, height, width) in 0..1."""
     return images.permute(0, 3, 1, 2) / 255
 
 
-SSIM_WINDOW = 7
-
-
 def ssim(images: Tensor, references: Tensor) -> Tensor:
-    """Structural similarity (n,) of images (n, channels, height, width) in 0..1, with a 7x7 uniform window.
+    """Structural similarity (n,) of images (n, channels, height, width) in 0..1.
 
-    Wang et al. 2004, equation 13, with the unbiased variances of scikit-image.
+    The window is 7x7 and uniform. Wang et al. 2004, equation 13, with the unbiased variances of
+    scikit-image.
     """
 
     def mean(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal; elsewhere the log has a line for each stage."""
+"""Progress of long work: a bar on a terminal, else a log line for each stage."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -13,19 +13,17 @@ STAGES_FORMAT = "{desc}{percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} l
 
 
 class Stages:
-    """A log that shows a run in stages as one bar, with the time left in all, if stderr is a terminal.
+    """A log that shows a run in stages as one bar with the total time left, on a terminal.
 
-    `seconds` has the stages in order, and how long each is expected to take in proportion to the others.
+    `seconds` has the stages in order, with estimated durations; only their proportions matter.
     """
 
     def __init__(self, log: Log, seconds: Mapping[str, float]) -> None:
         self._log, self._seconds, self._stage = log, seconds, next(iter(seconds))
-        # Every step is drawn. The time left follows from the average speed, because a stage may end in a jump.
-        total = sum(seconds.values())
         self._bar = tqdm(
-            total=total,
+            total=sum(seconds.values()),
             disable=None,
-            smoothing=0,
+            smoothing=0,  # average speed, because a stage may end in a jump
             miniters=0,
             mininterval=0,
             bar_format=STAGES_FORMAT,
@@ -51,14 +49,14 @@ class Stages:
         self._bar.close()
 
     def begin(self, stage: str) -> None:
-        """Show a stage, before which all others are done."""
+        """Begin a stage; all stages before it are complete."""
         self._stage = stage
         self._bar.set_description(stage, refresh=False)
         self._move(stage, 0)
         self._bar.refresh()
 
     def advance(self, items: Iterable[Item], count: int) -> Iterator[Item]:
-        """The items, during which the stage passes."""
+        """Iterate over the items, and advance the stage with each."""
         for index, item in enumerate(items, 1):
             yield item
             self._move(self._stage, index / count)
@@ -68,17 +66,18 @@ class Stages:
         self._bar.update(max(0, sum(before) + share * self._seconds[stage] - self._bar.n))
 
 
-def bar(
+def open_bar(
     total: int, desc: str, unit: str, *, initial: int = 0, shown: bool = True
 ) -> "tqdm[NoReturn]":
-    """Progress bar on stderr, disabled unless stderr is a terminal and `shown` is true."""
+    """A progress bar on stderr, disabled unless stderr is a terminal and `shown` is true."""
     return tqdm(total=total, desc=desc, unit=unit, initial=initial, disable=None if shown else True)
 
 
 def track(results: Iterable[Item], count: int, desc: str, unit: str, log: Log) -> Iterator[Item]:
-    """The results; their progress is shown by the bar of a run in stages, else by one of their own, or in a line.
+    """Iterate over the results, and show their progress.
 
-    Of `silence` nothing is shown.
+    The bar of a run in stages advances, if the log has one. Otherwise a new bar opens, or the log
+    gets a line. With `silence`, nothing is shown.
     """
     if log is silence:
         yield from results
@@ -86,22 +85,22 @@ def track(results: Iterable[Item], count: int, desc: str, unit: str, log: Log) -
     if isinstance(log, Stages) and log.shown:
         yield from log.advance(results, count)
         return
-    with bar(count, desc, unit) as own:
-        if own.disable:
+    with open_bar(count, desc, unit) as bar:
+        if bar.disable:
             log(f"{desc}: {count} {unit}s")
         for result in results:
             yield result
-            own.update()
+            bar.update()
 
 
 def begin(stage: str, log: Log) -> None:
-    """Begin a stage, if the log shows a run in stages."""
+    """Begin a stage, if the log shows stages."""
     if isinstance(log, Stages):
         log.begin(stage)
 
 
 def step_through(items: Collection[Item], log: Log) -> Iterable[Item]:
-    """The items, during which a stage passes, if the log shows a run in stages."""
+    """Iterate over the items, and advance the stage if the log shows stages."""
     return log.advance(items, len(items)) if isinstance(log, Stages) else items
 
 

@@ -1,4 +1,4 @@
-"""A recipe: one complete, typed TOML file for each model."""
+"""Recipes: one complete, typed TOML file for each model."""
 
 import difflib
 import hashlib
@@ -33,13 +33,15 @@ from training.trainer.optimisers import OptimiserConfig, ScheduleConfig
 
 
 class EvaluationConfig(Config):
-    """How the likelihood of a variational model is estimated, if at all: it takes minutes."""
+    """Estimation of the likelihood of a variational model, which takes minutes."""
 
-    importance_samples: NonNegativeInt = 0  # of the posterior for each image; 0: not at all
+    importance_samples: NonNegativeInt = 0  # of the posterior for each image; 0: no estimate
     images: PositiveInt = 1000  # the first of the test images
 
 
 class Recipe(Config):
+    """A network that is trained."""
+
     name: ModelName
     description: str
     seed: int = Field(0, ge=0, lt=2**32)
@@ -55,14 +57,13 @@ class Recipe(Config):
     pretraining: PretrainingConfig | None = None
     classifier: ClassifierConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
-    mixture_components: NonNegativeInt = (
-        10  # of the prior fitted to the latents, where the model has none; 0: no prior
-    )
+    # Of the prior fitted to the latents, if the model has none; 0: no prior.
+    mixture_components: NonNegativeInt = 10
 
     @model_validator(mode="before")
     @classmethod
     def _without_former_entries(cls, entries: Any) -> Any:
-        """Published networks' recipes say that they are no detectors, as recipes did before detectors had their own."""
+        """Drop `anomaly = null`, which manifests of older networks hold."""
         if isinstance(entries, dict) and "anomaly" in entries and entries["anomaly"] is None:
             return {name: value for name, value in entries.items() if name != "anomaly"}
         return entries
@@ -76,26 +77,28 @@ class Recipe(Config):
 
     @property
     def has_likelihood(self) -> bool:
+        """True if the likelihood of images can be estimated."""
         return self.architecture.variational and self.loss.is_likelihood
 
     def fingerprint(self, *others: object) -> str:
-        """SHA-256 of what decides the weights, in the recipe and beside it: what a checkpoint belongs to."""
-        later: Any = {
+        """SHA-256 of everything that determines the weights, which names the checkpoints.
+
+        `others` are such values outside the recipe.
+        """
+        irrelevant: Any = {
             "description": True,
             "mixture_components": True,
             "evaluation": True,
             "data": {"outliers"},
         }
-        entries = [self.model_dump_json(exclude=later), *map(str, others)]
+        entries = [self.model_dump_json(exclude=irrelevant), *map(str, others)]
         return hashlib.sha256("\n".join(entries).encode()).hexdigest()
 
 
 def _takes_a_folder(recipe: Recipe) -> str | None:
-    return (
-        "data.dataset photographs is for detectors; a network takes a folder"
-        if (recipe.data.dataset == "photographs")
-        else None
-    )
+    if recipe.data.dataset == "photographs":
+        return "data.dataset photographs is for detectors; a network takes a folder"
+    return None
 
 
 def _output_suits_the_loss(recipe: Recipe) -> str | None:
@@ -110,11 +113,11 @@ def _output_suits_the_loss(recipe: Recipe) -> str | None:
 def _divergence_and_likelihood_need_a_posterior(recipe: Recipe) -> str | None:
     if recipe.loss.beta != 1 and not recipe.architecture.variational:
         return "loss.beta weighs a divergence that only a variational architecture has"
-    for entry, wanted in (
+    for entry, is_set in (
         ("loss.samples above 1", recipe.loss.samples > 1),
         ("evaluation.importance_samples", recipe.evaluation.importance_samples > 0),
     ):
-        if wanted and not recipe.has_likelihood:
+        if is_set and not recipe.has_likelihood:
             return f"{entry} needs a variational architecture and a likelihood"
     return None
 
@@ -133,7 +136,10 @@ def _classifier_suits_the_network(recipe: Recipe) -> str | None:
         return "classifier needs an architecture that is not variational, and data.binarise = false"
     refined = recipe.architecture.kind == "residual-dense" and recipe.architecture.refinement
     if refined and not recipe.classifier.reconstruction:
-        return "architecture.refinement needs a decoder that is trained: give classifier.reconstruction"
+        return (
+            "architecture.refinement needs a decoder that is trained: set classifier.reconstruction"
+            " above 0"
+        )
     return None
 
 
@@ -144,7 +150,7 @@ def _ssim_fits_the_input(recipe: Recipe) -> str | None:
     return None
 
 
-# Rules that join several tables; each gives the problem, or None.
+# Rules across tables; each returns the problem, or None.
 RULES: tuple[Callable[[Recipe], str | None], ...] = (
     _takes_a_folder,
     _output_suits_the_loss,
@@ -173,7 +179,7 @@ class DetectorRecipe(Config):
                 f"input.channels must be {1 if grey else 3} for the encoder {self.detector.encoder}"
             )
         if self.data.dataset == "folder":
-            raise ValueError("data.dataset must be photographs for a detector of one's own images")
+            raise ValueError("data.dataset is folder, but a detector takes photographs")
         return self
 
     def spec(self, size: Size) -> InputSpec:
@@ -182,6 +188,8 @@ class DetectorRecipe(Config):
 
 
 class EmbeddingConfig(Config):
+    """The backbone of embeddings, and its input."""
+
     backbone: BackboneName
     depth: PositiveInt  # stride of the feature map that is pooled
     size: Size
@@ -199,17 +207,17 @@ class EmbeddingRecipe(Config):
 AnyRecipe = Recipe | DetectorRecipe | EmbeddingRecipe
 
 
-def kind_of(tree: Mapping[str, Any]) -> type[AnyRecipe]:
-    """The kind of recipe that a document is, by its tables."""
-    return (
-        DetectorRecipe if "detector" in tree else EmbeddingRecipe if "embedding" in tree else Recipe
-    )
+def find_recipe_type(tree: Mapping[str, Any]) -> type[AnyRecipe]:
+    """Type of the recipe in a document, by its tables."""
+    if "detector" in tree:
+        return DetectorRecipe
+    return EmbeddingRecipe if "embedding" in tree else Recipe
 
 
 def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = None) -> AnyRecipe:
     """Read a recipe by its name or path, with `key=value` overrides (dotted keys, TOML values).
 
-    Raises RecipeError, which names the entry at fault and, for an unknown one, the nearest that exists.
+    Raises RecipeError, which names the invalid entry and, if it is unknown, a similar one.
     """
     path = _find(name_or_path)
     try:
@@ -220,21 +228,23 @@ def load(name_or_path: str, overrides: Sequence[str] = (), name: str | None = No
         _apply(tree, override)
     if name is not None:
         tree["name"] = name
-    kind = kind_of(tree)
+    recipe_type = find_recipe_type(tree)
     try:
-        return kind.model_validate(tree)
+        return recipe_type.model_validate(tree)
     except ValidationError as error:
-        explained = [_explain(each, kind) for each in error.errors()]
+        explained = [_explain(each, recipe_type) for each in error.errors()]
         raise RecipeError("\n".join([f"recipe {name_or_path}:", *explained])) from error
 
 
 def load_network(
     name_or_path: str, overrides: Sequence[str] = (), name: str | None = None
 ) -> Recipe:
-    """The same, of a network. Raises RecipeError where the recipe is another's."""
+    """Read the recipe of a network, as `load`. Raises RecipeError if it is of another type."""
     loaded = load(name_or_path, overrides, name)
     if not isinstance(loaded, Recipe):
-        raise RecipeError(f"{name_or_path} is no recipe of a network that is trained")
+        raise RecipeError(
+            f"{name_or_path} is not the recipe of a network: choose one with [architecture]"
+        )
     return loaded
 
 
@@ -264,21 +274,26 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _explain(error: Any, kind: type[AnyRecipe]) -> str:
+def _explain(error: Any, root: type[AnyRecipe]) -> str:
+    """A line on one error of pydantic."""
     if error["type"] == "extra_forbidden":
         *parents, key = error["loc"]
-        names, tables = _place(parents, kind)
-        where = ".".join([*names, str(key)])
-        return f"  {where}: there is no such entry{_nearest(str(key), _entries(tables)) or _elsewhere(str(key), kind)}"
-    where = ".".join(_place(error["loc"], kind)[0])
-    got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
-    return f"  {where or 'the recipe'}: {error['msg'].removeprefix('Value error, ')}{got}"
+        names, tables = _locate(parents, root)
+        entry = ".".join([*names, str(key)])
+        hint = _nearest(str(key), _list_entries(tables)) or _find_elsewhere(str(key), root)
+        return f"  {entry}: there is no such entry{hint}"
+    entry = ".".join(_locate(error["loc"], root)[0])
+    value = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"  {entry or 'the recipe'}: {error['msg'].removeprefix('Value error, ')}{value}"
 
 
-def _place(
+def _locate(
     location: Sequence[int | str], root: type[AnyRecipe]
 ) -> tuple[list[str], list[type[BaseModel]]]:
-    """The names on the way to an entry, without the kinds that pydantic puts between them, and the tables there."""
+    """Names on the path to an entry, and the tables there.
+
+    The names leave out kinds, which pydantic inserts.
+    """
     names: list[str] = []
     tables: list[type[BaseModel]] = [root]
     for part in map(str, location):
@@ -289,12 +304,12 @@ def _place(
         ]
         if not of_kind:
             names.append(part)
-        tables = of_kind or [below for table in tables for below in _below(table).get(part, [])]
+        tables = of_kind or [child for table in tables for child in _children(table).get(part, [])]
     return names, tables
 
 
-def _below(table: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
-    """The entries of a table, and the tables that each may be."""
+def _children(table: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
+    """Entries of a table, and the tables that each may hold."""
     kinds = {
         name: get_args(field.annotation) or (field.annotation,)
         for name, field in table.model_fields.items()
@@ -305,7 +320,7 @@ def _below(table: type[BaseModel]) -> dict[str, list[type[BaseModel]]]:
     }
 
 
-def _entries(tables: Sequence[type[BaseModel]]) -> list[str]:
+def _list_entries(tables: Sequence[type[BaseModel]]) -> list[str]:
     return sorted({name for table in tables for name in table.model_fields})
 
 
@@ -314,17 +329,17 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _elsewhere(key: str, root: type[AnyRecipe]) -> str:
-    """Where an entry of this name is, in the table that is the nearest to the top."""
+def _find_elsewhere(key: str, root: type[AnyRecipe]) -> str:
+    """A hint to an entry of this name in another table, the nearest to the top."""
     level: list[tuple[str, type[BaseModel]]] = [("", root)]
     while level:
         for path, table in level:
             if key in table.model_fields:
                 return f"; did you mean {path + key!r}?"
         level = [
-            (f"{path}{name}.", below)
+            (f"{path}{name}.", child)
             for path, table in level
-            for name, tables in _below(table).items()
-            for below in tables
+            for name, tables in _children(table).items()
+            for child in tables
         ]
     return ""

@@ -23,7 +23,7 @@ from training.architectures.convolutional import ConvolutionalConfig
 from training.export import fp16, golden
 from training.export.graph_runner import Graphs
 from training.export.onnx_export import export
-from training.export.published import GOLDEN, newest
+from training.export.published import GOLDEN, load_newest
 from training.pipeline import publish
 
 
@@ -48,7 +48,7 @@ def write(name: str, models: Path) -> Path:
     """Write the bundle of a network below `models`, if it is not there; gives its single graph for the peers."""
     directory = models / name / "1"
     if not directory.is_dir():
-        with publish.staging(models, name) as staged:
+        with publish.open_staging(models, name) as staged:
             publish.publish(staged, _write(name, staged))
     return directory / "whole.onnx"
 
@@ -57,10 +57,13 @@ def write_fp16(name: str, models: Path) -> str:
     """Write the network's bundle in half precision beside it, if it is not there; gives its name."""
     converted = f"{name}-fp16"
     if not (models / converted).is_dir():
-        plain = newest(models, name)
+        plain = load_newest(models, name)
         with np.load(plain.directory / GOLDEN) as arrays:
             images = arrays["images"]
-        with publish.staging(models, converted) as staged, tempfile.TemporaryDirectory() as rounded:
+        with (
+            publish.open_staging(models, converted) as staged,
+            tempfile.TemporaryDirectory() as rounded,
+        ):
             graphs, parity = fp16.write(plain, images, staged, Path(rounded))
             golden.write(graphs, images, plain.manifest.input, staged / GOLDEN)
             made = plain.manifest.provenance.model_copy(update={"parity": parity})
@@ -103,7 +106,7 @@ def _write(name: str, directory: Path) -> ModelManifest:
         provenance=Provenance(
             created=datetime.now(UTC), recipe={}, libraries={}, parity=exported.parity
         ),
-        files=publish.digests(directory),
+        files=publish.compute_digests(directory),
     )
 
 

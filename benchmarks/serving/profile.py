@@ -94,7 +94,7 @@ def _only(handle: Callable[[Call, Any], Awaitable[Response]], services: Services
         OPERATION.response,
         OPERATION.body,
     )
-    router = Router(endpoint.routes(services, [operation]))
+    router = Router(endpoint.build_routes(services, [operation]))
     return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
 
 

@@ -1,26 +1,27 @@
-"""The context of one request, from the first middleware to the response."""
+"""Context of one request, from the first middleware to the response."""
 
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
 from service.operations import Timings
-from service.telemetry.metrics import OTHER
+from service.telemetry.metrics import OTHER_LABELS
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """Identity and times of a request, and the labels of its metrics: operation and model."""
+    """ID, timings and metric labels (operation and model) of a request."""
 
     request_id: str
     timings: Timings = field(default_factory=Timings)
-    labels: tuple[str, str] = OTHER
+    labels: tuple[str, str] = OTHER_LABELS
 
     def attach(self, scope: Scope) -> None:
+        """Store the context in the scope of its request."""
         scope.setdefault("state", {})["context"] = self
 
 
-def context_of(scope: Scope) -> RequestContext:
-    """The context of a request that has passed the middleware."""
+def get_context(scope: Scope) -> RequestContext:
+    """Return the context of a request that has passed the middleware."""
     context: RequestContext = scope["state"]["context"]
     return context

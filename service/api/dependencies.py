@@ -1,4 +1,4 @@
-"""Services of the application, and the dependencies of FastAPI's routes on them."""
+"""Services of the application, and the FastAPI dependencies that use them."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from service.telemetry.metrics import Metrics
 
 @dataclass(frozen=True)
 class Services:
-    """Parts of the application, built by the composition root."""
+    """Components of the application, built by the composition root."""
 
     registry: ModelRegistry
     admission: Admission
@@ -30,18 +30,18 @@ class Services:
     metrics: Metrics
 
 
-ModelPath = Annotated[str, Path(description="A model's name.")]
-VersionPath = Annotated[str, Path(description="One of the model's versions.")]
-FindModel = Callable[..., Awaitable[LoadedModel]]  # a dependency on the parameters of a path
+ModelPath = Annotated[str, Path(description="Name of a model.")]
+VersionPath = Annotated[str, Path(description="Version of the model.")]
+FindModel = Callable[..., Awaitable[LoadedModel]]  # dependency on path parameters
 Guard = Callable[..., Awaitable[None]]
 
 _bearer = HTTPBearer(
-    auto_error=False, description="Needed only where the service was started with API keys."
+    auto_error=False, description="Needed only if the service was started with API keys."
 )
 
 
-def newest(registry: ModelRegistry) -> FindModel:
-    """The dependency that finds the newest version of the model in the path."""
+def build_newest_finder(registry: ModelRegistry) -> FindModel:
+    """Return the dependency that finds the newest version of the model in the path."""
 
     async def find(model: ModelPath) -> LoadedModel:
         return registry.get(model)
@@ -49,8 +49,8 @@ def newest(registry: ModelRegistry) -> FindModel:
     return find
 
 
-def exact(registry: ModelRegistry) -> FindModel:
-    """The dependency that finds the version of the model in the path."""
+def build_exact_finder(registry: ModelRegistry) -> FindModel:
+    """Return the dependency that finds the exact version of the model in the path."""
 
     async def find(model: ModelPath, version: VersionPath) -> LoadedModel:
         return registry.get(model, version)
@@ -58,8 +58,8 @@ def exact(registry: ModelRegistry) -> FindModel:
     return find
 
 
-def guard(api_keys: ApiKeys) -> Guard:
-    """The dependency of every route that needs a key, whatever operations it opens."""
+def build_guard(api_keys: ApiKeys) -> Guard:
+    """Return the dependency of routes that need a valid key, with any rights."""
 
     async def check(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],

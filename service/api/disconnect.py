@@ -1,4 +1,4 @@
-"""Cancellation of requests whose client has left, or sends its body too slowly."""
+"""Cancellation of requests if the client disconnects or sends the body too slowly."""
 
 import asyncio
 import time
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from service.api.requests import IncomingRequest
 from service.scheduling.timer import Timer
 
-CHECK_SECONDS = 0.1  # most requests are answered before the first check
+CHECK_SECONDS = 0.1  # most requests finish before the first check
 
 
 @dataclass(eq=False, slots=True)
 class WatchedRequest:
-    """A request, and the task that answers it."""
+    """A request, and the task that responds to it."""
 
     request: IncomingRequest
     task: asyncio.Task[None]
     began: float  # on the clock of `time.monotonic`
-    timeout: float  # seconds until its body is to be complete
+    timeout: float  # seconds until its body must be complete
     late: bool = False
     disconnected: bool = False
     reader: asyncio.Task[None] | None = None
 
     def check(self, now: float) -> None:
-        if not self.request.complete:  # whoever reads the body sees a disconnect
+        """Cancel the task if the body is late; start to listen for a disconnect after the body."""
+        if not self.request.complete:  # the reader of the body sees a disconnect itself
             if now >= self.began + self.timeout and not self.late:
                 self.late = True
                 self.task.cancel()
@@ -38,7 +39,7 @@ class WatchedRequest:
 
 
 class DisconnectWatcher:
-    """Cancels the task of a request if its client disconnects, or its body does not arrive in time.
+    """Cancels the task of a request after a disconnect or the timeout of its body.
 
     Work of the task that waits for the device is then dropped before it runs.
     """
@@ -48,15 +49,16 @@ class DisconnectWatcher:
         self._timer = Timer(self._check)
 
     def watch(self, request: IncomingRequest, timeout: float) -> WatchedRequest:
-        """Watch the request that the current task answers, until `release`."""
+        """Watch the request of the current task until `release`; `timeout` is in seconds."""
         task = asyncio.current_task()
-        assert task is not None  # a request is answered in a task
+        assert task is not None  # the server runs each request in a task
         watched = WatchedRequest(request, task, time.monotonic(), timeout)
         self._watched.add(watched)
         self._timer.set(watched.began + min(timeout, CHECK_SECONDS))
         return watched
 
     def release(self, watched: WatchedRequest) -> None:
+        """Stop watching a request."""
         self._watched.discard(watched)
         if watched.reader:
             watched.reader.cancel()

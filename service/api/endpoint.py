@@ -1,7 +1,7 @@
-"""The endpoint of the operations: from a request to an operation's handler, and its response.
+"""Endpoint of the operations: from a request to the handler of an operation, and its response.
 
-Plain routes of Starlette lead here, because FastAPI's routing and dependencies would cost a small request as much as
-its inference. FastAPI serves all else, and documents the operations.
+Plain routes of Starlette lead here. FastAPI's routing and dependencies would cost a small request
+as much as its inference. FastAPI serves all other routes, and documents the operations.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from bundle.errors import DomainError
 from service.api import errors
-from service.api.context import context_of
+from service.api.context import get_context
 from service.api.dependencies import Services
 from service.api.disconnect import DisconnectWatcher
 from service.api.negotiation import choose
 from service.api.operation import Call, Operation
-from service.api.parsing import options_of
+from service.api.parsing import validate_options
 from service.api.requests import IncomingRequest
 from service.api.throttle import Throttle
 from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded
@@ -33,7 +33,7 @@ PREFIXES = ("/v1/models/{model}/versions/{version}", "/v1/models/{model}")
 
 
 class OperationEndpoint:
-    """Answers a POST to any operation of any model, also to one that does not exist."""
+    """Responds to a POST to any operation of any model, also to a missing one."""
 
     def __init__(self, services: Services, operations: Sequence[Operation[Any]]) -> None:
         self._services = services
@@ -48,14 +48,17 @@ class OperationEndpoint:
                     scope, IncomingRequest(scope, receive, upload)
                 )
         except DomainError as error:
-            response = errors.respond(context_of(scope).request_id, error)
+            response = errors.respond(get_context(scope).request_id, error)
             if isinstance(error, Overloaded):
-                error.with_traceback(None)  # which would keep the body while the rejection waits
+                error.with_traceback(None)  # it would keep the body while the rejection waits
                 await self._throttle.wait()
         await response(scope, receive, send)
 
     async def _respond_while_connected(self, scope: Scope, request: IncomingRequest) -> Response:
-        """The response, unless the client disconnects. Raises DeadlineExceeded if the body is not complete in time."""
+        """Return the response.
+
+        Raises ClientDisconnect if the client disconnects, and DeadlineExceeded if its body is late.
+        """
         timeout = self._services.body_limits.timeout
         watched = self._watcher.watch(request, timeout)
         try:
@@ -66,24 +69,26 @@ class OperationEndpoint:
             if not watched.late:
                 raise
             watched.task.uncancel()
-            raise DeadlineExceeded(f"the body was not complete after {timeout:g} s") from None
+            raise DeadlineExceeded(
+                f"the body was not complete after {timeout:g} s; send it faster, or send less"
+            ) from None
         finally:
             self._watcher.release(watched)
 
     async def _respond(self, scope: Scope, request: IncomingRequest) -> Response:
-        services, context, parameters = self._services, context_of(scope), scope["path_params"]
+        services, context, parameters = self._services, get_context(scope), scope["path_params"]
         name: str = parameters["operation"]
         scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
         services.api_keys.check(key if scheme.lower() == "bearer" else None, name)
         model = services.registry.get(parameters["model"], parameters.get("version"))
         operation = self._operations.get(name)
         if operation is None:
-            can = ", ".join(model.manifest.capabilities)
+            supported = ", ".join(model.manifest.capabilities)
             raise OperationNotSupported(
-                f"{model.manifest.name} has no operation {name[:50]!r}; it can: {can}"
+                f"{model.manifest.name} has no operation {name[:50]!r}; it can: {supported}"
             )
         context.labels = operation.name, parameters["model"]
-        options = _options(operation, scope["query_string"])
+        options = _parse_options(operation, scope["query_string"])
         services.admission.check()  # before the body is read
         media_type = choose(request.headers.get("accept", ""), operation.offered)
         call = Call(request, model, media_type, services, context.timings)
@@ -91,23 +96,23 @@ class OperationEndpoint:
 
 
 class PostRoute(Route):
-    """A route that matches POST alone; other methods go on to the routes behind it."""
+    """A route that matches only POST; other methods reach the routes behind it."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
         return (match, child_scope) if match == Match.FULL else (Match.NONE, {})
 
 
-def routes(services: Services, operations: Sequence[Operation[Any]]) -> list[PostRoute]:
-    """The routes of all operations."""
+def build_routes(services: Services, operations: Sequence[Operation[Any]]) -> list[PostRoute]:
+    """Return the routes of all operations."""
     endpoint = OperationEndpoint(services, operations)
     paths = [f"{prefix}/{{operation}}" for prefix in PREFIXES]
     return [PostRoute(path, endpoint, methods=["POST"], name=path) for path in paths]
 
 
 @lru_cache(maxsize=256)
-def _options(operation: Operation[Any], query: bytes) -> BaseModel:
-    """The options of a query. Raises InvalidParameter."""
+def _parse_options(operation: Operation[Any], query: bytes) -> BaseModel:
+    """Return the options of a query. Raises InvalidParameter."""
     options: type[BaseModel] = operation.options
     values = parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)
-    return options_of(options, dict(values))
+    return validate_options(options, dict(values))

@@ -1,4 +1,4 @@
-"""Errors as HTTP: one table of statuses and codes, one body (RFC 9457)."""
+"""Errors over HTTP: one table of statuses and codes, one body (RFC 9457)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +18,17 @@ from bundle.errors import (
     UnsupportedFormat,
 )
 from service import errors
-from service.api.context import context_of
+from service.api.context import get_context
 from service.api.security import Forbidden, Unauthorized
 from service.errors import InvalidItems
 
 
 class MalformedRequest(DomainError):
-    """A body that is not of its media type."""
+    """The body violates its media type."""
 
 
 class UnsupportedMediaType(DomainError):
-    """A body of an unsupported media type."""
+    """The media type of the body is unsupported."""
 
 
 class NotAcceptable(DomainError):
@@ -36,17 +36,19 @@ class NotAcceptable(DomainError):
 
 
 class PayloadTooLarge(DomainError):
-    """A body of more bytes than the limit."""
+    """The body has more bytes than the limit."""
 
 
 @dataclass(frozen=True)
 class Status:
+    """HTTP status of an error, its code in the body, and its headers."""
+
     status: int
     code: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-TABLE: Mapping[type[DomainError], Status] = {
+STATUSES: Mapping[type[DomainError], Status] = {
     MalformedRequest: Status(400, "malformed_request"),
     Unauthorized: Status(401, "unauthorized", headers={"WWW-Authenticate": "Bearer"}),
     Forbidden: Status(403, "forbidden"),
@@ -70,11 +72,11 @@ TABLE: Mapping[type[DomainError], Status] = {
 TITLES = {
     413: "Content Too Large",
     422: "Unprocessable Content",
-}  # those of RFC 9110; older Pythons have others
-CODES_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+}  # of RFC 9110, because Python before 3.13 has other titles
+CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
-def problem(
+def build_problem(
     request_id: str,
     status: int,
     code: str,
@@ -82,7 +84,7 @@ def problem(
     items: Sequence[Mapping[str, Any]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The one error body."""
+    """Return a response with the body that all errors share."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": TITLES.get(status, HTTPStatus(status).phrase),
@@ -97,34 +99,38 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Add the handlers of errors to an application."""
-    app.add_exception_handler(DomainError, _service_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    """Add the error handlers to an application."""
+    app.add_exception_handler(DomainError, _handle_domain_error)
+    app.add_exception_handler(HTTPException, _handle_http_error)
 
 
 def respond(request_id: str, error: DomainError) -> Response:
-    """The response to an error of the domain or of HTTP, by the table."""
+    """Return the response to an error; invalid items share the status of the first."""
     items: list[dict[str, Any]] = []
     cause: DomainError = error
     if isinstance(error, InvalidItems):
         items = [
-            {"index": index, "code": TABLE[type(item)].code, "detail": str(item)}
+            {"index": index, "code": STATUSES[type(item)].code, "detail": str(item)}
             for index, item in error.errors
         ]
         cause = error.errors[0][1]
-    said = TABLE[type(cause)]
-    return problem(request_id, said.status, said.code, str(error), items, said.headers)
+    status = STATUSES[type(cause)]
+    return build_problem(request_id, status.status, status.code, str(error), items, status.headers)
 
 
-async def _service_error(request: Request, error: Exception) -> Response:
+async def _handle_domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
-    return respond(context_of(request.scope).request_id, error)
+    return respond(get_context(request.scope).request_id, error)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = CODES_OF_STATUS.get(error.status_code, "malformed_request")
+    code = CODES_BY_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(
-        context_of(request.scope).request_id, error.status_code, code, detail, headers=error.headers
+    return build_problem(
+        get_context(request.scope).request_id,
+        error.status_code,
+        code,
+        detail,
+        headers=error.headers,
     )

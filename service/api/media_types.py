@@ -4,5 +4,5 @@ JSON, NPY, MULTIPART = "application/json", "application/x-npy", "multipart/form-
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 
 PNG = "image/png"
-VECTORS = (JSON, NPY)
-PICTURES = (JSON, NPY, PNG)
+VECTOR_TYPES = (JSON, NPY)
+PICTURE_TYPES = (JSON, NPY, PNG)

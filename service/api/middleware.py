@@ -1,4 +1,4 @@
-"""Plain ASGI middleware."""
+"""Middleware of the application, in plain ASGI."""
 
 import asyncio
 import logging
@@ -10,8 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
-from service.api.context import RequestContext, context_of
-from service.api.errors import problem, respond
+from service.api.context import RequestContext, get_context
+from service.api.errors import build_problem, respond
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,8 @@ class RequestLifecycle:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context, status = (
-            RequestContext(_request_id(scope)),
-            499,
-        )  # if the client leaves before a response begins
+        context = RequestContext(_choose_request_id(scope))
+        status = 499  # if the client disconnects before a response begins
         context.attach(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -55,12 +53,11 @@ class RequestLifecycle:
             await self.app(scope, receive, send_with_headers)
         finally:
             seconds = time.monotonic() - context.timings.started
-            self.metrics.request(context.labels, status, seconds)
+            self.metrics.count_request(context.labels, status, seconds)
             fields = {
                 "method": scope["method"],
-                "path": scope["raw_path"].decode(
-                    "ascii", "replace"
-                ),  # still quoted: no line breaks
+                # The raw path is quoted: it holds no line breaks.
+                "path": scope["raw_path"].decode("ascii", "replace"),
                 "status": status,
                 "milliseconds": round(seconds * 1000, 2),
                 "request_id": context.request_id,
@@ -72,13 +69,13 @@ class RequestLifecycle:
             )
 
 
-def _request_id(scope: Scope) -> str:
+def _choose_request_id(scope: Scope) -> str:
     own = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return own.decode() if _VALID_ID.fullmatch(own) else f"{random.getrandbits(128):032x}"
 
 
 class InternalErrors:
-    """Answers 500 for unforeseen errors; the traceback goes to the log and nowhere else."""
+    """Responds with 500 to unforeseen errors; only the log holds the traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -99,40 +96,45 @@ class InternalErrors:
         except ClientDisconnect:
             logger.info(
                 "the client disconnected before the response to request %s",
-                context_of(scope).request_id,
+                get_context(scope).request_id,
             )
         except asyncio.CancelledError:
-            if not started:  # the server ends, and this request took longer than it can wait
-                error = errors.ShuttingDown("the service shut down before the request was done")
-                await respond(context_of(scope).request_id, error)(scope, receive, send)
+            if not started:  # the shutdown timeout is over
+                error = errors.ShuttingDown(
+                    "the service shut down before the request was done; send it again"
+                )
+                await respond(get_context(scope).request_id, error)(scope, receive, send)
             raise
         except Exception:
-            request_id = context_of(scope).request_id
+            request_id = get_context(scope).request_id
             logger.exception("unforeseen error in request %s", request_id)
             if started:
                 raise
             detail = "an internal error; the log holds it under this request_id"
-            await problem(request_id, 500, "internal_error", detail)(scope, receive, send)
+            await build_problem(request_id, 500, "internal_error", detail)(scope, receive, send)
 
 
 class EncodedSlashes:
-    """Answers 404 for a path with an encoded slash, which is part of a name and no separator (RFC 3986, section 2.2)."""
+    """Responds with 404 to a path with an encoded slash.
+
+    Such a slash is part of a name and no separator (RFC 3986, section 2.2).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and b"%2f" in scope["raw_path"].lower():
-            detail = f"{scope['method']} {scope['raw_path'].decode('ascii', 'replace')}: no name holds a slash"
-            await problem(context_of(scope).request_id, 404, "not_found", detail)(
-                scope, receive, send
-            )
+            path = scope["raw_path"].decode("ascii", "replace")
+            detail = f"{scope['method']} {path}: no name holds a slash"
+            response = build_problem(get_context(scope).request_id, 404, "not_found", detail)
+            await response(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
 
 class HeadAsGet:
-    """Answers HEAD as GET; the server leaves the body out (RFC 9110, section 9.3.2)."""
+    """Handles HEAD as GET; the server omits the body (RFC 9110, section 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Which media type to answer with, from the Accept header (RFC 9110, section 12.5.1)."""
+"""Choice of the response's media type by the Accept header (RFC 9110, section 12.5.1)."""
 
 from functools import lru_cache
 
@@ -7,29 +7,32 @@ from multipart import parse_options_header
 from service.api.errors import NotAcceptable
 
 
-@lru_cache(maxsize=1024)  # clients send one and the same again and again
+@lru_cache(maxsize=1024)  # because clients repeat the same header
 def choose(accept: str, offered: tuple[str, ...]) -> str:
-    """The offered type that the client likes best; at a tie, the one offered first. Raises NotAcceptable."""
+    """Return the offered media type of the highest quality; at a tie, the first.
+
+    Raises NotAcceptable if the quality of each is 0.
+    """
     accept = accept.strip() or "*/*"
-    quality = {kind: _quality(kind, accept) for kind in offered}
-    best = max(offered, key=lambda kind: quality[kind])
+    quality = {media_type: _compute_quality(media_type, accept) for media_type in offered}
+    best = max(offered, key=lambda media_type: quality[media_type])
     if quality[best] <= 0:
         raise NotAcceptable(f"Accept {accept[:200]!r} allows none of {', '.join(offered)}")
     return best
 
 
-def _quality(kind: str, accept: str) -> float:
-    """The weight of a media type: that of the most specific range that covers it, 0 where none does."""
+def _compute_quality(media_type: str, accept: str) -> float:
+    """Return the weight of the most specific range that covers a media type; 0 if none does."""
     best = (-1, 0.0)
     for entry in accept.split(","):
         name, options = parse_options_header(entry.strip())
-        ranges = ("*/*", kind.split("/")[0] + "/*", kind)
+        ranges = ("*/*", media_type.split("/")[0] + "/*", media_type)
         if name.lower() in ranges:
-            best = max(best, (ranges.index(name.lower()), _weight(options.get("q", "1"))))
+            best = max(best, (ranges.index(name.lower()), _parse_weight(options.get("q", "1"))))
     return best[1]
 
 
-def _weight(text: str) -> float:
+def _parse_weight(text: str) -> float:
     try:
         weight = float(text)
     except ValueError:

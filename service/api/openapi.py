@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's routes and the operations, with every error and header."""
+"""OpenAPI document: FastAPI's routes and the operations, with every error and header."""
 
 import inspect
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from service.api.dependencies import Guard, ModelPath, VersionPath
-from service.api.errors import CODES_OF_STATUS, TABLE
+from service.api.errors import CODES_BY_STATUS, STATUSES
 from service.api.operation import Operation
-from service.api.schemas import PROBLEM, gives
+from service.api.schemas import PROBLEM, describe_responses
 
 _HEADERS = {
     "X-Request-ID": {
-        "description": "The client's own, or a new one.",
+        "description": "The ID of the request: from the client, or generated.",
         "schema": {"type": "string"},
     },
     "Server-Timing": {
@@ -23,13 +23,13 @@ _HEADERS = {
     },
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-_OF_LOOKING_UP = {401, 404, 503}  # what a GET can meet
-_EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version; and where the example is another
-_EXAMPLE_OF = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
+_GET_STATUSES = {401, 404, 503}  # errors of a GET
+_EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version
+_OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """The document of an application; made once, then kept."""
+def build_document(app: FastAPI) -> dict[str, Any]:
+    """Return the document of an application, built once and then cached."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -42,22 +42,27 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard) -> APIRouter:
-    """The operations as FastAPI's routes, for the document and for other methods than POST; `endpoint` serves them."""
+def build_router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard) -> APIRouter:
+    """Return the operations as FastAPI routes, for the document and for methods other than POST.
+
+    `endpoint` serves the operations themselves.
+    """
     routes = APIRouter(tags=["operations"], dependencies=[Depends(guard)])
     for operation in operations:
         routes.add_api_route(
             f"{prefix}/{operation.name}",
-            _endpoint(prefix, operation),
+            _build_endpoint(prefix, operation),
             methods=["POST"],
-            responses=gives(operation.response, *operation.offered[1:], headers=operation.headers),
+            responses=describe_responses(
+                operation.response, *operation.offered[1:], headers=operation.headers
+            ),
             openapi_extra=operation.body,
         )
     return routes
 
 
-def _endpoint(prefix: str, operation: Operation[Any]) -> Any:
-    """A function with the parameters of an operation."""
+def _build_endpoint(prefix: str, operation: Operation[Any]) -> Any:
+    """Return a function with the parameters and the docstring of an operation."""
     annotations = {
         "model": ModelPath,
         "version": VersionPath,
@@ -70,7 +75,8 @@ def _endpoint(prefix: str, operation: Operation[Any]) -> Any:
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        inspect.Parameter(name, keyword, annotation=kind) for name, kind in annotations.items()
+        inspect.Parameter(name, keyword, annotation=annotation)
+        for name, annotation in annotations.items()
     ]
     endpoint.__name__ = operation.name.replace("-", "_")
     endpoint.__doc__ = operation.handle.__doc__
@@ -81,15 +87,15 @@ def _endpoint(prefix: str, operation: Operation[Any]) -> Any:
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if path.startswith("/v1/"):
-        responses.pop("422", None)  # FastAPI's own, which is not what is answered
+        responses.pop("422", None)  # FastAPI's own body, which the service never sends
         responses |= {
-            str(status): _problem(status, codes)
-            for status, codes in _codes().items()
-            if method == "post" or status in _OF_LOOKING_UP
+            str(status): _describe_problem(status, codes)
+            for status, codes in _group_codes().items()
+            if method == "post" or status in _GET_STATUSES
         }
     for response in responses.values():
         response["headers"] = _HEADERS | response.get("headers", {})
-    model, version = _EXAMPLE_OF.get(path.rsplit("/", 1)[-1], _EXAMPLE)
+    model, version = _OTHER_EXAMPLES.get(path.rsplit("/", 1)[-1], _EXAMPLE)
     for parameter in operation.get("parameters", []):
         if parameter["name"] == "model":
             parameter["example"] = model
@@ -97,10 +103,10 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             parameter["example"] = version
 
 
-def _codes() -> dict[int, list[str]]:
+def _group_codes() -> dict[int, list[str]]:
     codes: dict[int, list[str]] = {}
-    pairs = [(said.status, said.code) for said in TABLE.values()] + [
-        *CODES_OF_STATUS.items(),
+    pairs = [(entry.status, entry.code) for entry in STATUSES.values()] + [
+        *CODES_BY_STATUS.items(),
         (500, "internal_error"),
     ]
     for status, code in sorted(set(pairs)):
@@ -108,7 +114,7 @@ def _codes() -> dict[int, list[str]]:
     return codes
 
 
-def _problem(status: int, codes: list[str]) -> dict[str, Any]:
+def _describe_problem(status: int, codes: list[str]) -> dict[str, Any]:
     return {
         "description": " or ".join(f"`{code}`" for code in codes),
         "content": {

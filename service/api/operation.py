@@ -1,4 +1,4 @@
-"""An operation of a model, declared once: `endpoint` serves it and `openapi` documents it."""
+"""Operations of a model, declared once: `endpoint` serves and `openapi` documents them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,11 +16,11 @@ from service.registry.loaded_model import LoadedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 
-INLINE_PIXELS = 4096  # of PNGs that are written in less time than a thread takes to begin
+MAX_INLINE_PIXELS = 4096  # PNGs up to this size are written before a thread would start
 
 
 class Call(NamedTuple):
-    """One request to a model's operation, and what its handler needs."""
+    """One request to an operation of a model, with all that its handler needs."""
 
     request: IncomingRequest
     model: LoadedModel
@@ -29,15 +29,16 @@ class Call(NamedTuple):
     timings: Timings
 
     async def read_images(self) -> EncodedImages:
+        """Read the images in the body. Raises as `requests.read_images` does."""
         return await requests.read_images(self.request, self.services.body_limits)
 
     async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
-        """Make the response, in a thread if it holds many pixels, or bytes, of PNG.
+        """Make the response, in a thread if it holds more than `MAX_INLINE_PIXELS` of PNG.
 
-        The time counts as encoding.
+        `pixels` is the number of pixels or of bytes. The time counts as encoding.
         """
         with self.timings.measure("encode"):
-            return make() if pixels <= INLINE_PIXELS else await asyncio.to_thread(make)
+            return make() if pixels <= MAX_INLINE_PIXELS else await asyncio.to_thread(make)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,5 +50,5 @@ class Operation(Generic[Options]):
     options: type[Options]  # of the query
     offered: tuple[str, ...]  # media types of the response, the default first
     response: type[BaseModel]  # in JSON
-    body: dict[str, Any]  # as OpenAPI says it
-    headers: Mapping[str, str] = field(default_factory=dict)  # of the response, with a description
+    body: dict[str, Any]  # in OpenAPI
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the response, with descriptions

@@ -17,85 +17,101 @@ from bundle.errors import InvalidImage, InvalidParameter
 from bundle.tensors import Array
 from service.api.errors import MalformedRequest
 from service.errors import InvalidItems, InvalidLatents
-from service.operations import EncodedImages, Latents, check_count, each
+from service.operations import EncodedImages, Latents, check_count, map_items
 
 Options = TypeVar("Options", bound=BaseModel)
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 
 def parse_json(body: bytes, known: Collection[str] | None = None) -> dict[str, Any]:
-    """Raises MalformedRequest where the body is not JSON, InvalidParameter where it is no object of `known` keys."""
+    """Parse a JSON object.
+
+    Raises MalformedRequest if the body is not JSON. Raises InvalidParameter if it is not an object,
+    or holds keys other than `known`.
+    """
     try:
-        # NaN and infinity are read, so that the check of the latents can say which vector holds them.
+        # NaN and infinity are accepted here, because the check of latents names their vector.
         document = pydantic_core.from_json(body, allow_inf_nan=True)
     except ValueError as error:
         raise MalformedRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidParameter("the body must be a JSON object")
+        raise InvalidParameter("the body is not a JSON object; send {...}")
     if known is not None and (unknown := document.keys() - known):
         raise InvalidParameter(
-            f"the body holds {min(unknown)[:50]!r}; known is {', '.join(sorted(known))} only"
+            f"the body holds the unknown key {min(unknown)[:50]!r}; send {', '.join(sorted(known))}"
         )
     return document
 
 
 def parse_npy(body: bytes) -> Array:
-    """Read one NumPy array without copying or unpickling. Raises MalformedRequest where the body is none."""
+    """Parse one NumPy array without copying or unpickling. Raises MalformedRequest."""
     stream = io.BytesIO(body)
     try:
-        version = np.lib.format.read_magic(stream)
-        reader = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = reader(stream)
-    except Exception as error:  # the header is a Python literal: what is none raises many kinds
+        shape, fortran, dtype = _read_npy_header(stream)
+    except Exception as error:  # numpy evaluates a Python literal, which raises nearly anything
         raise MalformedRequest(f"the body is not an npy array: {str(error)[:200]}") from None
     if dtype.kind not in "biuf" or dtype.shape:
         raise MalformedRequest(
-            f"the array holds {str(dtype)[:50]}; only numbers are read, and nothing is unpickled"
+            f"the array holds {str(dtype)[:50]}; send numbers, because nothing is unpickled"
         )
     data = memoryview(body)[stream.tell() :]
-    whole = 0 < len(shape) <= 8 and all(type(size) is int and size >= 0 for size in shape)
-    if not whole or max(shape) >= 2**31 or math.prod(shape) * dtype.itemsize != len(data):
+    valid = 0 < len(shape) <= 8 and all(type(size) is int and size >= 0 for size in shape)
+    if not valid or max(shape) >= 2**31 or math.prod(shape) * dtype.itemsize != len(data):
         raise MalformedRequest(
-            f"the header promises {dtype} {str(shape)[:100]}, but {len(data)} bytes follow it"
+            f"the array differs from its header {dtype} {str(shape)[:100]}, which {len(data)} "
+            "bytes follow; write it with numpy.save"
         )
     return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def images_of(document: dict[str, Any], most: int) -> EncodedImages:
-    """The images of a JSON body."""
-    values = _list_of(document, "images", most)
-    return EncodedImages(each(len(values), lambda index: _from_base64(values[index])))
+def _read_npy_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, Fortran order and data type."""
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
 
-def latents_of(document: dict[str, Any], most: int) -> Latents:
-    """The latents of a JSON body."""
-    values = _list_of(document, "latents", most)
-    return each(len(values), lambda index: _vector(values[index]))
+def parse_images(document: dict[str, Any], max_count: int) -> EncodedImages:
+    """Parse the images of a JSON body, at most `max_count`."""
+    values = _get_list(document, "images", max_count)
+    return EncodedImages(map_items(len(values), lambda index: _decode_base64(values[index])))
 
 
-def ends_of(document: dict[str, Any], most: int) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+def parse_latents(document: dict[str, Any], max_count: int) -> Latents:
+    """Parse the latents of a JSON body, at most `max_count`."""
+    values = _get_list(document, "latents", max_count)
+    return map_items(len(values), lambda index: _parse_vector(values[index]))
+
+
+def parse_ends(
+    document: dict[str, Any], max_count: int
+) -> tuple[EncodedImages | Latents, dict[str, Any]]:
+    """Parse the images or latents of a JSON body, and return its other keys with them."""
     if {"latents", "images"} <= document.keys():
         raise InvalidParameter("the body holds latents and images; send either")
-    ends = latents_of(document, most) if "latents" in document else images_of(document, most)
+    ends = (
+        parse_latents(document, max_count)
+        if "latents" in document
+        else parse_images(document, max_count)
+    )
     return ends, {key: value for key, value in document.items() if key not in ("latents", "images")}
 
 
-def as_latents(array: Array) -> Latents:
-    """Raises InvalidItems where the array is not float32 with two dimensions."""
+def check_latents(array: Array) -> Latents:
+    """Return the latents, float32 (n, latent_dim). Raises InvalidItems for other arrays."""
     if array.dtype.kind != "f" or array.dtype.itemsize != 4 or array.ndim != 2:
-        wrong = InvalidLatents(
+        invalid = InvalidLatents(
             f"latents must be float32 (n, latent_dim), not {array.dtype} {array.shape}"
         )
-        raise InvalidItems([(0, wrong)])
+        raise InvalidItems([(0, invalid)])
     return array.astype(np.float32, copy=False)
 
 
-def parts_of(body: bytes, boundary: str, most: int) -> list[bytes]:
-    """The parts named `images`. Raises MalformedRequest where the body is damaged or holds other parts."""
+def parse_multipart(body: bytes, boundary: str, max_count: int) -> list[bytes]:
+    """Parse the parts named `images`.
+
+    Raises MalformedRequest if the body is damaged or holds other parts.
+    """
     images: list[bytes] = []
     chunks: list[bytes] = []
     try:
@@ -103,29 +119,29 @@ def parts_of(body: bytes, boundary: str, most: int) -> list[bytes]:
             for event in parser.parse(body):
                 if event is None:
                     images.append(b"".join(chunks))
-                    check_count(len(images), most)
+                    check_count(len(images), max_count)
                 elif isinstance(event, bytes | bytearray):
                     chunks.append(bytes(event))
                 elif event.name == "images":
                     chunks = []
                 else:
                     raise MalformedRequest(
-                        f"part {event.name[:50]!r} is not known; name the file parts 'images'"
+                        f"part {event.name[:50]!r} is unknown; name the file parts 'images'"
                     )
     except MultipartError as error:
         raise MalformedRequest(f"the body is not multipart/form-data: {error}") from None
     return images
 
 
-def _list_of(document: dict[str, Any], key: str, most: int) -> list[Any]:
+def _get_list(document: dict[str, Any], key: str, max_count: int) -> list[Any]:
     value = document.get(key)
     if not isinstance(value, list):
         raise InvalidParameter(f"the body must hold a list under {key!r}")
-    check_count(len(value), most)
+    check_count(len(value), max_count)
     return value
 
 
-def _from_base64(text: Any) -> bytes:
+def _decode_base64(text: Any) -> bytes:
     if not isinstance(text, str):
         raise InvalidImage("an image in JSON is a string: base64, or a data: URL that holds base64")
     if prefix := _DATA_URL.match(text):
@@ -136,23 +152,21 @@ def _from_base64(text: Any) -> bytes:
         raise InvalidImage(f"the string is not base64: {error}") from None
 
 
-def _vector(numbers: Any) -> Array:
+def _parse_vector(numbers: Any) -> Array:
     try:
         vector = np.asarray(numbers)
     except ValueError:  # nested to different depths
         vector = np.asarray(None)
     if vector.dtype.kind not in "iuf" or vector.ndim != 1:
         raise InvalidLatents("a latent must be a list of numbers")
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+    with np.errstate(over="ignore"):  # a later check rejects infinity
         return vector.astype(np.float32)
 
 
-def options_of(model: type[Options], values: dict[str, Any]) -> Options:
-    """Check the options in a JSON body. Raises InvalidParameter, which names each one at fault."""
+def validate_options(model: type[Options], values: dict[str, Any]) -> Options:
+    """Return the options in `values`. Raises InvalidParameter, which names each invalid option."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        details = [
-            f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()
-        ]
+        details = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise InvalidParameter("; ".join(details)) from None

@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds, and split into encoded images or latents by their media type."""
+"""Bodies of requests, read within limits and parsed by their media type."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,25 +15,25 @@ from service.api.errors import PayloadTooLarge, UnsupportedMediaType
 from service.api.media_types import IMAGE_TYPES, JSON, MULTIPART, NPY
 from service.api.parsing import (
     Options,
-    as_latents,
-    ends_of,
-    images_of,
-    latents_of,
-    options_of,
+    check_latents,
+    parse_ends,
+    parse_images,
     parse_json,
+    parse_latents,
+    parse_multipart,
     parse_npy,
-    parts_of,
+    validate_options,
 )
 from service.operations import EncodedImages, Latents
 from service.scheduling.admission import Upload
 
 Result = TypeVar("Result")
-THREAD_BYTES = 64 * 1024  # of a body that is parsed in a thread
+MIN_THREAD_BYTES = 64 * 1024  # a body of this size is parsed in a thread
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """Bounds of a body: bytes, items, and seconds until it is complete."""
+    """Limits of a body: bytes, items, and seconds until it is complete."""
 
     max_bytes: int
     max_items: int
@@ -41,7 +41,10 @@ class BodyLimits:
 
 
 class IncomingRequest:
-    """Headers of a request, with names in lower case and lines of one name joined, and the source of its body."""
+    """Headers of a request, and the source of its body.
+
+    Names of headers are in lower case; lines of the same name are joined.
+    """
 
     __slots__ = ("complete", "headers", "receive", "upload")
 
@@ -56,23 +59,13 @@ class IncomingRequest:
 
 
 async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
-    """The body.
+    """Read the body.
 
-    Raises PayloadTooLarge as soon as more bytes than the limit are announced or received, Overloaded as soon as they
-    exceed the bytes in flight, UnsupportedMediaType if they are compressed, and ClientDisconnect if the client leaves.
+    Raises PayloadTooLarge as soon as more bytes than the limit are announced or received. Raises
+    Overloaded as soon as they exceed the bytes in flight. Raises UnsupportedMediaType if the body
+    is compressed, and ClientDisconnect if the client disconnects.
     """
-    if coding := request.headers.get("content-encoding"):
-        raise UnsupportedMediaType(
-            f"Content-Encoding {coding[:50]!r} is not read here; send the body as it is"
-        )
-    too_large = PayloadTooLarge(
-        f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images"
-    )
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal():
-        if len(announced) > 18 or int(announced) > limits.max_bytes:
-            raise too_large
-        request.upload.expect(int(announced))
+    _check_headers(request, limits)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -82,93 +75,112 @@ async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limits.max_bytes:
-            raise too_large
+            raise _build_too_large(limits)
         request.upload.add(len(chunks[-1]))
         more = message.get("more_body", False)
     request.complete = True
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _check_headers(request: IncomingRequest, limits: BodyLimits) -> None:
+    if coding := request.headers.get("content-encoding"):
+        raise UnsupportedMediaType(
+            f"Content-Encoding {coding[:50]!r} is unsupported; send the body without it"
+        )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal():
+        if len(announced) > 18 or int(announced) > limits.max_bytes:
+            raise _build_too_large(limits)
+        request.upload.expect(int(announced))
+
+
+def _build_too_large(limits: BodyLimits) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images"
+    )
+
+
 async def read_images(request: IncomingRequest, limits: BodyLimits) -> EncodedImages:
-    """One encoded image, or several in multipart, JSON or an array."""
-    media_type, options = _content_type(request)
+    """Read one encoded image, or several in multipart, JSON or npy.
+
+    Raises UnsupportedMediaType, and the errors of `read` and of `parsing`.
+    """
+    media_type, options = _parse_content_type(request)
     if media_type.startswith("image/"):
         body = await read(request, limits)
         if media_type not in IMAGE_TYPES and not imaging.is_readable(body):
-            raise _unsupported(media_type, IMAGE_TYPES)
+            raise _build_unsupported(media_type, IMAGE_TYPES)
         return EncodedImages([body])
     if media_type == MULTIPART:
         body = await read(request, limits)
         return EncodedImages(
             await _parse(
-                body, lambda: parts_of(body, options.get("boundary", ""), limits.max_items)
+                body, lambda: parse_multipart(body, options.get("boundary", ""), limits.max_items)
             )
         )
     if media_type == JSON:
         body = await read(request, limits)
-        return await _parse(body, lambda: images_of(parse_json(body, {"images"}), limits.max_items))
+        return await _parse(
+            body, lambda: parse_images(parse_json(body, {"images"}), limits.max_items)
+        )
     if media_type == NPY:
         return EncodedImages(parse_npy(await read(request, limits)))
-    raise _unsupported(media_type, (*IMAGE_TYPES, MULTIPART, JSON, NPY))
+    raise _build_unsupported(media_type, (*IMAGE_TYPES, MULTIPART, JSON, NPY))
 
 
 async def read_latents(request: IncomingRequest, limits: BodyLimits) -> Latents:
-    """Latent vectors in JSON or an array."""
-    media_type, _ = _content_type(request)
+    """Read latent vectors in JSON or npy. Raises as `read_images` does."""
+    media_type, _ = _parse_content_type(request)
     if media_type == JSON:
         body = await read(request, limits)
         return await _parse(
-            body, lambda: latents_of(parse_json(body, {"latents"}), limits.max_items)
+            body, lambda: parse_latents(parse_json(body, {"latents"}), limits.max_items)
         )
     if media_type == NPY:
-        return as_latents(parse_npy(await read(request, limits)))
-    raise _unsupported(media_type, (JSON, NPY))
+        return check_latents(parse_npy(await read(request, limits)))
+    raise _build_unsupported(media_type, (JSON, NPY))
 
 
 async def read_options(
     request: IncomingRequest, limits: BodyLimits, model: type[Options]
 ) -> Options:
-    """A JSON object of options; an empty body is an empty one."""
-    media_type, _ = _content_type(request)
+    """Read options in a JSON object; an empty body gives the defaults. Raises InvalidParameter."""
+    media_type, _ = _parse_content_type(request)
     body = await read(request, limits)
     if body and media_type != JSON:
-        raise _unsupported(media_type, (JSON,))
-    return options_of(model, parse_json(body) if body else {})
+        raise _build_unsupported(media_type, (JSON,))
+    return validate_options(model, parse_json(body) if body else {})
 
 
 async def read_ends(
     request: IncomingRequest, limits: BodyLimits
 ) -> tuple[EncodedImages | Latents, dict[str, Any]]:
-    """The two images or latents to interpolate between, and the options of a JSON body."""
-    media_type, _ = _content_type(request)
+    """Read two images or latents to interpolate between, and the options of a JSON body."""
+    media_type, _ = _parse_content_type(request)
     if media_type == JSON:
         body = await read(request, limits)
-        return await _parse(body, lambda: ends_of(parse_json(body), limits.max_items))
+        return await _parse(body, lambda: parse_ends(parse_json(body), limits.max_items))
     if media_type == NPY:
         array = parse_npy(await read(request, limits))
-        return (as_latents(array) if array.dtype.kind == "f" else EncodedImages(array)), {}
+        return (check_latents(array) if array.dtype.kind == "f" else EncodedImages(array)), {}
     return await read_images(request, limits), {}
 
 
 async def _parse(body: bytes, work: Callable[[], Result]) -> Result:
-    """Parse a small body at once, and a large one in a thread, where it does not delay other requests."""
-    return work() if len(body) < THREAD_BYTES else await asyncio.to_thread(work)
+    """Parse a small body at once, and a large body in a thread, to not delay other requests."""
+    return work() if len(body) < MIN_THREAD_BYTES else await asyncio.to_thread(work)
 
 
-def _content_type(request: IncomingRequest) -> tuple[str, dict[str, str]]:
-    return _media_type(request.headers.get("content-type", ""))
+def _parse_content_type(request: IncomingRequest) -> tuple[str, dict[str, str]]:
+    return _parse_media_type(request.headers.get("content-type", ""))
 
 
 @lru_cache(maxsize=64)
-def _media_type(text: str) -> tuple[str, dict[str, str]]:
+def _parse_media_type(text: str) -> tuple[str, dict[str, str]]:
     media_type, options = parse_options_header(text)
     return media_type.lower(), options
 
 
-def _unsupported(media_type: str, allowed: tuple[str, ...]) -> UnsupportedMediaType:
-    said = (
-        f"Content-Type {media_type[:50]!r} is not read here"
-        if media_type
-        else "Content-Type is missing"
-    )
-    return UnsupportedMediaType(f"{said}; send one of {', '.join(allowed)}")
+def _build_unsupported(media_type: str, allowed: tuple[str, ...]) -> UnsupportedMediaType:
+    problem = f"{media_type[:50]!r} is unsupported" if media_type else "is missing"
+    return UnsupportedMediaType(f"Content-Type {problem}; send one of {', '.join(allowed)}")

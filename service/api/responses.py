@@ -1,4 +1,4 @@
-"""Answers: arrays to JSON, npy or PNG, as was negotiated."""
+"""Responses of operations: arrays in JSON, npy or PNG, as negotiated."""
 
 import base64
 import io
@@ -15,21 +15,21 @@ from bundle import imaging
 from bundle.errors import InvalidParameter
 from bundle.manifest import InputSpec
 from bundle.tensors import Array, Pixels
-from service.api import responses
 from service.api.media_types import JSON, NPY, PNG
-from service.operations import Classified, Scored
+from service.operations import ClassifyResult, ScoreResult
 from service.registry.loaded_model import LoadedModel
 
 
-def as_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
-    """A JSON answer that says which model and version gave it; arrays become lists."""
+def render_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
+    """Return a JSON response that names the model and its version; arrays become lists."""
     body = {"model": model.manifest.name, "version": model.manifest.version, **fields}
     if warnings:
         body["warnings"] = warnings
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
 
 
-def as_npy(array: Array) -> Response:
+def render_npy(array: Array) -> Response:
+    """Return a response with one array as npy."""
     buffer = io.BytesIO()
     np.lib.format.write_array(
         buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
@@ -37,48 +37,51 @@ def as_npy(array: Array) -> Response:
     return Response(buffer.getvalue(), media_type=NPY)
 
 
-def images(kind: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: Any) -> Response:
-    """Images in the negotiated type; `fields` stand beside them in JSON.
+def render_images(
+    media_type: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: Any
+) -> Response:
+    """Return images in the negotiated media type; JSON holds `fields` too.
 
-    Raises InvalidParameter where images of several sizes are asked for as one array or one picture.
+    Raises InvalidParameter if images of several sizes are requested as npy or PNG.
     """
-    if kind == JSON:
-        return as_json(model, images=[base64_png(image) for image in pixels], **fields)
+    if media_type == JSON:
+        return render_json(model, images=[encode_base64_png(image) for image in pixels], **fields)
     if len({image.shape for image in pixels}) > 1:
         raise InvalidParameter(
-            f"size=original gives several sizes, which {kind} cannot hold; accept {JSON}"
+            f"size=original gives several sizes, which {media_type} cannot hold; accept {JSON}"
         )
-    if kind == PNG:
-        return Response(imaging.encode_png(responses.tile(pixels)), media_type=PNG)
-    return as_npy(np.stack(pixels))
+    if media_type == PNG:
+        return Response(imaging.encode_png(tile(pixels)), media_type=PNG)
+    return render_npy(np.stack(pixels))
 
 
-def at_size(
+def restore_sizes(
     original: bool, pixels: Pixels, sizes: Sequence[tuple[int, int]], spec: InputSpec
 ) -> Sequence[Pixels]:
-    """The images as they are, or with `original` each at its own of the sizes."""
+    """Return the images as they are, or with `original` each resized to its (height, width)."""
     if not original:
         return list(pixels)
     return [imaging.resize(image, size, spec) for image, size in zip(pixels, sizes, strict=True)]
 
 
-def pixels(original: bool, at_models: Pixels, sizes: Sequence[tuple[int, int]]) -> int:
-    """How many pixels `at_size` gives."""
+def count_pixels(original: bool, at_models: Pixels, sizes: Sequence[tuple[int, int]]) -> int:
+    """Count the pixels that `restore_sizes` returns."""
     return sum(height * width for height, width in sizes) if original else at_models.size
 
 
-def base64_png(pixels: Pixels) -> str:
+def encode_base64_png(pixels: Pixels) -> str:
+    """Return an image as PNG in base64."""
     return base64.b64encode(imaging.encode_png(pixels)).decode("ascii")
 
 
-def base64_floats(vector: Array) -> str:
-    """Little-endian float32."""
+def encode_base64_floats(vector: Array) -> str:
+    """Return a vector as little-endian float32 in base64."""
     return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
 
 
-def classified(found: Classified) -> list[dict[str, Any]]:
-    """For each image its likeliest class, and the probability of every one."""
-    rows = [dict(zip(found.classes, row.tolist(), strict=True)) for row in found.probabilities]
+def format_classes(result: ClassifyResult) -> list[dict[str, Any]]:
+    """Return the likeliest class of each image, and the probabilities of all classes."""
+    rows = [dict(zip(result.classes, row.tolist(), strict=True)) for row in result.probabilities]
     labels = [max(row, key=row.__getitem__) for row in rows]
     return [
         {"label": label, "probability": row[label], "probabilities": row}
@@ -86,19 +89,19 @@ def classified(found: Classified) -> list[dict[str, Any]]:
     ]
 
 
-def scored(found: Scored) -> list[dict[str, Any]]:
-    """For each image its verdict or the reason for none; heatmap and regions if asked for."""
-    reason = {"reason": found.reason} if found.reason else {}
-    results = [verdict._asdict() | reason for verdict in found.verdicts]
-    for result, located in zip(results, found.localised or [], strict=False):
+def format_scores(result: ScoreResult) -> list[dict[str, Any]]:
+    """Return the verdict of each image or the reason for none, with its pictures and regions."""
+    reason = {"reason": result.reason} if result.reason else {}
+    results = [verdict._asdict() | reason for verdict in result.verdicts]
+    for entry, located in zip(results, result.localised or [], strict=False):
         picture = located.overlay or located.heatmap or b""
-        result["heatmap"] = base64.b64encode(picture).decode("ascii")
-        result["regions"] = [asdict(region) for region in located.regions]
+        entry["heatmap"] = base64.b64encode(picture).decode("ascii")
+        entry["regions"] = [asdict(region) for region in located.regions]
     return results
 
 
 def tile(images: Sequence[Pixels]) -> Pixels:
-    """Put images of one size in a grid, as square as it gets, row by row; cells that are left over stay black."""
+    """Arrange images of one size in a nearly square grid, row by row; empty cells are black."""
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     height, width, channels = images[0].shape

@@ -1,6 +1,7 @@
-"""Bodies as they stand in the OpenAPI document, each with an example that works when pasted.
+"""Bodies in the OpenAPI document, with examples that work when pasted.
 
-Answers are written by `service.api.responses`; these types describe them and are checked against them by the tests.
+`service.api.responses` writes responses. These types only describe them, and the tests compare
+both.
 """
 
 import base64
@@ -21,33 +22,40 @@ EXAMPLE_IMAGE = base64.b64encode(
 EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 4
 OTHER_LATENT = [-number for number in EXAMPLE_LATENT]
 
-
-ENCODER = "SHA-256 of the encoder. Vectors of different digests are never comparable."
+ENCODER_DESCRIPTION = "SHA-256 of the encoder. Vectors of different digests are never comparable."
 _RATES = ", ".join(map(str, RATES))
 
 
 class NoOptions(Record):
-    """The query of an operation that has no options."""
+    """Query of an operation without options."""
 
 
 class EncodeOptions(Record):
-    variance: bool = Field(False, description="Give `log_variances` too (variational models).")
-    encoding: Literal["float", "base64"] = Field("float", description="How JSON holds vectors.")
+    """Options of `encode`."""
+
+    variance: bool = Field(False, description="Adds `log_variances` (variational models).")
+    encoding: Literal["float", "base64"] = Field(
+        "float", description="Encoding of vectors in JSON."
+    )
 
 
 class SizeOptions(Record):
+    """Size of the resulting images."""
+
     size: Literal["model", "original"] = Field(
-        "model", description="The model's own size, or each input's."
+        "model", description="Size of the results: of the model, or of each input."
     )
 
 
 class ScoreOptions(Record):
+    """Options of `anomaly-score`."""
+
     false_positive_rate: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="The share of normal images that may be called anomalous. "
-        f"Without it, the lowest of {_RATES} that the calibration can tell.",
+        description="Share of normal images that may be called anomalous. "
+        f"Default: the lowest of {_RATES} that the calibration allows.",
     )
     heatmap: bool | Literal["overlay"] = Field(
         False,
@@ -57,20 +65,27 @@ class ScoreOptions(Record):
 
 
 class InterpolationOptions(Record):
+    """Options of `interpolate`."""
+
     steps: int = Field(
-        8, ge=2, description="Images on the path, both ends included; a JSON body may say it too."
+        8, ge=2, description="Images on the path, both ends included; also in a JSON body."
     )
     method: Literal["linear", "spherical"] = Field(
-        "linear", description="The path; a JSON body may say it too."
+        "linear", description="Shape of the path; also in a JSON body."
     )
 
 
 class SampleRequest(Record):
+    """Options of `sample`."""
+
     model_config = ConfigDict(strict=True)
 
     count: int = Field(1, ge=1, description="Images to draw.")
     seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="The same seed gives the same images."
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed of the random generator; equal seeds give equal images.",
     )
     temperature: float = Field(
         1.0, ge=0, le=10, description="Scales the prior's standard deviations."
@@ -78,44 +93,58 @@ class SampleRequest(Record):
 
 
 class Answer(BaseModel):
+    """Fields that all JSON responses share."""
+
     model_config = ConfigDict(extra="forbid")
 
     model: str
     version: int
     warnings: list[str] | None = Field(
         None,
-        description="Sentences about images that hardly suit the model, such as those in colour "
-        "where it takes grey ones; absent where there are none.",
+        description="Sentences about unsuitable images, such as colour images for a model of grey "
+        "images; absent if there are none.",
     )
 
 
 class EncodeAnswer(Answer):
+    """Latent vectors of images."""
+
     latents: list[list[float]] | list[str] = Field(
-        description="With `encoding=base64` little-endian float32."
+        description="Lists of numbers; with `encoding=base64` little-endian float32."
     )
     log_variances: list[list[float]] | list[str] | None = Field(
-        None, description="With `variance=true`."
+        None, description="Present with `variance=true`."
     )
-    encoder: str = Field(description=ENCODER)
+    encoder: str = Field(description=ENCODER_DESCRIPTION)
 
 
 class ImagesAnswer(Answer):
+    """Images."""
+
     images: list[str] = Field(description="PNG, in base64.")
 
 
 class ReconstructAnswer(ImagesAnswer):
+    """Reconstructed images and their errors."""
+
     errors: list[float] = Field(description="Mean squared error of each image on the 0..1 scale.")
 
 
 class InterpolateAnswer(ImagesAnswer):
+    """Images on a path, and their latent vectors."""
+
     latents: list[list[float]]
 
 
 class SampleAnswer(InterpolateAnswer):
+    """Drawn images, their latent vectors and the seed."""
+
     seed: int
 
 
 class RegionBody(BaseModel):
+    """Box of an anomaly, and the largest error in it."""
+
     model_config = ConfigDict(extra="forbid")
 
     x: int
@@ -126,15 +155,19 @@ class RegionBody(BaseModel):
 
 
 class Score(BaseModel):
+    """Verdict on one image."""
+
     model_config = ConfigDict(extra="forbid")
 
     score: float
     p_value: float
     threshold: float | None = Field(
-        description="The lowest anomalous score; null where the calibration cannot tell the rate."
+        description="The lowest anomalous score; null if the calibration does not allow the rate."
     )
-    is_anomaly: bool | None = Field(description="null where there is no threshold.")
-    reason: str | None = Field(None, description="Why there is no verdict; absent if there is one.")
+    is_anomaly: bool | None = Field(description="null if there is no threshold.")
+    reason: str | None = Field(
+        None, description="Reason for no verdict; absent if there is a verdict."
+    )
     heatmap: str | None = Field(
         None, description="PNG in base64, of the input's size; with `heatmap=true` or `overlay`."
     )
@@ -144,32 +177,44 @@ class Score(BaseModel):
 
 
 class ScoreAnswer(Answer):
+    """Verdicts on images."""
+
     results: list[Score]
     false_positive_rate: float = Field(
-        description=f"As asked, else the lowest of {_RATES} that the calibration can tell."
+        description=f"As requested, else the lowest of {_RATES} that the calibration allows."
     )
     method: str
 
 
 class Class(BaseModel):
+    """Class of one image."""
+
     model_config = ConfigDict(extra="forbid")
 
     label: str = Field(description="The likeliest class.")
     probability: float
-    probabilities: dict[str, float] = Field(description="Of every class; they add up to 1.")
+    probabilities: dict[str, float] = Field(
+        description="Probability of each class; their sum is 1."
+    )
 
 
 class ClassifyAnswer(Answer):
+    """Classes of images."""
+
     results: list[Class]
 
 
 class CalibrationCard(BaseModel):
+    """Calibration of an anomaly score."""
+
     method: str
     images: int = Field(description="Normal images that the score was calibrated on.")
-    quantiles: dict[str, float] = Field(description="Quantiles of their scores.")
+    quantiles: dict[str, float] = Field(description="Quantiles of the scores of these images.")
 
 
 class Card(BaseModel):
+    """Card of a model."""
+
     name: str
     version: int
     versions: list[int]
@@ -180,19 +225,25 @@ class Card(BaseModel):
     latent_dim: int
     metrics: dict[str, float]
     calibration: CalibrationCard | None
-    classes: list[str] = Field(description="That `classify` tells apart.")
+    classes: list[str] = Field(description="Names of the classes of `classify`.")
     training_data: TrainingData
     sha256: dict[str, str]
     encoder: str | None = Field(description="SHA-256 of the encoder; null without one.")
-    weak: str | None = Field(None, description="Why a detector with weak trials was published.")
+    weak: str | None = Field(
+        None, description="Reason why a detector's trials were weak; null if they were not."
+    )
     execution_provider: str
 
 
 class Cards(BaseModel):
+    """Cards of models."""
+
     models: list[Card]
 
 
 class Health(BaseModel):
+    """State of the service."""
+
     status: Literal["ok", "ready", "not ready", "draining"]
     models: dict[str, list[int]] | None = None
     failed: dict[str, str] | None = None
@@ -226,7 +277,9 @@ _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _VECTORS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
 
 
-def _json(properties: dict[str, Any], example: dict[str, Any], *required: str) -> dict[str, Any]:
+def _describe_json(
+    properties: dict[str, Any], example: dict[str, Any], *required: str
+) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": properties,
@@ -243,34 +296,35 @@ _MULTIPART = {
     }
 }
 _IMAGES = {
-    **_json({"images": _STRINGS}, {"images": [EXAMPLE_IMAGE]}, "images"),
+    **_describe_json({"images": _STRINGS}, {"images": [EXAMPLE_IMAGE]}, "images"),
     **_MULTIPART,
     **dict.fromkeys(IMAGE_TYPES, _BINARY),
     NPY: _BINARY,
 }
 
-_PASTE = """Pasted into a shell, with the address of the service and any image at hand:
+_EXAMPLES = """Examples for a shell, with the address of the service and any image:
 
     curl ADDRESS/PATH -H 'Content-Type: image/png' --data-binary @image.png
     curl ADDRESS/PATH -F images=@image.png -F images=@other.jpg
     curl ADDRESS/PATH -H 'Content-Type: application/x-npy' --data-binary @images.npy
 
-where `images.npy` was written by `numpy.save` and holds uint8 (n, height, width[, channels]) at the model's size."""
+`numpy.save` wrote `images.npy`, which holds uint8 (n, height, width[, channels]) at the model's
+size."""
 
-IMAGES_BODY = {"requestBody": {"required": True, "description": _PASTE, "content": _IMAGES}}
+IMAGES_BODY = {"requestBody": {"required": True, "description": _EXAMPLES, "content": _IMAGES}}
 LATENTS_BODY = {
     "requestBody": {
         "required": True,
         "description": "Latent vectors; as npy float32 (n, latent_dim), written by `numpy.save`.",
         "content": {
-            **_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}, "latents"),
+            **_describe_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}, "latents"),
             NPY: _BINARY,
         },
     }
 }
 SAMPLE_BODY = {
     "requestBody": {
-        "content": _json(
+        "content": _describe_json(
             SampleRequest.model_json_schema()["properties"],
             {"count": 4, "seed": 7, "temperature": 1.0},
         )
@@ -285,18 +339,20 @@ _INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "
 INTERPOLATE_BODY = {
     "requestBody": {
         "required": True,
-        "description": _PASTE,
-        "content": {**_IMAGES, **_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)},
+        "description": _EXAMPLES,
+        "content": {**_IMAGES, **_describe_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)},
     }
 }
 
 
-def gives(
+def describe_responses(
     model: type[BaseModel], *others: str, headers: Mapping[str, str] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """The answer of an operation: JSON, and what else can be accepted."""
-    answer: dict[str, Any] = {"model": model, "content": dict.fromkeys(others, _BINARY)}
+    """Return the responses of an operation in OpenAPI: JSON, and `others` as binary."""
+    response: dict[str, Any] = {"model": model, "content": dict.fromkeys(others, _BINARY)}
     if headers:
         text = {"schema": {"type": "string"}}
-        answer["headers"] = {name: {"description": said, **text} for name, said in headers.items()}
-    return {200: answer}
+        response["headers"] = {
+            name: {"description": description, **text} for name, description in headers.items()
+        }
+    return {200: response}

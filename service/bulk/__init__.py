@@ -1,1 +1,1 @@
-"""Scores files in bulk: in bounded memory, and resumable after whatever ended it."""
+"""Scoring of files in bulk, in bounded memory; an interrupted run can be resumed."""

@@ -1,4 +1,4 @@
-"""`python -m service score`: what it is asked for, its progress, and its end."""
+"""`python -m service score`: its options, its run, and its summary."""
 
 import asyncio
 import os
@@ -10,30 +10,32 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bundle.conformal import as_text, can_tell, default_rate, minimum_rate
+from bundle.conformal import allows_rate, default_rate, format_rate, minimum_rate
 from bundle.errors import InvalidParameter
 from service import cores
 from service.bulk import journal, sources, tables
 from service.bulk.journal import Journal
-from service.bulk.runner import CHUNK, Bulk, Folders
-from service.bulk.scorers import Local, Scorer
+from service.bulk.runner import CHUNK_IMAGES, BulkRunner, Folders
+from service.bulk.scorers import LocalScorer, Scorer
 from service.operations import Operations, Pictures, check_supported
 from service.registry.registry import ModelRegistry
 
 STDIN = "-"
-AT_ONCE = min(
-    cores.available() + 1, 8
-)  # chunks: some are read and decoded while one is on the device
-# Settings of a process that does nothing else: nobody waits for an answer, and all chunks have their place.
-BOUNDS = {"request_timeout": 86_400.0, "max_images": CHUNK, "max_queued_images": AT_ONCE * CHUNK}
+WORKERS = min(cores.count() + 1, 8)  # some read and decode while another uses the device
+# Settings of this process: a job may take a day, and all workers are admitted.
+BULK_SETTINGS = {
+    "request_timeout": 86_400.0,
+    "max_images": CHUNK_IMAGES,
+    "max_queued_images": WORKERS * CHUNK_IMAGES,
+}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The files to score, the model and its rate, and the places of the table and of pictures.
+class ScoreJob:
+    """Files to score, the model and its false positive rate, the table and the picture folders.
 
-    `sources` are files, folders and patterns; `listed` is a file of more paths, or `-` for standard
-    input. Without a rate, the lowest of `anomaly.RATES` is taken that the calibration can tell.
+    `sources` are files, folders and patterns. `listed` is a file of more paths, or `-` for standard
+    input. If the rate is None, it is the lowest of `conformal.RATES` that the calibration allows.
     """
 
     sources: Sequence[str]
@@ -45,57 +47,61 @@ class Wanted:
 
     @property
     def partial(self) -> Path:
-        """The journal, while the table is not whole."""
+        """The journal, until the table is complete."""
         return self.output.with_name(f"{self.output.name}.partial")
 
     @property
     def pictures(self) -> Pictures:
+        """The pictures that have a folder."""
         return Pictures(bool(self.folders.heatmap), bool(self.folders.overlay))
 
     def check(self) -> None:
-        """Raise InvalidParameter where there is nothing to score, or no place for what is found."""
+        """Raise InvalidParameter if a source is missing, or an output cannot be written."""
         if not self.sources and not self.listed:
             raise InvalidParameter(
-                "there is nothing to score: name files, folders or patterns, or a --list"
+                "there is nothing to score; name files, folders or patterns, or a --list"
             )
         sources.check(self.sources)
         if self.listed not in (None, STDIN) and not os.access(str(self.listed), os.R_OK):
-            raise InvalidParameter(f"there is no list {self.listed} that can be read")
+            raise InvalidParameter(f"--list {self.listed} cannot be read; name a readable file")
         tables.check(self.output, resumed=self.partial.exists())
         for picture, folder in self.folders._asdict().items():
             if folder:
-                _make_folder(folder, f"{picture}s")
+                _make_folder(folder, f"--{picture}s")
         self._check_folders()
 
     def _check_folders(self) -> None:
         heatmaps, overlays = self.folders
         if heatmaps and overlays and heatmaps.samefile(overlays):
-            raise InvalidParameter(f"--heatmaps and --overlays are both {overlays}; choose two")
+            raise InvalidParameter(
+                f"--heatmaps and --overlays are both {overlays}; choose two folders"
+            )
 
-    def rate(self, calibration_images: int) -> float:
-        """The rate that was asked for, or the default of a model with so many."""
-        asked = self.false_positive_rate
-        return default_rate(calibration_images) if asked is None else asked
+    def choose_rate(self, calibration_images: int) -> float:
+        """Return the requested false positive rate, or the default for so many images."""
+        rate = self.false_positive_rate
+        return default_rate(calibration_images) if rate is None else rate
 
-    def files(self) -> Iterator[Path]:
-        yield from sources.files(self.sources, omit=[each for each in self.folders if each])
+    def find_files(self) -> Iterator[Path]:
+        """Find the files of the sources and of the list."""
+        yield from sources.find_files(self.sources, omit=[each for each in self.folders if each])
         if self.listed == STDIN:
-            yield from sources.listed(sys.stdin.buffer)
+            yield from sources.read_list(sys.stdin.buffer)
         elif self.listed is not None:
             with Path(self.listed).open("rb") as lines:
-                yield from sources.listed(lines)
+                yield from sources.read_list(lines)
 
-    def count(self) -> int | None:
-        """How many files there are; None where that is known only when they have been scored."""
-        again = self.listed is None or (self.listed != STDIN and Path(self.listed).is_file())
-        return sum(1 for _ in self.files()) if again else None
+    def count_files(self) -> int | None:
+        """Count the files; None if the list can be read only once."""
+        rereadable = self.listed is None or (self.listed != STDIN and Path(self.listed).is_file())
+        return sum(1 for _ in self.find_files()) if rereadable else None
 
-    def run(self, where: str, version: str, rate: float) -> dict[str, object]:
-        """What all rows of the table must have in common."""
+    def describe_run(self, source: str, version: str, rate: float) -> dict[str, object]:
+        """Return the facts that all rows of the table share; `source` holds the model."""
         return {
             "model": self.model,
             "version": version,
-            "service": where,
+            "service": source,
             "false-positive-rate": rate,
             "heatmaps": str(self.folders.heatmap),
             "overlays": str(self.folders.overlay),
@@ -104,91 +110,100 @@ class Wanted:
             "working directory": os.getcwd(),  # noqa: PTH109 - as text
         }
 
-    def version(self, where: str) -> str | None:
-        """The version with which an interrupted run began; None where a run begins now."""
-        earlier = journal.earlier(self.partial)
-        version, rate = str(earlier.get("version")), earlier.get("false-positive-rate")
+    def find_interrupted_version(self, source: str) -> str | None:
+        """Return the version of the model in the run to resume; None for a new run."""
+        run = journal.read_run(self.partial)
+        version, rate = str(run.get("version")), run.get("false-positive-rate")
         if not isinstance(rate, float) or self.false_positive_rate not in (None, rate):
             return None
-        return version if earlier == self.run(where, version, rate) else None
+        return version if run == self.describe_run(source, version, rate) else None
 
 
 @dataclass(frozen=True)
-class Target:
-    """The model that scores, at a rate: its place, its version, and its calibration's size."""
+class ScoringModel:
+    """A model that scores at a false positive rate.
 
-    where: str
+    `source` is its models directory or the URL of its service.
+    """
+
+    source: str
     version: str
     calibration_images: int
     rate: float
 
 
-def local(wanted: Wanted, operations: Operations, registry: ModelRegistry, models: Path) -> None:
-    """Score with a model of this process. Raises DomainError; what is done is kept."""
-    where = str(models.resolve())
-    model = registry.get(wanted.model, wanted.version(where))
-    manifest = model.manifest
+def score_locally(
+    job: ScoreJob, operations: Operations, registry: ModelRegistry, models: Path
+) -> None:
+    """Score with a model of this process. Raises DomainError; finished rows are kept."""
+    source = str(models.resolve())
+    loaded = registry.get(job.model, job.find_interrupted_version(source))
+    manifest = loaded.manifest
     check_supported(manifest.name, "anomaly-score", manifest.capabilities)
-    assert manifest.calibration is not None  # which the manifest promises with the capability
+    assert manifest.calibration is not None  # the manifest requires it for anomaly-score
     images = len(manifest.calibration.scores)
-    target = Target(where, str(manifest.version), images, wanted.rate(images))
-    scorer = Local(operations, model, target.rate, wanted.pictures)
-    asyncio.run(_score(wanted, scorer, target))
+    model = ScoringModel(source, str(manifest.version), images, job.choose_rate(images))
+    scorer = LocalScorer(operations, loaded, model.rate, job.pictures)
+    asyncio.run(_score(job, scorer, model))
 
 
-def remote(wanted: Wanted, url: str, key: str | None) -> None:
-    """Score with a model of a running service. Raises DomainError; what is done is kept."""
+def score_remotely(job: ScoreJob, url: str, key: str | None) -> None:
+    """Score with a model of a running service. Raises DomainError; finished rows are kept."""
     try:
-        from service.bulk.remote_scorer import Remote, card, connected
+        from service.bulk.remote_scorer import RemoteScorer, connect, fetch_card
     except ImportError:
         raise InvalidParameter(
-            "--url needs httpx2: pip install 'autoencoder-service[bulk]'"
+            "--url needs httpx2: run pip install '.[bulk]' in the checkout"
         ) from None
 
     async def score() -> None:
-        async with connected(url, key) as client:
-            version, images = await card(client, wanted.model, wanted.version(url))
-            target = Target(url, version, images, wanted.rate(images))
-            scorer = Remote(client, wanted.model, version, target.rate, wanted.pictures)
-            await _score(wanted, scorer, target)
+        async with connect(url, key) as client:
+            card = await fetch_card(client, job.model, job.find_interrupted_version(url))
+            images = card.calibration_images
+            model = ScoringModel(url, card.version, images, job.choose_rate(images))
+            scorer = RemoteScorer(client, job.model, card.version, model.rate, job.pictures)
+            await _score(job, scorer, model)
 
     asyncio.run(score())
 
 
-async def _score(wanted: Wanted, scorer: Scorer, target: Target) -> None:
-    total = wanted.count()
+async def _score(job: ScoreJob, scorer: Scorer, model: ScoringModel) -> None:
+    total = job.count_files()
     if total == 0:
-        raise InvalidParameter(
-            f"there are no images in {', '.join(wanted.sources) or wanted.listed}"
-        )
+        raise InvalidParameter(f"there are no images in {', '.join(job.sources) or job.listed}")
     began = time.monotonic()
-    run = wanted.run(target.where, target.version, target.rate)
-    with Journal(wanted.partial, run) as rows:
-        before = rows.count()
+    run = job.describe_run(model.source, model.version, model.rate)
+    with Journal(job.partial, run) as rows:
+        resumed = rows.count()
         with tqdm(
-            total=total, initial=before, unit="image", desc=f"scoring with {wanted.model}"
+            total=total, initial=resumed, unit="image", desc=f"scoring with {job.model}"
         ) as bar:
-            await Bulk(scorer, rows, AT_ONCE, wanted.folders, bar.update).run(wanted.files())
-        took = time.monotonic() - began
-        count, (anomalous, faulty) = rows.count(), rows.found()
-        tables.write(rows.rows(), wanted.output)
+            await BulkRunner(scorer, rows, WORKERS, job.folders, bar.update).run(job.find_files())
+        summary = _summarise(rows, resumed, time.monotonic() - began, model)
+        tables.write(rows.read_rows(), job.output)
         rows.remove()
-    speed = f"{(count - before) / took:,.0f} images a second"
-    found = f"{_verdicts(target, anomalous)}, {faulty} that cannot be scored"
-    rate = f"false positive rate {as_text(target.rate)}"
-    print(f"{wanted.output}: {count} images, {found}; {speed}, {rate}")
+    print(f"{job.output}: {summary}")
 
 
-def _verdicts(target: Target, anomalous: int) -> str:
-    """The number of anomalous images; or the minimum rate, if the rate is lower."""
-    if can_tell(target.calibration_images, target.rate):
+def _summarise(rows: Journal, resumed: int, seconds: float, model: ScoringModel) -> str:
+    count, (anomalous, errors) = rows.count(), rows.count_outcomes()
+    verdicts = f"{_describe_verdicts(model, anomalous)}, {errors} that cannot be scored"
+    speed = f"{(count - resumed) / seconds:,.0f} images a second"
+    return f"{count} images, {verdicts}; {speed}, false positive rate {format_rate(model.rate)}"
+
+
+def _describe_verdicts(model: ScoringModel, anomalous: int) -> str:
+    """Return the number of anomalous images; or the minimum rate, if the rate is lower."""
+    if allows_rate(model.calibration_images, model.rate):
         return f"{anomalous} anomalous"
-    least = as_text(minimum_rate(target.calibration_images))
+    least = format_rate(minimum_rate(model.calibration_images))
     return f"no verdict: the minimum false_positive_rate is {least}"
 
 
-def _make_folder(folder: Path, pictures: str) -> None:
+def _make_folder(folder: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidParameter(f"{folder} is no folder for {pictures}: {error.strerror}") from None
+        raise InvalidParameter(
+            f"{option} {folder} cannot be made a folder: {error.strerror}"
+        ) from None

@@ -1,4 +1,7 @@
-"""The rows that are done, in a database beside the output: whatever ends the program leaves whole rows, each once."""
+"""Journal of finished rows, in a database beside the output.
+
+A run that ends at any time leaves complete rows, each once.
+"""
 
 import json
 import os
@@ -13,11 +16,11 @@ from service.errors import BulkError
 
 
 class JournalError(BulkError):
-    """What an earlier run left is of no use to this one."""
+    """The journal cannot be read or written, or belongs to another run."""
 
 
 class Row(NamedTuple):
-    """What became of a file: a verdict, or the error for which there is none. Paths are as the system names them."""
+    """The outcome of a file: a verdict, or the error instead. Paths are as in the file system."""
 
     path: str
     score: float | None = None
@@ -29,7 +32,7 @@ class Row(NamedTuple):
     error: str | None = None
 
 
-# Of the table, in the order of Row; paths are bytes.
+# In the order of Row after the position; paths are bytes, because names can be invalid UTF-8.
 COLUMNS = {
     "position": "INTEGER",
     "path": "BLOB PRIMARY KEY",
@@ -44,28 +47,27 @@ COLUMNS = {
 
 
 class Journal:
-    """Used in a `with` statement, by one thread at a time and one process; without a row it leaves no file."""
+    """Finished rows of a run, for a `with` statement; the file is removed if it has no row.
+
+    Only one thread at a time and one process may use it.
+    """
 
     def __init__(self, path: Path, run: Mapping[str, object]) -> None:
-        """Open what an earlier run left, or begin.
+        """Open the journal of an interrupted run, or create it.
 
-        `run` is what all rows must have in common. Raises JournalError where an earlier one differs in it, or the file
-        is in use or something else.
+        `run` holds the facts that all rows share. Raises JournalError if the interrupted run has
+        other facts, or the file is in use or not a journal.
         """
         self._path, self._removed = path, False
         try:
-            self._rows = _opened(path)
+            self._rows = _connect(path)
         except sqlite3.Error as error:
             raise JournalError(f"{path} cannot be written: {error}") from None
         try:
             self._begin(json.dumps(run, sort_keys=True))
         except sqlite3.DatabaseError as error:
             self._rows.close()
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise JournalError(
-                    f"{path} is in use: another run writes the same output"
-                ) from None
-            raise JournalError(f"{path} cannot be used: {error}; remove it to begin anew") from None
+            raise _build_open_error(path, error) from None
         except BaseException:
             self._rows.close()
             raise
@@ -77,26 +79,26 @@ class Journal:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         if not self._removed and self.count() == 0:
             self.remove()
         self._rows.close()
 
     def count(self) -> int:
-        """How many rows are done."""
+        """Count the rows."""
         (count,) = self._rows.execute("SELECT count(*) FROM rows").fetchone()
         return int(count)
 
-    def found(self) -> tuple[int, int]:
-        """How many images are anomalous, and how many have an error."""
-        (anomalous, faulty) = self._rows.execute(
+    def count_outcomes(self) -> tuple[int, int]:
+        """Count the anomalous images, and the rows with an error."""
+        (anomalous, errors) = self._rows.execute(
             "SELECT total(is_anomaly), count(error) FROM rows"
         ).fetchone()
-        return int(anomalous), int(faulty)
+        return int(anomalous), int(errors)
 
-    def done(self, paths: Collection[str]) -> set[str]:
-        """Those of the paths that have a row."""
+    def find_done(self, paths: Collection[str]) -> set[str]:
+        """Return the paths that have a row."""
         marks, keys = ",".join("?" * len(paths)), map(os.fsencode, paths)
         return {
             os.fsdecode(key)
@@ -106,26 +108,26 @@ class Journal:
         }
 
     def write(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Keep rows, each with its position among all files: all of them or, where the program ends, none.
+        """Store rows, each with its position among all files, in one transaction.
 
-        Raises JournalError where they cannot be written, as on a full disk.
+        Raises JournalError if they cannot be written, such as on a full disk.
         """
-        kept = [(at, *_as_bytes(row)) for at, row in rows]
+        values = [(position, *_encode_row(row)) for position, row in rows]
         marks = ",".join("?" * len(COLUMNS))
         try:
             self._rows.execute("BEGIN")
             with self._rows:
-                self._rows.executemany(f"INSERT OR IGNORE INTO rows VALUES ({marks})", kept)
+                self._rows.executemany(f"INSERT OR IGNORE INTO rows VALUES ({marks})", values)
         except sqlite3.Error as error:
             raise JournalError(f"{self._path} cannot be written: {error}") from None
 
-    def rows(self) -> Iterator[Row]:
-        """All rows in the order of the files."""
+    def read_rows(self) -> Iterator[Row]:
+        """Read all rows in the order of the files."""
         for _, *values in self._rows.execute("SELECT * FROM rows ORDER BY position, path"):
-            yield _as_text(Row(*values))
+            yield _decode_row(Row(*values))
 
     def remove(self) -> None:
-        """Close it and leave nothing of it."""
+        """Close the journal and delete its file."""
         self._removed = True
         self._rows.close()
         self._path.unlink()
@@ -144,49 +146,60 @@ class Journal:
             if earlier is None:
                 self._rows.execute("INSERT INTO run VALUES (?)", [run])
             elif earlier[0] != run:
-                was, now = json.loads(earlier[0]), json.loads(run)
-                others = ", ".join(
-                    key for key in sorted({*was, *now}) if was.get(key) != now.get(key)
-                )
-                raise JournalError(
-                    f"{self._path} is of an unfinished run with another {others}: "
-                    "give the same command again, remove the file, or choose another output"
-                )
+                raise self._build_mismatch(json.loads(earlier[0]), json.loads(run))
+
+    def _build_mismatch(
+        self, earlier: Mapping[str, object], run: Mapping[str, object]
+    ) -> JournalError:
+        keys = sorted({*earlier, *run})
+        others = ", ".join(key for key in keys if earlier.get(key) != run.get(key))
+        return JournalError(
+            f"{self._path} is of an unfinished run with another {others}; "
+            "rerun its command to resume, remove the file, or choose another output"
+        )
 
     def _check_columns(self) -> None:
         found = [name for _, name, *_ in self._rows.execute("PRAGMA table_info(rows)")]
         if found != [*COLUMNS]:
             raise JournalError(
-                f"{self._path} is of an unfinished run of another version of this program: "
+                f"{self._path} is of an unfinished run of another version of this program; "
                 "finish it with that version, remove the file, or choose another output"
             )
 
 
-def earlier(path: Path) -> dict[str, object]:
-    """What all rows of an unfinished run have in common; empty where there is none that can be read."""
+def read_run(path: Path) -> dict[str, object]:
+    """Read the facts that all rows of an interrupted run share; empty without a readable run."""
     if not path.is_file():
         return {}
-    with closing(_opened(path)) as rows, suppress(sqlite3.Error, TypeError, ValueError):
+    with closing(_connect(path)) as rows, suppress(sqlite3.Error, TypeError, ValueError):
         (text,) = rows.execute("SELECT text FROM run").fetchone()
         run = json.loads(text)
         return run if isinstance(run, dict) else {}
     return {}
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _build_open_error(path: Path, error: sqlite3.DatabaseError) -> JournalError:
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return JournalError(
+            f"{path} is in use: another run writes the same output; wait for it, or choose another"
+        )
+    return JournalError(f"{path} cannot be used: {error}; remove it to start again")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
 
 
-def _as_bytes(row: Row) -> tuple[object, ...]:
-    """A row as it is stored: paths of any bytes stay apart."""
+def _encode_row(row: Row) -> tuple[object, ...]:
+    """Return the values to store; paths as bytes, to keep distinct names distinct."""
     key = {"path": os.fsencode(row.path)}
-    places = {name: getattr(row, name) for name in ("heatmap", "overlay")}
-    keys = {name: place and os.fsencode(place) for name, place in places.items()}
-    return tuple((row._asdict() | key | keys).values())
+    paths = {name: getattr(row, name) for name in ("heatmap", "overlay")}
+    pictures = {name: path and os.fsencode(path) for name, path in paths.items()}
+    return tuple((row._asdict() | key | pictures).values())
 
 
-def _as_text(row: Row) -> Row:
-    """A row that was stored, as it was given."""
+def _decode_row(row: Row) -> Row:
+    """Return the row of stored values."""
     return row._replace(
         path=os.fsdecode(row.path),
         is_anomaly=None if row.is_anomaly is None else bool(row.is_anomaly),

@@ -1,4 +1,4 @@
-"""A service that runs elsewhere."""
+"""Scorer with a model of a running service."""
 
 import asyncio
 import base64
@@ -12,28 +12,28 @@ import httpx2
 
 from bundle.conformal import Verdict
 from bundle.errors import InvalidParameter
-from service.bulk.scorers import Faulty, Found, TooMuch
+from service.bulk.scorers import ImageScore, InvalidImages, TooLarge
 from service.errors import BulkError
 from service.operations import Pictures, check_supported
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 300.0  # seconds for which a service that does not answer is asked again
-FIRST_WAIT = 0.5  # seconds until then, where the service does not say how many; doubled each time
-LONGEST_WAIT = 10.0
+RETRY_SECONDS = 300.0  # of an unavailable service
+FIRST_WAIT_SECONDS = 0.5  # doubled after each attempt, unless the service sends Retry-After
+MAX_WAIT_SECONDS = 10.0
 
 
 class RemoteError(BulkError):
-    """The service that was asked cannot be had, or refuses."""
+    """The service is unavailable, rejects a request, or sends an invalid response."""
 
 
-def connected(url: str, key: str | None) -> httpx2.AsyncClient:
-    """A client of the service at `url`, with its API key if there is one. Raises InvalidParameter."""
+def connect(url: str, key: str | None) -> httpx2.AsyncClient:
+    """Return a client of the service at `url`, with an API key if any. Raises InvalidParameter."""
     if not url.startswith(("http://", "https://")):
-        raise InvalidParameter(f"{url!r} is no address: it begins with http:// or https://")
+        raise InvalidParameter(f"--url {url!r} is not a URL; begin it with http:// or https://")
     if key is not None and not (key.isascii() and key.isprintable()):
         raise InvalidParameter(
-            "the key in AE_API_KEY holds what no key does; is there an end of line in it?"
+            "the key in AE_API_KEY is not printable ASCII; check it for an end of line"
         )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -41,35 +41,35 @@ def connected(url: str, key: str | None) -> httpx2.AsyncClient:
             base_url=url, headers=headers, timeout=httpx2.Timeout(60.0, connect=10.0)
         )
     except httpx2.InvalidURL as error:
-        raise InvalidParameter(f"{url!r} is no address: {error}") from None
+        raise InvalidParameter(f"--url {url!r} is not a URL: {error}") from None
 
 
-class Card(NamedTuple):
-    """The version of a model, and the number of images it was calibrated on."""
+class ScoringCard(NamedTuple):
+    """The version of a model, and the number of its calibration images."""
 
     version: str
     calibration_images: int
 
 
-async def card(client: httpx2.AsyncClient, model: str, version: str | None) -> Card:
-    """The card of a model's version, or of its newest.
+async def fetch_card(client: httpx2.AsyncClient, model: str, version: str | None) -> ScoringCard:
+    """Fetch the card of a model's version, or of its newest version.
 
-    Raises RemoteError if the service does not have it, OperationNotSupported if it cannot score.
+    Raises RemoteError if it is unavailable, OperationNotSupported if the model cannot score.
     """
-    path = _path(model) if version is None else f"{_path(model)}/versions/{version}"
-    answer = await _asked(client, "GET", path, PATIENCE)
-    if answer.status_code != 200:
-        raise RemoteError(_said(answer))
+    path = _build_path(model) if version is None else f"{_build_path(model)}/versions/{version}"
+    response = await _fetch(client, "GET", path, RETRY_SECONDS)
+    if response.status_code != 200:
+        raise RemoteError(_describe(response))
     try:
-        document = answer.json()
+        document = response.json()
         check_supported(model, "anomaly-score", document["capabilities"])
-        return Card(str(document["version"]), int(document["calibration"]["images"]))
+        return ScoringCard(str(document["version"]), int(document["calibration"]["images"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise _no_answer(answer, error) from None
+        raise _build_invalid_response(response, error) from None
 
 
-class Remote:
-    """One version of a model of a running service."""
+class RemoteScorer:
+    """A scorer with one version of a model of a running service."""
 
     def __init__(
         self,
@@ -79,117 +79,124 @@ class Remote:
         rate: float,
         pictures: Pictures,
         *,
-        patience: float = PATIENCE,
+        timeout: float = RETRY_SECONDS,
     ) -> None:
-        self._client, self._patience, self._pictures = client, patience, pictures
-        self._path = f"{_path(model)}/versions/{version}/anomaly-score"
+        """Score at the false positive rate `rate`; retry for `timeout` seconds."""
+        self._client, self._timeout, self._pictures = client, timeout, pictures
+        self._path = f"{_build_path(model)}/versions/{version}/anomaly-score"
         self._rate = str(rate)
 
-    async def score(self, images: Sequence[bytes]) -> list[Found]:
-        """As `Scorer.score`; one request for each picture, because a response holds one."""
-        found: list[Found] = []
+    async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
+        """Score images, with one request for each picture, because a response holds only one.
+
+        Raises as `Scorer.score` does.
+        """
+        scores: list[ImageScore] = []
         if self._pictures.heatmap or not self._pictures.overlay:
-            found = await self._score(images, str(self._pictures.heatmap).lower())
+            scores = await self._score(images, str(self._pictures.heatmap).lower())
         if not self._pictures.overlay:
-            return found
-        drawn = await self._score(images, "overlay")
-        if not found:
-            return [each._replace(heatmap=None, overlay=each.heatmap) for each in drawn]
-        pairs = zip(found, drawn, strict=True)
+            return scores
+        overlays = await self._score(images, "overlay")
+        if not scores:
+            return [each._replace(heatmap=None, overlay=each.heatmap) for each in overlays]
+        pairs = zip(scores, overlays, strict=True)
         return [each._replace(overlay=other.heatmap) for each, other in pairs]
 
-    async def _score(self, images: Sequence[bytes], heatmap: str) -> list[Found]:
-        """Ask with a value of the parameter `heatmap`; its picture stands in `Found.heatmap`."""
+    async def _score(self, images: Sequence[bytes], heatmap: str) -> list[ImageScore]:
+        """Score with a value of the parameter `heatmap`; `ImageScore.heatmap` holds the picture."""
         query = {"false_positive_rate": self._rate, "heatmap": heatmap}
         files = [("images", (str(index), image)) for index, image in enumerate(images)]
         body = {"params": query, "files": files}
-        answer = await _asked(self._client, "POST", self._path, self._patience, **body)
+        response = await _fetch(self._client, "POST", self._path, self._timeout, **body)
         try:
-            if answer.status_code != 200:
-                raise _refusal(answer, len(images))
-            found = [_found(result, heatmap != "false") for result in answer.json()["results"]]
+            if response.status_code != 200:
+                raise _build_rejection(response, len(images))
+            pictured = heatmap != "false"
+            scores = [_parse_score(result, pictured) for result in response.json()["results"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise _no_answer(answer, error) from None
-        if len(found) != len(images):
+            raise _build_invalid_response(response, error) from None
+        if len(scores) != len(images):
             raise RemoteError(
-                f"{answer.request.url} answers {len(found)} results for {len(images)} images"
+                f"{response.request.url} sent {len(scores)} results for {len(images)} images"
             )
-        return found
+        return scores
 
 
-def _found(result: dict[str, Any], pictured: bool) -> Found:
+def _parse_score(result: dict[str, Any], pictured: bool) -> ImageScore:
     verdict = Verdict(result["score"], result["p_value"], result["threshold"], result["is_anomaly"])
-    return Found(verdict, base64.b64decode(result["heatmap"]) if pictured else None)
+    return ImageScore(verdict, base64.b64decode(result["heatmap"]) if pictured else None)
 
 
-def _no_answer(answer: httpx2.Response, error: Exception) -> RemoteError:
-    url = answer.request.url
-    return RemoteError(f"{url} answers what is no answer of this service: {error!r}")
+def _build_invalid_response(response: httpx2.Response, error: Exception) -> RemoteError:
+    url = response.request.url
+    return RemoteError(f"{url} sent an invalid response: {error!r}; check --url")
 
 
-async def _asked(
-    client: httpx2.AsyncClient, method: str, path: str, patience: float, **request: Any
+async def _fetch(
+    client: httpx2.AsyncClient, method: str, path: str, timeout: float, **request: Any
 ) -> httpx2.Response:
-    """The answer of a service, which is asked again where it is full, not ready, or cannot be reached.
+    """Send a request; retry if the service is overloaded, not ready, or unreachable.
 
-    Raises RemoteError where that lasts for `patience` seconds.
+    Raises RemoteError after `timeout` seconds of retries.
     """
-    until = time.monotonic() + patience
-    wait = FIRST_WAIT
+    until = time.monotonic() + timeout
+    wait = FIRST_WAIT_SECONDS
     while True:
-        try:
-            answer = await client.request(method, path, **request)
-        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
-            raise RemoteError(f"{client.base_url} cannot be asked: {error}") from None
-        except httpx2.TransportError as error:
-            said = f"{type(error).__name__} {error}".strip()
-            logger.warning(
-                "%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience
-            )
-        else:
-            if answer.status_code not in (429, 502, 503):
-                return answer
-            said = f"it answers {answer.status_code} {_problem(answer).get('detail', '')}".strip()
-            after = answer.headers.get("retry-after", "")
+        response, problem = await _try_once(client, method, path, **request)
+        if response is not None:
+            if response.status_code not in (429, 502, 503):
+                return response
+            after = response.headers.get("retry-after", "")
             wait = float(after) if after.isdecimal() else wait
-            if answer.status_code != 429:
-                logger.warning(
-                    "%s: %s; it is asked again for up to %.0f s", client.base_url, said, patience
-                )
+        if response is None or response.status_code != 429:
+            logger.warning("%s: %s; retrying for up to %.0f s", client.base_url, problem, timeout)
         if time.monotonic() + wait > until:
-            raise RemoteError(f"{client.base_url}: {said}; the same command goes on from here")
+            raise RemoteError(f"{client.base_url}: {problem}; rerun to resume")
         await asyncio.sleep(wait)
-        wait = min(2 * wait, LONGEST_WAIT)
+        wait = min(2 * wait, MAX_WAIT_SECONDS)
 
 
-def _path(model: str) -> str:
+async def _try_once(
+    client: httpx2.AsyncClient, method: str, path: str, **request: Any
+) -> tuple[httpx2.Response | None, str]:
+    """Return the response, or None if the service is unreachable; and a description."""
+    try:
+        response = await client.request(method, path, **request)
+    except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
+        raise RemoteError(f"{client.base_url} is unreachable: {error}; check --url") from None
+    except httpx2.TransportError as error:
+        return None, f"{type(error).__name__} {error}".strip()
+    detail = _read_problem(response).get("detail", "") if response.is_error else ""
+    return response, f"it responded {response.status_code} {detail}".strip()
+
+
+def _build_path(model: str) -> str:
     return f"/v1/models/{quote(model, safe='')}"
 
 
-def _refusal(answer: httpx2.Response, count: int) -> Exception:
-    """What to make of an answer that holds no scores. Raises what other answers than the service's own lead to."""
-    if items := _problem(answer).get("errors"):
-        faults = {int(item["index"]): str(item["detail"]) for item in items}
-        if not faults.keys() <= set(range(count)):
-            raise ValueError(f"of {count} images those at {sorted(faults)} are at fault")
-        return Faulty(faults)
-    # An image can be too large, take too long or meet a defect; which one it is shows when fewer are sent.
-    return (
-        TooMuch(_said(answer))
-        if answer.status_code in (413, 500, 504)
-        else RemoteError(_said(answer))
-    )
+def _build_rejection(response: httpx2.Response, count: int) -> Exception:
+    """Return the error of a response without scores. Raises ValueError if it is invalid."""
+    if items := _read_problem(response).get("errors"):
+        errors = {int(item["index"]): str(item["detail"]) for item in items}
+        if not errors.keys() <= set(range(count)):
+            raise ValueError(f"images {sorted(errors)} of {count} are invalid")
+        return InvalidImages(errors)
+    # One image can be too large, too slow or cause a defect; smaller requests will show which.
+    if response.status_code in (413, 500, 504):
+        return TooLarge(_describe(response))
+    return RemoteError(_describe(response))
 
 
-def _said(answer: httpx2.Response) -> str:
-    return f"{answer.request.url} answers {answer.status_code}: {_problem(answer).get('detail', answer.text[:200])}"
+def _describe(response: httpx2.Response) -> str:
+    detail = _read_problem(response).get("detail", response.text[:200])
+    return f"{response.request.url} responded {response.status_code}: {detail}"
 
 
-def _problem(answer: httpx2.Response) -> dict[str, Any]:
-    if "json" not in answer.headers.get("content-type", ""):
+def _read_problem(response: httpx2.Response) -> dict[str, Any]:
+    if "json" not in response.headers.get("content-type", ""):
         return {}
     try:
-        document = answer.json()
+        document = response.json()
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

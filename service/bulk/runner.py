@@ -1,4 +1,4 @@
-"""From files to rows: several chunks at a time, each read, scored and written down."""
+"""Runner of a bulk job: reads and scores several chunks of files at a time, and stores rows."""
 
 import asyncio
 import errno
@@ -12,67 +12,70 @@ from typing import NamedTuple, TypeVar
 
 from service.bulk import sources
 from service.bulk.journal import Journal, Row
-from service.bulk.scorers import Faulty, Found, Scorer, TooMuch
+from service.bulk.scorers import ImageScore, InvalidImages, Scorer, TooLarge
 from service.bulk.tables import OutputError
 
 Result = TypeVar("Result")
 
-CHUNK = 64  # images of a chunk at the most
-CHUNK_BYTES = 8 * 2**20  # from which on a chunk is not made longer
-LARGEST = 128 * 2**20  # bytes of a file, beyond which it is not read
-OUTSIDE = "_outside"  # the folder of pictures of files that are not below the working directory
+CHUNK_IMAGES = 64  # at most
+CHUNK_BYTES = 8 * 2**20  # a chunk of at least this size is complete
+MAX_FILE_BYTES = 128 * 2**20  # a larger file is not read
+OUTSIDE_FOLDER = "_outside"  # for pictures of files outside the working directory
 
 
 class File(NamedTuple):
-    """A file to be scored, and its place among all."""
+    """A file to score, and its position among all files."""
 
     position: int
     path: Path
 
 
 class Folders(NamedTuple):
-    """The folders that heatmaps and overlays are written to; None if there are to be none."""
+    """Folders of heatmaps and overlays; None if they are not requested."""
 
     heatmap: Path | None = None
     overlay: Path | None = None
 
 
-class Bulk:
-    """Scores files into a journal, `at_once` chunks at a time; pictures go to the folders.
+class BulkRunner:
+    """Scores files into a journal with `workers` chunks at a time; writes pictures to the folders.
 
-    `tell` hears how many rows each chunk brought.
+    `report` is called with the number of rows of each chunk.
     """
 
     def __init__(
         self,
         scorer: Scorer,
         journal: Journal,
-        at_once: int,
+        workers: int,
         folders: Folders,
-        tell: Callable[[int], object],
+        report: Callable[[int], object],
     ) -> None:
-        self._scorer, self._journal, self._at_once = scorer, journal, at_once
-        self._folders, self._tell = folders, tell
-        self._most = (
-            CHUNK  # images that the scorer is asked of at a time; fewer where that was too much
-        )
+        self._scorer, self._journal, self._workers = scorer, journal, workers
+        self._folders, self._report = folders, report
+        self._max_images = CHUNK_IMAGES  # of a call of the scorer; lower after TooLarge
 
     async def run(self, files: Iterator[Path]) -> None:
-        """Score every file that has no row yet. Raises DomainError where going on is useless; what is done is kept."""
-        chunks, turn = _chunks(files), asyncio.Lock()
+        """Score every file without a row.
+
+        Raises DomainError if the run cannot continue; finished rows are kept.
+        """
+        chunks, lock = _split(files), asyncio.Lock()
 
         async def work() -> None:
             while True:
-                async with turn:
-                    chunk = await _in_daemon(lambda: next(chunks, None))
+                async with lock:
+                    chunk = await _run_in_daemon(lambda: next(chunks, None))
                 if chunk is None:
                     return
-                done = self._journal.done([str(file.path) for file in chunk])
-                rows = await self._rows([file for file in chunk if str(file.path) not in done])
+                done = self._journal.find_done([str(file.path) for file in chunk])
+                rows = await self._score_files(
+                    [file for file in chunk if str(file.path) not in done]
+                )
                 self._journal.write(rows)
-                self._tell(len(rows))
+                self._report(len(rows))
 
-        tasks = [asyncio.create_task(work()) for _ in range(self._at_once)]
+        tasks = [asyncio.create_task(work()) for _ in range(self._workers)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -80,105 +83,106 @@ class Bulk:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _rows(self, files: Sequence[File]) -> list[tuple[int, Row]]:
-        read = await asyncio.to_thread(lambda: [_read(file.path) for file in files])
+    async def _score_files(self, files: Sequence[File]) -> list[tuple[int, Row]]:
+        read = await asyncio.to_thread(lambda: [_read_file(file.path) for file in files])
         images = {at: data for at, data in enumerate(read) if isinstance(data, bytes)}
-        outcomes: dict[int, Found | str] = {
+        outcomes: dict[int, ImageScore | str] = {
             at: data for at, data in enumerate(read) if isinstance(data, str)
         }
-        outcomes |= await self._outcomes(images)
+        outcomes |= await self._score_images(images)
         return await asyncio.to_thread(
             lambda: [
-                (file.position, self._row(file.path, outcomes[at])) for at, file in enumerate(files)
+                (file.position, self._make_row(file.path, outcomes[at]))
+                for at, file in enumerate(files)
             ]
         )
 
-    async def _outcomes(self, left: dict[int, bytes]) -> dict[int, Found | str]:
-        """What comes of each image: what the scorer found, or what is wrong with it."""
-        outcomes: dict[int, Found | str] = {}
+    async def _score_images(self, left: dict[int, bytes]) -> dict[int, ImageScore | str]:
+        """Return the score of each image, or the reason for none."""
+        outcomes: dict[int, ImageScore | str] = {}
         while left:
-            some = dict(itertools.islice(left.items(), self._most))
+            some = dict(itertools.islice(left.items(), self._max_images))
             indices = [*some]
             try:
                 outcomes |= zip(indices, await self._scorer.score([*some.values()]), strict=True)
-                self._most = min(CHUNK, self._most + 1)
-            except Faulty as error:
+                self._max_images = min(CHUNK_IMAGES, self._max_images + 1)
+            except InvalidImages as error:
                 outcomes |= {indices[at]: text for at, text in error.errors.items()}
-            except TooMuch as error:
+            except TooLarge as error:
                 if len(some) > 1:
-                    self._most = max(1, len(some) // 2)
+                    self._max_images = max(1, len(some) // 2)
                 else:
                     outcomes[indices[0]] = str(error)
             left = {at: image for at, image in left.items() if at not in outcomes}
         return outcomes
 
-    def _row(self, path: Path, outcome: Found | str) -> Row:
+    def _make_row(self, path: Path, outcome: ImageScore | str) -> Row:
         if isinstance(outcome, str):
             return Row(str(path), error=outcome)
         row = Row(str(path), *outcome.verdict)
         for picture, folder in self._folders._asdict().items():
             if folder and (data := getattr(outcome, picture)):
-                row = _pictured(row, picture, _beside(path, folder), data)
+                row = _write_picture(row, picture, _choose_place(path, folder), data)
         return row
 
 
-def _pictured(row: Row, picture: str, place: Path, data: bytes) -> Row:
-    """The row with a picture, which is written; or with the error if it can have no name."""
+def _write_picture(row: Row, picture: str, path: Path, data: bytes) -> Row:
+    """Write a picture, and return the row with its path; or with the error of a too long name."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return row._replace(error=f"the {picture} cannot be written: {error.strerror}")
-        raise OutputError(f"the {picture} {place} cannot be written: {error.strerror}") from None
-    return Row(**(row._asdict() | {picture: str(place)}))
+        raise OutputError(f"the {picture} {path} cannot be written: {error.strerror}") from None
+    return Row(**(row._asdict() | {picture: str(path)}))
 
 
-def _chunks(paths: Iterator[Path]) -> Iterator[list[File]]:
-    """Files that are scored together: few enough, and not too many bytes."""
+def _split(paths: Iterator[Path]) -> Iterator[list[File]]:
+    """Split files into chunks of at most `CHUNK_IMAGES` and about `CHUNK_BYTES`."""
     chunk: list[File] = []
     size = 0
     for position, path in enumerate(paths):
         chunk.append(File(position, path))
-        with suppress(OSError, ValueError):  # which is said when it is read
-            size += sources.size(path)
-        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+        with suppress(OSError, ValueError):  # reading the file reports it
+            size += sources.measure(path)
+        if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
 
 
-def _read(path: Path) -> bytes | str:
-    """The bytes of a file, or why they cannot be had."""
+def _read_file(path: Path) -> bytes | str:
+    """Return the bytes of a file, or the reason for none."""
     try:
-        if (size := sources.size(path)) > LARGEST:
-            return f"the file has {size} bytes; at most {LARGEST} are read"
+        if (size := sources.measure(path)) > MAX_FILE_BYTES:
+            return f"the file has {size} bytes; the maximum is {MAX_FILE_BYTES}"
         return path.read_bytes()
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
-    except ValueError as error:  # no file can have such a name
+    except ValueError as error:  # the name is invalid
         return f"the file cannot be read: {error}"
 
 
-def _beside(path: Path, folder: Path) -> Path:
-    """The place of a file's picture: below the folder as the file is below the working directory.
+def _choose_place(path: Path, folder: Path) -> Path:
+    """Return the path of a file's picture: in the folder as the file is in the working directory.
 
-    A file elsewhere is placed by its path from the root.
+    A file elsewhere keeps its path from the root, below `OUTSIDE_FOLDER`.
     """
-    place = Path(os.path.abspath(path))  # noqa: PTH100 - which would follow links, or leave `..` in it
+    file = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib follows links or keeps `..`
     here = Path.cwd()
-    inside = place.is_relative_to(here)
-    relative = place.relative_to(here) if inside else OUTSIDE / place.relative_to(place.anchor)
+    inside = file.is_relative_to(here)
+    relative = file.relative_to(here) if inside else OUTSIDE_FOLDER / file.relative_to(file.anchor)
     return folder / relative.with_name(f"{relative.name}.png")
 
 
-async def _in_daemon(work: Callable[[], Result]) -> Result:
-    """As asyncio.to_thread, in a thread that does not keep the program from ending: it may wait for a pipe."""
+async def _run_in_daemon(work: Callable[[], Result]) -> Result:
+    """Run work in a daemon thread, so that a wait for a pipe does not block the exit."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 
-    def give(result: Result | None, error: Exception | None) -> None:
+    def resolve(result: Result | None, error: Exception | None) -> None:
         if done.cancelled():
             return
         if error is not None:
@@ -190,10 +194,10 @@ async def _in_daemon(work: Callable[[], Result]) -> Result:
         result, error = None, None
         try:
             result = work()
-        except Exception as raised:  # whatever it is, it is of the one who waits
+        except Exception as raised:  # the waiting task raises it
             error = raised
-        with suppress(RuntimeError):  # where the loop has ended nobody waits
-            loop.call_soon_threadsafe(give, result, error)
+        with suppress(RuntimeError):  # the loop has ended, and no task waits
+            loop.call_soon_threadsafe(resolve, result, error)
 
     threading.Thread(target=run, daemon=True).start()
     return await done

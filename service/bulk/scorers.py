@@ -1,4 +1,4 @@
-"""Who scores: what the runner asks of it, and a model of this process."""
+"""Scorers of the runner: their protocol, and a scorer with a model of this process."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -10,36 +10,39 @@ from service.operations import EncodedImages, Operations, Pictures, Timings
 from service.registry.loaded_model import LoadedModel
 
 
-class Found(NamedTuple):
-    """The verdict on an image, and its heatmap and overlay as PNG, each if it was asked for."""
+class ImageScore(NamedTuple):
+    """The verdict on an image, and its heatmap and overlay as PNG, each if requested."""
 
     verdict: Verdict
     heatmap: bytes | None
     overlay: bytes | None = None
 
 
-class Faulty(Exception):
-    """Images cannot be scored; `errors` says why of each, by its index."""
+class InvalidImages(Exception):
+    """Some images are invalid; `errors` holds the reason for each by its index."""
 
     def __init__(self, errors: Mapping[int, str]) -> None:
-        super().__init__(f"{len(errors)} images cannot be scored")
+        super().__init__(f"{len(errors)} images are invalid")
         self.errors = errors
 
 
-class TooMuch(Exception):
-    """The images are more, or larger, than the service takes at a time; the message says how."""
+class TooLarge(Exception):
+    """The images are too many or too large for one request."""
 
 
 class Scorer(Protocol):
-    """What scores encoded images; it may be asked many times at once."""
+    """A scorer of encoded images; several calls may run at the same time."""
 
-    async def score(self, images: Sequence[bytes]) -> list[Found]:
-        """Raises Faulty where some images are at fault, TooMuch, or DomainError where going on is useless."""
+    async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
+        """Score images, in their order.
+
+        Raises InvalidImages, TooLarge, or DomainError if the run cannot continue.
+        """
         ...
 
 
-class Local:
-    """A model of this process."""
+class LocalScorer:
+    """A scorer with a model of this process."""
 
     def __init__(
         self,
@@ -51,18 +54,19 @@ class Local:
         self._operations, self._model = operations, model
         self._rate, self._pictures = rate, pictures
 
-    async def score(self, images: Sequence[bytes]) -> list[Found]:
+    async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
+        """Score images as `Scorer.score` does."""
         try:
             scored = await self._operations.score(
                 self._model, EncodedImages(images), Timings(), self._rate, self._pictures
             )
         except InvalidItems as error:
-            raise Faulty({index: str(fault) for index, fault in error.errors}) from None
+            raise InvalidImages({index: str(item) for index, item in error.errors}) from None
         except (ImageTooLarge, TooManyImages) as error:
-            raise TooMuch(str(error)) from None
+            raise TooLarge(str(error)) from None
         if scored.localised is None:
-            return [Found(verdict, None) for verdict in scored.verdicts]
+            return [ImageScore(verdict, None) for verdict in scored.verdicts]
         return [
-            Found(verdict, located.heatmap, located.overlay)
+            ImageScore(verdict, located.heatmap, located.overlay)
             for verdict, located in zip(scored.verdicts, scored.localised, strict=True)
         ]

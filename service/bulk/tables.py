@@ -1,4 +1,4 @@
-"""Rows to a table in a file: CSV, JSON lines or Parquet."""
+"""Tables of rows in a file: CSV, JSON lines or Parquet."""
 
 import csv
 import itertools
@@ -11,33 +11,38 @@ import orjson
 
 from bundle.errors import InvalidParameter
 from service.bulk.journal import Row
-from service.bulk.sources import label
+from service.bulk.sources import escape
 from service.errors import BulkError
 
-AT_ONCE = 10_000  # rows of a Parquet file's group, and of memory
+BATCH_ROWS = 10_000  # of a row group of Parquet, in memory at once
 
 
 class OutputError(BulkError):
-    """What was found cannot be written."""
+    """The table or a picture cannot be written."""
 
 
 def check(path: Path, *, resumed: bool) -> None:
-    """Raise InvalidParameter where rows cannot be written to such a file; one that is there is of a resumed run."""
+    """Raise InvalidParameter if a table cannot be written to the path.
+
+    Only a resumed run may overwrite a file.
+    """
     if path.suffix.lower() not in WRITERS:
-        raise InvalidParameter(f"{path}: the output ends in one of {', '.join(WRITERS)}")
+        raise InvalidParameter(
+            f"--output {path} has another suffix; choose one of {', '.join(WRITERS)}"
+        )
     if not path.parent.is_dir():
-        raise InvalidParameter(f"{path}: there is no folder {path.parent}")
+        raise InvalidParameter(f"--output {path}: there is no folder {path.parent}; make it first")
     if path.exists() and not resumed:
-        raise InvalidParameter(f"{path} exists already; remove it, or choose another output")
+        raise InvalidParameter(f"--output {path} exists; remove it, or choose another output")
     if path.suffix.lower() == ".parquet":
-        _pyarrow()
+        _import_pyarrow()
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows, or leave no file. Raises DomainError where it cannot be written."""
+    """Write all rows, or leave no file. Raises OutputError if they cannot be written."""
     partial = path.with_name(f".{path.name}.writing")
     try:
-        WRITERS[path.suffix.lower()]((_as_text(row) for row in rows), partial)
+        WRITERS[path.suffix.lower()]((_escape_paths(row) for row in rows), partial)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)
@@ -47,16 +52,16 @@ def write(rows: Iterable[Row], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _as_text(row: Row) -> Row:
+def _escape_paths(row: Row) -> Row:
     return row._replace(
-        path=label(row.path),
-        heatmap=row.heatmap and label(row.heatmap),
-        overlay=row.overlay and label(row.overlay),
+        path=escape(row.path),
+        heatmap=row.heatmap and escape(row.heatmap),
+        overlay=row.overlay and escape(row.overlay),
     )
 
 
-def _csv(rows: Iterable[Row], path: Path) -> None:
-    """As RFC 4180 has it; empty where there is no value, `true` and `false` for verdicts."""
+def _write_csv(rows: Iterable[Row], path: Path) -> None:
+    """Write CSV (RFC 4180): empty for None, `true` and `false` for verdicts."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(Row._fields)
@@ -65,37 +70,37 @@ def _csv(rows: Iterable[Row], path: Path) -> None:
         )
 
 
-def _json_lines(rows: Iterable[Row], path: Path) -> None:
+def _write_json_lines(rows: Iterable[Row], path: Path) -> None:
     with path.open("wb") as stream:
         stream.writelines(
             orjson.dumps(row._asdict(), option=orjson.OPT_APPEND_NEWLINE) for row in rows
         )
 
 
-def _parquet(rows: Iterable[Row], path: Path) -> None:
-    pyarrow, parquet = _pyarrow()
+def _write_parquet(rows: Iterable[Row], path: Path) -> None:
+    pyarrow, parquet = _import_pyarrow()
     text, number, truth = pyarrow.string(), pyarrow.float64(), pyarrow.bool_()
-    kinds = {"score": number, "p_value": number, "threshold": number, "is_anomaly": truth}
-    schema = pyarrow.schema([(name, kinds.get(name, text)) for name in Row._fields])
+    types = {"score": number, "p_value": number, "threshold": number, "is_anomaly": truth}
+    schema = pyarrow.schema([(name, types.get(name, text)) for name in Row._fields])
     remaining = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
-        while some := list(itertools.islice(remaining, AT_ONCE)):
+        while some := list(itertools.islice(remaining, BATCH_ROWS)):
             writer.write_table(pyarrow.Table.from_pylist([row._asdict() for row in some], schema))
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise InvalidParameter(
-            "Parquet needs pyarrow: pip install 'autoencoder-service[bulk]'"
+            "Parquet needs pyarrow: run pip install '.[bulk]' in the checkout"
         ) from None
     return pyarrow, pyarrow.parquet
 
 
 WRITERS: Mapping[str, Callable[[Iterable[Row], Path], None]] = {
-    ".csv": _csv,
-    ".jsonl": _json_lines,
-    ".parquet": _parquet,
+    ".csv": _write_csv,
+    ".jsonl": _write_json_lines,
+    ".parquet": _write_parquet,
 }

@@ -1,6 +1,6 @@
-"""Running graphs: on which device, in which session, and in which order."""
+"""Inference: devices, sessions of graphs, and chains of sessions."""
 
 import os
 
-# The official builds of ONNX Runtime report to Microsoft unless told otherwise before they are imported.
+# Official builds of ONNX Runtime send telemetry to Microsoft unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

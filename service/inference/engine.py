@@ -1,4 +1,4 @@
-"""What loads graphs: ONNX Runtime, on the first provider that really runs."""
+"""Engines that load graphs: their protocol, and ONNX Runtime."""
 
 import ctypes
 import logging
@@ -19,7 +19,7 @@ from service.inference.providers import (
     DevicePolicy,
     GpuOptions,
     Machine,
-    candidates,
+    list_candidates,
 )
 from service.inference.session import OnnxSession, Session
 
@@ -27,19 +27,22 @@ logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What loads graphs on the device that the policy asks for."""
+    """An engine that loads graphs on the device of the policy."""
 
     def open(self, path: Path) -> Session:
-        """Raises BundleError where the graph is at fault and DeviceError where the device is."""
+        """Load a graph.
+
+        Raises BundleError if the graph is invalid, DeviceError if the device fails.
+        """
         ...
 
     def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None) -> Chain:
-        """The sessions of a model, to be run one after the other, on at most `max_batch` images where that is set."""
+        """Chain the sessions of a model, for at most `max_batch` images, if it is set."""
         ...
 
 
 class OnnxEngine:
-    """ONNX Runtime on the first provider that really runs."""
+    """ONNX Runtime on the first provider that runs a graph."""
 
     def __init__(
         self,
@@ -49,26 +52,26 @@ class OnnxEngine:
         max_batch_size: int = 64,
     ) -> None:
         self._policy, self._gpu, self._max_batch_size = policy, gpu, max_batch_size
-        self._threads = threads or cores.available()
+        self._threads = threads or cores.count()
         machine = inspect_machine() if policy != "cpu" else Machine(frozenset())
-        self.candidates = candidates(policy, machine, gpu)
+        self.candidates = list_candidates(policy, machine, gpu)
         if policy == "auto" and machine.cuda_problem:
             logger.warning("device policy auto: using the CPU: %s", machine.cuda_problem)
 
     def open(self, path: Path) -> Session:
+        """Load a graph; with the policy `auto`, on the CPU if the GPU fails."""
         try:
             return OnnxSession(path, self.candidates[0], self._threads)
         except DeviceError as error:
-            on_cpu = OnnxSession(
-                path, CPU_PROVIDER, self._threads
-            )  # raises BundleError where the graph is at fault
+            # Raises BundleError if the graph is invalid, and not the device.
+            on_cpu = OnnxSession(path, CPU_PROVIDER, self._threads)
             if CPU_PROVIDER not in self.candidates:
                 raise
             logger.warning("device policy %s: %s", self._policy, error)
             return on_cpu
 
     def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None = None) -> Chain:
-        """On a GPU what the graphs hand on stays there, if all of them run on it."""
+        """Chain sessions, in device memory if all of them run on a GPU."""
         on_gpu = {
             name: each
             for name, each in sessions.items()
@@ -84,14 +87,17 @@ class OnnxEngine:
 
 
 def inspect_machine() -> Machine:
-    """Look what ONNX Runtime was built with, and load the CUDA provider by hand to learn what it lacks."""
+    """Return the providers of ONNX Runtime, and the error of loading the CUDA provider.
+
+    The provider is loaded here, because ONNX Runtime does not report its missing libraries.
+    """
     built_with = frozenset(onnxruntime.get_available_providers())
     if CUDA not in built_with:
         return Machine(built_with)
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        return Machine(built_with, f"no NVIDIA driver answers: {error}")
+        return Machine(built_with, f"the NVIDIA driver cannot be loaded: {error}")
     onnxruntime.preload_dlls()
     libraries = Path(onnxruntime.__file__).parent / "capi"
     try:

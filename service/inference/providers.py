@@ -1,4 +1,4 @@
-"""Which execution providers to try, from the device policy and what the machine has. Nothing here touches a device."""
+"""Choice of execution providers by device policy and machine; this module uses no device."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,14 @@ class Provider:
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
-    rest: tuple["Provider", ...] = ()  # take the parts of a graph that this one cannot
+    rest: tuple[
+        "Provider", ...
+    ] = ()  # for the nodes of a graph that this provider does not support
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What is there: the providers that ONNX Runtime was built with, and why CUDA cannot be loaded, if it cannot."""
+    """The providers of the installed ONNX Runtime, and the reason if CUDA is unavailable."""
 
     built_with: frozenset[str]
     cuda_problem: str | None = None
@@ -32,25 +34,25 @@ class Machine:
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """How a GPU is used; what rounds otherwise than the graphs were checked with is off unless asked for."""
+    """Options of a GPU; options that change the rounding of checked graphs are off by default."""
 
-    tf32: bool = False  # its rounding moves scores away from those that were calibrated
+    tf32: bool = False  # its rounding changes scores, but not their calibration
     cuda_graphs: bool = False
-    memory: int | None = None  # bytes that ONNX Runtime's arena of a graph may grow to
+    memory: int | None = None  # maximum bytes of ONNX Runtime's arena for one graph
     tensorrt: bool = False
-    tensorrt_cache: Path = Path("tensorrt-cache")  # for the engines, which take minutes to build
+    tensorrt_cache: Path = Path("tensorrt-cache")  # of engines, which take minutes to build
 
 
 GPU_DEFAULTS = GpuOptions()
 CPU_PROVIDER = Provider(CPU)
 
 
-def cuda_provider(gpu: GpuOptions) -> Provider:
-    """The CUDA provider with its options."""
+def build_cuda_provider(gpu: GpuOptions) -> Provider:
+    """Return the CUDA provider with its options."""
     options = {
-        "use_tf32": _flag(gpu.tf32),
-        "enable_cuda_graph": _flag(gpu.cuda_graphs),
-        "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search repeats for every new batch size
+        "use_tf32": _format_flag(gpu.tf32),
+        "enable_cuda_graph": _format_flag(gpu.cuda_graphs),
+        "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search repeats for each batch size
         "arena_extend_strategy": "kSameAsRequested",
     }
     if gpu.memory is not None:
@@ -58,31 +60,34 @@ def cuda_provider(gpu: GpuOptions) -> Provider:
     return Provider(CUDA, tuple(options.items()))
 
 
-def tensorrt_provider(gpu: GpuOptions) -> Provider:
-    """The TensorRT provider, with CUDA's for what it leaves."""
+def build_tensorrt_provider(gpu: GpuOptions) -> Provider:
+    """Return the TensorRT provider, with CUDA for unsupported nodes."""
     options = {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(gpu.tensorrt_cache),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(gpu.tensorrt_cache),
-        "trt_cuda_graph_enable": _flag(gpu.cuda_graphs),
+        "trt_cuda_graph_enable": _format_flag(gpu.cuda_graphs),
     }
-    return Provider(TENSORRT, tuple(options.items()), (cuda_provider(gpu),))
+    return Provider(TENSORRT, tuple(options.items()), (build_cuda_provider(gpu),))
 
 
-def _flag(on: bool) -> str:
+def _format_flag(on: bool) -> str:
     return "1" if on else "0"
 
 
-def candidates(
+def list_candidates(
     policy: DevicePolicy, machine: Machine, gpu: GpuOptions = GPU_DEFAULTS
 ) -> list[Provider]:
-    """The providers to try, best first. Raises DeviceError where the policy is `cuda` and it cannot work."""
+    """Return the providers to try, fastest first. Raises DeviceError if `cuda` is unavailable."""
     if policy == "cpu":
         return [CPU_PROVIDER]
     problem = machine.cuda_problem
     if CUDA not in machine.built_with:
-        problem = "the installed ONNX Runtime is built without CUDA; install the extra `cuda` in place of `cpu`"
+        problem = (
+            "the installed ONNX Runtime is built without CUDA; "
+            "install the extra `cuda` in place of `cpu`"
+        )
     elif gpu.tensorrt and TENSORRT not in machine.built_with:
         problem = (
             problem
@@ -90,7 +95,7 @@ def candidates(
         )
     if policy == "cuda" and problem:
         raise DeviceError(f"device policy cuda: {problem}")
-    on_gpu = [tensorrt_provider(gpu) if gpu.tensorrt else cuda_provider(gpu)]
+    on_gpu = [build_tensorrt_provider(gpu) if gpu.tensorrt else build_cuda_provider(gpu)]
     if policy == "cuda":
         return on_gpu
     return [CPU_PROVIDER] if problem else [*on_gpu, CPU_PROVIDER]

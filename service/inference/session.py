@@ -1,4 +1,4 @@
-"""A graph, loaded: the narrow protocol that the service knows, and ONNX Runtime behind it."""
+"""Sessions of loaded graphs: their protocol, and ONNX Runtime."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,85 +16,92 @@ _ELEMENTS: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(u
 
 
 class Shape(NamedTuple):
-    """What a tensor of a graph looks like; the batch, which is free, counts as 1."""
+    """Shape and type of a tensor of a graph; free dimensions, such as the batch, are 1."""
 
     shape: tuple[int, ...]
     dtype: type[np.generic]
 
 
 class Session(Protocol):
-    """One loaded graph. `run` may be called from one thread at a time."""
+    """A loaded graph. Only one thread at a time may call `run`."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     provider: str
 
     def run(self, tensors: Mapping[str, Array], outputs: Sequence[str]) -> Tensors:
-        """Feed the graph its inputs from `tensors` and give the outputs that were asked for."""
+        """Run the graph on its inputs among `tensors`, and return the named outputs."""
         ...
 
 
 class OnnxSession:
-    """A session on one provider, proved by a warm-up run: ONNX Runtime falls back to the CPU without a word."""
+    """A session on one provider.
+
+    A warm-up run verifies the provider, because ONNX Runtime falls back to the CPU silently.
+    """
 
     def __init__(self, path: Path, provider: Provider, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # The arena of each graph would keep what its largest batch took; without, a batch is up to 6 % slower.
-        options.enable_cpu_mem_arena = False
-        # Threads that spin while they wait take the cores from image decoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        requested = [(each.name, dict(each.options)) for each in (provider, *provider.rest)]
-        try:
-            session = onnxruntime.InferenceSession(
-                path, options, providers=requested, enable_fallback=0
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
-            raise _failure(provider, f"{path.name} cannot be loaded: {error}") from error
+        session = _open(path, provider, threads)
         self._session = session
-        self.inputs = tuple(given.name for given in session.get_inputs())
-        self.outputs = tuple(given.name for given in session.get_outputs())
-        self.shapes = {
-            given.name: _shape(given) for given in (*session.get_inputs(), *session.get_outputs())
-        }
+        self.inputs = tuple(node.name for node in session.get_inputs())
+        self.outputs = tuple(node.name for node in session.get_outputs())
+        nodes = (*session.get_inputs(), *session.get_outputs())
+        self.shapes = {node.name: _read_shape(node) for node in nodes}
         self._warm_up(path, provider)
         self.provider: str = session.get_providers()[0]
         if self.provider != provider.name:
             raise DeviceError(
-                f"{provider.name} was asked for, but {self.provider} answers; ONNX Runtime logged why"
+                f"{provider.name} is unavailable: {self.provider} runs instead; "
+                "the log of ONNX Runtime has the reason"
             )
 
     @property
     def on_gpu(self) -> bool:
+        """True if the graph does not run on the CPU."""
         return self.provider != CPU
 
     def run(self, tensors: Mapping[str, Array], outputs: Sequence[str]) -> Tensors:
+        """Run the graph as `Session.run` does."""
         results = self._session.run(list(outputs), {name: tensors[name] for name in self.inputs})
         return dict(zip(outputs, results, strict=True))
 
     def binding(self) -> onnxruntime.IOBinding:
-        """A binding of the graph's tensors to places, which are not set yet."""
+        """Return a binding of the graph's tensors to buffers, without buffers yet."""
         return self._session.io_binding()
 
     def run_bound(self, binding: onnxruntime.IOBinding, options: onnxruntime.RunOptions) -> None:
-        """Run on what is bound."""
+        """Run on bound buffers."""
         self._session.run_with_iobinding(binding, options)
 
     def _warm_up(self, path: Path, provider: Provider) -> None:
         try:
             self._session.run(None, {name: np.zeros(*self.shapes[name]) for name in self.inputs})
         except Exception as error:
-            raise _failure(provider, f"{path.name} cannot be run: {error}") from error
+            raise _build_error(provider, f"{path.name} cannot be run: {error}") from error
 
 
-def _shape(given: onnxruntime.NodeArg) -> Shape:
+def _open(path: Path, provider: Provider, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # An arena keeps the memory of the largest batch; without, batches are up to 6 % slower.
+    options.enable_cpu_mem_arena = False
+    # Threads that spin while they wait take cores from image decoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    requested = [(each.name, dict(each.options)) for each in (provider, *provider.rest)]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=requested, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
+        raise _build_error(provider, f"{path.name} cannot be loaded: {error}") from error
+
+
+def _read_shape(node: onnxruntime.NodeArg) -> Shape:
     return Shape(
-        tuple(size if isinstance(size, int) else 1 for size in given.shape), _ELEMENTS[given.type]
+        tuple(size if isinstance(size, int) else 1 for size in node.shape), _ELEMENTS[node.type]
     )
 
 
-def _failure(provider: Provider, text: str) -> DeviceError | BundleError:
+def _build_error(provider: Provider, text: str) -> DeviceError | BundleError:
     return (
         BundleError(text) if provider == CPU_PROVIDER else DeviceError(f"{provider.name}: {text}")
     )

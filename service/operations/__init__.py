@@ -1,37 +1,37 @@
-"""The use cases. No HTTP here."""
+"""Use cases of the service, independent of HTTP."""
 
 from service.operations.timings import Timings
 from service.operations.use_cases import Operations
 from service.operations.values import (
     MAX_SEED,
     NO_PICTURES,
-    Classified,
-    Encoded,
+    ClassifyResult,
     EncodedImages,
+    EncodeResult,
     Latents,
     Limits,
-    Localised,
+    Localisation,
     Pictures,
-    Scored,
+    ScoreResult,
     check_count,
     check_supported,
-    each,
+    map_items,
 )
 
 __all__ = [
     "MAX_SEED",
     "NO_PICTURES",
-    "Classified",
-    "Encoded",
+    "ClassifyResult",
+    "EncodeResult",
     "EncodedImages",
     "Latents",
     "Limits",
-    "Localised",
+    "Localisation",
     "Operations",
     "Pictures",
-    "Scored",
+    "ScoreResult",
     "Timings",
     "check_count",
     "check_supported",
-    "each",
+    "map_items",
 ]

@@ -1,4 +1,4 @@
-"""Decoding of a request's images, in threads unless they are small."""
+"""Decoding of the images of a request, in threads unless they are small."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from bundle.imaging import DecodedImage
 from bundle.manifest import InputSpec
 from service.errors import DeadlineExceeded, InvalidItems
 from service.operations.timings import Timings
-from service.operations.values import EncodedImages, Images, each
+from service.operations.values import EncodedImages, Images, map_items
 
-# An image up to this size is decoded in less time than a thread takes to begin.
-SMALL_PIXELS = 128 * 128
-SMALL_BYTES = 16 * 1024
+# An image up to this size is decoded before a thread would start.
+MAX_INLINE_PIXELS = 128 * 128
+MAX_INLINE_BYTES = 16 * 1024
 
 
 class Decoder:
-    """Decodes images of at most `max_pixels` pixels, in as many threads as there are cores.
+    """Decodes images of at most `max_pixels` pixels, in as many threads as cores.
 
-    More threads would need more memory, because a decoded image can be large, and would not be faster.
+    More threads would not be faster, and would hold more decoded images, which can be large.
     """
 
     def __init__(self, cores: int, max_pixels: int) -> None:
@@ -33,7 +33,10 @@ class Decoder:
     async def decode(
         self, encoded: EncodedImages, spec: InputSpec, deadline: float, timings: Timings
     ) -> Images:
-        """Bring all images to the model's size. Raises InvalidItems, or DeadlineExceeded between two images."""
+        """Decode and resize all images to the model's size.
+
+        Raises InvalidItems, or DeadlineExceeded between two images.
+        """
         if isinstance(encoded.images, np.ndarray):
             return _check_array(encoded.images, spec)
         with timings.measure("decode"):
@@ -47,11 +50,11 @@ class Decoder:
         return Images(np.stack([image.pixels for image in decoded]), sizes, lost_colour)
 
     def _decode_small(self, encoded: Sequence[bytes], spec: InputSpec) -> list[DecodedImage] | None:
-        """Decode a single small image at once; None for other images."""
-        if len(encoded) != 1 or len(encoded[0]) > SMALL_BYTES:
+        """Decode a single small image at once; return None for other images."""
+        if len(encoded) != 1 or len(encoded[0]) > MAX_INLINE_BYTES:
             return None
-        (decoded,) = each(
-            1, lambda _: imaging.decode_small(encoded[0], spec, self.max_pixels, SMALL_PIXELS)
+        (decoded,) = map_items(
+            1, lambda _: imaging.decode_small(encoded[0], spec, self.max_pixels, MAX_INLINE_PIXELS)
         )
         return None if decoded is None else [decoded]
 
@@ -61,11 +64,13 @@ class Decoder:
         def decode(index: int) -> DecodedImage:
             if time.monotonic() > deadline:
                 done = f"{index} of {len(encoded)} images were decoded"
-                raise DeadlineExceeded(f"the request's time was up after {done}")
+                raise DeadlineExceeded(
+                    f"the request reached its timeout after {done}; send fewer images"
+                )
             return imaging.decode(encoded[index], spec, self.max_pixels)
 
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.pool, each, len(encoded), decode)
+        return await loop.run_in_executor(self.pool, map_items, len(encoded), decode)
 
 
 def _check_array(array: np.ndarray, spec: InputSpec) -> Images:

@@ -1,4 +1,4 @@
-"""Regions and pictures of an image's anomalies, from its error map."""
+"""Localisation of the anomalies of an image: regions and pictures, from its error map."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ from bundle import heatmap, imaging
 from bundle.heatmap import Region
 from bundle.manifest import ErrorMapScale, InputSpec
 from bundle.tensors import Floats, Pixels
-from service.operations.values import Localised, Pictures
+from service.operations.values import Localisation, Pictures
 
 
 @dataclass(frozen=True)
 class Localiser:
-    """Locates anomalies for one model; draws the `pictures` that a request asks for."""
+    """Locates anomalies for one model, and draws the requested `pictures`."""
 
     spec: InputSpec
     scale: ErrorMapScale
@@ -20,8 +20,11 @@ class Localiser:
 
     def localise(
         self, image: bytes | Pixels, error_map: Floats, size: tuple[int, int]
-    ) -> Localised:
-        """The regions and pictures of an encoded image or of one at the model's size, at its own `size`."""
+    ) -> Localisation:
+        """Return the regions and pictures of an image at its original size (height, width).
+
+        The image is encoded, or pixels at the model's size.
+        """
         regions = [self._enlarge(region, size) for region in heatmap.regions(error_map, self.scale)]
         brightness = imaging.resize(heatmap.heat(error_map, self.scale), size, self.spec)
         picture = overlay = None
@@ -31,10 +34,10 @@ class Localiser:
             if isinstance(image, bytes):
                 image = imaging.decode_original(image, self.spec, self.max_pixels)
             overlay = imaging.encode_png(heatmap.draw(image, brightness, regions))
-        return Localised(regions, picture, overlay)
+        return Localisation(regions, picture, overlay)
 
     def _enlarge(self, region: Region, size: tuple[int, int]) -> Region:
-        """The same box in pixels of an image of this size, rounded outwards."""
+        """Scale a box to an image of the size (height, width), rounded outwards."""
         down, across = size[0] / self.spec.height, size[1] / self.spec.width
         left, top = int(region.x * across), int(region.y * down)
         right = -int(-(region.x + region.width) * across // 1)

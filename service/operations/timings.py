@@ -1,4 +1,4 @@
-"""Times of a request's parts, for `Server-Timing`."""
+"""Timings of a request, for the header `Server-Timing`."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(slots=True)
 class Timings:
-    """Start of a request, and the seconds that its parts took."""
+    """Start of a request on the clock of `time.monotonic`, and the seconds of its phases."""
 
     started: float = field(default_factory=time.monotonic)
     decode: float = 0.0
@@ -16,28 +16,28 @@ class Timings:
     encode: float = 0.0
 
     def __str__(self) -> str:
-        """The value of the header `Server-Timing`, in milliseconds."""
+        """Format the header `Server-Timing`, in milliseconds."""
         return (
             f"decode;dur={self.decode * 1000:.3f}, queue;dur={self.queue * 1000:.3f}, "
             f"inference;dur={self.inference * 1000:.3f}, encode;dur={self.encode * 1000:.3f}"
         )
 
-    def measure(self, part: Literal["decode", "encode"]) -> "Measurement":
-        """Add the time of a `with` statement to a part."""
-        return Measurement(self, part)
+    def measure(self, phase: Literal["decode", "encode"]) -> "Measurement":
+        """Add the time of a `with` statement to a phase."""
+        return Measurement(self, phase)
 
 
 class Measurement:
-    """A class, because a generator is several times slower to enter and to leave."""
+    """Context manager that adds its time to a phase; faster than a generator."""
 
-    __slots__ = ("_began", "_part", "_timings")
+    __slots__ = ("_began", "_phase", "_timings")
 
-    def __init__(self, timings: Timings, part: Literal["decode", "encode"]) -> None:
-        self._timings, self._part = timings, part
+    def __init__(self, timings: Timings, phase: Literal["decode", "encode"]) -> None:
+        self._timings, self._phase = timings, phase
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         seconds = time.monotonic() - self._began
-        setattr(self._timings, self._part, getattr(self._timings, self._part) + seconds)
+        setattr(self._timings, self._phase, getattr(self._timings, self._phase) + seconds)

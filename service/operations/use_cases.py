@@ -1,4 +1,4 @@
-"""The operations: images or latents in, results out."""
+"""Operations on images or latents."""
 
 import asyncio
 import secrets
@@ -19,35 +19,39 @@ from service.operations.timings import Timings
 from service.operations.values import (
     MAX_SEED,
     NO_PICTURES,
-    Classified,
+    ClassifyResult,
     DecodedLatents,
-    Denoised,
-    Encoded,
+    DenoiseResult,
     EncodedImages,
+    EncodeResult,
     Floats,
     Images,
     Latents,
     Limits,
-    Localised,
+    Localisation,
     Pictures,
-    Reconstructed,
-    Scored,
+    ReconstructResult,
+    ScoreResult,
     check_count,
     check_supported,
-    each,
+    map_items,
 )
 from service.registry.loaded_model import LoadedModel
 from service.scheduling.admission import Admission
 from service.scheduling.batcher import Work
 from service.scheduling.executor import DeviceExecutor
 
-MAX_NAMED = 3  # images that a warning names
+MAX_NAMED_IMAGES = 3  # in a warning
 
-Part = TypeVar("Part")
+Required = TypeVar("Required")
 
 
 class Operations:
-    """The operations on a loaded model. Each raises OperationNotSupported if the model was not trained for it."""
+    """The operations on a loaded model.
+
+    Each raises OperationNotSupported if the model was not trained for it. Each may also raise
+    TooManyImages, Overloaded, ShuttingDown and DeadlineExceeded.
+    """
 
     def __init__(
         self, admission: Admission, executor: DeviceExecutor, limits: Limits, cores: int
@@ -57,20 +61,23 @@ class Operations:
 
     async def encode(
         self, model: LoadedModel, images: EncodedImages, timings: Timings, variance: bool
-    ) -> Encoded:
-        """Images to latents. Raises InvalidParameter if the model has no variance."""
+    ) -> EncodeResult:
+        """Encode images to latents. Raises InvalidParameter if the model has no variances."""
         _check_supported(model, "encode")
         if variance and not model.has_output("encoder", "log_variances"):
             raise InvalidParameter(
-                f"{model.manifest.name} is not variational: it has no variance to give"
+                f"{model.manifest.name} is not variational and has no variances; omit variance"
             )
         outputs = [*RESULTS["encode"], "log_variances"] if variance else RESULTS["encode"]
         decoded, results = await self._run_on_images(model, "encode", images, outputs, timings)
-        warnings = _warnings(model, decoded)
-        return Encoded(results["latents"], results.get("log_variances"), warnings)
+        warnings = _list_warnings(model, decoded)
+        return EncodeResult(results["latents"], results.get("log_variances"), warnings)
 
     async def decode(self, model: LoadedModel, latents: Latents, timings: Timings) -> Pixels:
-        """Latents, float32 (n, latent_dim), to images, uint8 (n, height, width, channels). Raises InvalidItems."""
+        """Decode latents, float32 (n, latent_dim), to images, uint8 (n, height, width, channels).
+
+        Raises InvalidItems.
+        """
         _check_supported(model, "decode")
         checked = self._check_latents(model, latents)
         return await self._decode(model, checked, timings)
@@ -81,17 +88,20 @@ class Operations:
         images: EncodedImages,
         timings: Timings,
         original_size: bool = False,
-    ) -> Reconstructed:
-        """Encode and decode. With `original_size` the results will be resized to the inputs' sizes."""
+    ) -> ReconstructResult:
+        """Encode and decode images.
+
+        With `original_size`, raises ImageTooLarge if the sizes of the inputs exceed a response.
+        """
         outputs = RESULTS["reconstruct"]
         decoded, results = await self._run_on_images(
             model, "reconstruct", images, outputs, timings, original_size
         )
-        return Reconstructed(
+        return ReconstructResult(
             results["reconstructions"],
             results["errors"],
             decoded.original_sizes,
-            _warnings(model, decoded),
+            _list_warnings(model, decoded),
         )
 
     async def denoise(
@@ -100,29 +110,32 @@ class Operations:
         images: EncodedImages,
         timings: Timings,
         original_size: bool = False,
-    ) -> Denoised:
-        """Encode and decode noisy images. `original_size` as in `reconstruct`."""
+    ) -> DenoiseResult:
+        """Remove noise from images; `original_size` is as in `reconstruct`."""
         outputs = RESULTS["denoise"]
         decoded, results = await self._run_on_images(
             model, "denoise", images, outputs, timings, original_size
         )
-        warnings = _warnings(model, decoded)
-        return Denoised(results["reconstructions"], decoded.original_sizes, warnings)
+        warnings = _list_warnings(model, decoded)
+        return DenoiseResult(results["reconstructions"], decoded.original_sizes, warnings)
 
     async def classify(
         self, model: LoadedModel, images: EncodedImages, timings: Timings
-    ) -> Classified:
-        """The probability of each class of the model."""
+    ) -> ClassifyResult:
+        """Return the probability of each class of the model."""
         outputs = RESULTS["classify"]
         decoded, results = await self._run_on_images(model, "classify", images, outputs, timings)
-        return Classified(
-            results["probabilities"], model.manifest.classes, _warnings(model, decoded)
+        return ClassifyResult(
+            results["probabilities"], model.manifest.classes, _list_warnings(model, decoded)
         )
 
     async def sample(
         self, model: LoadedModel, count: int, seed: int | None, temperature: float, timings: Timings
     ) -> tuple[DecodedLatents, int]:
-        """Draw latents from the prior and decode them; gives the seed too, a random one if it is None."""
+        """Draw latents from the prior, and decode them.
+
+        Returns the seed too, which is random if it was None.
+        """
         prior = _require(model, "sample", model.prior)
         self._check_count(count)
         seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
@@ -136,8 +149,8 @@ class Operations:
         timings: Timings,
         false_positive_rate: float | None = None,
         pictures: Pictures = NO_PICTURES,
-    ) -> Scored:
-        """Anomaly scores with p-values and verdicts, and pictures of the anomalies if asked for.
+    ) -> ScoreResult:
+        """Score images, with p-values and verdicts, and pictures of the anomalies if requested.
 
         The default rate is the lowest of `conformal.RATES` that the calibration allows.
         """
@@ -152,19 +165,17 @@ class Operations:
         scoring.drift.add(results["scores"], rate, results.get("latent_distances"))
         localised = None
         if localise:
-            localiser = Localiser(
-                model.manifest.input, scoring.scale, pictures, self._limits.max_image_pixels
-            )
-            localised = await self._localise(
-                localiser, images, decoded, results["error_maps"], timings
-            )
-        return Scored(
+            max_pixels = self._limits.max_image_pixels
+            localiser = Localiser(model.manifest.input, scoring.scale, pictures, max_pixels)
+            error_maps = results["error_maps"]
+            localised = await self._localise(localiser, images, decoded, error_maps, timings)
+        return ScoreResult(
             verdicts=conformal.verdicts(results["scores"], rate),
             false_positive_rate=rate,
             method=conformal.method,
             reason=conformal.reason(rate),
             localised=localised,
-            warnings=_warnings(model, decoded),
+            warnings=_list_warnings(model, decoded),
         )
 
     async def interpolate(
@@ -175,20 +186,22 @@ class Operations:
         method: Literal["linear", "spherical"],
         timings: Timings,
     ) -> DecodedLatents:
-        """The images on a path between two latents, or between the latents of two images."""
+        """Decode `steps` latents on a path between two latents, or the latents of two images."""
         _check_supported(model, "interpolate")
         self._check_count(steps)
         count = len(ends.images) if isinstance(ends, EncodedImages) else len(ends)
         if count != 2:
-            raise InvalidParameter(f"interpolation is between 2 images or latents, not {count}")
+            raise InvalidParameter(
+                f"interpolation is between 2 images or latents, not {count}; send 2"
+            )
         with self._admission.admit(steps):
-            latents = await self._latents_of(model, ends, timings)
+            latents = await self._encode_ends(model, ends, timings)
             path = interpolate(latents[0], latents[1], steps, method)
             outputs = ["reconstructions"]
             results = await self._run(model, ["decoder"], {"latents": path}, outputs, timings)
         return DecodedLatents(results["reconstructions"], path)
 
-    async def _latents_of(
+    async def _encode_ends(
         self, model: LoadedModel, ends: EncodedImages | Latents, timings: Timings
     ) -> Floats:
         if not isinstance(ends, EncodedImages):
@@ -206,7 +219,7 @@ class Operations:
         timings: Timings,
         original_size: bool = False,
     ) -> tuple[Images, Tensors]:
-        """Decode the images, and run the graphs of a capability on them."""
+        """Decode images, and run the graphs of a capability on them."""
         _check_supported(model, capability)
         self._check_count(len(images.images))
         with self._admission.admit(len(images.images)):
@@ -225,40 +238,43 @@ class Operations:
         images: Images,
         error_maps: Floats,
         timings: Timings,
-    ) -> list[Localised]:
-        """The regions and pictures of each image. Raises DeadlineExceeded between two overlays."""
-        of_requests, overlay = encoded.images, localiser.pictures.overlay
+    ) -> list[Localisation]:
+        """Localise the anomalies of each image. Raises DeadlineExceeded between two overlays."""
+        originals, overlay = encoded.images, localiser.pictures.overlay
 
-        def localise(index: int) -> Localised:
+        def localise(index: int) -> Localisation:
             if overlay and time.monotonic() > self._deadline(timings):
                 done = f"{index} of {len(error_maps)} overlays were drawn"
-                raise DeadlineExceeded(f"the request's time was up after {done}")
-            as_array = isinstance(of_requests, np.ndarray)
-            image = images.pixels[index] if as_array else of_requests[index]
+                raise DeadlineExceeded(
+                    f"the request reached its timeout after {done}; send fewer images"
+                )
+            as_array = isinstance(originals, np.ndarray)
+            image = images.pixels[index] if as_array else originals[index]
             return localiser.localise(image, error_maps[index], images.original_sizes[index])
 
-        # Overlays decode again, of which no more than there are cores may run at once.
+        # Overlays decode images again, which only the threads of the decoder may do.
         pool = self._decoder.pool if overlay else None
         with timings.measure("encode"):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(pool, each, len(error_maps), localise)
+            return await loop.run_in_executor(pool, map_items, len(error_maps), localise)
 
     def _check_output(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Raise ImageTooLarge if images of these sizes are more than one response may hold.
+        """Raise ImageTooLarge if images of these sizes exceed one response.
 
-        A small file can be a huge image, and many of them would fill the memory at their own size.
+        A small file can hold a huge image, and many of them at original size would fill the memory.
         """
         pixels = sum(height * width for height, width in sizes)
         if pixels > self._limits.max_output_pixels:
             raise ImageTooLarge(
-                f"the answer would hold {pixels} pixels, and may hold {self._limits.max_output_pixels}: "
-                "send fewer images at a time, or ask for none at the input's size"
+                f"the response would hold {pixels} pixels, and may hold "
+                f"{self._limits.max_output_pixels}; send fewer images, "
+                "or do not ask for images of the input's size"
             )
 
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
         tensors, outputs = {"latents": latents}, ["reconstructions"]
         with self._admission.admit(len(latents)):
-            # Alone, because other work in a batch can change the last bits, and equal seeds give equal bytes.
+            # Alone, because other work in a batch can change the last bits of equal seeds.
             results = await self._run(model, ["decoder"], tensors, outputs, timings, alone=True)
         return results["reconstructions"]
 
@@ -271,7 +287,7 @@ class Operations:
         timings: Timings,
         alone: bool = False,
     ) -> Tensors:
-        """Run the graphs on the device, joined with other work for them unless `alone`."""
+        """Run graphs on the device, joined with other work for them unless `alone`."""
         kind = model.manifest.version, tuple(graphs), tuple(outputs)
         work = Work(
             model.manifest.name,
@@ -306,13 +322,14 @@ class Operations:
             vector = latents[index]
             if vector.shape != (length,):
                 raise InvalidLatents(
-                    f"a latent of {model.manifest.name} has {length} numbers, not {_shape(vector)}"
+                    f"a latent of {model.manifest.name} has {length} numbers, "
+                    f"not {_describe_shape(vector)}"
                 )
             if not np.isfinite(vector).all():
-                raise InvalidLatents("a latent holds a number that is not finite")
+                raise InvalidLatents("a latent holds NaN or infinity; send finite numbers")
             return vector
 
-        return np.stack(each(len(latents), check))
+        return np.stack(map_items(len(latents), check))
 
     def _check_count(self, count: int) -> None:
         check_count(count, self._limits.max_images)
@@ -320,7 +337,7 @@ class Operations:
             raise InvalidParameter("the request is empty; send at least one image or latent")
 
 
-def _shape(vector: Array) -> str:
+def _describe_shape(vector: Array) -> str:
     return str(len(vector)) if vector.ndim == 1 else f"the shape {vector.shape}"
 
 
@@ -328,22 +345,22 @@ def _check_supported(model: LoadedModel, capability: Capability) -> None:
     check_supported(model.manifest.name, capability, model.manifest.capabilities)
 
 
-def _require(model: LoadedModel, capability: Capability, part: Part | None) -> Part:
-    """The part of a model that a capability needs. Raises OperationNotSupported if it has none."""
+def _require(model: LoadedModel, capability: Capability, part: Required | None) -> Required:
+    """Return the part of a model that a capability needs. Raises OperationNotSupported."""
     _check_supported(model, capability)
     if part is None:
         raise OperationNotSupported(f"{model.manifest.name} lacks what {capability} needs")
     return part
 
 
-def _warnings(model: LoadedModel, images: Images) -> list[str]:
-    """Warnings about colour images that a model of grey images was sent."""
+def _list_warnings(model: LoadedModel, images: Images) -> list[str]:
+    """Return a warning about colour images for a model of grey images, if any."""
     indices = images.lost_colour
     if not indices:
         return []
-    named = [str(index) for index in indices[:MAX_NAMED]]
-    if len(indices) > MAX_NAMED:
-        named.append(f"{len(indices) - MAX_NAMED} more")
+    named = [str(index) for index in indices[:MAX_NAMED_IMAGES]]
+    if len(indices) > MAX_NAMED_IMAGES:
+        named.append(f"{len(indices) - MAX_NAMED_IMAGES} more")
     many = f"images {', '.join(named[:-1])} and {named[-1]} are in colour"
     are, their = (many, "their") if len(indices) > 1 else (f"image {named[0]} is in colour", "its")
     takes = f"{model.manifest.name} takes grey images"

@@ -1,4 +1,4 @@
-"""Inputs and results of the operations, and the limits of a request."""
+"""Inputs and results of the operations, and limits of a request."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from bundle.tensors import Array, Pixels
 from service.errors import InvalidItems, OperationNotSupported, TooManyImages
 
 Floats = npt.NDArray[np.float32]
-Latents = Sequence[Array] | Array  # float32, to be checked: (n, latent_dim)
+Latents = Sequence[Array] | Array  # unchecked: should be float32 (n, latent_dim)
 Result = TypeVar("Result")
-MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Most images and pixels of a request, and the seconds that it may wait."""
+    """Maximum images and pixels of a request, and its timeout in seconds."""
 
     max_images: int
     max_image_pixels: int
@@ -32,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images of a request: encoded, or one array at the model's size."""
+    """Images of a request: encoded files, or one array at the model's size."""
 
     images: Sequence[bytes] | Array
 
@@ -40,7 +40,7 @@ class EncodedImages:
 class Images(NamedTuple):
     """Images at the model's size, uint8 (n, height, width, channels), and their original sizes.
 
-    `lost_colour` holds the indices of images in colour that a model of grey images was sent.
+    `lost_colour` holds the indices of colour images that became grey for the model.
     """
 
     pixels: Pixels
@@ -49,8 +49,11 @@ class Images(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Latents (n, latent_dim); of a variational model the means, and the logarithms of the variances if asked for."""
+class EncodeResult:
+    """Latents (n, latent_dim), and the logarithms of their variances if requested.
+
+    The latents of a variational model are means.
+    """
 
     latents: Floats
     log_variances: Floats | None
@@ -58,8 +61,8 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Reconstructed:
-    """Images as the model gives them back, and the mean squared error of each, (n,), on the 0..1 scale."""
+class ReconstructResult:
+    """Reconstructed images, and the mean squared error (n,) of each on the 0..1 scale."""
 
     images: Pixels
     errors: Floats
@@ -68,15 +71,17 @@ class Reconstructed:
 
 
 @dataclass(frozen=True)
-class Denoised:
+class DenoiseResult:
+    """Denoised images, uint8 (n, height, width, channels)."""
+
     images: Pixels
     original_sizes: Sequence[tuple[int, int]]
     warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Classified:
-    """Probabilities (n, classes), float32, in the order of the names."""
+class ClassifyResult:
+    """Probabilities, float32 (n, classes), in the order of `classes`."""
 
     probabilities: Floats
     classes: tuple[str, ...]
@@ -85,14 +90,14 @@ class Classified:
 
 @dataclass(frozen=True)
 class DecodedLatents:
-    """Images, and the latents that they were decoded from."""
+    """Decoded images and their latents."""
 
     images: Pixels
     latents: Floats
 
 
 class Pictures(NamedTuple):
-    """Pictures of anomalies to draw, each at the input's own size."""
+    """Requested pictures of anomalies, at the original size of each image."""
 
     heatmap: bool = False
     overlay: bool = False
@@ -102,8 +107,8 @@ NO_PICTURES = Pictures()
 
 
 @dataclass(frozen=True)
-class Localised:
-    """The anomalous regions of an image in pixels of the input, and pictures of them, as PNG."""
+class Localisation:
+    """Anomalous regions of an image in pixels of the input, and their pictures as PNG."""
 
     regions: list[Region]
     heatmap: bytes | None
@@ -111,37 +116,37 @@ class Localised:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Verdicts at a false positive rate, and the regions of each image if they were asked for.
+class ScoreResult:
+    """Verdicts at a false positive rate, and the regions of each image if requested.
 
-    `reason` says why the rate allows no verdict.
+    `reason` is the reason for no verdict at this rate.
     """
 
     verdicts: list[Verdict]
     false_positive_rate: float
     method: str
     reason: str | None
-    localised: list[Localised] | None
+    localised: list[Localisation] | None
     warnings: Sequence[str] = ()
 
 
 def check_supported(name: str, capability: Capability, capabilities: Sequence[str]) -> None:
-    """Raise OperationNotSupported if it is not among the capabilities of the named model."""
+    """Raise OperationNotSupported if the named model lacks the capability."""
     if capability not in capabilities:
-        can = ", ".join(capabilities)
-        raise OperationNotSupported(f"{name} was not trained to {capability}; it can: {can}")
+        supported = ", ".join(capabilities)
+        raise OperationNotSupported(f"{name} was not trained to {capability}; it can: {supported}")
 
 
-def check_count(count: int, most: int) -> None:
-    """Raise TooManyImages if a request holds or asks for more than `most`."""
-    if count > most:
+def check_count(count: int, max_count: int) -> None:
+    """Raise TooManyImages if a request holds or asks for more than `max_count` items."""
+    if count > max_count:
         raise TooManyImages(
-            f"{count} images or latents are too many for one request; {most} are allowed"
+            f"{count} images or latents are too many for one request; send at most {max_count}"
         )
 
 
-def each(count: int, work: Callable[[int], Result]) -> list[Result]:
-    """Do the work for every item. Raises InvalidItems with the errors of all items."""
+def map_items(count: int, work: Callable[[int], Result]) -> list[Result]:
+    """Call `work` for each index. Raises InvalidItems with the errors of all items."""
     results, errors = [], []
     for index in range(count):
         try:

@@ -1,1 +1,1 @@
-"""Bundles that exist, their loading, and the models that are loaded."""
+"""Repository of bundles, their loader, and the registry of loaded models."""

@@ -1,4 +1,4 @@
-"""Drift: how far recent scores are from those of the calibration."""
+"""Drift of recent scores from the scores of the calibration."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bundle.conformal import ConformalScores
 from bundle.tensors import Floats
 
-P_VALUES = (
+P_VALUE_BINS = (
     0.001,
     0.002,
     0.005,
@@ -27,18 +27,18 @@ P_VALUES = (
     0.8,
     0.9,
     1.0,
-)  # ends of bins
-BINS = 10  # of the population stability index
-RECENT_IMAGES = 1000  # of which it is computed
-MIN_IMAGES = 100  # with fewer it would be random
-BATCH_IMAGES = 256  # that are counted together, because one by one costs more
+)  # upper ends of bins
+PSI_BINS = 10
+RECENT_IMAGES = 1000  # of which the PSI is computed
+MIN_IMAGES = 100  # because the PSI of fewer images is mostly noise
+BATCH_IMAGES = 256  # counted together, because one by one is slower
 
 
 class DriftMetrics(NamedTuple):
-    """Counts of images, of anomalous ones, of p-values in each bin, and the sum of the p-values.
+    """Counts of images, anomalous images and p-values in each bin, and the sum of the p-values.
 
-    `score_psi` is the population stability index of recent scores, and `latent_psi` that of their latent distances:
-    None while they are few, and `latent_psi` if the model gives none.
+    `score_psi` is the population stability index of recent scores, `latent_psi` of their latent
+    distances. Both are None below `MIN_IMAGES`; `latent_psi` also if the model gives no distances.
     """
 
     images: int
@@ -49,58 +49,67 @@ class DriftMetrics(NamedTuple):
     latent_psi: float | None
 
 
-class PopulationStability:
-    """The population stability index of recent values against those of calibration.
+class PopulationStabilityIndex:
+    """The population stability index (PSI) of recent values against values of the calibration.
 
-    It is sum((a - e) * log(a / e)) over bins that hold the shares a and e of them (Siddiqi 2006, "Credit Risk
-    Scorecards", chapter 8); it is 0 if the two are alike, and its mean is then (bins - 1) * (1 / recent +
-    1 / calibrated) (Yurdakul 2018, "Statistical Properties of Population Stability Index", chapter 3).
+    It is sum((a - e) * log(a / e)) over bins, with the shares a of recent and e of calibrated
+    values. Without drift, its mean is (bins - 1) * (1 / recent + 1 / calibrated). Sources: Siddiqi
+    2006, "Credit Risk Scorecards", chapter 8; Yurdakul 2018, "Statistical Properties of Population
+    Stability Index", chapter 3.
     """
 
     def __init__(self, edges: Floats, expected: npt.NDArray[np.float64]) -> None:
-        """Between ascending edges (n,) and beyond them are bins with these shares (n + 1,) of the calibration."""
+        """Define bins by ascending edges (n,) and their expected shares (n + 1,)."""
         self._edges = edges
         self._expected = expected
         self._recent: deque[int] = deque(maxlen=RECENT_IMAGES)
 
     @classmethod
     def of_scores(cls, scores: Floats) -> Self:
-        edges = np.unique(np.quantile(scores, np.arange(1, BINS) / BINS))
-        return cls(edges, _shares(np.bincount(_bins(edges, scores), minlength=len(edges) + 1)))
+        """Create the index with bins at the deciles of the calibration's scores (n,)."""
+        edges = np.unique(np.quantile(scores, np.arange(1, PSI_BINS) / PSI_BINS))
+        return cls(
+            edges,
+            _compute_shares(np.bincount(_assign_bins(edges, scores), minlength=len(edges) + 1)),
+        )
 
     @classmethod
     def of_deciles(cls, deciles: Sequence[float]) -> Self:
+        """Create the index with bins at these deciles of the calibration."""
         edges, counts = np.unique(np.asarray(deciles, np.float32), return_counts=True)
-        return cls(edges, np.append(1, counts) / BINS)
+        return cls(edges, np.append(1, counts) / PSI_BINS)
 
     def add(self, values: Floats) -> None:
-        self._recent.extend(_bins(self._edges, values[-RECENT_IMAGES:]).tolist())
+        """Add values (n,) to the recent values."""
+        self._recent.extend(_assign_bins(self._edges, values[-RECENT_IMAGES:]).tolist())
 
-    def index(self) -> float | None:
-        """None while there are too few values."""
+    def compute(self) -> float | None:
+        """Return the PSI, or None below `MIN_IMAGES` values."""
         if len(self._recent) < MIN_IMAGES:
             return None
-        found = _shares(np.bincount(self._recent, minlength=len(self._expected)))
-        return float(np.sum((found - self._expected) * np.log(found / self._expected)))
+        shares = _compute_shares(np.bincount(self._recent, minlength=len(self._expected)))
+        return float(np.sum((shares - self._expected) * np.log(shares / self._expected)))
 
 
 class Drift:
-    """Counts the scores of a model, and its latent distances if it gives them. Not thread-safe."""
+    """Counts of a model's scores, and of its latent distances if any. Not thread-safe."""
 
     def __init__(self, conformal: ConformalScores, latent_deciles: Sequence[float] = ()) -> None:
         self._conformal = conformal
-        self._scores = PopulationStability.of_scores(conformal.scores)
-        self._latents = PopulationStability.of_deciles(latent_deciles) if latent_deciles else None
+        self._scores = PopulationStabilityIndex.of_scores(conformal.scores)
+        self._latents = (
+            PopulationStabilityIndex.of_deciles(latent_deciles) if latent_deciles else None
+        )
         self._waiting: list[tuple[Floats, float]] = []
         self._distances: list[Floats] = []
         self._images = self._counted = self._anomalous = 0
-        self._counts = np.zeros(len(P_VALUES), np.int64)
+        self._counts = np.zeros(len(P_VALUE_BINS), np.int64)
         self._sum = 0.0
 
     def add(
         self, scores: Floats, false_positive_rate: float, latent_distances: Floats | None = None
     ) -> None:
-        """Count scores (n,), which were judged at this rate, and latent distances (n,) if there are any."""
+        """Count scores (n,) with verdicts at a false positive rate, and latent distances (n,)."""
         self._waiting.append((scores, false_positive_rate))
         if latent_distances is not None:
             self._distances.append(latent_distances)
@@ -109,11 +118,12 @@ class Drift:
             self._update()
 
     def metrics(self) -> DriftMetrics:
+        """Return the metrics of all scores so far."""
         self._update()
         counts = tuple(self._counts.tolist())
-        of_latents = self._latents.index() if self._latents else None
+        latent_psi = self._latents.compute() if self._latents else None
         return DriftMetrics(
-            self._images, self._anomalous, counts, self._sum, self._scores.index(), of_latents
+            self._images, self._anomalous, counts, self._sum, self._scores.compute(), latent_psi
         )
 
     def _update(self) -> None:
@@ -125,7 +135,9 @@ class Drift:
         self._counted = self._images
         p_values = self._conformal.p_values(scores)
         self._anomalous += int(np.count_nonzero(p_values <= rates))
-        self._counts += np.bincount(np.searchsorted(P_VALUES, p_values), minlength=len(P_VALUES))
+        self._counts += np.bincount(
+            np.searchsorted(P_VALUE_BINS, p_values), minlength=len(P_VALUE_BINS)
+        )
         self._sum += float(p_values.sum())
         self._scores.add(scores)
         if self._latents and self._distances:
@@ -133,11 +145,11 @@ class Drift:
         self._distances.clear()
 
 
-def _bins(edges: Floats, values: Floats) -> npt.NDArray[np.intp]:
+def _assign_bins(edges: Floats, values: Floats) -> npt.NDArray[np.intp]:
     return np.searchsorted(edges, values, side="right")
 
 
-def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Shares of the bins, none of them 0: half an image more in each."""
+def _compute_shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the shares of the bins with half an image added to each, so that none is 0."""
     shares: npt.NDArray[np.float64] = (counts + 0.5) / (counts + 0.5).sum()
     return shares

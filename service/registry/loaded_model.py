@@ -1,4 +1,4 @@
-"""A model that is ready to serve."""
+"""Model that is ready to serve."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from service.registry.drift import Drift
 
 @dataclass(eq=False)
 class Scoring:
-    """Meaning of a model's anomaly scores, the brightness of its heatmaps, and the drift of its recent scores."""
+    """Calibration of a model's anomaly scores, scale of its heatmaps, and drift of its scores."""
 
     conformal: ConformalScores
     scale: ErrorMapScale
@@ -30,38 +30,39 @@ class LoadedModel:
     manifest: ModelManifest
     sessions: Mapping[GraphName, Session]
     chain: Chain
-    graphs: Mapping[Capability, tuple[GraphName, ...]]  # that each capability runs, in order
+    graphs: Mapping[Capability, tuple[GraphName, ...]]  # of each capability, in order
     prior: Prior | None
     scoring: Scoring | None
 
     @property
     def provider(self) -> str:
-        """The execution provider in use; several if a graph does not run on the device of the others."""
+        """The execution provider; several if graphs run on different devices."""
         return " and ".join(sorted({session.provider for session in self.sessions.values()}))
 
     @property
     def scoring_outputs(self) -> tuple[str, ...]:
-        """Outputs of the graphs for an anomaly score."""
+        """The outputs of the graphs for an anomaly score."""
         return outputs_of("anomaly-score", self.sessions)
 
     def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
-        """Run the graphs in turn, each on the outputs of those before it; gives the named outputs."""
-        count, most = len(next(iter(tensors.values()))), self.manifest.max_batch
-        if most is None or count <= most:
+        """Run graphs in order, in batches of at most `max_batch`, and return the named outputs."""
+        count, max_batch = len(next(iter(tensors.values()))), self.manifest.max_batch
+        if max_batch is None or count <= max_batch:
             return self.chain.run(graphs, tensors, outputs)
         parts = [
-            {name: tensor[start : start + most] for name, tensor in tensors.items()}
-            for start in range(0, count, most)
+            {name: tensor[start : start + max_batch] for name, tensor in tensors.items()}
+            for start in range(0, count, max_batch)
         ]
         results = [self.chain.run(graphs, part, outputs) for part in parts]
         return {name: np.concatenate([result[name] for result in results]) for name in outputs}
 
     def has_output(self, graph: GraphName, output: str) -> bool:
+        """Return True if the graph has the output."""
         return output in self.sessions[graph].outputs
 
 
 def outputs_of(capability: Capability, sessions: Mapping[GraphName, Session]) -> tuple[str, ...]:
-    """The results of a capability; for a score also the latent distances that drift is measured by, if any."""
+    """Return the results of a capability; for a score also latent distances, if any, for drift."""
     distances = "latent_distances"
     if capability == "anomaly-score" and distances in sessions["scorer"].outputs:
         return (*RESULTS[capability], distances)

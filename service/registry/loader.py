@@ -1,4 +1,4 @@
-"""Loading of a bundle: read and verify it, open its graphs, test them on golden vectors, warm them up."""
+"""Loader of bundles: verifies a bundle, opens its graphs, tests them and warms them up."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ from service.registry.drift import Drift
 from service.registry.loaded_model import LoadedModel, Scoring, outputs_of
 from service.registry.repository import BundleLocation, ModelRepository
 
-# Of floats, absolute plus relative, and steps of uint8 images; a healthy GPU stays far below them.
+# For floats, absolute plus relative, and steps of uint8 images; a correct GPU stays far below.
 GOLDEN_TOLERANCES: Mapping[Precision, tuple[float, int]] = {
     "float32": (1e-3, 1),
     "float16": (2e-2, 3),
@@ -45,7 +45,7 @@ class Loader:
         self._repository, self._engine = repository, engine
 
     def load(self, location: BundleLocation) -> LoadedModel:
-        """Raises BundleError if the bundle is damaged, DeviceError if the device fails."""
+        """Load a bundle. Raises BundleError if it is damaged, DeviceError if the device fails."""
         manifest = self._repository.read(location)
         directory = location.directory
         sessions = {
@@ -54,47 +54,44 @@ class Loader:
         for name, session in sessions.items():
             _check_tensors(name, session)
         graphs = {
-            capability: _chain_of(capability, sessions) for capability in manifest.capabilities
+            capability: _select_chain(capability, sessions) for capability in manifest.capabilities
         }
-        _test(sessions, _golden(directory / manifest.golden, manifest), manifest.precision)
+        _test(sessions, _read_golden(directory / manifest.golden, manifest), manifest.precision)
         chain = self._engine.chain(sessions, manifest.max_batch)
         for capability, names in graphs.items():
             start = STARTS.get(capability, "images")
             chain.warm_up(names, [start], outputs_of(capability, sessions))
-        prior = _prior(manifest, directory)
-        return LoadedModel(manifest, sessions, chain, graphs, prior, _scoring(manifest))
+        prior = _load_prior(manifest, directory)
+        return LoadedModel(manifest, sessions, chain, graphs, prior, _build_scoring(manifest))
 
 
 def _check_tensors(name: GraphName, session: Session) -> None:
-    """Raise BundleError if a graph does not have the inputs and outputs of its kind."""
-    inputs, required, optional = (
-        {*session.inputs},
-        INPUTS[name],
-        OPTIONAL_INPUTS.get(name, frozenset()),
-    )
-    other = {given for given in inputs - required - optional if not given.startswith(FEATURES)}
+    """Raise BundleError if a graph lacks inputs or outputs of its name, or has other inputs."""
+    inputs, required = {*session.inputs}, INPUTS[name]
+    optional = OPTIONAL_INPUTS.get(name, frozenset())
+    other = {tensor for tensor in inputs - required - optional if not tensor.startswith(FEATURES)}
     if other or not inputs >= required or not {*session.outputs} >= OUTPUTS[name]:
-        takes, gives = ", ".join(session.inputs), ", ".join(session.outputs)
-        raise BundleError(f"the {name} takes {takes} and gives {gives}")
+        names = f"inputs {', '.join(session.inputs)} and outputs {', '.join(session.outputs)}"
+        raise BundleError(f"the {name} has the {names}; publish the bundle again")
 
 
-def _chain_of(capability: Capability, sessions: Sessions) -> tuple[GraphName, ...]:
-    """The graphs that give a capability's results, and those that give these graphs their inputs, in order.
+def _select_chain(capability: Capability, sessions: Sessions) -> tuple[GraphName, ...]:
+    """Return the graphs that compute a capability's results from its inputs, in order.
 
-    Raises BundleError if one of them takes a tensor that none before it gives.
+    Raises BundleError if an input of a graph is no output of a graph before it.
     """
-    known, wanted = {STARTS.get(capability, "images")}, {*RESULTS[capability]}
+    known, needed = {STARTS.get(capability, "images")}, {*RESULTS[capability]}
     chain: list[GraphName] = []
     for name in (name for name in reversed(GRAPHS) if name in sessions):
-        if (wanted - known) & {*sessions[name].outputs}:
-            wanted = wanted - {*sessions[name].outputs} | {*sessions[name].inputs}
+        if (needed - known) & {*sessions[name].outputs}:
+            needed = needed - {*sessions[name].outputs} | {*sessions[name].inputs}
             chain.insert(0, name)
-    if missing := wanted - known:
+    if missing := needed - known:
         raise BundleError(f"{capability} needs {', '.join(sorted(missing))}, which no graph gives")
     return tuple(chain)
 
 
-def _scoring(manifest: ModelManifest) -> Scoring | None:
+def _build_scoring(manifest: ModelManifest) -> Scoring | None:
     calibration = manifest.calibration
     if calibration is None:
         return None
@@ -103,7 +100,7 @@ def _scoring(manifest: ModelManifest) -> Scoring | None:
     return Scoring(conformal, calibration.error_map, drift)
 
 
-def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
+def _load_prior(manifest: ModelManifest, directory: Path) -> Prior | None:
     if manifest.prior is None:
         return None
     if not isinstance(manifest.prior, MixturePrior):
@@ -120,8 +117,8 @@ def _prior(manifest: ModelManifest, directory: Path) -> Prior | None:
     return mixture
 
 
-def _golden(path: Path, manifest: ModelManifest) -> Tensors:
-    """The golden tensors. Raises BundleError if they are not of the manifest's shapes."""
+def _read_golden(path: Path, manifest: ModelManifest) -> Tensors:
+    """Read the golden vectors. Raises BundleError if shapes differ from the manifest."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             golden = {name: arrays[name] for name in arrays.files}
@@ -136,33 +133,36 @@ def _golden(path: Path, manifest: ModelManifest) -> Tensors:
         if name in golden and golden[name].shape[1:] != shape:
             found = golden[name].shape[1:]
             raise BundleError(
-                f"{path.name} holds {name} of shape {found}; the manifest says {shape}"
+                f"{path.name} holds {name} of shape {found}; the manifest requires {shape}"
             )
     return golden
 
 
 def _test(sessions: Sessions, golden: Tensors, precision: Precision) -> None:
-    """Run the graphs in turn on the golden tensors and on feature maps. Raises BundleError if an output differs.
+    """Run the graphs on golden vectors, and compare. Raises BundleError if an output differs.
 
-    Feature maps are not stored: the next graph takes them as they were computed.
+    Feature maps are not stored, so that the next graph takes them as computed.
     """
     known = dict(golden)
     for name in (name for name in GRAPHS if name in sessions):
         outputs = _run_golden(name, sessions[name], known)
-        of_graph: Precision = "float32" if name == "scorer" else precision  # a scorer stays float32
-        wrong = _find_wrong(outputs, golden, *GOLDEN_TOLERANCES[of_graph])
-        if wrong in golden:
+        of_graph: Precision = "float32" if name == "scorer" else precision  # a scorer is float32
+        difference = _find_difference(outputs, golden, *GOLDEN_TOLERANCES[of_graph])
+        if difference in golden:
             provider = sessions[name].provider
             raise BundleError(
-                f"the {name} answers its golden vectors wrongly on {provider}: see {wrong}"
+                f"the {name} gives wrong {difference} for its golden vectors on {provider}"
             )
-        if wrong is not None:
-            raise BundleError(f"the golden vectors lack {wrong} of the {name}")
+        if difference is not None:
+            raise BundleError(f"the golden vectors lack {difference} of the {name}")
         known = outputs | known
 
 
-def _find_wrong(outputs: Tensors, golden: Tensors, tolerance: float, steps: int) -> str | None:
-    """The first output that differs from the golden one, or has none though it is not a feature map."""
+def _find_difference(outputs: Tensors, golden: Tensors, tolerance: float, steps: int) -> str | None:
+    """Return the first output that differs from its golden vector, or lacks one.
+
+    Feature maps need no golden vector.
+    """
     for name, found in outputs.items():
         if name in golden:
             if not _is_same(found, golden[name], tolerance, steps):

@@ -1,4 +1,4 @@
-"""The registry: models that are loaded, and bundles that could not be."""
+"""Registry of loaded models, and of bundles that failed to load."""
 
 import logging
 from collections.abc import Iterable
@@ -13,28 +13,31 @@ logger = logging.getLogger(__name__)
 
 
 class ModelRegistry:
-    """Loaded models by name and version, and the reasons why others failed."""
+    """Loaded models by name and version, and the reasons of failed bundles."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, dict[int, LoadedModel]] = {}
         self._failed: dict[str, dict[int, str]] = {}
 
     def load_all(self, locations: Iterable[BundleLocation], loader: Loader) -> None:
-        """Load every bundle; a failing one is logged and left out. Raises DeviceError if the device fails."""
+        """Load every bundle; a failing bundle is logged and skipped.
+
+        Raises DeviceError if the device fails.
+        """
         for location in locations:
             try:
                 model = loader.load(location)
             except BundleError as error:
                 self._failed.setdefault(location.name, {})[location.version] = str(error)
-                logger.error("%s is left out: %s", location, error)
+                logger.error("skipped %s: %s", location, error)
             else:
                 self._loaded.setdefault(location.name, {})[location.version] = model
                 logger.info("%s is ready on %s", location, model.provider)
 
     def get(self, name: str, version: str | None = None) -> LoadedModel:
-        """A version of a model, or its newest that is ready.
+        """Return a version of a model, or its newest version.
 
-        Raises ModelNotFound, VersionNotFound, or ModelNotReady if it exists but could not be loaded.
+        Raises ModelNotFound, VersionNotFound, or ModelNotReady if it failed to load.
         """
         versions, failed = self._loaded.get(name, {}), self._failed.get(name, {})
         if not versions and not failed:
@@ -43,41 +46,41 @@ class ModelRegistry:
             )
         if version is None:
             if not versions:
-                raise ModelNotReady(
-                    f"model {name!r} could not be loaded; the log and `check` say why"
-                )
+                raise _build_not_ready(f"model {name!r}")
             return versions[max(versions)]
         number = next((known for known in versions | failed if str(known) == version), None)
         if number in versions:
             return versions[number]
         if number in failed:
-            raise ModelNotReady(
-                f"version {version} of {name!r} could not be loaded; the log and `check` say why"
-            )
-        ready = ", ".join(map(str, sorted(versions))) or "none that is ready"
+            raise _build_not_ready(f"version {version} of {name!r}")
+        ready = ", ".join(map(str, sorted(versions))) or "none"
         raise VersionNotFound(f"{name!r} has no version {version[:50]!r}; it has: {ready}")
 
     def names(self) -> list[str]:
-        """The names of the models that have a version ready."""
+        """Return the names of the loaded models."""
         return sorted(self._loaded)
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a model that are ready."""
+        """Return the loaded versions of a model."""
         return sorted(self._loaded.get(name, {}))
 
     def newest(self) -> list[LoadedModel]:
-        """The newest ready version of each model."""
+        """Return the newest loaded version of each model."""
         return [self.get(name) for name in self.names()]
 
     def all(self) -> list[LoadedModel]:
-        """Every model that is ready, in all versions."""
+        """Return all loaded models, in all versions."""
         return [model for versions in self._loaded.values() for model in versions.values()]
 
     def failures(self) -> dict[str, str]:
-        """Reasons why bundles could not be loaded, by `name/version`."""
+        """Return the reasons of failed bundles by `name/version`."""
         failed = self._failed.items()
         return {
-            f"{name}/{version}": why
+            f"{name}/{version}": reason
             for name, versions in failed
-            for version, why in versions.items()
+            for version, reason in versions.items()
         }
+
+
+def _build_not_ready(subject: str) -> ModelNotReady:
+    return ModelNotReady(f"{subject} could not be loaded; the log and `check` have the reason")

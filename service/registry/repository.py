@@ -1,4 +1,4 @@
-"""The repository: bundles that exist, and the check of their files against their manifests."""
+"""Repository of bundles: finds bundles, and checks their files against their manifests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from bundle.manifest import MANIFEST, ModelManifest, sha256_of
 
 @dataclass(frozen=True)
 class BundleLocation:
-    """A directory `<models>/<name>/<version>/`; its files are not read yet."""
+    """A bundle's directory `<models>/<name>/<version>/`, not read yet."""
 
     directory: Path
     name: str
@@ -22,13 +22,19 @@ class BundleLocation:
 
 
 class ModelRepository:
-    """The bundles below a directory. Hidden directories, and names that are no version number, are skipped."""
+    """Bundles below a directory.
+
+    Hidden directories, and names that are no version number, are skipped.
+    """
 
     def __init__(self, models: Path) -> None:
         self._models = models
 
     def locations(self) -> list[BundleLocation]:
-        """All bundles, by name and version. Raises BundleError if the directory cannot be listed."""
+        """Return all bundles, sorted by name and version.
+
+        Raises BundleError if the directory is unreadable.
+        """
         try:
             models = sorted(self._models.iterdir())
         except OSError as error:
@@ -36,12 +42,15 @@ class ModelRepository:
                 f"the models directory {self._models} cannot be read: {error.strerror}"
             ) from error
         found = [
-            each for model in models if not model.name.startswith(".") for each in _versions(model)
+            location
+            for model in models
+            if not model.name.startswith(".")
+            for location in _find_versions(model)
         ]
         return sorted(found, key=lambda location: (location.name, location.version))
 
     def read(self, location: BundleLocation) -> ModelManifest:
-        """Read a bundle's manifest and check every file against it. Raises BundleError."""
+        """Read a bundle's manifest, and check every file against it. Raises BundleError."""
         try:
             manifest = ModelManifest.model_validate_json(
                 (location.directory / MANIFEST).read_bytes()
@@ -72,12 +81,12 @@ class ModelRepository:
             )
 
 
-def _versions(model: Path) -> list[BundleLocation]:
+def _find_versions(model: Path) -> list[BundleLocation]:
     try:
         return [
             BundleLocation(path, model.name, int(path.name))
             for path in model.iterdir()
             if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir()
         ]
-    except OSError:  # a file, or a directory that is not for us
+    except OSError:  # a file, or an unreadable directory
         return []

@@ -1,1 +1,1 @@
-"""Admission, queues, batches and deadlines; knows neither HTTP nor ONNX Runtime."""
+"""Admission, queues, batches and deadlines, independent of HTTP and ONNX Runtime."""

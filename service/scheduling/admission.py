@@ -1,10 +1,10 @@
-"""Admission: bounds on the images and bytes of the requests in flight."""
+"""Admission of requests, by limits on the images and bytes in flight."""
 
 from service.errors import Overloaded, ShuttingDown
 
 
 class Admission:
-    """Counts images and bytes in flight, and refuses what exceeds a bound. All on one thread."""
+    """Counts of images and bytes in flight, with limits. Only one thread may use it."""
 
     def __init__(self, max_images: int, max_bytes: int) -> None:
         self._max_images, self._max_bytes = max_images, max_bytes
@@ -13,37 +13,38 @@ class Admission:
 
     @property
     def images(self) -> int:
-        """Images in flight."""
+        """The number of images in flight."""
         return self._images
 
     @property
     def bytes(self) -> int:
-        """Bytes in flight, of complete and of incomplete bodies."""
+        """The number of bytes in flight, of complete and of incomplete bodies."""
         return self._bytes
 
     @property
     def draining(self) -> bool:
+        """True after `drain`."""
         return self._draining
 
     def drain(self) -> None:
-        """Admit nothing more; admitted requests continue."""
+        """Stop admission; admitted requests continue."""
         self._draining = True
 
     def check(self, images: int = 1, size: int = 0) -> None:
-        """Raise Overloaded if so many more images or bytes exceed a bound, ShuttingDown after `drain`."""
+        """Raise Overloaded if more images or bytes exceed a limit, ShuttingDown after `drain`."""
         if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
         if self._images + images > self._max_images or self._bytes + size > self._max_bytes:
             raise Overloaded(
-                f"{self._images} images and {self._bytes} bytes are in flight; try again shortly"
+                f"{self._images} images and {self._bytes} bytes are in flight; retry after a second"
             )
 
     def admit(self, images: int) -> "Slot":
-        """Reserve a slot for so many images, in a `with` statement. Raises as `check` does."""
+        """Reserve a slot for so many images, for a `with` statement. Raises as `check` does."""
         return Slot(self, images)
 
     def track_upload(self) -> "Upload":
-        """Count the bytes of a body, in a `with` statement that lasts until the request is answered."""
+        """Count the bytes of a body, for a `with` statement that ends with the response."""
         return Upload(self)
 
     def _add(self, images: int, size: int) -> None:
@@ -57,7 +58,7 @@ class Admission:
 
 
 class Slot:
-    """Capacity of an admitted request; a class, because a generator is several times slower to enter and to leave."""
+    """Reserved images of an admitted request, as a context manager; faster than a generator."""
 
     __slots__ = ("_admission", "_images")
 
@@ -72,7 +73,7 @@ class Slot:
 
 
 class Upload:
-    """Bytes of a body, as far as it has been received; a class, as `Slot` is."""
+    """Received bytes of a body, as a context manager; faster than a generator."""
 
     __slots__ = ("_admission", "_size")
 
@@ -86,7 +87,7 @@ class Upload:
         self._admission._remove(0, self._size)
 
     def expect(self, size: int) -> None:
-        """Raise as `Admission.check` does if so many more bytes exceed a bound."""
+        """Raise as `Admission.check` does if so many more bytes exceed a limit."""
         self._admission.check(0, size)
 
     def add(self, size: int) -> None:

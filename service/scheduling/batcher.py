@@ -1,4 +1,4 @@
-"""Batches of the work that waits for the device. The function to run is passed in."""
+"""Batches of work that waits for the device."""
 
 import time
 from collections import OrderedDict, deque
@@ -13,10 +13,10 @@ from bundle.tensors import Tensors
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """A function to run on tensors, which have the images in their first dimension, as have its results.
+    """A function to run on tensors; the first dimension of tensors and results is the images.
 
-    Works of one owner and one kind can be joined if their tensors have equal shapes beyond the first dimension;
-    a work that runs `alone` never is. The owners take turns on the device.
+    Works of one owner and one kind can be joined, unless they run `alone`. Their tensors must have
+    equal shapes beyond the first dimension. The owners alternate on the device.
     """
 
     owner: str
@@ -27,6 +27,7 @@ class Work:
 
     @property
     def count(self) -> int:
+        """The number of images."""
         return len(next(iter(self.tensors.values())))
 
 
@@ -34,13 +35,13 @@ class Work:
 class Job:
     """A work that waits, runs or is complete.
 
-    It is complete with either an `error` or the `results` of all its rows. `submitted` and `started` (0: not yet) are
-    times on the clock of `time.monotonic`; `took` is the seconds of all runs that it had a part in.
+    A complete job has an `error`, or the `results` of all rows. `submitted` and `started` (0: not
+    yet) are times on the clock of `time.monotonic`. `took` is the seconds of all its batches.
     """
 
     work: Work
     deadline: float = float("inf")
-    dropped: bool = False  # nobody waits for it
+    dropped: bool = False  # no request waits for it
     submitted: float = field(default_factory=time.monotonic)
     started: float = 0.0
     took: float = 0.0
@@ -51,14 +52,15 @@ class Job:
         self.count = self.left = self.work.count
         self.taken = 0
         shapes = tuple((tensor.shape[1:], tensor.dtype) for tensor in self.work.tensors.values())
-        self.joins = None if self.work.alone else (self.work.kind, shapes)
+        self.join_key = None if self.work.alone else (self.work.kind, shapes)
 
     @property
     def complete(self) -> bool:
+        """True if the job has an error or all results."""
         return self.error is not None or self.left == 0
 
     def accept(self, start: int, rows: Tensors) -> None:
-        """Store the results of the rows from `start` on."""
+        """Store the results of the rows from `start`."""
         count = len(next(iter(rows.values())))
         self.left -= count
         if count == self.count:
@@ -66,15 +68,15 @@ class Job:
             return
         if not self.results:
             self.results = {
-                name: np.empty((self.count, *got.shape[1:]), got.dtype)
-                for name, got in rows.items()
+                name: np.empty((self.count, *result.shape[1:]), result.dtype)
+                for name, result in rows.items()
             }
-        for name, got in rows.items():
-            self.results[name][start : start + count] = got
+        for name, result in rows.items():
+            self.results[name][start : start + count] = result
 
 
 class Part(NamedTuple):
-    """Some rows of a job."""
+    """Rows of a job, from `start` to `stop`."""
 
     job: Job
     start: int
@@ -82,6 +84,7 @@ class Part(NamedTuple):
 
     @property
     def tensors(self) -> Tensors:
+        """The rows of the job's tensors."""
         if self.stop - self.start == self.job.count:
             return self.job.work.tensors
         return {
@@ -92,9 +95,9 @@ class Part(NamedTuple):
 class Batcher:
     """A queue of jobs, taken as batches of at most `max_batch_size` images.
 
-    `limit` may lower this for a batch by its first job, unless that runs alone: its batches follow from its count.
-    The jobs of an owner leave in order. A job that is larger than a batch is split. Later jobs fill a batch up if they
-    can be joined with its first job and fit completely. Not thread-safe: its user holds a lock.
+    `limit` may lower this size by the first job of a batch, unless the job runs alone. Jobs of an
+    owner leave in order. A job larger than a batch is split. Later jobs fill a batch if they fit
+    completely and can be joined with its first job. Not thread-safe: the caller holds a lock.
     """
 
     def __init__(self, max_batch_size: int, limit: Callable[[Job], int] | None = None) -> None:
@@ -103,12 +106,13 @@ class Batcher:
         self._owners: OrderedDict[str, deque[Job]] = OrderedDict()
 
     def push(self, job: Job) -> None:
+        """Add a job to the queue of its owner."""
         self._owners.setdefault(job.work.owner, deque()).append(job)
 
     def take(self) -> list[Part]:
-        """The next batch, of the owner whose turn it is; empty if nothing waits.
+        """Take the next batch, of the next owner; empty if no job waits.
 
-        Jobs that were dropped or are too late are removed.
+        Dropped jobs and jobs past their deadline are removed.
         """
         while self._owners:
             owner, jobs = self._owners.popitem(last=False)
@@ -120,61 +124,61 @@ class Batcher:
         return []
 
     def clear(self) -> list[Job]:
-        """Remove and return all jobs that wait."""
+        """Remove and return all waiting jobs."""
         waiting = [job for jobs in self._owners.values() for job in jobs]
         self._owners.clear()
         return waiting
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
+        """True if no job waits."""
         return not self._owners
 
     @property
     def images(self) -> int:
-        """How many images wait."""
+        """The number of waiting images."""
         return sum(job.count - job.taken for jobs in self._owners.values() for job in jobs)
 
     def _fill(self, jobs: deque[Job]) -> list[Part]:
         now = time.monotonic()
         parts: list[Part] = []
-        behind: list[Job] = []  # of other kinds; they keep their order
-        room = self.max_batch_size
-        while jobs and room:
+        later: list[Job] = []  # in their order
+        free = self.max_batch_size
+        while jobs and free:
             job = jobs.popleft()
             if job.dropped or job.error or (now > job.deadline and not job.taken):
                 continue
             left = job.count - job.taken
-            if parts and (job.joins is None or job.joins != parts[0].job.joins):
-                behind.append(job)
+            if parts and (job.join_key is None or job.join_key != parts[0].job.join_key):
+                later.append(job)
                 continue
-            if parts and left > room:
-                behind.append(job)
+            if parts and left > free:
+                later.append(job)
                 break
             if not parts and self._limit and not job.work.alone:
-                room = min(room, max(1, self._limit(job)))
-            taken = min(left, room)
+                free = min(free, max(1, self._limit(job)))
+            taken = min(left, free)
             parts.append(Part(job, job.taken, job.taken + taken))
             job.taken += taken
-            room -= taken
+            free -= taken
             if job.taken < job.count:
-                behind.append(job)
-        jobs.extendleft(reversed(behind))
+                later.append(job)
+        jobs.extendleft(reversed(later))
         return parts
 
 
 def run(parts: Sequence[Part]) -> None:
-    """Run the parts of a batch together, and store each job's rows.
+    """Run the parts of a batch together, and store the rows of each job.
 
-    If that fails, each part runs by itself, so that only the jobs that cause it fail.
+    After an error, each part runs by itself, so that only the jobs that cause it fail.
     """
     began = time.monotonic()
     for job, _, _ in parts:
         job.started = job.started or began
     try:
-        results = parts[0].job.work.run(_joined(parts))
+        results = parts[0].job.work.run(_join(parts))
         _check_rows(results, sum(stop - start for _, start, stop in parts))
-    except Exception as error:  # any error belongs to the job, and must not end the thread
+    except Exception as error:  # the job gets any error, because the thread must continue
         if len(parts) > 1:
             for part in parts:
                 run([part])
@@ -191,7 +195,7 @@ def run(parts: Sequence[Part]) -> None:
         offset += stop - start
 
 
-def _joined(parts: Sequence[Part]) -> Tensors:
+def _join(parts: Sequence[Part]) -> Tensors:
     if len(parts) == 1:
         return parts[0].tensors
     tensors = [part.tensors for part in parts]
@@ -199,7 +203,7 @@ def _joined(parts: Sequence[Part]) -> Tensors:
 
 
 def _check_rows(results: Tensors, count: int) -> None:
-    """Raise ValueError if the rows cannot be assigned to images."""
+    """Raise ValueError if results have another number of rows than images."""
     for name, rows in results.items():
         if len(rows) != count:
             raise ValueError(f"{name} has {len(rows)} rows for {count} images")

@@ -1,4 +1,4 @@
-"""The executor: runs waiting work on the device in batches, one at a time."""
+"""Executor that runs waiting work on the device, one batch at a time."""
 
 import asyncio
 import threading
@@ -15,17 +15,17 @@ from service.scheduling.batcher import Batcher, Job, Part, Work
 from service.scheduling.latency import LatencyEstimator
 from service.scheduling.waiters import Waiters
 
-# Longest batch that runs on the event loop. With a second core a thread works while the loop reads and decodes, if a
-# batch is worth the way there and back; on a single core a thread would only take turns with the loop.
+# Longest batch on the event loop. With a second core, a thread runs beside the loop, but switching
+# to it takes longer than a short batch. On one core, a thread would only compete with the loop.
 INLINE_SECONDS = 0.001
 INLINE_SECONDS_ON_ONE_CORE = 0.02
-MAX_BATCH_SECONDS = 0.1  # a longer batch delays others and keeps its memory
+MAX_BATCH_SECONDS = 0.1  # because a longer batch delays other batches and holds its memory
 
-Observer = Callable[[str, int, float], None]  # of a batch: its owner, images and seconds
+Observer = Callable[[str, int, float], None]  # of a batch: owner, images, seconds
 
 
-class Completed(NamedTuple):
-    """The results of a work, and the seconds that it waited and then ran, in whatever batches."""
+class Completion(NamedTuple):
+    """The results of a work, and the seconds that it waited and ran."""
 
     results: Tensors
     waited: float
@@ -33,11 +33,12 @@ class Completed(NamedTuple):
 
 
 class DeviceExecutor:
-    """Runs batches on a thread of its own, short ones on the event loop.
+    """Runs batches on its own thread, and short batches on the event loop.
 
-    A batch runs as soon as the device is free, with all work that has come until then. If the device is idle and the
-    batch not full, the executor waits `max_queue_delay` seconds for more. A batch that finds the device idle and is
-    expected to take at most `inline_seconds` runs on the event loop, on which all methods but `close` are called.
+    A batch runs as soon as the device is free, with all work that waits. If the device is idle and
+    the batch is not full, the executor waits `max_queue_delay` seconds for more work. On an idle
+    device, a batch with an estimate of at most `inline_seconds` runs on the event loop. All methods
+    but `close` must be called on the event loop.
     """
 
     def __init__(
@@ -55,41 +56,41 @@ class DeviceExecutor:
         self._batcher = Batcher(max_batch_size, self._batch_limit)
         self._waiters = Waiters(self._lock)
         self._latency = LatencyEstimator()
-        self._busy = False  # the thread works, and takes the next batch when it is done
+        self._busy = False  # the thread runs, and will take the next batch
         self._start: asyncio.Handle | None = None  # of a batch on the idle device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
-    async def run(self, work: Work, deadline: float) -> Completed:
-        """Run the work, joined with other work or in parts; gives its results in the order of its rows.
+    async def run(self, work: Work, deadline: float) -> Completion:
+        """Run a work, joined with other work or split, and return results in the order of its rows.
 
-        Raises DeadlineExceeded if its turn does not come before `deadline`, on the clock of `time.monotonic`,
-        ShuttingDown if `close` comes first, and whatever the work itself raises.
+        Raises DeadlineExceeded if the work does not start before `deadline`, on the clock of
+        `time.monotonic`. Raises ShuttingDown after `close`, and any error of the work.
         """
         self._loop = asyncio.get_running_loop()
         job = Job(work, deadline)
         with self._lock:
             if self._closed:
-                raise _shut_down()
+                raise _build_shutting_down()
             self._batcher.push(job)
         self._schedule()
         await self._waiters.wait(job)
         if job.error is not None:
             raise job.error
-        return Completed(job.results, job.started - job.submitted, job.took)
+        return Completion(job.results, job.started - job.submitted, job.took)
 
     def close(self) -> None:
-        """End the work that waits with ShuttingDown, and wait for the batch that runs."""
+        """Fail waiting work with ShuttingDown, and wait for the running batch."""
         with self._lock:
             self._closed = True
             left = self._batcher.clear()
         for job in left:
-            job.error = _shut_down()
+            job.error = _build_shutting_down()
         if left:
             self._loop.call_soon_threadsafe(self._waiters.wake, left)
         self._thread.shutdown(wait=True)
 
     def _schedule(self) -> None:
-        """Begin a batch soon, or when the delay is over; a busy thread takes the next batch itself."""
+        """Start a batch now or after the delay; a busy thread takes the next batch itself."""
         delay = self._max_queue_delay
         if delay and self._batcher.images >= self._batcher.max_batch_size:
             delay = 0.0
@@ -97,7 +98,7 @@ class DeviceExecutor:
                 self._start.cancel()
                 self._start = None
         if not self._busy and self._start is None:
-            # Even without a delay not at once: work of the same turn of the loop belongs in the batch.
+            # Not at once even without a delay, to batch all work of this iteration of the loop.
             begin = self._begin
             self._start = (
                 self._loop.call_later(delay, begin) if delay else self._loop.call_soon(begin)
@@ -120,40 +121,44 @@ class DeviceExecutor:
             self._schedule()
 
     def _run_all(self, parts: Sequence[Part]) -> None:
-        """Run batches, on the thread, until none is left."""
+        """Run batches on the thread until no work waits."""
         while parts:
             self._run(parts)
             jobs = [part.job for part in parts]
             with self._lock:
                 parts = self._batcher.take()
                 self._busy = bool(parts)
-            with suppress(RuntimeError):  # nobody waits after the loop has ended
+            with suppress(RuntimeError):  # the loop has ended, and no request waits
                 self._loop.call_soon_threadsafe(self._waiters.wake, jobs)
 
     def _run(self, parts: Sequence[Part]) -> None:
         began = time.monotonic()
         batcher.run(parts)
         took = time.monotonic() - began
-        work, images = parts[0].job.work, _count(parts)
-        self._latency.record(_kind(work), images, took)
+        work, images = parts[0].job.work, _count_images(parts)
+        self._latency.record(_get_key(work), images, took)
         self._observe(work.owner, images, took)
 
     def _batch_limit(self, job: Job) -> int:
         default = self._batcher.max_batch_size
-        return self._latency.images_within(_kind(job.work), MAX_BATCH_SECONDS, default)
+        return self._latency.images_within(_get_key(job.work), MAX_BATCH_SECONDS, default)
 
     def _estimate(self, parts: Sequence[Part]) -> float:
-        """Seconds that a batch is expected to run."""
-        return self._latency.estimate(_kind(parts[0].job.work), _count(parts)) if parts else 0.0
+        """Estimate the run time of a batch in seconds."""
+        return (
+            self._latency.estimate(_get_key(parts[0].job.work), _count_images(parts))
+            if parts
+            else 0.0
+        )
 
 
-def _kind(work: Work) -> Hashable:
+def _get_key(work: Work) -> Hashable:
     return work.owner, work.kind
 
 
-def _count(parts: Sequence[Part]) -> int:
+def _count_images(parts: Sequence[Part]) -> int:
     return sum(stop - start for _, start, stop in parts)
 
 
-def _shut_down() -> ShuttingDown:
-    return ShuttingDown("the service shut down before the request's turn came")
+def _build_shutting_down() -> ShuttingDown:
+    return ShuttingDown("the service shut down before the request ran; send it again")

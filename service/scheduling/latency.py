@@ -1,27 +1,27 @@
-"""Estimates of a batch's run time, from the batches before it."""
+"""Estimates of the run time of batches, from earlier batches."""
 
 from collections.abc import Hashable
 
-RECENT_WEIGHT = 0.2  # of the newest batch in the moving average
+RECENT_WEIGHT = 0.2  # weight of the newest batch in the moving average
 
 
 class LatencyEstimator:
-    """Keeps a moving average of the seconds an image, for each kind of work."""
+    """Moving averages of the seconds per image, for each kind of work."""
 
     def __init__(self) -> None:
-        self._seconds: dict[Hashable, float] = {}  # an image
+        self._seconds: dict[Hashable, float] = {}  # per image
 
     def record(self, kind: Hashable, images: int, seconds: float) -> None:
-        """Add a batch that has run."""
+        """Add the run time of a batch."""
         newest = seconds / images
         average = self._seconds.get(kind, newest)
         self._seconds[kind] = (1 - RECENT_WEIGHT) * average + RECENT_WEIGHT * newest
 
     def estimate(self, kind: Hashable, images: int) -> float:
-        """Seconds that a batch is expected to take; infinity before the first of its kind."""
+        """Estimate the seconds of a batch; infinity before the first of its kind."""
         return images * self._seconds.get(kind, float("inf"))
 
     def images_within(self, kind: Hashable, seconds: float, default: int) -> int:
-        """Images of a batch that is expected to take so many seconds; the default before the first of its kind."""
+        """Estimate the images of a batch of so many seconds; the default before the first."""
         each = self._seconds.get(kind)
         return int(seconds / each) if each else default

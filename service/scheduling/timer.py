@@ -1,4 +1,4 @@
-"""A timer that many deadlines share."""
+"""Timer for many deadlines."""
 
 import asyncio
 import time
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 class Timer:
-    """Calls back on the event loop at the earliest of the times that were set, and forgets the others.
+    """Calls back on the event loop at the earliest time that was set, and forgets later times.
 
-    A timer of its own would cost a small request as much as its dispatch.
+    A timer per request would cost a small request as much as its dispatch.
     """
 
     def __init__(self, callback: Callable[[], None]) -> None:

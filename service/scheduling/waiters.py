@@ -1,4 +1,4 @@
-"""Requests that wait for their jobs, each until its deadline."""
+"""Waiters for jobs: requests that wait until a job is complete or its deadline has passed."""
 
 import asyncio
 import threading
@@ -11,9 +11,9 @@ from service.scheduling.timer import Timer
 
 
 class Waiters:
-    """Wakes each request when its job is complete or its deadline has passed. All on the event loop.
+    """Wakes each request after its job or its deadline. Only the event loop may use it.
 
-    `lock` guards the jobs' progress, which the device's thread changes.
+    `lock` guards the progress of jobs, which the device's thread changes.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
@@ -22,7 +22,7 @@ class Waiters:
         self._timer = Timer(self._expire)
 
     async def wait(self, job: Job) -> None:
-        """Wait until a job is complete; a job that nobody waits for any more is dropped."""
+        """Wait until a job is complete; a job without waiter is dropped."""
         done = self._futures[job] = asyncio.get_running_loop().create_future()
         self._timer.set(job.deadline)
         try:
@@ -32,14 +32,14 @@ class Waiters:
             del self._futures[job]
 
     def wake(self, jobs: Iterable[Job]) -> None:
-        """Wake those who wait for the jobs that are complete."""
+        """Wake the requests of complete jobs."""
         for job in jobs:
             done = self._futures.get(job)
             if job.complete and done and not done.done():
                 done.set_result(None)
 
     def _expire(self) -> None:
-        """End the jobs whose deadline has passed, unless they have begun."""
+        """Fail jobs past their deadline, unless they have started."""
         now = time.monotonic()
         with self._lock:
             waiting = [job for job in self._futures if not job.taken]
@@ -48,7 +48,9 @@ class Waiters:
                 job.dropped = True
         for job in late:
             seconds = job.deadline - job.submitted
-            job.error = DeadlineExceeded(f"the request's turn did not come within {seconds:.1f} s")
+            job.error = DeadlineExceeded(
+                f"the request did not run within {seconds:.1f} s; retry when the load is lower"
+            )
         self.wake(late)
         if deadlines := [job.deadline for job in waiting if job.deadline > now]:
             self._timer.set(min(deadlines))

@@ -1,37 +1,40 @@
-"""HTTP/1.1 on a connection, each small answer sent with one call to the system."""
+"""HTTP/1.1 protocol of a connection, which sends a small response with one system call."""
 
 import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-SMALL = 16 * 1024  # bytes that are copied sooner than sent by themselves
+MAX_BUFFERED_BYTES = 16 * 1024  # larger writes are not copied
 
 
-class Gathered:
-    """A transport that keeps what is written until `flush`, `close` or the next turn of the event loop."""
+class BufferedTransport:
+    """A transport that buffers small writes until `flush`, `close` or the next loop iteration."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._kept: list[bytes] = []
+        self._chunks: list[bytes] = []
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
-        if len(data) > SMALL:
+        """Buffer the data; send it at once if it is large."""
+        if len(data) > MAX_BUFFERED_BYTES:
             self.flush()
             self._transport.write(data)
             return
-        if not self._kept:
+        if not self._chunks:
             self._loop.call_soon(self.flush)
-        self._kept.append(data)
+        self._chunks.append(data)
 
     def flush(self) -> None:
-        kept, self._kept = self._kept, []
-        if kept and not self.is_closing():
-            self._transport.write(b"".join(kept))
+        """Send the buffered data, unless the transport is closing."""
+        chunks, self._chunks = self._chunks, []
+        if chunks and not self.is_closing():
+            self._transport.write(b"".join(chunks))
 
     def close(self) -> None:
+        """Send the buffered data, and close the transport."""
         self.flush()
         self._transport.close()
 
@@ -39,20 +42,21 @@ class Gathered:
         return getattr(self._transport, name)
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, which writes the head of an answer and its body one by one.
+class BufferedProtocol(HttpToolsProtocol):
+    """The protocol of uvicorn, with the head and body of a response in one write.
 
-    A write costs a small request as much as its dispatch, and a client that gets the head alone wakes up in vain.
+    A write costs a small request as much as its dispatch, and a separate head wakes the client
+    twice.
     """
 
     transport: Any
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Gathered(transport))  # type: ignore[arg-type]
+        super().connection_made(BufferedTransport(transport))  # type: ignore[arg-type]
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        # A body that ends after its answer has stopped uvicorn's timer, and nothing else would start it again.
+        # A body that ends after its response stops uvicorn's timer, which only this restarts.
         if (
             self.cycle.response_complete
             and not self.pipeline

@@ -1,4 +1,4 @@
-"""uvicorn, as the service runs it: one process, its own protocol, a graceful end."""
+"""Server of the service: uvicorn in one process, with `BufferedProtocol`."""
 
 from collections.abc import Awaitable, Callable
 from types import FrameType
@@ -6,11 +6,11 @@ from typing import Any
 
 import uvicorn
 
-from service.server.protocol import Protocol
+from service.server.protocol import BufferedProtocol
 
 
 class Server(uvicorn.Server):
-    """Calls `on_ready` with its address once it listens, and `on_exit` as soon as it is told to end."""
+    """A server that calls `on_ready` with its URL once it listens, and `on_exit` on a signal."""
 
     def __init__(
         self, config: uvicorn.Config, on_ready: Callable[[str], None], on_exit: Callable[[], None]
@@ -37,16 +37,19 @@ def serve(
     on_ready: Callable[[str], None],
     on_exit: Callable[[], None],
 ) -> int:
-    """Serve until a signal ends it; gives the exit status. Running requests get `shutdown_timeout` seconds then."""
+    """Serve until a signal, and return the exit status.
+
+    Running requests then have `shutdown_timeout` seconds to finish.
+    """
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=Protocol,
+        http=BufferedProtocol,
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # nothing here asks who the client is
+        proxy_headers=False,  # because nothing uses the address of the client
         timeout_graceful_shutdown=shutdown_timeout,
     )
     server = Server(config, on_ready, on_exit)

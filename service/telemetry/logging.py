@@ -1,4 +1,4 @@
-"""Log lines on standard error, as text for people or as JSON for collectors."""
+"""Logging to standard error, as text or as JSON."""
 
 import logging
 import logging.config
@@ -12,11 +12,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, what was given as `extra`, and a traceback if any."""
+    """Formatter of one JSON object per line.
+
+    Its keys are time, level, logger, message, the keys of `extra`, and traceback if any.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
-            "time": _time(int(record.created)),
+            "time": _format_time(int(record.created)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -28,13 +31,13 @@ class JsonFormatter(logging.Formatter):
 
 
 @lru_cache(maxsize=1)
-def _time(second: int) -> str:
+def _format_time(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
 
 
 def configure(form: Literal["text", "json"], level: str) -> None:
-    """Set up the root logger; uvicorn's own messages go through it, without its access log."""
-    # What no line of ours says is not looked up for each: caller, thread, process, task.
+    """Configure the root logger; uvicorn logs through it from the level warning."""
+    # No format uses caller, thread or process, and looking them up slows each line.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: requests, batches, scores, and what is in flight."""
+"""Metrics for Prometheus: requests, batches, scores, and images and bytes in flight."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -13,13 +13,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-OTHER = ("other", "")  # the operation and model of a request that names none
+SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SCORE_LABELS = ("model", "version")
+OTHER_LABELS = ("other", "")  # operation and model of a request without them
 
 
 class ScoreMetrics(Protocol):
-    """Counts of a model's images and of their p-values by bins, and the stability of recent scores."""
+    """Counts of a model's images, their p-values by bins, and the PSI of recent scores."""
 
     @property
     def images(self) -> int: ...
@@ -39,36 +40,27 @@ Scores = Callable[[], Iterable[tuple[str, int, ScoreMetrics]]]  # by model and v
 
 
 class Metrics:
-    """One application's metrics. Its methods may be called from any thread."""
+    """Metrics of an application. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "ae_requests",
-            "Requests that were answered.",
+            "Requests by operation, model and status.",
             ("operation", "model", "status"),
             registry=self._registry,
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = self._add_histogram(
             "ae_request_seconds",
             "Seconds from the head of a request to its response.",
-            ("operation",),
-            buckets=SECONDS,
-            registry=self._registry,
+            "operation",
+            SECONDS_BUCKETS,
         )
-        self._batch_images = Histogram(
-            "ae_batch_images",
-            "Images of one batch.",
-            ("model",),
-            buckets=IMAGES,
-            registry=self._registry,
+        self._batch_images = self._add_histogram(
+            "ae_batch_images", "Images of one batch.", "model", IMAGES_BUCKETS
         )
-        self._batch_seconds = Histogram(
-            "ae_batch_seconds",
-            "Seconds of inference of one batch.",
-            ("model",),
-            buckets=SECONDS,
-            registry=self._registry,
+        self._batch_seconds = self._add_histogram(
+            "ae_batch_seconds", "Seconds of inference of one batch.", "model", SECONDS_BUCKETS
         )
         self._models = Gauge(
             "ae_model_info",
@@ -76,25 +68,30 @@ class Metrics:
             ("model", "version", "provider"),
             registry=self._registry,
         )
-        # To look a metric up by its labels costs more than to count.
+        # Cached, because looking up a metric by its labels is slower than counting.
         self._of_request: dict[tuple[str, str, int], Counter] = {}
         self._of_operation: dict[str, Histogram] = {}
         self._of_model: dict[Hashable, tuple[Histogram, Histogram]] = {}
 
-    def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """Add a gauge that is read whenever it is asked for."""
+    def _add_histogram(
+        self, name: str, help_text: str, label: str, buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(name, help_text, (label,), buckets=buckets, registry=self._registry)
+
+    def add_gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """Add a gauge that calls `value` at each export."""
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
-    def scores(self, bins: Sequence[float], read: Scores) -> None:
-        """Add metrics of scores, read whenever they are asked for; `bins` are the upper ends of the p-values'."""
+    def add_scores(self, bins: Sequence[float], read: Scores) -> None:
+        """Add score metrics that call `read` at each export; `bins` are upper ends of p-values."""
         self._registry.register(_ScoreCollector(bins, read))
 
-    def model(self, name: str, version: int, provider: str) -> None:
-        """Add a model that is ready."""
+    def add_model(self, name: str, version: int, provider: str) -> None:
+        """Add a loaded model."""
         self._models.labels(name, version, provider).set(1)
 
-    def request(self, labels: tuple[str, str], status: int, seconds: float) -> None:
-        """Count a request, by its operation and model."""
+    def count_request(self, labels: tuple[str, str], status: int, seconds: float) -> None:
+        """Count a request by operation, model and status."""
         operation, model = labels
         counter = self._of_request.get((operation, model, status))
         if counter is None:
@@ -107,8 +104,8 @@ class Metrics:
         counter.inc()
         histogram.observe(seconds)
 
-    def batch(self, model: str, images: int, seconds: float) -> None:
-        """Count a batch."""
+    def count_batch(self, model: str, images: int, seconds: float) -> None:
+        """Count a batch of a model."""
         pair = self._of_model.get(model)
         if pair is None:
             pair = self._of_model[model] = (
@@ -118,44 +115,46 @@ class Metrics:
         pair[0].observe(images)
         pair[1].observe(seconds)
 
-    def exposition(self) -> bytes:
-        """The text for Prometheus."""
+    def export(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 
 class _ScoreCollector(Collector):
-    """Counts are kept where the scores are: to count each p-value here would cost more than to find it."""
+    """Collector of score metrics, which are counted in `Drift`.
+
+    Counting each p-value here would be slower than computing it.
+    """
 
     def __init__(self, bins: Sequence[float], read: Scores) -> None:
         self._bins, self._read = [str(end) for end in bins], read
 
     def collect(self) -> Iterator[Metric]:
-        labels = ("model", "version")
-        images = CounterMetricFamily("ae_scored_images", "Images that were scored.", labels=labels)
+        images = CounterMetricFamily(
+            "ae_scored_images", "Images that were scored.", labels=SCORE_LABELS
+        )
         anomalous = CounterMetricFamily(
-            "ae_anomalous_images", "Images judged anomalous.", labels=labels
+            "ae_anomalous_images", "Images judged anomalous.", labels=SCORE_LABELS
         )
         p_values = HistogramMetricFamily(
-            "ae_p_value",
-            "P-values; uniform for images like those of the calibration.",
-            labels=labels,
+            "ae_p_value", "P-values; uniform without drift.", labels=SCORE_LABELS
         )
-        scores = GaugeMetricFamily(
-            "ae_score_psi", "Population stability index of recent scores.", labels=labels
-        )
-        words = "Population stability index of recent latent distances."
-        latents = GaugeMetricFamily("ae_latent_psi", words, labels=labels)
+        scores = _build_psi_gauge("ae_score_psi", "scores")
+        latents = _build_psi_gauge("ae_latent_psi", "latent distances")
         for name, version, each in self._read():
-            of = (name, str(version))
-            images.add_metric(of, each.images)
-            anomalous.add_metric(of, each.anomalous)
-            counts = [
-                *zip(self._bins, accumulate(each.p_values), strict=True),
-                ("+Inf", each.images),
-            ]
-            p_values.add_metric(of, counts, each.sum)
+            labels = (name, str(version))
+            images.add_metric(labels, each.images)
+            anomalous.add_metric(labels, each.anomalous)
+            counts = zip(self._bins, accumulate(each.p_values), strict=True)
+            p_values.add_metric(labels, [*counts, ("+Inf", each.images)], each.sum)
             if each.score_psi is not None:
-                scores.add_metric(of, each.score_psi)
+                scores.add_metric(labels, each.score_psi)
             if each.latent_psi is not None:
-                latents.add_metric(of, each.latent_psi)
+                latents.add_metric(labels, each.latent_psi)
         yield from (images, anomalous, p_values, scores, latents)
+
+
+def _build_psi_gauge(name: str, values: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        name, f"Population stability index of recent {values}.", labels=SCORE_LABELS
+    )

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.conformal import RATES, ConformalScores, can_tell, default_rate, minimum_rate
-from bundle.heatmap import heat, regions
+from bundle.conformal import RATES, ConformalScores, allows_rate, default_rate, minimum_rate
 from bundle.manifest import Calibration, ErrorMapScale
 
 SCALE = ErrorMapScale(low=0.1, high=0.5)
@@ -55,7 +54,7 @@ def test_without_a_rate_the_lowest_is_taken_that_can_be_told(count: int, rate: f
 @given(st.integers(1, 10**6))
 def test_the_minimum_rate_can_be_told_and_is_hardly_larger_than_it_must_be(count: int) -> None:
     least = minimum_rate(count)
-    assert can_tell(count, least)
+    assert allows_rate(count, least)
     assert 1 <= least * (count + 1) < 1.1
     assert 0 < least < 1
 
@@ -63,7 +62,7 @@ def test_the_minimum_rate_can_be_told_and_is_hardly_larger_than_it_must_be(count
 @given(st.integers(1, 300), st.floats(0.001, 0.999))
 def test_a_rate_can_be_told_where_it_has_a_threshold(count: int, rate: float) -> None:
     calibrated = conformal([0.5] * count)
-    told = can_tell(count, rate)
+    told = allows_rate(count, rate)
     assert (calibrated.threshold(rate) is not None) == (calibrated.reason(rate) is None) == told
 
 
@@ -79,32 +78,3 @@ def test_the_false_positive_rate_on_unseen_normal_scores_is_the_rate_asked() -> 
     unseen = generator.normal(size=20_000)
     for rate in (0.01, 0.05, 0.5):
         assert (calibrated.p_values(unseen) <= rate).mean() == pytest.approx(rate, rel=0.15)
-
-
-def test_heat_is_dark_at_the_low_end_and_bright_at_the_high_end() -> None:
-    assert heat(np.array([[0.0, 0.1, 0.2, 0.5, 9.0]]), SCALE).tolist() == [[0, 0, 64, 255, 255]]
-
-
-def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> None:
-    error_map = np.zeros((6, 8))
-    error_map[1, 1:4] = 0.4
-    error_map[2, 3] = 0.45
-    error_map[4:6, 6] = 0.9
-    error_map[0, 7] = 0.2  # not bright enough
-    strongest, other = regions(error_map, SCALE)
-    assert (strongest.x, strongest.y, strongest.width, strongest.height, strongest.score) == (
-        6,
-        4,
-        1,
-        2,
-        0.9,
-    )
-    assert (other.x, other.y, other.width, other.height, other.score) == (1, 1, 3, 2, 0.45)
-
-
-def test_areas_that_touch_at_a_corner_only_are_two() -> None:
-    assert len(regions(np.eye(3), SCALE)) == 3
-
-
-def test_regions_are_limited_in_number() -> None:
-    assert len(regions(np.eye(40), SCALE, limit=16)) == 16

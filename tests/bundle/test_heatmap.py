@@ -1,9 +1,52 @@
 import numpy as np
 import pytest
 
-from bundle.heatmap import Region, draw, in_colour
+from bundle.heatmap import Region, draw, heat, in_colour, regions
+from bundle.manifest import ErrorMapScale
 
+SCALE = ErrorMapScale(low=0.1, high=0.5)
 COLD = np.zeros((40, 60), np.uint8)
+
+
+def test_heat_is_dark_at_the_low_end_and_bright_at_the_high_end() -> None:
+    assert heat(np.array([[0.0, 0.1, 0.2, 0.5, 9.0]]), SCALE).tolist() == [[0, 0, 64, 255, 255]]
+
+
+def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> None:
+    error_map = np.zeros((6, 8))
+    error_map[1, 1:4] = 0.4
+    error_map[2, 3] = 0.45
+    error_map[4:6, 6] = 0.9
+    error_map[0, 7] = 0.2  # not bright enough
+    strongest, other = regions(error_map, SCALE)
+    assert (strongest.x, strongest.y, strongest.width, strongest.height, strongest.score) == (
+        6,
+        4,
+        1,
+        2,
+        0.9,
+    )
+    assert (other.x, other.y, other.width, other.height, other.score) == (1, 1, 3, 2, 0.45)
+
+
+def test_areas_that_touch_at_a_corner_only_are_two() -> None:
+    assert len(regions(np.eye(3), SCALE)) == 3
+
+
+def test_regions_are_limited_in_number() -> None:
+    assert len(regions(np.eye(40), SCALE, limit=16)) == 16
+
+
+def test_an_area_that_winds_is_one() -> None:
+    """Each of its rows has many runs, which are joined only far away."""
+    spiral = np.zeros((39, 39))
+    for ring in range(0, 19, 2):
+        spiral[ring : 39 - ring, (ring, 38 - ring)] = 1
+        spiral[(ring, 38 - ring), ring : 39 - ring] = 1
+        spiral[ring + 1, ring] = 0  # open the ring, and lead into the next one
+        spiral[ring + 2, ring + 1] = 1
+    (found,) = regions(spiral, SCALE)
+    assert (found.x, found.y, found.width, found.height) == (0, 0, 39, 39)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -61,7 +61,7 @@ def test_the_exif_orientation_is_applied() -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_composed_on_white(mode: str) -> None:
     image = Image.new("RGBA", (6, 4), (0, 0, 0, 0)).convert(mode)
-    options = {"transparency": 0} if mode == "P" else {}
+    options: dict[str, Any] = {"transparency": 0} if mode == "P" else {}
     assert (imaging.decode(encoded(image, **options), RGB, ANY).pixels == 255).all()
 
 
@@ -130,7 +130,7 @@ def test_a_truncated_image_is_refused(kind: str) -> None:
 
 
 def test_a_format_that_is_not_read_is_named() -> None:
-    with pytest.raises(UnsupportedFormat, match="PNM images are not read"):
+    with pytest.raises(UnsupportedFormat, match="PNM images are not supported"):
         imaging.decode(encoded(gradient(), "PPM"), GREY, ANY)
 
 
@@ -217,8 +217,8 @@ def test_the_transparent_level_of_sixteen_bit_grey_is_white() -> None:
 
 @pytest.mark.parametrize(
     ("orientation", "turned", "gap", "size", "most"),
-    # A quarter, because an eighth is less than twice the model's size; but not less than 1.5 times. 402 pixels are no
-    # multiple of 8, so the edge of 51 holds less than a pixel, which shows as a difference.
+    # A quarter, because an eighth is less than twice the model's size; but not less than 1.5 times.
+    # 402 pixels are no multiple of 8: the edge of 51 holds less than a pixel, which shows.
     [(1, False, 2, (101, 76), 2), (6, True, 2, (101, 76), 2), (1, False, 1.5, (51, 38), 3)],
 )
 def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_mixture_whose_parts_do_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["linear", "spherical"])
-def test_a_path_begins_and_ends_at_its_ends(method: str) -> None:
+def test_a_path_begins_and_ends_at_its_ends(method: Literal["linear", "spherical"]) -> None:
     a, b = np.array([1, 0], np.float32), np.array([0, 2], np.float32)
     path = interpolate(a, b, 5, method)
     np.testing.assert_allclose(path[[0, -1]], [a, b], atol=1e-6)

@@ -75,7 +75,7 @@ def photographs(kind: str, spec: InputSpec) -> Images:
 
 
 def normal_and_anomalous(model: LoadedModel) -> tuple[Images, Images]:
-    """Images of the kind that a model was trained on, but none of its training images, and of another kind."""
+    """Held-out images of the kind that a model was trained on, and images of another kind."""
     spec = model.manifest.input
     if spec.channels == 3:
         return photographs("good", spec), photographs("cracked", spec)

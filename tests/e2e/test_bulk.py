@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.bulk.job import AT_ONCE
-from service.bulk.runner import CHUNK
+from service.bulk.job import WORKERS
+from service.bulk.runner import CHUNK_IMAGES
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server
 from training.data import mnist
 
-COUNT = (AT_ONCE + 4) * CHUNK + 7
+COUNT = (WORKERS + 4) * CHUNK_IMAGES + 7
 
 
 class Stub(ThreadingHTTPServer):
-    """A service that gives every image the score 1, until it holds back what comes after `most` requests."""
+    """A service that gives every image the score 1, and holds back all after `most` requests."""
 
     daemon_threads = True
 
@@ -104,7 +104,7 @@ def serving(most: int) -> Iterator[Stub]:
 @pytest.fixture
 def stuck() -> Iterator[Stub]:
     # The last of these requests is of a chunk before which the first chunk's rows were written.
-    yield from serving(AT_ONCE + 1)
+    yield from serving(WORKERS + 1)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(
     )
     left.commit()
     left.close()
-    assert CHUNK <= done < COUNT
+    assert CHUNK_IMAGES <= done < COUNT
 
     again = command(
         photos, table, "--model", "m", "--url", f"http://127.0.0.1:{willing.server_port}"

@@ -60,9 +60,13 @@ def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
         assert operation in python
 
 
-@pytest.mark.parametrize(
-    "block", CURLS, ids=lambda block: re.search(r"models/([a-z-]+/[a-z-]+)", block)[1]
-)
+def model_and_operation(curl: str) -> str:
+    found = re.search(r"models/([a-z-]+/[a-z-]+)", curl)
+    assert found is not None, curl
+    return found[1]
+
+
+@pytest.mark.parametrize("block", CURLS, ids=model_and_operation)
 def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
@@ -182,6 +186,6 @@ def test_the_pictures_are_drawn_from_the_shipped_models(tmp_path: Path) -> None:
 
     photograph = ["--photo", str(ROOT / "docs" / "cookie.jpg")]
     places = ["--data", str(DATA), "--models", str(ROOT / "models"), "--output", str(tmp_path)]
-    assert cli.main(["picture", *photograph, *places]) == 0
+    assert cli.main(["overview", *photograph, *places]) == 0
     for name in ("overview.png", "digits.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -33,7 +33,8 @@ BACKBONES = [name for name in MODELS if NEWEST[name].provenance.backbone]  # of 
 COOKIES = DATA / "cookies" / "test"
 
 
-# Models that give back simple images of any kind, or few of their own: not four of five stand out at the default rate.
+# Models that give back simple images of any kind, or few of their own: at the default rate, less
+# than four of five stand out.
 RATES = {"fashion-vae": 0.05, "fashion-latent3": 0.05, "mnist-latent2": 0.05}
 
 

@@ -24,4 +24,4 @@ def test_cores_are_those_of_the_affinity_within_the_containers_limit(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cores.available(tmp_path) == expected
+    assert cores.count(tmp_path) == expected

@@ -1,20 +1,22 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from bundle.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
 from training import recipe
-from training.architectures import Autoencoder, build
+from training.architectures import Autoencoder, Classifier, build
 from training.data import mnist, splits
-from training.data.splits import Split
+from training.data.splits import Split, TrainingSplits
 from training.pipeline import train as train_pipeline
-from training.pipeline.plan import stages
-from training.progress import Log
+from training.pipeline.plan import plan_stages
+from training.progress import Log, silence
 from training.recipe import Recipe
 from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
@@ -34,7 +36,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Of torch and of the linear algebra: matrices are so small that further threads only wait for each other."""
+    """Of torch and of the linear algebra: for small matrices, threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -55,20 +57,19 @@ def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
         "training.epochs=2",
         "training.batch_size=32",
     ]
-    if recipe.load(name).architecture.kind == "convolutional":
+    shipped = recipe.load_network(name)
+    if shipped.architecture.kind == "convolutional":
         small += ["architecture.widths=[4, 8]", "architecture.blocks=1"]
-    if recipe.load(name).architecture.kind == "residual-dense":
+    if shipped.architecture.kind == "residual-dense":
         small += ["architecture.width=16", "architecture.blocks=1"]
-    if recipe.load(name).classifier:
+    if shipped.classifier:
         small += ["classifier.training.epochs=2", "classifier.training.batch_size=32"]
-    return recipe.load(
+    return recipe.load_network(
         name, [*small, "evaluation.importance_samples=0", "mixture_components=2", *overrides]
     )
 
 
-def run(
-    recipe: Recipe, data: Path, directory: Path, tell: Callable[[str], None] = lambda _: None
-) -> Path:
+def run(recipe: Recipe, data: Path, directory: Path, tell: Log = silence) -> Path:
     path = train_pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
     assert path is not None  # only the first of several processes publishes
     return path
@@ -86,19 +87,38 @@ def manifest(published: Path) -> ModelManifest:
     return ModelManifest.model_validate_json((published / MANIFEST).read_bytes())
 
 
+class Trained(NamedTuple):
+    """A network, with its classifier where it has one, and a row of its history for each epoch."""
+
+    network: Autoencoder | Classifier
+    history: list[Row]
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        return self.network.autoencoder if isinstance(self.network, Classifier) else self.network
+
+
+def split(recipe: Recipe, images: Split) -> TrainingSplits:
+    return splits.split(images, recipe.data.calibration, recipe.data.validation, recipe.seed)
+
+
 def train(
-    recipe: Recipe, images: Split, runs: Path, process: Process = CPU, tell: Log = lambda _: None
-) -> tuple[Autoencoder, list[Row]]:
-    """Train as the pipeline does; gives the network and the history."""
+    recipe: Recipe,
+    images: Split,
+    runs: Path,
+    process: Process = CPU,
+    tell: Log = silence,
+    open_checkpoints: Callable[[Path, str], Checkpoints] = Checkpoints,
+) -> Trained:
+    """Train as the pipeline does."""
     torch.manual_seed(recipe.seed)
-    network = build(recipe.architecture, recipe.input, 10 if recipe.classifier else 0)
-    planned = stages(recipe, network, splits.split(images, recipe.data, recipe.seed))
-    history = loop.train(
-        planned, recipe.seed, Checkpoints(runs, recipe.fingerprint()), process, tell
-    )
-    return network, history
+    autoencoder = build(recipe.architecture, recipe.input)
+    network = Classifier(autoencoder, 10) if recipe.classifier else autoencoder
+    planned = plan_stages(recipe, network, split(recipe, images))
+    checkpoints = open_checkpoints(runs, recipe.fingerprint())
+    return Trained(network, loop.train(planned, recipe.seed, checkpoints, process, tell))
 
 
-def assert_equal(a: Autoencoder, b: Autoencoder) -> None:
+def assert_equal(a: nn.Module, b: nn.Module) -> None:
     for name, tensor in a.state_dict().items():
         np.testing.assert_array_equal(tensor, b.state_dict()[name], err_msg=name)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from training import recipe, recipes
+from training.architectures.convolutional import ConvolutionalConfig
 from training.errors import RecipeError
 
 
@@ -33,8 +34,8 @@ def test_the_promised_recipes_are_there() -> None:
     "name", [name for name in recipes.available() if name.startswith("studies/")]
 )
 def test_a_study_differs_from_its_recipe_in_the_pretraining_alone(name: str) -> None:
-    study = recipe.load(name)
-    studied = recipe.load(study.name.removesuffix("-greedy"))
+    study = recipe.load_network(name)
+    studied = recipe.load_network(study.name.removesuffix("-greedy"))
     assert study.pretraining is not None
     own = {"name": studied.name, "description": studied.description, "pretraining": None}
     assert study.model_copy(update=own) == studied
@@ -47,12 +48,13 @@ def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
 
 
 def test_entries_can_be_overridden() -> None:
-    changed = recipe.load(
+    changed = recipe.load_network(
         "mnist-vae",
         ["training.epochs=3", "loss.beta=0.5", "architecture.widths=[8, 16]", "description=mine"],
         "other",
     )
     assert (changed.training.epochs, changed.loss.beta, changed.name) == (3, 0.5, "other")
+    assert isinstance(changed.architecture, ConvolutionalConfig)
     assert changed.architecture.widths == (8, 16)
     assert changed.description == "mine"
 
@@ -80,10 +82,14 @@ def test_entries_can_be_overridden() -> None:
             ["optimiser.kind=muon", "optimiser.learning_rate=-1"],
             "  optimiser.learning_rate: Input should",
         ),
-        ("mnist-vae", ["data.unfit=skip"], "data.unfit and test are for folders and photographs"),
+        (
+            "mnist-vae",
+            ["data.invalid_files=skip"],
+            "data.invalid_files and test are for folders and photographs",
+        ),
         ("mnist-vae", ["data.test=10"], "for folders and photographs, not for mnist"),
         ("folder", ["data.dataset=photographs"], "is for detectors; a network takes a folder"),
-        ("folder", ["data.only=3"], "data.only is of mnist and fashion-mnist"),
+        ("folder", ["data.only=3"], "data.only is for mnist and fashion-mnist, not for folder"),
         ("mnist-vae", ["architecture.latent_dims=3"], "did you mean 'latent_dim'"),
         ("mnist-vae", ["training.epochs=0"], "training.epochs: Input should be greater than 0"),
         ("mnist-vae", ["architecture.kind=cubist"], "architecture: "),
@@ -164,6 +170,20 @@ def test_a_wrong_entry_is_named(name: str, overrides: list[str], complaint: str)
     assert complaint in str(caught.value)
 
 
+def test_an_entry_can_have_its_former_name() -> None:
+    before, after = (
+        recipe.load_network("folder", [f"data.{name}=skip"]) for name in ("unfit", "invalid_files")
+    )
+    assert before == after
+    assert after.data.invalid_files == "skip"
+
+
+@pytest.mark.parametrize("name", ["photo-anomaly", "photos"])
+def test_what_is_not_trained_is_no_recipe_of_a_network(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name} is not the recipe of a network"):
+        recipe.load_network(name)
+
+
 def test_text_that_is_not_toml_is_said_to_be_so(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("name = ")
@@ -172,11 +192,11 @@ def test_text_that_is_not_toml_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_changes_with_the_recipe_and_the_data() -> None:
-    plain = recipe.load("mnist-vae")
+    plain, again = (recipe.load_network("mnist-vae") for _ in range(2))
     fingerprints = {
         plain.fingerprint("data", "cpu"),
         plain.fingerprint("data", "cuda"),
-        recipe.load("mnist-vae", ["seed=1"]).fingerprint("data", "cpu"),
+        recipe.load_network("mnist-vae", ["seed=1"]).fingerprint("data", "cpu"),
     }
     assert len(fingerprints) == 3
-    assert plain.fingerprint("data", "cpu") == recipe.load("mnist-vae").fingerprint("data", "cpu")
+    assert plain.fingerprint("data", "cpu") == again.fingerprint("data", "cpu")

@@ -1,4 +1,4 @@
-"""The architectures, by the `kind` of their configuration."""
+"""Architectures of autoencoders, by the `kind` of their configuration."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def build(config: ArchitectureConfig, spec: InputSpec) -> Autoencoder:
-    """The untrained network. Raises ValueError if the configuration does not fit the input."""
+    """Build the untrained network. Raises ValueError if its configuration contradicts the input."""
     match config:
         case DenseConfig() | ResidualDenseConfig():
             return DenseAutoencoder(config, spec)

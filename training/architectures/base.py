@@ -1,4 +1,4 @@
-"""What every architecture offers to the objectives, the loop and the export."""
+"""The interface of every architecture to objectives, loop and export; layers that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ ACTIVATIONS: dict[ActivationName, type[nn.Module]] = {
 
 
 class Posterior(NamedTuple):
-    """Latents (batch, latent_dim): the mean, and for a variational model the logarithm of the variance."""
+    """Latents (batch, latent_dim): the mean, and the log variance of a variational model."""
 
     mean: Tensor
     log_variance: Tensor | None = None
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Mean plus standard normal `noise` (..., batch, latent_dim) scaled to the posterior's standard deviation.
+        """The mean plus scaled noise; `noise` (..., batch, latent_dim) is standard normal.
 
-        The reparameterisation of Kingma and Welling 2014, section 2.4; without a variance it is the mean.
+        Reparameterisation, Kingma and Welling 2014, section 2.4. Without a variance it is the mean.
         """
         if self.log_variance is None:
             return self.mean
@@ -35,7 +35,7 @@ class Posterior(NamedTuple):
 
 
 class Autoencoder(nn.Module, ABC):
-    """Images are float (batch, channels, height, width) in 0..1."""
+    """An autoencoder of images, float (batch, channels, height, width) in 0..1."""
 
     latent_dim: int
     variational = False
@@ -45,39 +45,43 @@ class Autoencoder(nn.Module, ABC):
 
     @property
     def encoded_dim(self) -> int:
-        """How many numbers the encoder gives: of a variational model means and logarithms of variances."""
+        """Number of the encoder's outputs: means, and log variances of a variational model."""
         return 2 * self.latent_dim if self.variational else self.latent_dim
 
     def posterior(self, encoded: Tensor) -> Posterior:
-        """What the encoder gave, (batch, encoded_dim), as a posterior (Kingma and Welling 2014, appendix C.2)."""
+        """Posterior from the encoder's output (batch, encoded_dim).
+
+        Kingma and Welling 2014, appendix C.2.
+        """
         return Posterior(*encoded.chunk(2, dim=1)) if self.variational else Posterior(encoded)
 
     @abstractmethod
     def encode(self, images: Tensor) -> Posterior:
-        """Images to latents."""
+        """The posterior of images."""
 
     @abstractmethod
     def decode_raw(self, latents: Tensor) -> Tensor:
-        """Latents (batch, latent_dim) to images before the output's activation."""
+        """Images of latents (batch, latent_dim), before the output's activation."""
 
     @abstractmethod
     def describe(self) -> str:
         """The architecture in a line, for the model card."""
 
-    def refine(self, images: Tensor, posterior: Posterior) -> Posterior:  # noqa: ARG002 - of those that do
-        """The posterior that is served, from the one that is trained: here the same."""
+    def refine(self, images: Tensor, posterior: Posterior) -> Posterior:  # noqa: ARG002
+        """The posterior that is served, from the one that is trained; by default the same."""
         return posterior
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to images in 0..1."""
+        """Images in 0..1 of latents (batch, latent_dim)."""
         images: Tensor = self.output(self.decode_raw(latents))
         return images
 
 
 class Clamp(nn.Module):
-    """Clamp to 0..1; while training it leaks a little, so that a pixel beyond the range still has a gradient.
+    """Clamp to 0..1. In training it leaks, so that pixels beyond the range have a gradient.
 
-    For images that are mostly pure black and white it beats a sigmoid, which only reaches them at infinity.
+    It suits images that are mostly pure black and white, because a sigmoid reaches these only at
+    infinity.
     """
 
     def __init__(self, leak: float = 0.01) -> None:
@@ -90,15 +94,15 @@ class Clamp(nn.Module):
 
 
 class ContinuousBernoulliMean(nn.Module):
-    """Logits to the mean of a continuous Bernoulli (Loaiza-Ganem and Cunningham 2019, equation 8).
+    """Mean of a continuous Bernoulli by its logits (Loaiza-Ganem and Cunningham 2019, equation 8).
 
-    That mean is (1 + L(logits / 2)) / 2 with Langevin's function L(x) = coth(x) - 1 / x.
+    The mean is (1 + L(logits / 2)) / 2 with Langevin's function L(x) = coth(x) - 1 / x.
     """
 
     def forward(self, logits: Tensor) -> Tensor:
         x = logits / 2
         small = x.abs() < 0.5
-        # Near 0 the two terms cancel and float32 would keep nothing: there its Taylor series, to 1e-9.
+        # Near 0 the two terms cancel in float32, so the Taylor series is used, exact to 1e-9.
         square = x.square()
         series = x * (
             1 / 3
@@ -125,12 +129,15 @@ class Classifier(nn.Module):
         self.head = nn.Linear(autoencoder.latent_dim, classes)
 
     def classify(self, latents: Tensor) -> Tensor:
-        """Latents (batch, latent_dim) to probabilities (batch, classes)."""
+        """Probabilities (batch, classes) of latents (batch, latent_dim)."""
         return torch.softmax(self.head(latents), dim=1)
 
 
 class ResidualLayer(nn.Module):
-    """x + gain * linear(gelu(linear(norm(x)))), with the gain starting at 0 (De and Smith 2020, section 3)."""
+    """x + gain * linear(gelu(linear(norm(x)))), with a gain that starts at 0.
+
+    De and Smith 2020, section 3.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -147,11 +154,11 @@ class ResidualLayer(nn.Module):
 def stack(
     widths: Sequence[int], activation: ActivationName, last: ActivationName | None = None
 ) -> list[nn.Sequential]:
-    """Fully connected layers of these widths, each with its activation; `last` replaces that of the last one."""
+    """Fully connected layers of these widths, with activations; `last` replaces the last one."""
     names = [activation] * (len(widths) - 1)
     if last is not None:
         names[-1:] = [last]
     return [
-        nn.Sequential(nn.Linear(a, b), ACTIVATIONS[name]())
-        for (a, b), name in zip(pairwise(widths), names, strict=True)
+        nn.Sequential(nn.Linear(before, after), ACTIVATIONS[name]())
+        for (before, after), name in zip(pairwise(widths), names, strict=True)
     ]

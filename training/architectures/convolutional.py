@@ -1,4 +1,4 @@
-"""Residual convolutional autoencoders without normalisation layers, plain or variational.
+"""Residual convolutional autoencoders without normalisation layers; optionally variational.
 
 The code is a small feature map (`code_channels`) or a vector (`latent_dim`).
 """
@@ -21,16 +21,19 @@ from training.architectures.base import (
 )
 from training.config import Config, Widths
 
+_Layers = tuple[list[nn.Module], list[nn.Module]]  # of the encoder, of the decoder
+
 
 class ConvolutionalConfig(Config):
+    """A convolutional autoencoder; the code is a feature map or a vector."""
+
     kind: Literal["convolutional"] = "convolutional"
     widths: Widths  # channels at each resolution; every entry halves height and width
-    blocks: NonNegativeInt = (
-        2  # residual blocks at each resolution, in the encoder and again in the decoder
-    )
+    blocks: NonNegativeInt = 2  # residual, at each resolution of the encoder and of the decoder
     code_channels: PositiveInt | None = None
     latent_dim: PositiveInt | None = None
-    # Fully connected layers, and again in the decoder: to a latent vector, or residual ones on all of a feature map.
+    # Fully connected layers of the encoder, mirrored in the decoder. With `code_channels` they are
+    # residual layers on the whole feature map.
     hidden: tuple[PositiveInt, ...] = ()
     variational: bool = False
     output: OutputName = "clamp"
@@ -42,12 +45,15 @@ class ConvolutionalConfig(Config):
                 "give either code_channels (the code is a feature map) or latent_dim (a vector)"
             )
         if self.variational and self.latent_dim is None:
-            raise ValueError("a variational code is a latent vector: give latent_dim")
+            raise ValueError("a variational code is a latent vector: set latent_dim")
         return self
 
 
 class ResidualBlock(nn.Module):
-    """x + gain * conv(relu(conv(relu(x)))) with the gain starting at 0 (SkipInit: De and Smith 2020, section 3)."""
+    """x + gain * conv(relu(conv(relu(x)))), with a gain that starts at 0.
+
+    SkipInit, De and Smith 2020, section 3.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,8 +70,8 @@ class ResidualBlock(nn.Module):
         return x + self.gain * residual
 
 
-def downward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
-    """(batch, channels, h, w) -> (batch, widths[-1], h / 2**n, w / 2**n)."""
+def build_downward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
+    """Convolutions from (batch, channels, h, w) to (batch, widths[-1], h / 2**n, w / 2**n)."""
     layers: list[nn.Module] = []
     for before, width in zip((channels, *widths), widths, strict=False):
         layers.append(nn.Conv2d(before, width, 4, stride=2, padding=1))
@@ -73,8 +79,8 @@ def downward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequenti
     return nn.Sequential(*layers, nn.ReLU())
 
 
-def upward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
-    """The mirror of `downward`; resolution grows by sub-pixel convolution (Shi et al. 2016)."""
+def build_upward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential:
+    """Mirror of `build_downward`, with sub-pixel convolutions (Shi et al. 2016)."""
     layers: list[nn.Module] = []
     for width, after in zip(widths[::-1], (*widths[-2::-1], channels), strict=True):
         layers += [ResidualBlock(width) for _ in range(blocks)]
@@ -82,8 +88,11 @@ def upward(channels: int, widths: tuple[int, ...], blocks: int) -> nn.Sequential
     return nn.Sequential(*layers)
 
 
-def code_size(spec: InputSpec, widths: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width after the last halving. Raises ValueError where the input cannot be halved that often."""
+def compute_code_size(spec: InputSpec, widths: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width after the last halving.
+
+    Raises ValueError if the input cannot be halved that often.
+    """
     factor = 2 ** len(widths)
     if spec.height % factor or spec.width % factor:
         raise ValueError(
@@ -93,6 +102,8 @@ def code_size(spec: InputSpec, widths: tuple[int, ...]) -> tuple[int, int]:
 
 
 class ConvolutionalAutoencoder(Autoencoder):
+    """A residual convolutional autoencoder, by its configuration."""
+
     encoder: nn.Sequential
 
     def __init__(self, config: ConvolutionalConfig, spec: InputSpec) -> None:
@@ -100,36 +111,17 @@ class ConvolutionalAutoencoder(Autoencoder):
         self.config = config
         self.variational = config.variational
         self.output = OUTPUTS[config.output]()
-        width, size = config.widths[-1], code_size(spec, config.widths)
+        size = compute_code_size(spec, config.widths)
         if config.latent_dim is None:
             assert config.code_channels is not None  # the configuration has one of the two
-            code = config.code_channels, *size
-            self.latent_dim = prod(code)
-            mixed = [
-                [ResidualLayer(self.latent_dim, hidden) for hidden in config.hidden]
-                for _ in range(2)
-            ]
-            inward: list[nn.Module] = [
-                nn.Conv2d(width, config.code_channels, 1),
-                nn.Flatten(),
-                *mixed[0],
-            ]
-            outward: list[nn.Module] = [
-                *mixed[1],
-                nn.Unflatten(1, code),
-                nn.Conv2d(config.code_channels, width, 1),
-            ]
+            self.latent_dim = prod((config.code_channels, *size))
+            inward, outward = self._build_map_code(config.code_channels, size)
         else:
-            features = width, *size
             self.latent_dim = config.latent_dim
-            layers = [prod(features), *config.hidden]
-            inward = [nn.Flatten(), *stack([*layers, self.encoded_dim], "gelu", "linear")]
-            outward = [
-                *stack([self.latent_dim, *layers[::-1]], "gelu", "linear"),
-                nn.Unflatten(1, features),
-            ]
-        self.encoder = nn.Sequential(downward(spec.channels, config.widths, config.blocks), *inward)
-        self.decoder = nn.Sequential(*outward, upward(spec.channels, config.widths, config.blocks))
+            inward, outward = self._build_vector_code(config.latent_dim, size)
+        widths, blocks = config.widths, config.blocks
+        self.encoder = nn.Sequential(build_downward(spec.channels, widths, blocks), *inward)
+        self.decoder = nn.Sequential(*outward, build_upward(spec.channels, widths, blocks))
 
     def encode(self, images: Tensor) -> Posterior:
         return self.posterior(self.encoder(images))
@@ -140,5 +132,24 @@ class ConvolutionalAutoencoder(Autoencoder):
 
     def describe(self) -> str:
         kind = "convolutional variational" if self.variational else "convolutional"
-        widths = "-".join(map(str, self.config.widths))
-        return f"residual {kind}, widths {widths}, {self.config.blocks} blocks each, code {self.latent_dim}"
+        widths, blocks = "-".join(map(str, self.config.widths)), self.config.blocks
+        return f"residual {kind}, widths {widths}, {blocks} blocks each, code {self.latent_dim}"
+
+    def _build_map_code(self, channels: int, size: tuple[int, int]) -> _Layers:
+        """Layers to a code that is a feature map, and back."""
+        width = self.config.widths[-1]
+        encoding, decoding = (
+            [ResidualLayer(self.latent_dim, hidden) for hidden in self.config.hidden]
+            for _ in range(2)
+        )
+        inward = [nn.Conv2d(width, channels, 1), nn.Flatten(), *encoding]
+        outward = [*decoding, nn.Unflatten(1, (channels, *size)), nn.Conv2d(channels, width, 1)]
+        return inward, outward
+
+    def _build_vector_code(self, latent_dim: int, size: tuple[int, int]) -> _Layers:
+        """Layers to a code that is a vector, and back."""
+        features = self.config.widths[-1], *size
+        layers = [prod(features), *self.config.hidden]
+        inward = [nn.Flatten(), *stack([*layers, self.encoded_dim], "gelu", "linear")]
+        outward = stack([latent_dim, *layers[::-1]], "gelu", "linear")
+        return inward, [*outward, nn.Unflatten(1, features)]

@@ -1,4 +1,4 @@
-"""Fully connected autoencoders: one hidden layer or a stack, mirrored in the decoder; and residual ones."""
+"""Fully connected autoencoders: mirrored layers, or residual blocks."""
 
 from typing import Literal, Self
 
@@ -16,32 +16,34 @@ from training.architectures.base import (
     ResidualLayer,
     stack,
 )
-from training.architectures.refinement import nearer
+from training.architectures.refinement import step_towards
 from training.config import Config, Widths
 
-MOST_REFINED = 16  # latents: each is decoded twice for a step
+MAX_REFINED_LATENTS = 16  # because a step decodes two images for each
 
 
 class DenseConfig(Config):
+    """A stack of fully connected layers, mirrored in the decoder."""
+
     kind: Literal["dense"] = "dense"
     widths: Widths  # of the encoder's layers; the last is latent_dim
     activation: ActivationName = "relu"
-    code_activation: ActivationName | None = None  # of the encoder's last layer, if not the same
+    code_activation: ActivationName | None = None  # of the encoder's last layer; None: the same
     variational: bool = False
     output: OutputName = "clamp"
 
 
 class ResidualDenseConfig(Config):
+    """Residual blocks of one width, in the encoder and in the decoder."""
+
     kind: Literal["residual-dense"] = "residual-dense"
     width: PositiveInt
     blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
     latent_dim: PositiveInt
-    code_activation: ActivationName = (
-        "linear"  # a bounded one, as tanh, keeps far-away codes near the others
-    )
-    refinement: NonNegativeInt = (
-        0  # steps on the decoder by which the codes that are served fit better
-    )
+    # A bounded activation, such as tanh, keeps outlying codes near the others.
+    code_activation: ActivationName = "linear"
+    # Optimisation steps on the decoder, which improve the served codes.
+    refinement: NonNegativeInt = 0
     variational: bool = False
     output: OutputName = "clamp"
 
@@ -49,17 +51,19 @@ class ResidualDenseConfig(Config):
     def _bounded(self) -> Self:
         if self.refinement and (self.variational or self.code_activation != "tanh"):
             raise ValueError(
-                'refinement is of codes in -1..1: give code_activation = "tanh", and not variational'
+                'refinement needs codes in -1..1: set code_activation = "tanh" and'
+                " variational = false"
             )
-        if self.refinement and self.latent_dim > MOST_REFINED:
+        if self.refinement and self.latent_dim > MAX_REFINED_LATENTS:
             raise ValueError(
-                f"refinement is of small codes: latent_dim may be at most {MOST_REFINED}"
+                f"refinement needs small codes: latent_dim is {self.latent_dim}, and may be at most"
+                f" {MAX_REFINED_LATENTS}"
             )
         return self
 
 
 class DenseAutoencoder(Autoencoder):
-    """The layers of the encoder, and those of the decoder from its end, mirror each other one by one."""
+    """A fully connected autoencoder; layer i of the encoder mirrors layer -1 - i of the decoder."""
 
     encoder: nn.Sequential
     decoder: nn.Sequential
@@ -73,30 +77,18 @@ class DenseAutoencoder(Autoencoder):
         self.flatten = nn.Flatten()
         self.unflatten = nn.Unflatten(1, (spec.channels, spec.height, spec.width))
         if isinstance(config, DenseConfig):
-            self.latent_dim = config.widths[-1]
-            widths = [pixels, *config.widths]
-            code = "linear" if config.variational else config.code_activation
-            self.encoder = nn.Sequential(
-                *stack([*widths[:-1], self.encoded_dim], config.activation, code)
-            )
-            self.decoder = nn.Sequential(*stack(widths[::-1], config.activation, "linear"))
-            self._layers = "-".join(map(str, widths + widths[-2::-1]))
+            self._build_stack(config, pixels)
         else:
-            self.latent_dim, self.refinement = config.latent_dim, config.refinement
-            code = "linear" if config.variational else config.code_activation
-            self.encoder = _residual(pixels, config, self.encoded_dim, code)
-            self.decoder = _residual(self.latent_dim, config, pixels, "linear")
-            self._layers = f"residual, {config.blocks} blocks of width {config.width} each way, code {self.latent_dim}"
-            self._layers += f" refined in {config.refinement} steps" if config.refinement else ""
+            self._build_residual(config, pixels)
 
     def encode(self, images: Tensor) -> Posterior:
         return self.posterior(self.encoder(self.flatten(images)))
 
     def refine(self, images: Tensor, posterior: Posterior) -> Posterior:
-        """Of a code that is to be refined, some steps of Levenberg's method towards the image."""
+        """The posterior after `refinement` steps of Levenberg's method towards the image."""
         latents = posterior.mean
         for _ in range(self.refinement):
-            latents = nearer(self.decode, images, latents)
+            latents = step_towards(self.decode, images, latents)
         return posterior._replace(mean=latents)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
@@ -106,8 +98,29 @@ class DenseAutoencoder(Autoencoder):
     def describe(self) -> str:
         return f"fully connected{' variational' if self.variational else ''}, {self._layers}"
 
+    def _build_stack(self, config: DenseConfig, pixels: int) -> None:
+        self.latent_dim = config.widths[-1]
+        widths = [pixels, *config.widths]
+        code = "linear" if config.variational else config.code_activation
+        encoder = stack([*widths[:-1], self.encoded_dim], config.activation, code)
+        self.encoder = nn.Sequential(*encoder)
+        self.decoder = nn.Sequential(*stack(widths[::-1], config.activation, "linear"))
+        self._layers = "-".join(map(str, widths + widths[-2::-1]))
 
-def _residual(
+    def _build_residual(self, config: ResidualDenseConfig, pixels: int) -> None:
+        self.latent_dim, self.refinement = config.latent_dim, config.refinement
+        code = "linear" if config.variational else config.code_activation
+        self.encoder = _build_residual_layers(pixels, config, self.encoded_dim, code)
+        self.decoder = _build_residual_layers(self.latent_dim, config, pixels, "linear")
+        self._layers = (
+            f"residual, {config.blocks} blocks of width {config.width} each way,"
+            f" code {self.latent_dim}"
+        )
+        if config.refinement:
+            self._layers += f" refined in {config.refinement} steps"
+
+
+def _build_residual_layers(
     before: int, config: ResidualDenseConfig, after: int, activation: ActivationName
 ) -> nn.Sequential:
     blocks = [ResidualLayer(config.width, config.width) for _ in range(config.blocks)]

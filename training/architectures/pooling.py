@@ -1,4 +1,4 @@
-"""The classic convolutional autoencoder: max-pooling on the way in, nearest-neighbour upsampling on the way out."""
+"""The classic convolutional autoencoder: max-pooling, then nearest-neighbour upsampling."""
 
 from math import prod
 from typing import Literal
@@ -11,13 +11,18 @@ from training.config import Config, Widths
 
 
 class PoolingConfig(Config):
+    """A stack of convolutions with max-pooling, mirrored in the decoder."""
+
     kind: Literal["pooling"] = "pooling"
-    widths: Widths  # channels of each convolution; every one is followed by a halving of height and width, rounded up
+    # Channels of each convolution; a halving of height and width, rounded up, follows each.
+    widths: Widths
     variational: Literal[False] = False
     output: OutputName = "sigmoid"
 
 
 class PoolingAutoencoder(Autoencoder):
+    """A convolutional autoencoder with max-pooling, by its configuration."""
+
     def __init__(self, config: PoolingConfig, spec: InputSpec) -> None:
         super().__init__()
         self.config = config
@@ -52,4 +57,5 @@ class PoolingAutoencoder(Autoencoder):
         return raw
 
     def describe(self) -> str:
-        return f"convolutional with max-pooling, widths {'-'.join(map(str, self.config.widths))}, code {self.latent_dim}"
+        widths = "-".join(map(str, self.config.widths))
+        return f"convolutional with max-pooling, widths {widths}, code {self.latent_dim}"

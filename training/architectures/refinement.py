@@ -1,7 +1,7 @@
-"""Codes that fit their images better than the encoder alone can tell.
+"""Refinement of codes: damped Gauss-Newton steps on the decoder reduce the encoder's error.
 
-An encoder is one function for all images, and errs most on those that it was not trained on. Where the code is small,
-a few damped Gauss-Newton steps on the decoder make up for most of that.
+An encoder is one function for all images, and errs most on images outside its training data. If the
+code is small, a few steps remove most of that error.
 """
 
 from collections.abc import Callable
@@ -9,23 +9,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-REACH = 0.1  # of the differences that stand for derivatives, in a code of -1..1
-DAMPING = 0.1  # of the mean curvature, and as much of 1: where the decoder hardly answers, steps stay short
+DIFFERENCE_STEP = 0.1  # of central differences, in codes of -1..1
+# Relative to 1 + the mean curvature. So steps stay short if the decoder hardly depends on the code.
+DAMPING = 0.1
 
 
-def nearer(decode: Callable[[Tensor], Tensor], images: Tensor, latents: Tensor) -> Tensor:
-    """Latents (batch, latent_dim) in -1..1 of which `decode` makes something nearer to `images`, for most images.
+def step_towards(decode: Callable[[Tensor], Tensor], images: Tensor, latents: Tensor) -> Tensor:
+    """Latents (batch, latent_dim) in -1..1 that `decode` maps nearer to most of the images.
 
-    One step of Levenberg's method (1944) towards the least squared error, with a damping of its own for each image and
-    central differences for the derivatives: 2 * latent_dim + 1 decodings.
+    One step of Levenberg's method (1944) towards the least squared error, with a separate damping
+    for each image. Derivatives are central differences: 2 * latent_dim + 1 decodings.
     """
     identity = torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)
-    offsets = REACH * identity
+    offsets = DIFFERENCE_STEP * identity
     around = torch.cat([torch.zeros_like(offsets[:1]), offsets, -offsets])
     moved = latents + around[:, None]
     decoded = decode(moved.flatten(0, 1)).reshape(*moved.shape[:2], -1)
     ahead, behind = decoded[1:].chunk(2)
-    jacobian = ((ahead - behind) / (2 * REACH)).permute(1, 0, 2)  # (batch, latent_dim, pixels)
+    # (batch, latent_dim, pixels)
+    jacobian = ((ahead - behind) / (2 * DIFFERENCE_STEP)).permute(1, 0, 2)
     residual = (decoded[0] - images.flatten(1)).unsqueeze(2)
     curvature = jacobian @ jacobian.transpose(1, 2)
     damping = DAMPING * (1 + curvature.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None])
@@ -34,9 +36,9 @@ def nearer(decode: Callable[[Tensor], Tensor], images: Tensor, latents: Tensor) 
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """The x (batch, n, 1) of matrix @ x = right, for small positive definite matrices (batch, n, n).
+    """Solve matrix @ x = right for x (batch, n, 1), with positive definite matrices (batch, n, n).
 
-    By Gauss-Jordan elimination, for ONNX has no solver.
+    By Gauss-Jordan elimination, because ONNX has no solver; matrices should be small.
     """
     system = torch.cat([matrix, right], dim=2)
     for index in range(matrix.shape[1]):

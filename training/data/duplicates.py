@@ -1,4 +1,4 @@
-"""Copies of images, which must not lie in two splits, and which spoil a calibration within one."""
+"""Copies of images: between splits they leak, and within a split they distort a calibration."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from training.errors import DataError
 from training.progress import Log
 
-Identified = Sequence[tuple[str, Path]]  # digests of the images in files: copies have the same
+HashedPaths = Sequence[tuple[str, Path]]  # digest of an image, and its file; copies share a digest
 
 
-def check_apart(splits: Mapping[str, Identified]) -> None:
-    """Raise DataError that names two files where an image lies in two splits."""
+def check_disjoint(splits: Mapping[str, HashedPaths]) -> None:
+    """Raise DataError, which names two files, if an image lies in two splits."""
     seen: dict[str, tuple[str, Path]] = {}
     for split, files in splits.items():
         for digest, path in files:
@@ -21,8 +21,8 @@ def check_apart(splits: Mapping[str, Identified]) -> None:
                 )
 
 
-def drop(files: Identified, log: Log) -> list[int]:
-    """Indices of the files without later copies, which are counted in a warning."""
+def find_originals(files: HashedPaths, log: Log) -> list[int]:
+    """Indices of the files without later copies; a warning counts the copies."""
     first: dict[str, int] = {}
     for index, (digest, _) in enumerate(files):
         first.setdefault(digest, index)
@@ -31,6 +31,7 @@ def drop(files: Identified, log: Log) -> list[int]:
         late = min({*range(len(files))} - {*kept})
         path, original = files[late][1], files[first[files[late][0]]][1]
         log(
-            f"warning: {count} of {len(files)} files are copies of others, as {path} of {original}: they are left out"
+            f"warning: {count} of {len(files)} files are copies of others, as {path} of {original}:"
+            " skipped them"
         )
     return kept

@@ -1,4 +1,4 @@
-"""Image files, decoded by the service's code; many of them by a few threads."""
+"""Image files, decoded by the service's code in a few threads."""
 
 import hashlib
 import io
@@ -21,11 +21,11 @@ from training import progress
 from training.errors import DataError
 from training.progress import Log
 
-MAX_PIXELS = 200_000_000  # of one file; these are the user's own
+MAX_PIXELS = 200_000_000  # of one file; the limit is high because the files are the user's own
 WORKERS = 4  # each holds a photograph in memory at its own size
-_BITS = (8, 10, 12, 14)  # of sensors whose pixels are kept in 16
+_SENSOR_BITS = (8, 10, 12, 14)  # of sensors whose pixels are stored in 16
 
-Unfit = Literal["stop", "skip", "convert"]
+InvalidFilePolicy = Literal["stop", "skip", "convert"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -34,66 +34,73 @@ Result = TypeVar("Result")
 class ImageFile:
     """A file and its pixels uint8 (height, width, channels) at the model's size.
 
-    The pixels of an unreadable file are None.
+    An unreadable file has neither pixels nor a size.
     """
 
     path: Path
     sha256: str
     pixels: tensors.Pixels | None = None
-    original_size: tuple[int, int] | None = None  # (height, width), None as well
-    fault: str | None = None  # why it is unreadable, or what mode it has that is not the model's
+    original_size: tuple[int, int] | None = None  # (height, width)
+    problem: str | None = None  # reason why it is unreadable, or its unsupported mode
     grey_peak: int | None = None  # the largest value of 16-bit grey
     deep_colours: bool = False  # more than 8 bits a colour
 
-    def is_usable(self, unfit: Unfit) -> bool:
-        return not self.fault or (unfit == "convert" and self.original_size is not None)
+    def is_usable(self, policy: InvalidFilePolicy) -> bool:
+        """True if the file is valid, or if it is readable and the policy is to convert it."""
+        return not self.problem or (policy == "convert" and self.original_size is not None)
 
     def without_pixels(self) -> "ImageFile":
+        """A copy that frees the memory of the pixels."""
         return replace(self, pixels=None)
 
 
 def read(path: Path, spec: InputSpec) -> ImageFile:
-    """Read and decode a file. If it is unreadable, or its mode is not the model's, it has a fault."""
+    """Read and decode a file; `problem` is set if it is unreadable or of another mode."""
     data = b""
     try:
         data = path.read_bytes()
         decoded = imaging.decode(data, spec, MAX_PIXELS)
-        found = _inspect(data, spec)
+        mode = _inspect(data, spec)
     except (OSError, ItemError) as error:
-        return ImageFile(path, hashlib.sha256(data).hexdigest(), fault=str(error))
+        return ImageFile(path, hashlib.sha256(data).hexdigest(), problem=str(error))
     return ImageFile(
         path,
         hashlib.sha256(data).hexdigest(),
         decoded.pixels,
         decoded.original_size,
-        fault=found.fault,
-        grey_peak=found.grey_peak,
-        deep_colours=found.deep_colours,
+        problem=mode.problem,
+        grey_peak=mode.grey_peak,
+        deep_colours=mode.deep_colours,
     )
 
 
 def decode(paths: Sequence[Path], spec: InputSpec, log: Log) -> npt.NDArray[np.uint8]:
-    """Decode files to (n, height, width, channels), in order. Raises DataError if one is unreadable."""
+    """Decode files to (n, height, width, channels), in order.
+
+    Raises DataError if one is unreadable.
+    """
     images = np.empty((len(paths), *spec.shape), dtype=np.uint8)
 
-    def place(index: int) -> None:
+    def decode_into_place(index: int) -> None:
         images[index] = _decode_one(paths[index], spec)
 
-    each(place, range(len(paths)), f"decoding at {spec.height}x{spec.width}", log)
+    map_in_threads(
+        decode_into_place, range(len(paths)), f"decoding at {spec.height}x{spec.width}", log
+    )
     return images
 
 
 def decode_at_own_size(path: Path, spec: InputSpec, size: tuple[int, int]) -> tensors.Pixels:
-    """Decode a file to its own (height, width). Raises DataError where it is unreadable."""
+    """Decode a file to its own (height, width). Raises DataError if it is unreadable."""
     return _decode_one(path, spec.model_copy(update={"height": size[0], "width": size[1]}))
 
 
-def each(
+def map_in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: Log
 ) -> list[Result]:
-    """Results of a function of each item, in order, by a few threads.
+    """Results of a function of each item, in order, computed in a few threads.
 
-    A terminal gets a progress bar. Elsewhere `log` gets a line at the start.
+    A terminal shows a progress bar. Elsewhere a line is logged at the start.
     """
     pool = ThreadPoolExecutor(min(WORKERS, joblib.cpu_count()))
     try:
@@ -102,24 +109,27 @@ def each(
         pool.shutdown(cancel_futures=True)
 
 
-def choose(directory: Path, files: Sequence[ImageFile], unfit: Unfit, log: Log) -> list[int]:
-    """Indices of the usable files; each fault is logged, and files that are converted are counted.
+def choose(
+    directory: Path, files: Sequence[ImageFile], policy: InvalidFilePolicy, log: Log
+) -> list[int]:
+    """Indices of the usable files; logs each invalid file, and the number of converted ones.
 
-    `skip` leaves out all that have a fault, and `convert` only those that are unreadable. Raises
-    DataError if `unfit` is `stop` and a file has a fault.
+    `skip` excludes all invalid files, and `convert` only the unreadable ones. Raises DataError if
+    the policy is `stop` and a file is invalid.
     """
-    faults = [file for file in files if file.fault]
-    converted = Counter(file.fault for file in faults if file.is_usable(unfit))
-    for file in faults:
-        if not file.is_usable(unfit):
-            log(f"{file.path}: {file.fault}")
-    for fault, count in converted.items():
-        log(f"{directory}: converted {count} of {len(files)} files: {fault}")
-    if faults and unfit == "stop":
+    invalid = [file for file in files if file.problem]
+    converted = Counter(file.problem for file in invalid if file.is_usable(policy))
+    for file in invalid:
+        if not file.is_usable(policy):
+            log(f"{file.path}: {file.problem}")
+    for problem, count in converted.items():
+        log(f"{directory}: converted {count} of {len(files)} files: {problem}")
+    if invalid and policy == "stop":
         raise DataError(
-            f"{len(faults)} of {len(files)} files are unfit; mend them, or set data.unfit to skip or convert"
+            f"{len(invalid)} of {len(files)} files are invalid; mend them, or set"
+            " data.invalid_files to skip or convert"
         )
-    return [index for index, file in enumerate(files) if file.is_usable(unfit)]
+    return [index for index, file in enumerate(files) if file.is_usable(policy)]
 
 
 def warn_of_depth(directory: Path, files: Sequence[ImageFile], spec: InputSpec, log: Log) -> None:
@@ -127,20 +137,20 @@ def warn_of_depth(directory: Path, files: Sequence[ImageFile], spec: InputSpec, 
     peaks = [file.grey_peak for file in files if file.grey_peak is not None]
     peak, white = max(peaks, default=0), spec.white_16_bit
     if peaks and peak <= white // 4:
-        fit = next((2**bits - 1 for bits in _BITS if peak < 2**bits), white)
+        better = next((2**bits - 1 for bits in _SENSOR_BITS if peak < 2**bits), white)
         log(
             f"warning: the {len(peaks)} 16-bit files in {directory} never exceed {peak} of {white}"
-            f" (white), and most of their levels are lost: --set input.white_16_bit={fit}"
+            f" (white), and most of their levels are lost: --set input.white_16_bit={better}"
         )
     if above := sum(peak > white for peak in peaks):
         log(
             f"warning: {above} of {len(peaks)} 16-bit files in {directory} exceed"
-            f" input.white_16_bit = {white}, up to {peak}: what is above becomes white"
+            f" input.white_16_bit = {white}, up to {peak}: higher values become white"
         )
     if count := sum(file.deep_colours for file in files):
         log(
             f"warning: {count} files in {directory} have 16 bits a colour, of which the upper 8 are"
-            " read: save them with 8 bits if they are dark"
+            " read: if they are dark, save them with 8 bits"
         )
 
 
@@ -152,36 +162,34 @@ def _decode_one(path: Path, spec: InputSpec) -> tensors.Pixels:
 
 
 class _Mode(NamedTuple):
-    fault: str | None
+    problem: str | None
     grey_peak: int | None
     deep_colours: bool
 
 
 def _inspect(data: bytes, spec: InputSpec) -> _Mode:
-    """The mode of an image that can be read: in what it is not the model's, and its depth."""
+    """The mode of a readable image: the difference from the model's mode, and its depth."""
     with Image.open(io.BytesIO(data), formats=imaging.FORMATS) as image:
+        problem = _describe_unsupported_mode(image, spec)
         if image.mode.startswith("I"):
-            return _Mode(
-                _foreign_mode(image, spec), int(np.asarray(image).max()), deep_colours=False
-            )
-        deep = any(
-            ";16" in str(tile.args) for tile in image.tile
-        )  # which names the pixels in the file
-        return _Mode(_foreign_mode(image, spec), None, deep)
+            return _Mode(problem, int(np.asarray(image).max()), deep_colours=False)
+        # `mode` is of the decoded image; only the tile names the pixels in the file.
+        deep = any(";16" in str(tile.args) for tile in image.tile)
+        return _Mode(problem, None, deep)
 
 
-def _foreign_mode(image: Image.Image, spec: InputSpec) -> str | None:
-    """What is foreign to the model in the mode of an image."""
+def _describe_unsupported_mode(image: Image.Image, spec: InputSpec) -> str | None:
+    """The mode of an image, if it is not the model's."""
     if image.has_transparency_data:
         return f"its mode is {image.mode}, with transparency"
-    takes = "grey" if spec.channels == 1 else "RGB"
-    if _colours(image) != takes:
-        return f"its mode is {image.mode}, and the model takes {takes}"
+    expected = "grey" if spec.channels == 1 else "RGB"
+    if _find_colours(image) != expected:
+        return f"its mode is {image.mode}, and the model takes {expected}"
     return None
 
 
-def _colours(image: Image.Image) -> Literal["grey", "RGB"] | None:
-    # Only of an image that has one: to ask for the palette decodes the image.
+def _find_colours(image: Image.Image) -> Literal["grey", "RGB"] | None:
+    # `getpalette` decodes the image, so it is called only for images with a palette.
     palette = image.getpalette("RGB") if image.mode == "P" else None
     if palette is not None:
         return "grey" if palette[0::3] == palette[1::3] == palette[2::3] else "RGB"

@@ -16,30 +16,25 @@ from PIL import Image
 from bundle import imaging
 from bundle.manifest import InputSpec
 from training.data import duplicates, image_file
-from training.data.image_file import ImageFile, Unfit
+from training.data.image_file import ImageFile, InvalidFilePolicy
 from training.errors import DataError
 from training.progress import Log
 
-TRAINING, TEST, VALIDATION = ("train", "training"), ("test", "testing"), ("val", "validation")
-VALID = (
-    "valid"  # a split beside `train` or `test` alone: elsewhere it may be a class, beside `invalid`
-)
-_OTHER_SUFFIXES = {
-    ".avif",
-    ".heic",
-    ".heif",
-    ".jxl",
-    ".psd",
-    ".svg",
-    ".tga",
-}  # images that are not read, as is said
-
-Log = Log
+_TRAINING_NAMES = ("train", "training")
+_TEST_NAMES = ("test", "testing")
+_VALIDATION_NAMES = ("val", "validation")
+# Beside `train` or `test` it is a split; elsewhere it may be a class, beside `invalid`.
+_AMBIGUOUS_VALIDATION_NAME = "valid"
+# Suffixes of unsupported images, which are reported as such.
+_UNSUPPORTED_SUFFIXES = {".avif", ".heic", ".heif", ".jxl", ".psd", ".svg", ".tga"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Directories of the splits. Without one for training, all beside the others is."""
+    """Directories of the splits.
+
+    Without a directory for training, everything outside the other splits is for training.
+    """
 
     directory: Path
     training: Path
@@ -47,88 +42,92 @@ class Layout:
     test: Path | None
 
     @property
-    def besides(self) -> tuple[str, ...]:
+    def other_splits(self) -> tuple[str, ...]:
         """Names of the folders in `training` that are other splits."""
         if self.training != self.directory:
             return ()
         return tuple(path.name for path in (self.validation, self.test) if path)
 
     def name(self, split: Path) -> str:
-        """The directory of a split as it is called in manifests, without what lies above."""
+        """The directory of a split as manifests name it: without the folders above the data."""
         return (Path(self.directory.resolve().name) / split.relative_to(self.directory)).as_posix()
 
 
-def layout(directory: Path) -> Layout:
-    """The splits of a directory.
+def find_layout(directory: Path) -> Layout:
+    """Find the splits of a directory.
 
-    Raises DataError where there is no such directory, or a split has two folders.
+    Raises DataError if there is no such directory, or if a split has two folders.
     """
     check_exists(directory)
-    folders = subfolders(directory)
-    training, test = _split(folders, TRAINING), _split(folders, TEST)
-    validation = _split(folders, (*VALIDATION, VALID) if training or test else VALIDATION)
+    folders = list_subfolders(directory)
+    training, test = _find_split(folders, _TRAINING_NAMES), _find_split(folders, _TEST_NAMES)
+    ambiguous = (_AMBIGUOUS_VALIDATION_NAME,) if training or test else ()
+    validation = _find_split(folders, (*_VALIDATION_NAMES, *ambiguous))
     return Layout(directory, training or directory, validation, test)
 
 
 def check_exists(directory: Path) -> None:
-    """Raise DataError where there is no such directory."""
+    """Raise DataError if there is no such directory."""
     if not directory.is_dir():
-        what = "is not a directory" if directory.exists() else "does not exist"
-        raise DataError(f"--data {directory} {what}: name the directory of the images")
+        problem = "is not a directory" if directory.exists() else "does not exist"
+        raise DataError(f"--data {directory} {problem}: name the directory of the images")
 
 
-def subfolders(directory: Path) -> list[Path]:
+def list_subfolders(directory: Path) -> list[Path]:
+    """The folders in a directory that are not hidden, in order."""
     return sorted(
         path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
 
 
-def log_left_out(directory: Path, taken: Collection[Path], log: Log) -> None:
-    """Log which folders and images at the top of a directory are in no split."""
-    folders = [path.name for path in subfolders(directory) if path not in taken]
+def log_skipped(directory: Path, taken: Collection[Path], log: Log) -> None:
+    """Log the folders and images at the top of a directory that are in no split."""
+    folders = [path.name for path in list_subfolders(directory) if path not in taken]
     images = sum(is_image(path, directory) for path in directory.iterdir())
-    left_out = [*folders, *([f"{images} images"] if images else [])]
-    if left_out:
+    skipped = [*folders, *([f"{images} images"] if images else [])]
+    if skipped:
         beside = ", ".join(sorted(path.name for path in taken))
-        log(f"{directory}: left out beside {beside}: {', '.join(left_out)}")
+        log(f"{directory}: skipped beside {beside}: {', '.join(skipped)}")
 
 
 @dataclass(frozen=True)
 class Folder:
     """Images uint8 (n, height, width, channels), in the order of their paths, and their files.
 
-    The classes are the names of the subfolders; there are none where images lie beside them or
-    there is only one subfolder.
+    The classes are the names of the subfolders. There are none if images lie beside the subfolders,
+    or if there is only one subfolder.
     """
 
     images: npt.NDArray[np.uint8]
     paths: tuple[Path, ...]
-    subfolders: tuple[str, ...]  # of each image, "" where it is in none
+    subfolders: tuple[str, ...]  # of each image, "" if it is in none
     digests: tuple[str, ...]  # of the bytes of each image
     sha256: str  # of all paths and bytes
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in order; empty if the images have none."""
         names = sorted({*self.subfolders})
         return tuple(names) if len(names) > 1 and names[0] else ()
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
+        """The index of each image's class; None without classes."""
         return self.labels_in(self.classes)
 
     def labels_in(self, classes: Sequence[str]) -> npt.NDArray[np.int64] | None:
-        """The index of each image's class; None where there are no classes."""
-        return (
-            np.array([classes.index(name) for name in self.subfolders], dtype=np.int64)
-            if classes
-            else None
-        )
+        """The index of each image's class in `classes`; None if these are empty."""
+        if not classes:
+            return None
+        return np.array([classes.index(name) for name in self.subfolders], dtype=np.int64)
 
     @property
-    def identified(self) -> duplicates.Identified:
+    def hashed_paths(self) -> duplicates.HashedPaths:
+        """The digest and the path of each image."""
         return list(zip(self.digests, self.paths, strict=True))
 
     def take(self, indices: Sequence[int]) -> "Folder":
+        """The images with these indices, under the digest of the whole folder."""
         if len(indices) == len(self.paths):
             return self
         return Folder(
@@ -141,40 +140,36 @@ class Folder:
 
 
 def read(
-    directory: Path, spec: InputSpec, unfit: Unfit, tell: Log, besides: Collection[str] = ()
+    directory: Path,
+    spec: InputSpec,
+    policy: InvalidFilePolicy,
+    log: Log,
+    excluded: Collection[str] = (),
 ) -> Folder:
-    """Read every image below a directory, but not in the subfolders `besides`.
+    """Read every image below a directory, but not in the subfolders `excluded`.
 
-    Unfit is a file that cannot be read, or whose mode (grey, colour, with transparency) is not the
-    model's; each is logged. `skip` leaves unfit files out, and `convert` only those that cannot be
-    read. Raises DataError where there is no image, or, if `unfit` is `stop`, where one is unfit.
+    A file is invalid if it is unreadable, or if its mode (grey, colour, with transparency) is not
+    the model's. Invalid files are logged. `skip` excludes them, and `convert` only the unreadable
+    ones. Raises DataError if there is no image, or if the policy is `stop` and a file is invalid.
     """
     check_exists(directory)
-    paths = list_images(directory, tell, besides)
+    paths = list_images(directory, log, excluded)
     images = np.empty((len(paths), *spec.shape), dtype=np.uint8)
-
-    def place(index: int) -> ImageFile:
-        file = image_file.read(paths[index], spec)
-        if file.pixels is not None:
-            images[index] = file.pixels
-        return file.without_pixels()
-
-    files = image_file.each(place, range(len(paths)), f"reading {directory.name}", tell)
-    usable = choose(directory, files, spec, unfit, tell)
-    below = [path.relative_to(directory).parts for path in paths]
-    every = Folder(
-        images,
-        tuple(paths),
-        tuple(parts[0] if len(parts) > 1 else "" for parts in below),
-        tuple(file.sha256 for file in files),
-        digest(directory, files),
+    files = image_file.map_in_threads(
+        lambda index: _read_into(images[index], paths[index], spec),
+        range(len(paths)),
+        f"reading {directory.name}",
+        log,
     )
-    return every.take(usable)
+    usable = choose(directory, files, spec, policy, log)
+    digests = tuple(file.sha256 for file in files)
+    subfolders = _infer_subfolders(directory, paths)
+    return Folder(images, tuple(paths), subfolders, digests, digest(directory, files)).take(usable)
 
 
 @dataclass(frozen=True)
 class FolderSplits:
-    """Images to train on, those of `val` among them, and those of `test`; `sha256` of each folder."""
+    """Splits of a folder: training includes `val`; `sha256` has the digest of each folder."""
 
     training: Folder
     test: Folder | None
@@ -182,40 +177,44 @@ class FolderSplits:
     sha256: dict[str, str]
 
 
-def read_splits(directory: Path, spec: InputSpec, unfit: Unfit, log: Log) -> FolderSplits:
-    """Read the splits of a directory. Copies of images to train on are left out, with a warning.
+def read_splits(
+    directory: Path, spec: InputSpec, policy: InvalidFilePolicy, log: Log
+) -> FolderSplits:
+    """Read the splits of a directory; copies of training images are skipped, with a warning.
 
-    Raises DataError as `read` does, and where an image lies in two splits, or a class has no images
-    to train on.
+    Raises DataError as `read` does, and if an image lies in two splits, or a class has no training
+    images.
     """
-    found = layout(directory)
-    homes = [home for home in (found.training, found.validation, found.test) if home]
-    if found.training != directory:
-        log_left_out(directory, homes, log)
-    parts = {
-        home: read(home, spec, unfit, log, found.besides if home == directory else ())
+    layout = find_layout(directory)
+    homes = [home for home in (layout.training, layout.validation, layout.test) if home]
+    if layout.training != directory:
+        log_skipped(directory, homes, log)
+    folders = {
+        home: read(home, spec, policy, log, layout.other_splits if home == directory else ())
         for home in homes
     }
-    duplicates.check_apart({found.name(home): part.identified for home, part in parts.items()})
-    training = parts[found.training]
-    if found.validation:
-        joining = parts[found.validation]
-        log(f"{found.validation}: its {len(joining.paths)} images join those to train on")
+    duplicates.check_disjoint(
+        {layout.name(home): folder.hashed_paths for home, folder in folders.items()}
+    )
+    training = folders[layout.training]
+    if layout.validation:
+        joining = folders[layout.validation]
+        log(f"{layout.validation}: added its {len(joining.paths)} images to the training images")
         training = _join(training, joining)
-    training = training.take(duplicates.drop(training.identified, log))
-    test = parts[found.test] if found.test else None
-    sha256 = {found.name(home): part.sha256 for home, part in parts.items()}
-    return FolderSplits(training, test, _common_classes(parts, found, log), sha256)
+    training = training.take(duplicates.find_originals(training.hashed_paths, log))
+    test = folders[layout.test] if layout.test else None
+    sha256 = {layout.name(home): folder.sha256 for home, folder in folders.items()}
+    return FolderSplits(training, test, _find_common_classes(folders, layout, log), sha256)
 
 
-def list_images(directory: Path, log: Log, besides: Collection[str] = ()) -> list[Path]:
-    """Images, by their names, below a directory, but not in the subfolders `besides`."""
+def list_images(directory: Path, log: Log, excluded: Collection[str] = ()) -> list[Path]:
+    """Scan a directory for images, by their suffixes, but not in the subfolders `excluded`."""
     found = sorted(path for path in directory.rglob("*") if not _is_hidden(path, directory))
-    found = [path for path in found if path.relative_to(directory).parts[0] not in besides]
+    found = [path for path in found if path.relative_to(directory).parts[0] not in excluded]
     paths = [path for path in found if is_image(path, directory)]
     others = sorted({*found} - {*paths})
     for link in (path for path in others if path.is_symlink() and path.is_dir()):
-        log(f"{link}: links to folders are not followed")
+        log(f"{link}: skipped, because it is a link to a folder")
     if count := sum(path.is_file() for path in others):
         log(f"{directory}: skipped {count} file(s) without an image suffix")
     if not paths:
@@ -224,10 +223,14 @@ def list_images(directory: Path, log: Log, besides: Collection[str] = ()) -> lis
 
 
 def choose(
-    directory: Path, files: Sequence[ImageFile], spec: InputSpec, unfit: Unfit, log: Log
+    directory: Path,
+    files: Sequence[ImageFile],
+    spec: InputSpec,
+    policy: InvalidFilePolicy,
+    log: Log,
 ) -> list[int]:
-    """Indices of the usable files, as `image_file.choose`. Raises DataError where none is."""
-    usable = image_file.choose(directory, files, unfit, log)
+    """Indices of the usable files, as `image_file.choose`. Raises DataError if there are none."""
+    usable = image_file.choose(directory, files, policy, log)
     if not usable:
         raise _no_images(directory)
     image_file.warn_of_depth(directory, [files[index] for index in usable], spec, log)
@@ -241,12 +244,25 @@ def digest(directory: Path, files: Sequence[ImageFile]) -> str:
 
 
 def is_image(path: Path, directory: Path) -> bool:
-    """Whether a file below a directory is an image by its name, and not hidden."""
+    """True if a file below a directory is an image by its suffix, and not hidden."""
     suffix = path.suffix.lower()
-    known = (
-        suffix in _OTHER_SUFFIXES or Image.registered_extensions().get(suffix) in imaging.FORMATS
-    )
+    supported = Image.registered_extensions().get(suffix) in imaging.FORMATS
+    known = supported or suffix in _UNSUPPORTED_SUFFIXES
     return known and not _is_hidden(path, directory) and path.is_file()
+
+
+def _read_into(pixels: npt.NDArray[np.uint8], path: Path, spec: InputSpec) -> ImageFile:
+    """Read one file into an array (height, width, channels); an unreadable file leaves it as is."""
+    file = image_file.read(path, spec)
+    if file.pixels is not None:
+        pixels[:] = file.pixels
+    return file.without_pixels()
+
+
+def _infer_subfolders(directory: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    """The subfolder of each image, which is its class; "" if it is in none."""
+    below = [path.relative_to(directory).parts for path in paths]
+    return tuple(parts[0] if len(parts) > 1 else "" for parts in below)
 
 
 def _is_hidden(path: Path, directory: Path) -> bool:
@@ -258,11 +274,11 @@ def _no_images(directory: Path) -> DataError:
     return DataError(f"there are no images in {directory}; --data names a directory of {formats}")
 
 
-def _split(folders: Sequence[Path], names: Collection[str]) -> Path | None:
+def _find_split(folders: Sequence[Path], names: Collection[str]) -> Path | None:
     found = [path for path in folders if path.name.lower() in names]
     if len(found) > 1:
         raise DataError(
-            f"{found[0]} and {found[1]} are one split by their names: put all into {found[0]}"
+            f"{found[0]} and {found[1]} are the same split: put all images into {found[0]}"
         )
     return found[0] if found else None
 
@@ -277,19 +293,20 @@ def _join(first: Folder, second: Folder) -> Folder:
     )
 
 
-def _common_classes(parts: dict[Path, Folder], found: Layout, log: Log) -> tuple[str, ...]:
-    """The classes of the images to train on; none where other splits have images without one."""
-    classes = parts[found.training].classes
-    for home, part in parts.items():
-        names = {*part.subfolders}
+def _find_common_classes(folders: dict[Path, Folder], layout: Layout, log: Log) -> tuple[str, ...]:
+    """The classes of the training images; none if other splits have images without a class."""
+    classes = folders[layout.training].classes
+    for home, folder in folders.items():
+        names = {*folder.subfolders}
         if classes and "" in names:
             log(
-                f"warning: there are images without a class in {home}: the classes of {found.training} are left out"
+                f"warning: there are images without a class in {home}:"
+                f" the classes of {layout.training} are ignored"
             )
             return ()
         if classes and (unknown := sorted(names - {*classes})):
             raise DataError(
-                f"{home} holds {', '.join(unknown)}, but {found.training} does not:"
+                f"{home} holds {', '.join(unknown)}, but {layout.training} does not:"
                 f" name its folders after {', '.join(classes)}"
             )
     return classes

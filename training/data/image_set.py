@@ -1,4 +1,4 @@
-"""Images of a detector: read anew at each working size."""
+"""Images of a detector, which are read again at each working size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from training.progress import Log
 
 
 class PhotoInput(Config):
-    """What photographs are brought to, beside their working size."""
+    """Format that photographs are converted to, beside their working size."""
 
     channels: Literal[1, 3] = 3
     resample: Resample = "bilinear"
@@ -24,6 +24,7 @@ class PhotoInput(Config):
     reducing_gap: ReducingGap = REDUCING_GAP
 
     def spec(self, size: Size) -> InputSpec:
+        """The input of the graphs at a working size (height, width)."""
         return InputSpec(height=size[0], width=size[1], **self.model_dump())
 
 
@@ -35,13 +36,13 @@ class ImageSet(Protocol):
     def take(self, indices: npt.NDArray[np.int64]) -> "ImageSet": ...
 
     def read(self, spec: InputSpec, log: Log) -> Images:
-        """uint8 (n, height, width, channels)."""
+        """Images uint8 (n, height, width, channels)."""
         ...
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """Files, decoded by the service's own decoder."""
+    """Files, decoded by the service's decoder."""
 
     paths: tuple[Path, ...]
 
@@ -67,14 +68,14 @@ class Arrays:
     def take(self, indices: npt.NDArray[np.int64]) -> "Arrays":
         return Arrays(self.images[indices])
 
-    def read(self, spec: InputSpec, log: Log) -> Images:  # noqa: ARG002 - others have something to log
-        dataset.check_fits(self.images, spec)
+    def read(self, spec: InputSpec, log: Log) -> Images:  # noqa: ARG002 - Photographs logs
+        dataset.check_size(self.images, spec)
         return self.images
 
 
 @dataclass(frozen=True)
-class Anomalous:
-    """Labelled anomalous images to test with; `labels` count in `kinds`, and `masks` are files or None."""
+class AnomalousImages:
+    """Labelled anomalous images to test with; `labels` index `kinds`, `masks` are files or None."""
 
     title: str
     images: ImageSet
@@ -83,20 +84,20 @@ class Anomalous:
     masks: tuple[Path | None, ...] = ()
 
     def read_masks(self, size: Size) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Masks (n, height, width), true in anomalies, and (n,) of the images that have one."""
-        found = [photo_folder.decode_mask(path, size) if path else None for path in self.masks]
+        """Masks (n, height, width), true in anomalies, and (n,) true if an image has a mask."""
+        decoded = [photo_folder.decode_mask(path, size) if path else None for path in self.masks]
         empty = np.zeros(size, dtype=bool)
-        masks = np.array([empty if mask is None else mask for mask in found]).reshape(-1, *size)
-        return masks, np.array([mask is not None for mask in found], dtype=bool)
+        masks = np.array([empty if mask is None else mask for mask in decoded]).reshape(-1, *size)
+        return masks, np.array([mask is not None for mask in decoded], dtype=bool)
 
 
 @dataclass(frozen=True)
 class DetectorData:
-    """Normal images to fit with, those held out to calibrate with (None: cross-fitting), and images to test with."""
+    """The splits of a detector's images."""
 
-    training: ImageSet
-    calibration: ImageSet | None
-    test: ImageSet
-    anomalous: Anomalous | None
+    training: ImageSet  # normal
+    calibration: ImageSet | None  # normal and held out; None: cross-fitting
+    test: ImageSet  # normal
+    anomalous: AnomalousImages | None
     sha256: dict[str, str]
     sizes: Sequence[Size]  # working sizes that the images are large enough for

@@ -1,4 +1,4 @@
-"""Splits of images: training, validation, calibration."""
+"""Splits of images: training, validation and calibration."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from bundle.tensors import Images, Labels
 from training.errors import DataError
 
-SAMPLE = 6000  # images: a closed form that is fitted to more takes minutes and changes nothing that can be seen
+MAX_SAMPLE_IMAGES = 6000  # closed forms of more take minutes, without a visible difference
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (n, height, width, channels), 0 to 255, and the index of each one's class where it is known."""
+    """Images uint8 (n, height, width, channels), 0 to 255, with class indices if known."""
 
     images: Images
     labels: Labels | None = None
@@ -27,26 +27,27 @@ class Split:
         return Split(self.images[indices], None if self.labels is None else self.labels[indices])
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Images and labels on a device."""
         labels = None if self.labels is None else torch.from_numpy(self.labels).to(device)
         return torch.from_numpy(self.images).to(device), labels
 
 
 @dataclass(frozen=True)
 class TrainingSplits:
-    """The training images: those that the weights are fitted to, and those held out to watch and to calibrate."""
+    """The training images of a data set, divided by their use."""
 
-    training: Split
-    validation: Split
-    calibration: Split
+    training: Split  # fits the weights
+    validation: Split  # held out to watch the training
+    calibration: Split  # held out for the calibration scores
 
 
 def split(images: Split, calibration: int, validation: int, seed: int) -> TrainingSplits:
-    """Part the training images by chance. Raises DataError where none are left to train on."""
+    """Split the training images at random. Raises DataError if none are left to train on."""
     held_out = calibration + validation
     if len(images) <= held_out:
         raise DataError(
-            f"{len(images)} images to train on are too few: {calibration} (data.calibration) and "
-            f"{validation} (data.validation) of them are held out"
+            f"{len(images)} images to train on are too few: {calibration} (data.calibration) and"
+            f" {validation} (data.validation) of them are held out; lower these or add images"
         )
     order = np.random.default_rng(seed).permutation(len(images))
     calibrating, validating, fitted = np.split(order, [calibration, held_out])
@@ -54,26 +55,29 @@ def split(images: Split, calibration: int, validation: int, seed: int) -> Traini
 
 
 def sample(images: Images) -> Images:
-    """At most `SAMPLE` of the images, evenly spaced."""
-    return (
-        images
-        if len(images) <= SAMPLE
-        else images[np.linspace(0, len(images) - 1, SAMPLE).astype(int)]
-    )
+    """At most `MAX_SAMPLE_IMAGES` of the images, evenly spaced."""
+    if len(images) <= MAX_SAMPLE_IMAGES:
+        return images
+    sampled: Images = images[np.linspace(0, len(images) - 1, MAX_SAMPLE_IMAGES).astype(int)]
+    return sampled
 
 
-def balanced(images: Split, count: int) -> Split:
-    """The first `count` images with as many of each class. Raises DataError where a class has too few."""
-    assert images.labels is not None  # the pipeline refuses data without
+def take_balanced(images: Split, count: int) -> Split:
+    """The first `count` images with equal numbers of each class.
+
+    Raises DataError if a class has too few.
+    """
+    assert images.labels is not None  # the pipeline refuses data without labels
     classes = np.unique(images.labels)
     share, rest = divmod(count, len(classes))
     chosen = [
-        np.flatnonzero(images.labels == label)[: share + (place < rest)]
-        for place, label in enumerate(classes)
+        np.flatnonzero(images.labels == label)[: share + (index < rest)]
+        for index, label in enumerate(classes)
     ]
     taken = np.concatenate(chosen)
     if len(taken) < count:
         raise DataError(
-            f"classifier.labels: {count} images with as many of each class are not there"
+            f"classifier.labels is {count}, but only {len(taken)} images can be balanced over the"
+            " classes: lower it"
         )
     return images.take(np.sort(taken))

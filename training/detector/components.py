@@ -1,7 +1,7 @@
 """Score components: measures of how anomalous an image and its patches are.
 
-They are fitted in closed form to normal images (`training.detector.fitters`). Each is a module of the scoring graph. It
-holds its numbers in float16, as bundles store them, and computes in float32.
+They are fitted in closed form to normal images (`training.detector.fitters`). Each is a module
+of the scorer graph. It holds its tensors in fp16, as bundles store them, and computes in float32.
 """
 
 import math
@@ -24,39 +24,40 @@ ComponentName = Literal[
     "pixel-neighbours",
     "nearest-images",
 ]
-Names = tuple[ComponentName, ...]
-NAMES: Names = get_args(ComponentName)
-MEMORY_BANKS: Names = ("local-neighbours", "neighbours")  # of patches
-BASELINES: Names = ("pca-mean", "pca-peak", "pixel-neighbours")
+ComponentNames = tuple[ComponentName, ...]
+COMPONENT_NAMES: ComponentNames = get_args(ComponentName)
+MEMORY_BANKS: ComponentNames = ("local-neighbours", "neighbours")  # of patches
+BASELINES: ComponentNames = ("pca-mean", "pca-peak", "pixel-neighbours")
 
-BLOCKS = 8  # of positions, along each side, that share a covariance or a memory bank
-BATCH_ENTRIES = 1000  # of a bank that are compared at once
-PIXEL_SIDE = 64  # pixels: larger photographs are reduced for components on pixels
-PATCH, STEP = 8, 4  # pixels: side of a patch, and distance between patches, at that size
-NEAREST = 5
-MIN_SQUARE = 0.01  # of a distance of whitened latents: of closer ones it would be mostly rounding
+BLOCKS_PER_SIDE = 8  # positions in a block share a covariance or a memory bank
+BATCH_ENTRIES = 1000  # bank entries compared at once
+REDUCED_SIDE_PIXELS = 64  # components on pixels see photographs of about this side
+PATCH_SIDE, PATCH_STEP = 8, 4  # pixels of the reduced photograph
+NEAREST_IMAGES = 5
+MIN_SQUARED_DISTANCE = 0.01  # of whitened latents: smaller values are mostly rounding error
 
 
-class Reading(NamedTuple):
-    """Scores (n,), higher is more anomalous, and maps (n, rows, columns) of them where the component has any."""
+class ComponentOutput(NamedTuple):
+    """Scores (n,), higher is more anomalous, and anomaly maps (n, rows, columns), if any."""
 
     scores: Tensor
     maps: Tensor | None
 
 
 class Component(nn.Module, ABC):
-    """Takes the tensors of a scene that `inputs` names."""
+    """Measure of a scene; `inputs` names the tensors that it takes."""
 
     inputs: tuple[str, ...]
 
     @abstractmethod
-    def forward(self, scene: Scene) -> Reading: ...
+    def forward(self, scene: Scene) -> ComponentOutput: ...
 
 
 class Patches(nn.Module):
-    """Descriptors (n, rows, columns, channels) of patches: feature maps averaged over 3x3, on the finest grid.
+    """Descriptors (n, rows, columns, channels): feature maps averaged over 3x3, on the finest grid.
 
-    Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore), section 3.1.
+    PatchCore (Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection"),
+    section 3.1.
     """
 
     inputs = ("features_8", "features_16")
@@ -72,15 +73,19 @@ class Patches(nn.Module):
 
 
 class PixelPatches(nn.Module):
-    """Patches (n, rows, columns, numbers) of the small photographs, brightness and contrast taken out."""
+    """Patches (n, rows, columns, values) of reduced photographs, each of mean 0 and deviation 1."""
 
     inputs = ("images",)
 
     def forward(self, scene: Scene) -> Tensor:
-        pixels = small_pixels(scene)
+        pixels = reduce_pixels(scene)
         channels = pixels.shape[1]
-        kernels = torch.eye(PATCH * PATCH).view(-1, 1, PATCH, PATCH).repeat(channels, 1, 1, 1)
-        patches = functional.conv2d(pixels, kernels, stride=STEP, groups=channels).permute(
+        kernels = (
+            torch.eye(PATCH_SIDE * PATCH_SIDE)
+            .view(-1, 1, PATCH_SIDE, PATCH_SIDE)
+            .repeat(channels, 1, 1, 1)
+        )
+        patches = functional.conv2d(pixels, kernels, stride=PATCH_STEP, groups=channels).permute(
             0, 2, 3, 1
         )
         centred = patches - patches.mean(dim=3, keepdim=True)
@@ -90,8 +95,8 @@ class PixelPatches(nn.Module):
 class PositionGaussians(Component):
     """Mahalanobis distance of each patch from the normal patches at its position.
 
-    Defard et al. 2021, "PaDiM", section 3, which has a covariance for each position. Here 8x8 blocks of positions share
-    one, shrunk to that of all positions, so that few photographs and few bytes will do.
+    Defard et al. 2021, "PaDiM", section 3. PaDiM has a covariance for each position. Here a block
+    of positions shares one, shrunk to the mean covariance: this needs fewer images and bytes.
     """
 
     inputs = Patches.inputs
@@ -99,44 +104,48 @@ class PositionGaussians(Component):
     factors: Tensor
 
     def __init__(self, mean: Tensor, factors: Tensor) -> None:
-        """Means (rows, columns, channels), and factors (blocks, channels, channels) that whiten."""
+        """Take means (rows, columns, channels), whitening factors (blocks, channels, channels)."""
         super().__init__()
         self.patches = Patches()
-        self.register_buffer("mean", half(mean))
-        self.register_buffer("factors", half(factors))
+        self.register_buffer("mean", round_to_fp16(mean))
+        self.register_buffer("factors", round_to_fp16(factors))
 
-    def forward(self, scene: Scene) -> Reading:
+    def forward(self, scene: Scene) -> ComponentOutput:
         patches = self.patches(scene)
         rows, columns = patches.shape[1:3]
-        whitened = by_block(patches - self.mean, BLOCKS) @ self.factors.transpose(1, 2)
-        return _peak(_at_positions(whitened.square().sum(dim=2).sqrt(), rows, columns))
+        whitened = group_by_block(patches - self.mean, BLOCKS_PER_SIDE) @ self.factors.transpose(
+            1, 2
+        )
+        return _find_peaks(_restore_positions(whitened.square().sum(dim=2).sqrt(), rows, columns))
 
 
 class MemoryBanks(Component):
-    """Distance of each patch from the nearest normal one in the memory bank of its block of positions.
+    """Distance of each patch from the nearest normal patch in the memory bank of its block.
 
-    One bank for all positions is PatchCore's (sections 3.2 and 3.3). The bound on positions is that of "RAD" (arXiv
-    2601.22763).
+    One bank for all positions follows PatchCore, sections 3.2 and 3.3. Banks that are limited to
+    positions follow "RAD" (arXiv 2601.22763).
     """
 
     mean: Tensor
     banks: Tensor
 
     def __init__(self, patches: Patches | PixelPatches, mean: Tensor, banks: Tensor) -> None:
-        """Banks (blocks, m, channels) of descriptors less their mean (channels,)."""
+        """Take banks (blocks, m, channels) of descriptors, from which their mean is subtracted."""
         super().__init__()
         self.patches, self.inputs = patches, patches.inputs
-        self.register_buffer("mean", half(mean))
-        self.register_buffer("banks", half(banks))
+        self.register_buffer("mean", round_to_fp16(mean))
+        self.register_buffer("banks", round_to_fp16(banks))
 
-    def forward(self, scene: Scene) -> Reading:
+    def forward(self, scene: Scene) -> ComponentOutput:
         patches = self.patches(scene)
-        vectors = by_block(patches - self.mean, math.isqrt(len(self.banks)))
-        return _peak(_at_positions(nearest(vectors, self.banks).sqrt(), *patches.shape[1:3]))
+        vectors = group_by_block(patches - self.mean, math.isqrt(len(self.banks)))
+        return _find_peaks(
+            _restore_positions(measure_nearest(vectors, self.banks).sqrt(), *patches.shape[1:3])
+        )
 
 
 class PrincipalResidual(Component):
-    """What principal components of small photographs leave over: its mean over the pixels, or its peak."""
+    """Squared residual of principal components of reduced photographs: its mean, or its peak."""
 
     inputs = ("images",)
     mean: Tensor
@@ -144,20 +153,24 @@ class PrincipalResidual(Component):
 
     def __init__(self, mean: Tensor, axes: Tensor, peak: bool) -> None:
         super().__init__()
-        self.register_buffer("mean", half(mean))
-        self.register_buffer("axes", half(axes))
+        self.register_buffer("mean", round_to_fp16(mean))
+        self.register_buffer("axes", round_to_fp16(axes))
         self.peak = peak
 
-    def forward(self, scene: Scene) -> Reading:
-        pixels = small_pixels(scene)
+    def forward(self, scene: Scene) -> ComponentOutput:
+        pixels = reduce_pixels(scene)
         centred = pixels.flatten(1) - self.mean
-        rest = centred - centred @ self.axes.T @ self.axes
-        residual = (rest * rest).view(pixels.shape).mean(dim=1)
-        return _peak(residual) if self.peak else Reading(residual.mean(dim=(1, 2)), residual)
+        remainder = centred - centred @ self.axes.T @ self.axes
+        residual = (remainder * remainder).view(pixels.shape).mean(dim=1)
+        return (
+            _find_peaks(residual)
+            if self.peak
+            else ComponentOutput(residual.mean(dim=(1, 2)), residual)
+        )
 
 
 class NearestImages(Component):
-    """Mean distance of the embedding from the nearest of the training images, in whitened coordinates, as logarithm."""
+    """Logarithm of the mean distance from the nearest training embeddings, which are whitened."""
 
     inputs = ("latents",)
     bank: Tensor
@@ -165,51 +178,58 @@ class NearestImages(Component):
     def __init__(self, whitening: Whitening, bank: Tensor) -> None:
         super().__init__()
         self.whitening = whitening
-        self.register_buffer("bank", half(bank))
+        self.register_buffer("bank", round_to_fp16(bank))
 
-    def forward(self, scene: Scene) -> Reading:
-        coordinates = self.whitening.coordinates(scene["latents"])
-        squares = _squares_less_own(coordinates, self.bank) + coordinates.square().sum(
-            dim=1, keepdim=True
+    def forward(self, scene: Scene) -> ComponentOutput:
+        coordinates = self.whitening.project(scene["latents"])
+        squares = _measure_squared_distances(coordinates, self.bank)
+        closest = squares.topk(min(NEAREST_IMAGES, len(self.bank)), dim=1, largest=False).values
+        return ComponentOutput(
+            closest.clamp(min=MIN_SQUARED_DISTANCE).sqrt().mean(dim=1).log(), None
         )
-        closest = squares.topk(min(NEAREST, len(self.bank)), dim=1, largest=False).values
-        return Reading(closest.clamp(min=MIN_SQUARE).sqrt().mean(dim=1).log(), None)
 
 
-def nearest(vectors: Tensor, banks: Tensor) -> Tensor:
-    """Squared distances (blocks, n) of vectors (blocks, n, d) from the nearest in banks (blocks, m, d), in parts."""
+def measure_nearest(vectors: Tensor, banks: Tensor) -> Tensor:
+    """Squared distances (blocks, n) of vectors (blocks, n, d) from the nearest in their bank.
+
+    Banks (blocks, m, d) are compared in batches of entries, to limit memory.
+    """
     smallest = [
         torch.baddbmm(
-            part.square().sum(dim=2).unsqueeze(1), vectors, part.transpose(1, 2), alpha=-2
+            entries.square().sum(dim=2).unsqueeze(1), vectors, entries.transpose(1, 2), alpha=-2
         ).amin(dim=2)
-        for part in torch.split(banks, BATCH_ENTRIES, dim=1)
+        for entries in torch.split(banks, BATCH_ENTRIES, dim=1)
     ]
     return (torch.stack(smallest).amin(dim=0) + vectors.square().sum(dim=2)).clamp(min=0)
 
 
-def by_block(patches: Tensor, side: int) -> Tensor:
-    """Patches (n, rows, columns, channels) by block, `side` along each side: (blocks, n * positions, channels)."""
+def group_by_block(patches: Tensor, side: int) -> Tensor:
+    """Patches (n, rows, columns, channels) as (blocks, n * positions, channels).
+
+    There are `side` blocks along each side.
+    """
     n, rows, columns, channels = patches.shape
-    parts = patches.reshape(n, side, rows // side, side, columns // side, channels)
-    return parts.permute(1, 3, 0, 2, 4, 5).reshape(side**2, -1, channels)
+    blocks = patches.reshape(n, side, rows // side, side, columns // side, channels)
+    return blocks.permute(1, 3, 0, 2, 4, 5).reshape(side**2, -1, channels)
 
 
-def _at_positions(values: Tensor, rows: int, columns: int) -> Tensor:
-    """Numbers (blocks, n * positions) of patches by block, back at their positions: (n, rows, columns)."""
+def _restore_positions(values: Tensor, rows: int, columns: int) -> Tensor:
+    """Values (blocks, n * positions) as (n, rows, columns): reverses `group_by_block`."""
     side = math.isqrt(len(values))
-    parts = values.view(side, side, -1, rows // side, columns // side)
-    return parts.permute(2, 0, 3, 1, 4).reshape(-1, rows, columns)
+    blocks = values.view(side, side, -1, rows // side, columns // side)
+    return blocks.permute(2, 0, 3, 1, 4).reshape(-1, rows, columns)
 
 
-def _squares_less_own(vectors: Tensor, bank: Tensor) -> Tensor:
-    """Squared distances (n, m) of vectors (n, d) from a bank (m, d), less each vector's own square: one product."""
-    return torch.addmm(bank.square().sum(dim=1), vectors, bank.T, alpha=-2)
+def _measure_squared_distances(vectors: Tensor, bank: Tensor) -> Tensor:
+    """Squared distances (n, m) of vectors (n, d) from a bank (m, d)."""
+    squares = torch.addmm(bank.square().sum(dim=1), vectors, bank.T, alpha=-2)
+    return squares + vectors.square().sum(dim=1, keepdim=True)
 
 
-def small_pixels(scene: Scene) -> Tensor:
-    """Photographs in 0..1, reduced to about 64 pixels: (n, channels, height, width)."""
+def reduce_pixels(scene: Scene) -> Tensor:
+    """Photographs in 0..1, reduced to about 64 pixels a side: (n, channels, height, width)."""
     images = scene["images"].permute(0, 3, 1, 2).float() / 255
-    factor = max(1, round(min(images.shape[2:]) / PIXEL_SIDE))
+    factor = max(1, round(min(images.shape[2:]) / REDUCED_SIDE_PIXELS))
     return functional.avg_pool2d(images, factor) if factor > 1 else images
 
 
@@ -218,15 +238,15 @@ def _smooth(maps: Tensor) -> Tensor:
     return functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
 
 
-def _peak(distances: Tensor) -> Reading:
-    """Maps (n, rows, columns) averaged over 3x3, and the largest of each.
+def _find_peaks(distances: Tensor) -> ComponentOutput:
+    """Maps (n, rows, columns) averaged over 3x3, and the maximum of each.
 
-    Zeros beyond the border damp it, where features are those of padding as much as of the photograph.
+    Zeros beyond the border damp values near it, because features there depend on padding.
     """
     maps = functional.avg_pool2d(distances[:, None], 3, stride=1, padding=1).squeeze(1)
-    return Reading(maps.amax(dim=(1, 2)), maps)
+    return ComponentOutput(maps.amax(dim=(1, 2)), maps)
 
 
-def half(tensor: Tensor) -> Tensor:
-    """Rounded to float16, in which bundles store numbers."""
+def round_to_fp16(tensor: Tensor) -> Tensor:
+    """Round to fp16, in which bundles store tensors."""
     return tensor.half().float()

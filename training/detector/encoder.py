@@ -1,4 +1,4 @@
-"""The encoder graph of a detector: images to an embedding, and to the feature maps that its scorer takes."""
+"""The encoder graph of a detector: images to an embedding and to feature maps for its scorer."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -11,29 +11,29 @@ from bundle.manifest import FEATURES, Weights
 from training.architectures.backbones import BACKBONES, Backbone, BackboneName
 from training.detector.scattering import Scattering
 
-DEPTH = 16  # stride of the deepest feature map of a detector
-STRIDES = (8, 16)  # of the feature maps that a scorer takes
+DEEPEST_STRIDE = 16  # pixels between positions of the feature map that is pooled
+FEATURE_STRIDES = (8, 16)  # pixels, of the feature maps that a scorer takes
 
 EncoderName = BackboneName | Literal["scattering"]
 
 
 class Encoder(nn.Module, ABC):
-    """`forward` takes uint8 images (n, height, width, channels) and gives the tensors that `outputs` names."""
+    """Network from images uint8 (n, height, width, channels) to the tensors named in `outputs`."""
 
     outputs: tuple[str, ...]
     weights: Weights | None = None
-    any_size: bool = False  # whether the nodes of its graph are the same at every working size
+    any_size: bool = False  # true if its graph has the same nodes at every working size
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]: ...
 
     @abstractmethod
     def describe(self) -> str:
-        """The encoder in a few words, for the model card."""
+        """A short description, for the model card."""
 
 
 class BackboneEncoder(Encoder):
-    """The deepest feature map, averaged over all positions and L2-normalised, and the maps of some strides."""
+    """Embedding, the pooled and L2-normalised deepest feature map, and the maps of some strides."""
 
     any_size = True
 
@@ -56,7 +56,7 @@ class BackboneEncoder(Encoder):
 
 
 class ScatteringEncoder(Encoder):
-    """The scattering coefficients, for small grey images that differ as a whole."""
+    """Scattering coefficients, for small grey images that are anomalous as a whole."""
 
     outputs = ("latents",)
 
@@ -72,7 +72,7 @@ class ScatteringEncoder(Encoder):
 
 
 def build(name: EncoderName) -> Encoder:
-    """The encoder of a detector. Raises DataError where the weights of its backbone are missing."""
+    """Build the encoder. Raises DataError if the weights of its backbone are missing."""
     if name == "scattering":
         return ScatteringEncoder().eval()
-    return BackboneEncoder(BACKBONES[name](), DEPTH, STRIDES).eval()
+    return BackboneEncoder(BACKBONES[name](), DEEPEST_STRIDE, FEATURE_STRIDES).eval()

@@ -1,5 +1,6 @@
-"""From normal photographs to a fitted scorer, and to the held-out scores that calibrate it."""
+"""Fit of a scorer to normal images, and the held-out scores that calibrate it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 
 from training import progress
 from training.detector import fitters, selection
-from training.detector.components import MEMORY_BANKS, Component, ComponentName, Names
+from training.detector.components import MEMORY_BANKS, Component, ComponentName, ComponentNames
 from training.detector.config import DetectorConfig
-from training.detector.cross_fitting import Floats, Scores, cross_score, folds, score
+from training.detector.cross_fitting import Floats, Scores, assign_folds, cross_score, score
 from training.detector.scene import Scenes
 from training.detector.scorer import Scale, Scorer
 from training.detector.trials import Choice
@@ -19,8 +20,11 @@ from training.progress import Log
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A scorer, and of normal images that it was not fitted to, scores, maps and latent distances: (n, ...) each."""
+class FittedDetector:
+    """A scorer, and its scores, anomaly maps and latent distances of held-out normal images.
+
+    Scores and distances are (n,), maps (n, rows, columns).
+    """
 
     scorer: Scorer
     scores: Floats
@@ -36,75 +40,90 @@ def fit(
     config: DetectorConfig,
     seed: int,
     log: Log,
-) -> Fitted:
-    """Fit the chosen components to normal images, and score `held_out` ones; without any, by cross-fitting.
+) -> FittedDetector:
+    """Fit the chosen components to normal images, and score `held_out` images.
 
-    Cross-conformal prediction (Vovk 2015, section 2.2): each image is scored by components that were fitted without its
-    fold, and new images by those that were fitted to all.
+    Without held-out images, cross-fitting scores the normal images: cross-conformal prediction
+    (Vovk 2015, section 2.2). The published components are fitted to all normal images.
     """
-    mapped = map_of(choice.names, config)
+    log(_describe_calibration(scenes, held_out, config))
+    mapped = choose_map_component(choice.names, config)
+    folds = assign_folds(len(scenes), config.folds, seed)
     fitted: dict[ComponentName, Component] = {}
     normal: dict[ComponentName, Scores] = {}
-    count = len(held_out) if held_out else len(scenes)
-    log(
-        f"calibrating on {count} images{'' if held_out else f', in {min(config.folds, count)} folds'}"
-    )
-    parts = folds(len(scenes), config.folds, seed)
     for name in progress.step_through(dict.fromkeys((*choice.names, mapped)), log):
         fitted[name] = fitters.fit(name, scenes, choice.bank, seed)
         if held_out:
             normal[name] = score(fitted[name], held_out)
         else:
-            normal[name], _ = cross_score(name, scenes, parts, choice.bank, seed)
+            normal[name], _ = cross_score(name, scenes, folds, choice.bank, seed)
+    scales = {name: _measure_scale(scores) for name, scores in normal.items()}
     latents = LatentDistance(scenes.latents, len(scenes))
-    distances = _distances(latents, held_out) if held_out else _cross_distances(scenes, parts)
-    scales = {name: _scale(each) for name, each in normal.items()}
-    score_of = {name: fitted[name] for name in choice.names}
-    scorer = Scorer(score_of, (mapped, fitted[mapped]), scales, latents, choice.size).eval()
-    scores = [
-        selection.standardised(normal[name].scores, scales[name].score) for name in choice.names
-    ]
-    return Fitted(
-        scorer, selection.sum_of(scores), _maps(normal[mapped], scales[mapped]), distances
+    distances = (
+        _measure_distances(latents, held_out)
+        if held_out
+        else _cross_measure_distances(scenes, folds)
     )
+    components = {name: fitted[name] for name in choice.names}
+    scorer = Scorer(components, (mapped, fitted[mapped]), scales, latents, choice.size).eval()
+    scores = _standardise_scores(choice.names, normal, scales)
+    maps = _standardise_maps(normal[mapped], scales[mapped])
+    return FittedDetector(scorer, scores, maps, distances)
 
 
-def map_of(names: Names, config: DetectorConfig) -> ComponentName:
-    """The component whose map is the anomaly map: a memory bank's, which marks defects best, else what is asked for."""
-    wanted = [
+def choose_map_component(names: ComponentNames, config: DetectorConfig) -> ComponentName:
+    """The component of the anomaly map: a memory bank, which localises best, else `config.map`."""
+    preferred = [
         *(name for name in names if name in MEMORY_BANKS),
         *([config.map] if config.map else []),
         *names,
     ]
-    return wanted[0]
+    return preferred[0]
 
 
-def _scale(normal: Scores) -> Scale:
+def _describe_calibration(scenes: Scenes, held_out: Scenes | None, config: DetectorConfig) -> str:
+    if held_out:
+        return f"calibrating on {len(held_out)} images"
+    folds = min(config.folds, len(scenes))
+    return f"calibrating on {len(scenes)} images, in {folds} folds"
+
+
+def _measure_scale(normal: Scores) -> Scale:
     return Scale(
-        selection.spread(normal.scores),
-        None if normal.maps is None else selection.spread(normal.maps),
+        selection.measure_spread(normal.scores),
+        None if normal.maps is None else selection.measure_spread(normal.maps),
     )
 
 
-def _maps(normal: Scores, scale: Scale) -> Floats:
-    """The anomaly maps as the scorer makes them, before they are enlarged."""
+def _standardise_scores(
+    names: ComponentNames,
+    normal: Mapping[ComponentName, Scores],
+    scales: Mapping[ComponentName, Scale],
+) -> Floats:
+    """The scores as the scorer computes them."""
+    scores = [selection.standardise(normal[name].scores, scales[name].score) for name in names]
+    return selection.average_scores(scores)
+
+
+def _standardise_maps(normal: Scores, scale: Scale) -> Floats:
+    """Standardise anomaly maps as the scorer does before it enlarges them."""
     assert normal.maps is not None  # the component was chosen for its map
     assert scale.map is not None
-    return np.logaddexp(np.float32(0), selection.standardised(normal.maps, scale.map))
+    return np.logaddexp(np.float32(0), selection.standardise(normal.maps, scale.map))
 
 
-def _distances(latents: LatentDistance, scenes: Scenes) -> Floats:
+def _measure_distances(latents: LatentDistance, scenes: Scenes) -> Floats:
     distances: Floats = latents(scenes.latents).numpy()
     return distances
 
 
-def _cross_distances(scenes: Scenes, fold_of: npt.NDArray[np.int64]) -> Floats:
+def _cross_measure_distances(scenes: Scenes, folds: npt.NDArray[np.int64]) -> Floats:
     distances = np.empty(len(scenes), np.float32)
-    for fold in range(int(fold_of.max()) + 1):
+    for fold in range(int(folds.max()) + 1):
         others, held_out = (
-            scenes.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold)
+            scenes.take(np.flatnonzero(chosen)) for chosen in (folds != fold, folds == fold)
         )
-        distances[fold_of == fold] = _distances(
+        distances[folds == fold] = _measure_distances(
             LatentDistance(others.latents, len(others)), held_out
         )
     return distances

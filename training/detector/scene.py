@@ -1,4 +1,4 @@
-"""Tensors that score components see, of images that the exported encoder has seen."""
+"""Encoded images: the tensors that score components take."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from torch import Tensor
 
 from bundle.tensors import Tensors
 
-BATCH = 8  # images at most that are encoded or scored at once: memory stays flat
-MOST_PIXELS = BATCH * 256 * 256  # of these images
+MAX_BATCH_IMAGES = 8  # encoded or scored at once, to limit memory
+MAX_BATCH_PIXELS = MAX_BATCH_IMAGES * 256 * 256
 
-Scene = Mapping[
-    str, Tensor
-]  # `images` (n, height, width, channels), `latents` and `features_<stride>` by name
+# By name: `images` (n, height, width, channels), `latents` and `features_<stride>`.
+Scene = Mapping[str, Tensor]
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Some of the images that arrays by name are of; feature maps are float16 in memory."""
+    """Encoded images: some rows of arrays by name. Feature maps are fp16 in memory."""
 
     arrays: Tensors
     indices: Indices
-    batch: int = BATCH
+    batch: int = MAX_BATCH_IMAGES
 
     @classmethod
-    def of(cls, arrays: Tensors, batch: int = BATCH) -> "Scenes":
+    def from_arrays(cls, arrays: Tensors, batch: int = MAX_BATCH_IMAGES) -> "Scenes":
+        """All rows of the arrays."""
         return cls(arrays, np.arange(len(next(iter(arrays.values())))), batch)
 
     def __len__(self) -> int:
@@ -43,36 +43,45 @@ class Scenes:
         return Scenes(self.arrays, self.indices[indices], self.batch)
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
-        """The tensors as the graphs hand them on, a few images at a time."""
+        """The tensors, as the graphs pass them on, in batches of images."""
         for start in range(0, len(self), self.batch):
             chosen = self.indices[start : start + self.batch]
-            part = {name: torch.from_numpy(array[chosen]) for name, array in self.arrays.items()}
-            yield {name: each if name == "images" else each.float() for name, each in part.items()}
+            scene = {name: torch.from_numpy(array[chosen]) for name, array in self.arrays.items()}
+            yield {
+                name: tensor if name == "images" else tensor.float()
+                for name, tensor in scene.items()
+            }
 
 
 class SceneReader:
-    """The exported encoder of one working size: components are fitted to its answers, rounding included."""
+    """Reader of images through the exported encoder of one working size.
+
+    Components are fitted to its outputs, so they include its rounding.
+    """
 
     def __init__(self, encode: Callable[[Images], Tensors], outputs: tuple[str, ...]) -> None:
-        """`encode` runs the encoder graph; `outputs` are those of its outputs that components see."""
+        """Take a function that runs the encoder graph, and the outputs that components see."""
         self._encode, self._outputs = encode, outputs
 
     def read(self, images: Images, keep_images: bool) -> Scenes:
-        """Encode images uint8 (n, height, width, channels); `keep_images` for components that take them."""
-        parts: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in self._outputs}
-        batch = max(1, min(BATCH, MOST_PIXELS // (images.shape[1] * images.shape[2])))
+        """Encode images uint8 (n, height, width, channels); keep them for components on pixels."""
+        batches: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in self._outputs}
+        batch = max(
+            1, min(MAX_BATCH_IMAGES, MAX_BATCH_PIXELS // (images.shape[1] * images.shape[2]))
+        )
         for start in range(0, len(images), batch):
-            found = self._encode(images[start : start + batch])
-            for name, arrays in parts.items():
-                arrays.append(found[name].astype(np.float32 if name == "latents" else np.float16))
-        encoded: Tensors = {name: np.concatenate(each) for name, each in parts.items()}
-        return Scenes.of(encoded | {"images": images} if keep_images else encoded, batch)
+            outputs = self._encode(images[start : start + batch])
+            for name, arrays in batches.items():
+                dtype = np.float32 if name == "latents" else np.float16
+                arrays.append(outputs[name].astype(dtype))
+        encoded: Tensors = {name: np.concatenate(arrays) for name, arrays in batches.items()}
+        return Scenes.from_arrays(encoded | {"images": images} if keep_images else encoded, batch)
 
 
 def join(parts: Sequence[Scenes]) -> Scenes:
-    """The images of all parts, one after the other."""
+    """Concatenate encoded images."""
     names = parts[0].arrays
     arrays = {
         name: np.concatenate([part.arrays[name][part.indices] for part in parts]) for name in names
     }
-    return Scenes.of(arrays, parts[0].batch)
+    return Scenes.from_arrays(arrays, parts[0].batch)

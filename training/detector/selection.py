@@ -1,7 +1,7 @@
 """The choice of a detector by synthetic anomalies in held-out normal images.
 
-Candidates are compared by their mean AUROC over the kinds of anomalies. Of candidates that a paired bootstrap over the
-same images cannot tell apart, the one that is preferred is taken.
+Candidates are compared by their mean AUROC over the kinds of anomalies. A paired bootstrap over the
+same images decides if the best is clearly better. If not, the preferred candidate is chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,41 +11,45 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import conformal
-from training.detector.components import ComponentName, Names
+from training.detector.components import ComponentName, ComponentNames
 from training.detector.cross_fitting import Floats, Scores
 from training.detector.synthetic_anomalies import KINDS
 from training.metrics.detection import auroc
 
-DRAWS = 400  # of the bootstrap
+BOOTSTRAP_DRAWS = 400
 CONFIDENCE = 0.95  # one-sided
-GAIN = 0.25  # part of the error, 1 - AUROC, that a dearer working size or bank has to take away
-CHANCE = 0.5  # AUROC
+MIN_GAIN = 0.25  # share of the error, 1 - AUROC, that a costlier size or bank must remove
+RANDOM_AUROC = 0.5
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Scores of normal images (n,) and of synthetic anomalies (m,) in them, held out, by a candidate."""
+    """Scores by a candidate of held-out normal images (n,) and of synthetic anomalies (m,)."""
 
     normal: Floats
     anomalous: Floats
 
 
-def outcome_of(names: Names, found: Mapping[ComponentName, tuple[Scores, Scores]]) -> Outcome:
-    """The scores of a candidate by those of its components: a sum of more than one is of standardised ones."""
-    each = [Outcome(*(of.scores for of in found[name])) for name in names]
-    if len(each) == 1:
-        return each[0]
-    parts = [_standardised(outcome) for outcome in each]
+def combine_components(
+    names: ComponentNames, scores: Mapping[ComponentName, tuple[Scores, Scores]]
+) -> Outcome:
+    """The scores of a candidate: of its component, or the mean of standardised components."""
+    outcomes = [Outcome(*(images.scores for images in scores[name])) for name in names]
+    if len(outcomes) == 1:
+        return outcomes[0]
+    standardised = [_standardise_outcome(outcome) for outcome in outcomes]
     return Outcome(
-        sum_of([part.normal for part in parts]), sum_of([part.anomalous for part in parts])
+        average_scores([outcome.normal for outcome in standardised]),
+        average_scores([outcome.anomalous for outcome in standardised]),
     )
 
 
-def sum_of(scores: Sequence[Floats]) -> Floats:
+def average_scores(scores: Sequence[Floats]) -> Floats:
+    """The mean score of each image over components."""
     return np.asarray(np.mean(scores, axis=0), dtype=np.float32)
 
 
-def by_kind(outcome: Outcome, kinds: npt.NDArray[np.int64]) -> dict[str, float]:
+def auroc_by_kind(outcome: Outcome, kinds: npt.NDArray[np.int64]) -> dict[str, float]:
     """AUROC of each kind of synthetic anomaly."""
     return {
         name: auroc(outcome.normal, outcome.anomalous[kinds == kind])
@@ -54,25 +58,27 @@ def by_kind(outcome: Outcome, kinds: npt.NDArray[np.int64]) -> dict[str, float]:
 
 
 def mean_auroc(outcome: Outcome, kinds: npt.NDArray[np.int64]) -> float:
-    return float(np.mean(list(by_kind(outcome, kinds).values())))
+    """Mean AUROC over the kinds of synthetic anomalies."""
+    return float(np.mean(list(auroc_by_kind(outcome, kinds).values())))
 
 
 class Bootstrap:
-    """Draws of the same images for all candidates: normal images, and anomalies within their kinds."""
+    """Random draws, the same for all candidates, of normal images and of anomalies of each kind."""
 
     def __init__(self, normal: int, kinds: npt.NDArray[np.int64], seed: int) -> None:
         generator = np.random.default_rng(seed)
         self._kinds = kinds
         self._normal = (
-            generator.multinomial(normal, np.full(normal, 1 / normal), size=DRAWS) / normal
+            generator.multinomial(normal, np.full(normal, 1 / normal), size=BOOTSTRAP_DRAWS)
+            / normal
         )
-        self._anomalous = np.zeros((DRAWS, len(kinds)))
+        self._anomalous = np.zeros((BOOTSTRAP_DRAWS, len(kinds)))
         for kind, count in enumerate(np.bincount(kinds, minlength=len(KINDS))):
-            drawn = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+            drawn = generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS)
             self._anomalous[:, kinds == kind] = drawn / count
 
     def areas(self, outcome: Outcome) -> npt.NDArray[np.float64]:
-        """AUROC of each kind in each draw: (draws, kinds)."""
+        """AUROC (draws, kinds) of each kind in each draw."""
         normal, anomalous = outcome.normal[:, None], outcome.anomalous[None]
         above = (anomalous > normal) + 0.5 * (anomalous == normal)
         weighed = (self._normal @ above) * self._anomalous
@@ -81,36 +87,38 @@ class Bootstrap:
         )
 
     def is_better(self, better: Outcome, worse: Outcome) -> bool:
-        """Whether the mean AUROC over kinds of the one is above the other's in nearly all draws."""
+        """True if the mean AUROC of `better` is higher in 95 % of the draws."""
         difference = self.areas(better).mean(axis=1) - self.areas(worse).mean(axis=1)
         return float(np.quantile(difference, 1 - CONFIDENCE)) > 0
 
 
-def choose(found: Mapping[Names, Outcome], kinds: npt.NDArray[np.int64], seed: int) -> Names:
-    """The first of the candidates, which come in the order of preference, that the best is not clearly better than."""
-    bootstrap = Bootstrap(len(next(iter(found.values())).normal), kinds, seed)
-    best = max(found, key=lambda names: mean_auroc(found[names], kinds))
+def choose(
+    outcomes: Mapping[ComponentNames, Outcome], kinds: npt.NDArray[np.int64], seed: int
+) -> ComponentNames:
+    """Choose the first candidate, in order of preference, that the best does not clearly beat."""
+    bootstrap = Bootstrap(len(next(iter(outcomes.values())).normal), kinds, seed)
+    best = max(outcomes, key=lambda names: mean_auroc(outcomes[names], kinds))
     return next(
         names
-        for names in found
-        if names == best or not bootstrap.is_better(found[best], found[names])
+        for names in outcomes
+        if names == best or not bootstrap.is_better(outcomes[best], outcomes[names])
     )
 
 
-def gains(dearer: Outcome, cheaper: Outcome, kinds: npt.NDArray[np.int64], seed: int) -> bool:
-    """Whether a dearer working size or bank takes a good part of the error away, and not by luck of the draw."""
-    error, before = (1 - mean_auroc(outcome, kinds) for outcome in (dearer, cheaper))
-    bootstrap = Bootstrap(len(dearer.normal), kinds, seed)
-    return error <= (1 - GAIN) * before and bootstrap.is_better(dearer, cheaper)
+def gains(costlier: Outcome, cheaper: Outcome, kinds: npt.NDArray[np.int64], seed: int) -> bool:
+    """True if the costlier candidate is clearly better and removes `MIN_GAIN` of the error."""
+    error, before = (1 - mean_auroc(outcome, kinds) for outcome in (costlier, cheaper))
+    bootstrap = Bootstrap(len(costlier.normal), kinds, seed)
+    return error <= (1 - MIN_GAIN) * before and bootstrap.is_better(costlier, cheaper)
 
 
 def threshold(normal: Floats, rate: float) -> float | None:
-    """The smallest score whose p-value is at most the rate; None where the images are too few for it."""
+    """The smallest score with a p-value of at most the rate; None if images are too few."""
     return conformal.threshold(np.sort(normal), rate)
 
 
 def recall(outcome: Outcome, kinds: npt.NDArray[np.int64], rate: float) -> dict[str, float] | None:
-    """Share of each kind of anomaly that is found at a false positive rate; None where it cannot be told."""
+    """Share of each kind of anomaly found at a false positive rate; None if images are too few."""
     level = threshold(outcome.normal, rate)
     if level is None:
         return None
@@ -123,26 +131,27 @@ def recall(outcome: Outcome, kinds: npt.NDArray[np.int64], rate: float) -> dict[
 def weak_bound(
     outcome: Outcome, kinds: npt.NDArray[np.int64], extents: npt.NDArray[np.float64], seed: int
 ) -> float:
-    """Lower 95 % bound of the AUROC of the second hardest kind, of the larger half of the anomalies.
+    """Lower 95 % bound of the AUROC of the second hardest kind, over the larger half of anomalies.
 
-    In mere noise, two kinds cannot be found at all: parts of the same noise, and of another photograph's.
+    In images of pure noise, two kinds cannot be found, because noise replaces noise: cut and paste,
+    and other texture.
     """
     large = extents >= np.median(extents)
-    found = Outcome(outcome.normal, outcome.anomalous[large])
-    areas = Bootstrap(len(outcome.normal), kinds[large], seed).areas(found)
+    larger = Outcome(outcome.normal, outcome.anomalous[large])
+    areas = Bootstrap(len(outcome.normal), kinds[large], seed).areas(larger)
     return float(np.quantile(np.sort(areas, axis=1)[:, 1], 1 - CONFIDENCE))
 
 
-def _standardised(outcome: Outcome) -> Outcome:
-    scale = spread(outcome.normal)
-    return Outcome(standardised(outcome.normal, scale), standardised(outcome.anomalous, scale))
+def _standardise_outcome(outcome: Outcome) -> Outcome:
+    scale = measure_spread(outcome.normal)
+    return Outcome(standardise(outcome.normal, scale), standardise(outcome.anomalous, scale))
 
 
-def standardised(values: Floats, scale: tuple[float, float]) -> Floats:
-    """In standard deviations from the mean of normal images."""
+def standardise(values: Floats, scale: tuple[float, float]) -> Floats:
+    """Express values in standard deviations from the mean of normal images."""
     return np.asarray((values - scale[0]) / scale[1], dtype=np.float32)
 
 
-def spread(values: npt.NDArray[np.floating]) -> tuple[float, float]:
+def measure_spread(values: npt.NDArray[np.floating]) -> tuple[float, float]:
     """Mean and standard deviation of values of normal images."""
     return float(values.mean()), max(float(values.std()), 1e-6)

@@ -1,4 +1,4 @@
-"""Work on several things at once, in threads."""
+"""A `map` in threads that shares out the threads of torch."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,19 +6,22 @@ from typing import Any, TypeVar
 
 import torch
 
-MOST = 4  # threads, each of which holds tensors of its own
+MAX_THREADS = 4  # each holds tensors of its own
 
 R = TypeVar("R")
 
 
-def in_threads(work: Callable[..., R], *things: Iterable[Any]) -> list[R]:
-    """The results of `map`, in order. Torch's own threads are shared out: small tensors gain little by them."""
+def map_in_threads(work: Callable[..., R], *items: Iterable[Any]) -> list[R]:
+    """Map in threads; results are in order.
+
+    They share out the threads of torch, because small tensors gain little from these.
+    """
     threads = torch.get_num_threads()
-    workers = min(MOST, threads)
+    workers = min(MAX_THREADS, threads)
     with ThreadPoolExecutor(
         workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
     ) as pool:
         try:
-            return list(pool.map(work, *things))
+            return list(pool.map(work, *items))
         finally:
             torch.set_num_threads(threads)

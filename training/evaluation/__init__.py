@@ -1,0 +1,1 @@
+"""Evaluation of bundles: metrics, baselines, reports and advice."""

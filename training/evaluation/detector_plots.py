@@ -1,4 +1,4 @@
-"""Pictures of a detector: overlays, anomalies that were missed, histograms of scores, and ROC curves."""
+"""Pictures of a detector: overlays, grids, histograms of scores, and ROC curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
 
-BOX = (320, 300)  # pixels, height and width that a shown image fits into
+BOX_PIXELS = (320, 300)  # height and width that a shown image fits into
 COLUMNS = 3
-WORDS_WIDTH = 340  # pixels, of a verdict
-NARROWEST = 220  # pixels of a column: titles need room
+VERDICT_WIDTH = 340  # pixels
+MIN_COLUMN_PIXELS = 220  # titles need this width
 MARGIN, GAP, LINE_HEIGHT = 16, 12, 22  # pixels
 TITLE_SIZE, TEXT_SIZE = 11, 10  # points
 
-# Okabe and Ito 2008, "Color Universal Design": colour-blind people tell them apart.
+# Okabe and Ito 2008, "Color Universal Design": distinct to colour-blind people.
 BLACK, ORANGE, GREEN = "#000000", "#E69F00", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 MASK_COLOUR = (86, 180, 233)  # sky blue
@@ -38,62 +38,62 @@ STYLES = (
     (PURPLE, "-."),
     (VERMILLION, (0, (5, 1, 1, 1, 1, 1))),
 )
-EDGE = 192  # grey of the line around an image, which may be white
+EDGE_GREY = 192  # of the line around an image, which may be white
 BINS = 60
-WIDEST = 8  # width of a histogram, in widths of all up to the highest threshold
-TAIL = 0.98  # quantile of the scores of anomalous images, beyond which a histogram gathers them in its last bar
+MAX_WIDTH_RATIO = 8  # of the whole axis to its part up to the highest threshold
+TAIL_QUANTILE = 0.98  # of scores; the last bar holds all higher scores
 
 
 class Row(NamedTuple):
-    """Pictures beside each other, under a title of a few lines."""
+    """Pictures side by side, under a title of a few lines."""
 
     title: str
     pictures: Sequence[Pixels]
 
 
 def fit_into_box(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width at which an image of a size is shown: reduced, or enlarged by a whole number."""
-    scale = min(BOX[0] / size[0], BOX[1] / size[1])
+    """Height and width of a shown image: reduced, or enlarged by a whole number."""
+    scale = min(BOX_PIXELS[0] / size[0], BOX_PIXELS[1] / size[1])
     scale = float(int(scale)) if scale >= 1 else scale
     return round(size[0] * scale), round(size[1] * scale)
 
 
 def enlarge(image: Pixels, size: tuple[int, int], spec: InputSpec) -> Pixels:
-    """An image (height, width, channels) at another size: square pixels where it is a multiple, else smooth."""
+    """Resize an image (height, width, channels): pixels repeat at a multiple, else it is smooth."""
     down, across = (new // old for new, old in zip(size, image.shape, strict=False))
     if (image.shape[0] * down, image.shape[1] * across) == size:
         return image.repeat(down, axis=0).repeat(across, axis=1)
     return imaging.resize(image, size, spec)
 
 
-def in_rgb(image: Pixels) -> Pixels:
-    """An image (height, width, 1 or 3) with three channels."""
+def to_rgb(image: Pixels) -> Pixels:
+    """Convert an image (height, width, 1 or 3) to three channels."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def draw_overlay(
     image: Pixels, error_map: Floats, calibration: Calibration, spec: InputSpec
 ) -> Pixels:
-    """The heatmap and the regions over an image (height, width, channels) of any size, as the service draws them."""
+    """Draw heatmap and regions over an image (height, width, channels), as the service does."""
     scale, size = calibration.error_map, image.shape[:2]
-    found = [_scaled(region, size, error_map.shape) for region in regions(error_map, scale)]
-    return heatmap.draw(image, imaging.resize(heat(error_map, scale), size, spec), found)
+    boxes = [_scale_region(region, error_map.shape, size) for region in regions(error_map, scale)]
+    return heatmap.draw(image, imaging.resize(heat(error_map, scale), size, spec), boxes)
 
 
-def _scaled(region: Region, size: tuple[int, ...], of: tuple[int, ...]) -> Region:
-    """The box in an image of `size`, rounded outwards; the region is in one of the size `of`."""
-    down, across = size[0] / of[0], size[1] / of[1]
+def _scale_region(region: Region, old: tuple[int, ...], new: tuple[int, ...]) -> Region:
+    """Scale a box from an image of the old size to one of the new size, rounded outwards."""
+    down, across = new[0] / old[0], new[1] / old[1]
     left, top = int(region.x * across), int(region.y * down)
     right, bottom = (
         -int(-(region.x + region.width) * across // 1),
         -int(-(region.y + region.height) * down // 1),
     )
-    return Region(left, top, min(right, size[1]) - left, min(bottom, size[0]) - top, region.score)
+    return Region(left, top, min(right, new[1]) - left, min(bottom, new[0]) - top, region.score)
 
 
 def draw_outline(image: Pixels, mask: Mask) -> Pixels:
-    """An image (height, width, channels) with a blue line around what the mask (height, width) marks."""
-    drawn = in_rgb(image).copy()
+    """Draw a blue line around a mask (height, width) on an image (height, width, channels)."""
+    drawn = to_rgb(image).copy()
     inner = ndimage.binary_dilation(mask, iterations=3)
     drawn[ndimage.binary_dilation(inner) & ~mask] = 0
     drawn[inner & ~mask] = MASK_COLOUR
@@ -101,11 +101,11 @@ def draw_outline(image: Pixels, mask: Mask) -> Pixels:
 
 
 def draw_frame(image: Pixels, mask: Mask) -> Pixels:
-    """An image (height, width, channels) with a blue frame at some distance from what the mask marks."""
+    """Draw a blue frame around a mask on an image (height, width, channels)."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        return in_rgb(image)
-    distance = 6  # pixels: what is faint stays as it is
+        return to_rgb(image)
+    distance = 6  # pixels, so that the frame does not hide a faint anomaly
     framed = np.zeros_like(mask)
     framed[
         max(0, rows[0] - distance) : rows[-1] + distance,
@@ -116,7 +116,7 @@ def draw_frame(image: Pixels, mask: Mask) -> Pixels:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """A white picture in which images are placed pixel by pixel, and texts."""
+    """A white picture for images, placed pixel by pixel, and texts."""
 
     pixels: Pixels
     figure: Figure
@@ -128,8 +128,8 @@ class _Canvas:
 
     def place(self, image: Pixels, top: int, left: int) -> None:
         bottom, right = top + image.shape[0], left + image.shape[1]
-        self.pixels[top - 1 : bottom + 1, left - 1 : right + 1] = EDGE
-        self.pixels[top:bottom, left:right] = in_rgb(image)
+        self.pixels[top - 1 : bottom + 1, left - 1 : right + 1] = EDGE_GREY
+        self.pixels[top:bottom, left:right] = to_rgb(image)
 
     def write(self, text: str, top: int, left: int, **style: Any) -> None:
         height, width = self.pixels.shape[:2]
@@ -141,13 +141,15 @@ class _Canvas:
         return self.figure
 
 
-def table_of_overlays(heads: Sequence[str], rows: Sequence[Row]) -> Figure:
-    """Rows of pictures under the heads of their columns, and the colour bar of the heatmaps below."""
-    column = max(NARROWEST, *(picture.shape[1] for row in rows for picture in row.pictures))
+def draw_overlay_table(heads: Sequence[str], rows: Sequence[Row]) -> Figure:
+    """Draw rows of pictures under column heads, with the colour bar of heatmaps below."""
+    column = max(MIN_COLUMN_PIXELS, *(picture.shape[1] for row in rows for picture in row.pictures))
     heights = [max(picture.shape[0] for picture in row.pictures) for row in rows]
     width = 2 * MARGIN + len(heads) * (column + GAP) - GAP
     head = MARGIN + LINE_HEIGHT
-    canvas = _Canvas.of(head + sum(heights) + len(rows) * (LINE_HEIGHT + GAP) + _BAR_HEIGHT, width)
+    canvas = _Canvas.of(
+        head + sum(heights) + len(rows) * (LINE_HEIGHT + GAP) + _BAR_HEIGHT_PIXELS, width
+    )
     lefts = [MARGIN + index * (column + GAP) for index in range(len(heads))]
     for left, text in zip(lefts, heads, strict=True):
         canvas.write(text, MARGIN // 2, left, fontsize=TITLE_SIZE, weight="bold")
@@ -161,29 +163,30 @@ def table_of_overlays(heads: Sequence[str], rows: Sequence[Row]) -> Figure:
     return canvas.finish()
 
 
-_BAR, _BAR_HEIGHT = 20, 2 * LINE_HEIGHT + 40  # pixels, of the colours and of all
-_STEPS = 16
+_BAR_PIXELS, _BAR_HEIGHT_PIXELS = 20, 2 * LINE_HEIGHT + 40  # of the colours; with the texts
+_BAR_COLOURS = 16
 
 
 def _draw_bar(canvas: _Canvas, top: int) -> None:
-    """The colours of all heat over middle grey, which is what a photograph may be."""
+    """Draw the colours of a heatmap over middle grey, as over a photograph."""
     width = canvas.pixels.shape[1] - 2 * MARGIN
-    steps = (
-        np.arange(width) * _STEPS // width
-    )  # as a palette of few colours would make some of them anyway
-    levels = np.broadcast_to((steps * 255 // (_STEPS - 1)).astype(np.uint8), (_BAR, width))
-    ground = np.full((_BAR, width, 1), 128, np.uint8)
-    middle, below = width // 2, top + _BAR + 14
+    # Steps are drawn, because a palette of few colours would make some anyway.
+    steps = np.arange(width) * _BAR_COLOURS // width
+    levels = np.broadcast_to(
+        (steps * 255 // (_BAR_COLOURS - 1)).astype(np.uint8), (_BAR_PIXELS, width)
+    )
+    ground = np.full((_BAR_PIXELS, width, 1), 128, np.uint8)
+    middle, below = width // 2, top + _BAR_PIXELS + 14
     canvas.place(heatmap.draw(ground, levels, ()), top + 4, MARGIN)
-    canvas.place(np.zeros((_BAR + 6, 2, 3), np.uint8), top + 4, MARGIN + middle)
+    canvas.place(np.zeros((_BAR_PIXELS + 6, 2, 3), np.uint8), top + 4, MARGIN + middle)
     canvas.write("usual in normal images", below, MARGIN)
     canvas.write("boxed from here on", below, MARGIN + middle, ha="center")
     canvas.write("rare in normal images", below, MARGIN + width, ha="right")
 
 
-def grid(cells: Sequence[Row]) -> Figure:
-    """Cells of one picture each under a title of two lines, `COLUMNS` in a row."""
-    column = max(NARROWEST, *(cell.pictures[0].shape[1] for cell in cells))
+def draw_grid(cells: Sequence[Row]) -> Figure:
+    """Draw cells of one picture, each under a title of two lines, `COLUMNS` in a row."""
+    column = max(MIN_COLUMN_PIXELS, *(cell.pictures[0].shape[1] for cell in cells))
     height = max(cell.pictures[0].shape[0] for cell in cells)
     across, down = min(COLUMNS, len(cells)), -(-len(cells) // COLUMNS)
     step = height + 2 * LINE_HEIGHT + GAP
@@ -196,29 +199,20 @@ def grid(cells: Sequence[Row]) -> Figure:
 
 
 class Group(NamedTuple):
-    """Scores of some images, for a histogram."""
+    """Scores of one histogram, with its title and colour."""
 
     title: str
     scores: Floats
     colour: str
 
 
-def histograms(groups: Sequence[Group], thresholds: Mapping[float, float]) -> Figure:
-    """A histogram of each group on one axis of scores, and the threshold at each false positive rate."""
+def draw_histograms(groups: Sequence[Group], thresholds: Mapping[float, float]) -> Figure:
+    """Draw a histogram of each group, on one axis, with thresholds by false positive rate."""
     figure = Figure(figsize=(9, 1.35 * len(groups) + 1.1), dpi=DPI, layout="constrained")
     panels = np.ravel(figure.subplots(len(groups), 1, sharex=True))
-    least, most = _limits(groups, thresholds)
+    low, high = _find_limits(groups, thresholds)
     for axes, group in zip(panels, groups, strict=True):
-        axes.hist(
-            np.clip(group.scores, least, most),
-            np.linspace(least, most, BINS).tolist(),
-            color=group.colour,
-        )
-        axes.set_title(f"{group.title}: {len(group.scores):,}", loc="left", fontsize=TEXT_SIZE)
-        axes.set_ylabel("images", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+        _draw_histogram(axes, group, low, high)
         for (rate, threshold), style in zip(
             thresholds.items(), ("-", "--", "-.", ":", (0, (1, 4))), strict=False
         ):
@@ -231,18 +225,28 @@ def histograms(groups: Sequence[Group], thresholds: Mapping[float, float]) -> Fi
     return figure
 
 
-def _limits(groups: Sequence[Group], thresholds: Mapping[float, float]) -> tuple[float, float]:
-    """The least score, and one below which most scores are, if the thresholds are apart from each other then."""
-    least = min(float(group.scores.min()) for group in groups)
-    most = max(float(np.quantile(group.scores, TAIL)) for group in groups)
+def _draw_histogram(axes: Any, group: Group, low: float, high: float) -> None:
+    bins = np.linspace(low, high, BINS).tolist()
+    axes.hist(np.clip(group.scores, low, high), bins, color=group.colour)
+    axes.set_title(f"{group.title}: {len(group.scores):,}", loc="left", fontsize=TEXT_SIZE)
+    axes.set_ylabel("images", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+
+
+def _find_limits(groups: Sequence[Group], thresholds: Mapping[float, float]) -> tuple[float, float]:
+    """Limits of the axis: the lowest score, and a high quantile that keeps thresholds apart."""
+    low = min(float(group.scores.min()) for group in groups)
+    high = max(float(np.quantile(group.scores, TAIL_QUANTILE)) for group in groups)
     if thresholds:
         highest = max(thresholds.values())
-        most = max(highest, min(most, least + WIDEST * (highest - least)))
-    return least, most + 0.02 * max(most - least, 1e-6)
+        high = max(highest, min(high, low + MAX_WIDTH_RATIO * (highest - low)))
+    return low, high + 0.02 * max(high - low, 1e-6)
 
 
-def roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
-    """ROC curves of methods by their scores of normal and of anomalous images; the first is drawn boldly."""
+def draw_roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+    """Draw ROC curves by scores of normal and of anomalous images; the first curve is bold."""
     figure = Figure(figsize=(6.2, 5.7), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for index, (name, (normal, anomalous)) in enumerate(scores.items()):
@@ -262,11 +266,11 @@ def roc(scores: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     return figure
 
 
-def verdict(image: Pixels, drawn: Pixels, sentences: Sequence[str]) -> Figure:
-    """A photograph, its overlay, and the verdict in words, side by side; the first sentence is the largest."""
+def draw_verdict(image: Pixels, drawn: Pixels, sentences: Sequence[str]) -> Figure:
+    """Draw a photograph, its overlay, and sentences side by side; the first sentence is large."""
     height, width = image.shape[:2]
     second, third = MARGIN + width + GAP, MARGIN + 2 * (width + GAP) + GAP
-    canvas = _Canvas.of(height + 2 * MARGIN + LINE_HEIGHT, third + WORDS_WIDTH)
+    canvas = _Canvas.of(height + 2 * MARGIN + LINE_HEIGHT, third + VERDICT_WIDTH)
     for left, head, picture in ((MARGIN, "photograph", image), (second, "anomaly heatmap", drawn)):
         canvas.write(head, MARGIN // 2, left, fontsize=TITLE_SIZE)
         canvas.place(picture, MARGIN + LINE_HEIGHT, left)

@@ -1,4 +1,4 @@
-"""Measurements of a published detector on labelled test images, beside those of one-minute baselines."""
+"""Measurements of a published detector and of baselines on labelled test images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bundle.conformal import RATES, ConformalScores, can_tell
+from bundle.conformal import RATES, ConformalScores, allows_rate
 from bundle.manifest import Calibration, InputSpec
 from bundle.tensors import Images
 from training.data.image_set import DetectorData, PhotoInput
@@ -21,12 +21,12 @@ from training.export.graph_runner import Graphs
 from training.metrics.detection import aupro, auroc, pixel_auroc, standard_error
 from training.progress import silence
 
-BANK = 2000  # entries of the baseline's memory bank
+BANK_ENTRIES = 2000  # of the baseline with a memory bank
 
 Floats = npt.NDArray[np.float32]
 
 
-class Scored(NamedTuple):
+class DetectorScores(NamedTuple):
     """Scores (n,) and anomaly maps (n, height, width) of images."""
 
     scores: Floats
@@ -35,7 +35,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorResults:
-    """Each is computed once, when a metric or a picture first asks for it."""
+    """Measurements on test images; each is computed once, when it is first used."""
 
     graphs: Graphs
     calibration: Calibration
@@ -47,25 +47,27 @@ class DetectorResults:
 
     @cached_property
     def test_images(self) -> Images:
+        """The normal test images."""
         return self.data.test.read(self.spec, silence)
 
     @cached_property
     def anomalous_images(self) -> Images | None:
+        """The anomalous test images; None if there are none."""
         return self.data.anomalous.images.read(self.spec, silence) if self.data.anomalous else None
 
     @cached_property
-    def test(self) -> Scored | None:
-        """Of the normal test images; None where there are none."""
+    def test(self) -> DetectorScores | None:
+        """Scores of the normal test images; None if there are none."""
         return self._score(self.test_images) if len(self.data.test) else None
 
     @cached_property
-    def anomalous(self) -> Scored | None:
-        """Of the anomalous test images; None where there are none."""
+    def anomalous(self) -> DetectorScores | None:
+        """Scores of the anomalous test images; None if there are none."""
         return None if self.anomalous_images is None else self._score(self.anomalous_images)
 
     @cached_property
     def masks(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
-        """Masks (n, height, width) of the anomalous images, and which have one (n,); None where none has."""
+        """Masks (n, height, width), and (n,) true if an image has one; None if no image has one."""
         if self.data.anomalous is None:
             return None
         masks, masked = self.data.anomalous.read_masks(self.spec.shape[:2])
@@ -73,60 +75,69 @@ class DetectorResults:
 
     @cached_property
     def baselines(self) -> Mapping[ComponentName, tuple[Floats, Floats]]:
-        """Scores of the normal and of the anomalous test images by simple methods on pixels."""
+        """Scores by baselines on pixels, of the normal and of the anomalous test images."""
         if self.data.anomalous is None or not len(self.data.test):
             return {}
         spec = self.photo_input.spec(self.data.sizes[0])
         training, test, anomalous = (
-            Scenes.of({"images": images.read(spec, silence)})
+            Scenes.from_arrays({"images": images.read(spec, silence)})
             for images in (self.data.training, self.data.test, self.data.anomalous.images)
         )
-        fitted = {name: fitters.fit(name, training, BANK, self.seed) for name in BASELINES}
+        fitted = {name: fitters.fit(name, training, BANK_ENTRIES, self.seed) for name in BASELINES}
         return {
-            name: (score(each, test).scores, score(each, anomalous).scores)
-            for name, each in fitted.items()
+            name: (score(component, test).scores, score(component, anomalous).scores)
+            for name, component in fitted.items()
         }
 
     def metrics(self) -> dict[str, float]:
-        """By the names that they have in a manifest's `metrics`."""
+        """The metrics, by their names in a manifest."""
         metrics: dict[str, float] = {}
         if self.test is not None:
             p_values = ConformalScores(self.calibration).p_values(self.test.scores)
             for rate in RATES:
-                if can_tell(len(self.calibration.scores), rate):
+                if allows_rate(len(self.calibration.scores), rate):
                     metrics[f"false_positive_rate_at_{rate}"] = float((p_values <= rate).mean())
-        return metrics | self._detection()
+        return metrics | self._measure_detection()
 
-    def _detection(self) -> dict[str, float]:
-        anomalous, normal, found = self.data.anomalous, self.test, self.anomalous
-        if anomalous is None or normal is None or found is None:
+    def _measure_detection(self) -> dict[str, float]:
+        anomalous, normal, scored = self.data.anomalous, self.test, self.anomalous
+        if anomalous is None or normal is None or scored is None:
             return {}
         title = f"auroc_against_{anomalous.title.replace(' ', '_')}"
-        area = auroc(normal.scores, found.scores)
+        area = auroc(normal.scores, scored.scores)
         metrics = {
             title: area,
-            f"{title}_se": standard_error(area, len(normal.scores), len(found.scores)),
+            f"{title}_se": standard_error(area, len(normal.scores), len(scored.scores)),
         }
         for name, scores in self.baselines.items():
-            metrics[baseline_metric(name, title)] = auroc(*scores)
+            metrics[name_baseline_metric(name, title)] = auroc(*scores)
         for label, kind in enumerate(anomalous.kinds):
             if np.any(anomalous.labels == label):
                 metrics[f"{title}_{kind}"] = auroc(
-                    normal.scores, found.scores[anomalous.labels == label]
+                    normal.scores, scored.scores[anomalous.labels == label]
                 )
-        if self.masks is not None:
-            masks, masked = self.masks
-            metrics["pixel_auroc"] = pixel_auroc(normal.maps, found.maps[masked], masks[masked])
-            metrics["aupro"] = aupro(normal.maps, found.maps[masked], masks[masked])
-        return metrics
+        return metrics | self._measure_maps(normal, scored)
 
-    def _score(self, images: Images) -> Scored:
-        found = self.graphs.chain_in_batches(
-            self.graphs.scoring, ["scores", "error_maps"], images=images
-        )
-        return Scored(found["scores"], found["error_maps"])
+    def _measure_maps(self, normal: DetectorScores, anomalous: DetectorScores) -> dict[str, float]:
+        if self.masks is None:
+            return {}
+        masks, masked = self.masks
+        maps = anomalous.maps[masked]
+        return {
+            "pixel_auroc": pixel_auroc(normal.maps, maps, masks[masked]),
+            "aupro": aupro(normal.maps, maps, masks[masked]),
+        }
+
+    def _score(self, images: Images) -> DetectorScores:
+        return score_images(self.graphs, images)
 
 
-def baseline_metric(name: ComponentName, title: str) -> str:
-    """The name of a baseline's AUROC, beside the detector's own `title`."""
+def score_images(graphs: Graphs, images: Images) -> DetectorScores:
+    """Score images uint8 (n, height, width, channels) by published graphs."""
+    outputs = graphs.chain_in_batches(graphs.scoring, ["scores", "error_maps"], images=images)
+    return DetectorScores(outputs["scores"], outputs["error_maps"])
+
+
+def name_baseline_metric(name: ComponentName, title: str) -> str:
+    """Name the AUROC of a baseline; `title` is the metric of the detector."""
     return f"{name.replace('-', '_')}_{title}"

@@ -1,4 +1,4 @@
-"""What the service needs beside the graphs: calibration scores, and a prior over the latents."""
+"""Calibration of a bundle: scores and error maps of normal images, summarised for the service."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,18 +8,17 @@ from bundle.tensors import Images
 from training.errors import DataError
 from training.export.graph_runner import Graphs
 
-MANY = 100  # images of which one in a hundred can be told
+MIN_QUANTILE_IMAGES = 100  # fewer have no 99 % quantile
 METHOD = "mean squared error of the reconstruction"
-CROSS_FITTED = (
-    ", each image by components fitted without it"  # behind the method, where none were held out
-)
+# Behind the method, if no images were held out.
+CROSS_FITTED_SUFFIX = ", each image by components fitted without it"
 
 
 def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
-    """Score normal images that the network was not fitted to, uint8 (n, height, width, channels)."""
-    followed = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
+    """Score held-out normal images, uint8 (n, height, width, channels)."""
+    distances = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
     scored = graphs.chain_in_batches(
-        graphs.scoring, ["scores", "error_maps", *followed], images=normal
+        graphs.scoring, ["scores", "error_maps", *distances], images=normal
     )
     return summarise(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
 
@@ -30,16 +29,21 @@ def summarise(
     method: str,
     latent_distances: npt.NDArray[np.float32] | None = None,
 ) -> Calibration:
-    """What is kept of the scores (n,), error maps (n, height, width) and latent distances (n,) of normal images."""
+    """Calibration by scores (n,), maps (n, height, width) and latent distances (n,).
+
+    All are of normal images. Raises DataError if all error maps are alike.
+    """
     largest = maps.max(axis=(1, 2))
-    if len(maps) >= MANY:
+    if len(maps) >= MIN_QUANTILE_IMAGES:
         low, high = float(np.quantile(maps, 0.99)), float(np.quantile(largest, 0.99))
     else:
-        # Of a few dozen photographs one or two are unlike the others: beside them every defect would be dark.
+        # Of a few dozen photographs, one or two are atypical; a scale up to them hides defects.
         low = float(np.median(np.quantile(maps, 0.99, axis=(1, 2))))
         high = float(np.quantile(largest, 0.9))
     if high <= low:
-        raise DataError("the calibration images are all reconstructed alike: are they real images?")
+        raise DataError(
+            f"the calibration images all have the same largest error, {high:.3g}: use real images"
+        )
     return Calibration(
         method=method,
         scores=tuple(float(f"{score:.9g}") for score in np.sort(scores)),  # 9 digits keep a float32
@@ -52,7 +56,7 @@ def _deciles(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(f"{decile:.9g}") for decile in np.quantile(values, np.arange(1, 10) / 10))
 
 
-def summary_line(calibrated: Calibration) -> str:
-    """A line for the log: how many images were scored, and the lowest false positive rate that they allow."""
-    count = len(calibrated.scores)
+def format_summary(calibration: Calibration) -> str:
+    """A line for the log: the number of images, and the minimum false positive rate."""
+    count = len(calibration.scores)
     return f"calibrated on {count} images; the minimum false_positive_rate is {1 / (count + 1):.2g}"

@@ -1,6 +1,6 @@
-"""A bundle's graphs in half precision, and what that changes.
+"""Conversion of a bundle's graphs to fp16, and its numerical differences.
 
-On a CPU, ONNX Runtime computes a float16 graph in float32 wherever it can. What half precision costs is therefore
+On a CPU, ONNX Runtime computes a float16 graph in float32 if it can. So the differences are
 measured on graphs that compute in float32 and round every result to float16, as a GPU does.
 """
 
@@ -19,9 +19,10 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from bundle.tensors import Images
 from training.export import parity
 from training.export.graph_runner import Graphs
-from training.export.published import Published
+from training.export.published import PublishedBundle
 
-# Float16 has 11 bits: a result is rounded by up to 0.0005 of itself, some ten times on its way through a network.
+# Float16 has 11 bits: a rounding changes a result by up to 0.0005 of itself. A network rounds about
+# ten times.
 TOLERANCES = {
     "reconstructions": 3.0,
     "intensities": 0.01,
@@ -29,57 +30,56 @@ TOLERANCES = {
     "latent_distances": 0.01,
     "probabilities": 0.01,
 }
-TOLERANCE = 0.002  # of all other outputs
-SAMPLES = 1000
-LARGEST = np.float32(np.finfo(np.float16).max)
-KEPT = "scorer"  # it sums squares that are too small for float16
+OTHER_TOLERANCE = 0.002
+SAMPLE_IMAGES = 1000
+MAX_FLOAT16 = np.float32(np.finfo(np.float16).max)
+FLOAT32_GRAPH = "scorer"  # is not converted, because its squares are too small for float16
 
 
 def write(
-    published: Published,
+    published: PublishedBundle,
     samples: Images,
     directory: Path,
     rounded: Path,
-    tolerance: float = TOLERANCE,
+    tolerance: float = OTHER_TOLERANCE,
 ) -> tuple[Graphs, dict[str, float]]:
-    """Write the graphs of a bundle in half precision to `directory`, under the names that they have.
+    """Write the graphs of a bundle in fp16 to `directory`, under the same names.
 
-    Gives graphs that round as those do, written to `rounded`, and the largest difference of each output from the
-    float32 graphs' on `samples`, uint8 (n, height, width, channels); relative to the output's largest number where that
-    is above 1. Raises ParityError where one is above its bound, which for most is `tolerance`.
+    Returns float32 graphs that round as fp16 graphs do, written to `rounded`. Returns the largest
+    difference of each output from the original graphs, too. The differences are on `samples`, uint8
+    (n, height, width, channels), and relative to the output's largest number if it is above 1.
+    Raises ParityError if a difference is above its bound, which is `tolerance` for most outputs.
     """
     files = published.manifest.graphs
     for name, file in files.items():
         model = onnx.load(published.directory / file)
         _restore_weights(model.graph)
-        onnx.save(model if name == KEPT else _in_half(model), directory / file)
-        onnx.save(model if name == KEPT else _rounding(model), rounded / file)
+        onnx.save(model if name == FLOAT32_GRAPH else _convert(model), directory / file)
+        onnx.save(model if name == FLOAT32_GRAPH else _add_rounding(model), rounded / file)
     graphs = Graphs(rounded, files)
     spec, names = published.manifest.input, published.graphs.names
-    images = parity.with_resized(np.resize(samples, (SAMPLES, *spec.shape)), spec)
+    images = parity.resize_every_second(np.resize(samples, (SAMPLE_IMAGES, *spec.shape)), spec)
     outputs = [
         name for name in published.graphs.chain(names, images=images[:1]) if name != "images"
     ]
     expected = published.graphs.chain_in_batches(names, outputs, images=images)
-    found = parity.differences(
-        expected, graphs.chain_in_batches(names, outputs, images=images), outputs
-    )
-    parity.check(found, {name: TOLERANCES.get(name, tolerance) for name in found}, "float32")
-    # The graphs themselves, too: a CPU computes them more exactly, but what is wrong with them shows.
+    actual = graphs.chain_in_batches(names, outputs, images=images)
+    differences = parity.find_differences(expected, actual, outputs)
+    tolerances = {name: TOLERANCES.get(name, tolerance) for name in differences}
+    parity.check(differences, tolerances, "float32")
+    # A CPU computes the fp16 graphs more exactly, but an invalid conversion still shows there.
     few = {"images": images[:64]}
-    real = parity.differences(
-        graphs.chain(names, **few), Graphs(directory, files).chain(names, **few), outputs
-    )
+    converted = Graphs(directory, files).chain(names, **few)
     parity.check(
-        real,
-        {name: 2 * TOLERANCES.get(name, tolerance) for name in real},
+        parity.find_differences(graphs.chain(names, **few), converted, outputs),
+        {name: 2 * value for name, value in tolerances.items()},
         "its rounded float32 graphs",
     )
-    return graphs, found
+    return graphs, differences
 
 
 def _restore_weights(graph: onnx.GraphProto) -> None:
-    """Undo `export`'s storing of weights as float16: each is a float32 initializer again."""
+    """Turn weights that `export` stored as float16 back into float32 initializers."""
     users = Counter(name for node in graph.node for name in node.input)
     casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast"}
     for tensor in graph.initializer:
@@ -94,19 +94,20 @@ def _restore_weights(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def _in_half(model: ModelProto) -> ModelProto:
-    """The same graph, computing in float16 between inputs and outputs of the types that they had."""
+def _convert(model: ModelProto) -> ModelProto:
+    """The same graph in float16, with inputs and outputs of their original types."""
     copy = ModelProto()
     copy.CopyFrom(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of each constant that becomes zero or is rounded
-        half: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
-    OnnxModel(half).topological_sort()  # the casts of the inputs stand behind their users
-    onnx.checker.check_model(half, full_check=True)
-    return half
+        # The converter warns of each constant that becomes zero or is rounded.
+        warnings.simplefilter("ignore")
+        converted: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+    OnnxModel(converted).topological_sort()  # the converter puts casts of inputs behind their users
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
 
 
-def _rounding(model: ModelProto) -> ModelProto:
+def _add_rounding(model: ModelProto) -> ModelProto:
     """The same graph with every float32 input, constant and result rounded to float16."""
     inferred = shape_inference.infer_shapes(model).graph
     floats = {
@@ -114,42 +115,39 @@ def _rounding(model: ModelProto) -> ModelProto:
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    given = {
-        value.name: f"{value.name}.given" for value in model.graph.input if value.name in floats
+    inputs = {
+        value.name: f"{value.name}.rounded" for value in model.graph.input if value.name in floats
     }
-    rounding = ModelProto()
-    rounding.CopyFrom(model)
-    nodes = [cast for name, rounded in given.items() for cast in _casts(name, rounded)]
-    nodes += [each for node in model.graph.node for each in _rounded(node, floats, given)]
-    del rounding.graph.node[:]
-    rounding.graph.node.extend(nodes)
-    for tensor in rounding.graph.initializer:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    nodes = [cast for name, rounded in inputs.items() for cast in _make_casts(name, rounded)]
+    nodes += [each for node in model.graph.node for each in _round_outputs(node, floats, inputs)]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    for tensor in copy.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
-            # As the converter does: what is too large becomes the largest number.
-            values = (
-                np.clip(onnx.numpy_helper.to_array(tensor), -LARGEST, LARGEST)
-                .astype(np.float16)
-                .astype(np.float32)
-            )
+            # The converter clips too large constants, too.
+            clipped = np.clip(onnx.numpy_helper.to_array(tensor), -MAX_FLOAT16, MAX_FLOAT16)
+            values = clipped.astype(np.float16).astype(np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    return rounding
+    return copy
 
 
-def _rounded(
-    node: onnx.NodeProto, floats: set[str], given: Mapping[str, str]
+def _round_outputs(
+    node: onnx.NodeProto, floats: set[str], inputs: Mapping[str, str]
 ) -> Iterator[onnx.NodeProto]:
     """The node, on rounded inputs, then casts that round its float32 outputs."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    for place, name in enumerate(node.input):
-        copy.input[place] = given.get(name, name)
+    for index, name in enumerate(node.input):
+        copy.input[index] = inputs.get(name, name)
     yield copy
-    for place, name in enumerate(node.output):
+    for index, name in enumerate(node.output):
         if name in floats:
-            copy.output[place] = f"{name}.exact"
-            yield from _casts(f"{name}.exact", name)
+            copy.output[index] = f"{name}.exact"
+            yield from _make_casts(f"{name}.exact", name)
 
 
-def _casts(exact: str, rounded: str) -> Iterator[onnx.NodeProto]:
+def _make_casts(exact: str, rounded: str) -> Iterator[onnx.NodeProto]:
     yield onnx.helper.make_node("Cast", [exact], [f"{exact}.half"], to=TensorProto.FLOAT16)
     yield onnx.helper.make_node("Cast", [f"{exact}.half"], [rounded], to=TensorProto.FLOAT)

@@ -1,4 +1,4 @@
-"""Golden vectors."""
+"""Golden vectors: inputs and outputs by which the service verifies the graphs that it loads."""
 
 from pathlib import Path
 
@@ -9,20 +9,22 @@ from bundle.manifest import FEATURES, InputSpec
 from bundle.tensors import Images
 from training.export.graph_runner import Graphs
 
-LARGE = 64 * 64  # pixels: the golden tensors of larger images fill megabytes
+MAX_SMALL_IMAGE_PIXELS = 64 * 64  # the golden tensors of larger images take megabytes
 
 
 def write(
     graphs: Graphs, samples: Images, spec: InputSpec, path: Path, count: int | None = None
 ) -> None:
-    """Store what the graphs make of a few images, one of them resized: every tensor of the chain by its name.
+    """Store every tensor of the chain, by its name, for a few images, one of them resized.
 
-    Feature maps are left out: they are large, and each graph that takes them is tested on those that it is handed.
+    Feature maps are skipped, because they are large. The service tests graphs that take them on the
+    feature maps that it computes.
     """
-    images = samples[: count or (4 if spec.height * spec.width <= LARGE else 2)].copy()
+    small = spec.height * spec.width <= MAX_SMALL_IMAGE_PIXELS
+    images = samples[: count or (4 if small else 2)].copy()
     images[-1] = imaging.fit(
         imaging.resize(images[-1], (spec.height * 2, spec.width * 2), spec), spec
     )
     golden = graphs.chain(graphs.names, images=images)
-    kept = {name: tensor for name, tensor in golden.items() if not name.startswith(FEATURES)}
-    np.savez_compressed(path, allow_pickle=False, **kept)
+    stored = {name: tensor for name, tensor in golden.items() if not name.startswith(FEATURES)}
+    np.savez_compressed(path, allow_pickle=False, **stored)

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from bundle.tensors import Images
 from training.architectures import Autoencoder, Classifier
 from training.detector.whitening import LatentDistance
-from training.export.graph_runner import BATCH
+from training.export.graph_runner import BATCH_IMAGES
 from training.image_ops import to_float
 
 
 class EncoderGraph(nn.Module):
-    """uint8 (batch, height, width, channels) to latents, and for a variational model log variances."""
+    """Graph from uint8 (batch, height, width, channels) to latents.
+
+    A variational model has log variances, too.
+    """
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
@@ -27,7 +30,10 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latents to uint8 images, to the intensities in 0..1 that these were rounded from, and if asked to the logits."""
+    """Graph from latents to uint8 images and their unrounded intensities in 0..1.
+
+    With `likelihood` it has the logits, too.
+    """
 
     def __init__(self, model: Autoencoder, likelihood: bool) -> None:
         super().__init__()
@@ -37,14 +43,14 @@ class DecoderGraph(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
         raw = self.model.decode_raw(latents)
         intensities = self.model.output(raw)
-        # Before the channels go last: where the last dimension is 1, ONNX Runtime takes numbers one by one.
+        # Rounded before the transpose: ONNX Runtime is slow if the last dimension is 1.
         images = (intensities * 255).round().clamp(0, 255).to(torch.uint8)
         outputs = (images, intensities, raw) if self.likelihood else (images, intensities)
         return tuple(output.permute(0, 2, 3, 1) for output in outputs)
 
 
 class ClassifierGraph(nn.Module):
-    """Latents to the probabilities of the classes."""
+    """Graph from latents to the probabilities of the classes."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -55,12 +61,14 @@ class ClassifierGraph(nn.Module):
 
 
 class ErrorScorer(nn.Module):
-    """Images and intensities to the mean squared error, which is also the anomaly score, and its map."""
+    """Graph from images and intensities to errors, anomaly scores and error maps.
+
+    The error is the mean squared error, which is also the anomaly score.
+    """
 
     def forward(self, images: Tensor, intensities: Tensor) -> tuple[Tensor, ...]:
-        difference = images.flatten(1).float() / 255 - intensities.flatten(
-            1
-        )  # flat for speed, as in DecoderGraph
+        # Flat for speed, because the last dimension may be 1, as in DecoderGraph.
+        difference = images.flatten(1).float() / 255 - intensities.flatten(1)
         squared = difference * difference
         errors = squared.mean(dim=1)
         maps = squared.view(images.shape)
@@ -68,7 +76,7 @@ class ErrorScorer(nn.Module):
 
 
 class ErrorAndDistanceScorer(nn.Module):
-    """The outputs of an ErrorScorer, and the distance of the latents from those of the training images."""
+    """An ErrorScorer with the distance between the latents and the latents of training images."""
 
     def __init__(self, distance: LatentDistance) -> None:
         super().__init__()
@@ -80,11 +88,11 @@ class ErrorAndDistanceScorer(nn.Module):
 
 @torch.no_grad()
 def build_scorer(model: Autoencoder, training: Images) -> ErrorAndDistanceScorer:
-    """The scorer of a model, with the latents of its training images, uint8 (n, height, width, channels)."""
+    """Build the scorer of a model from its training images, uint8 (n, height, width, channels)."""
     encoder = EncoderGraph(model.eval())
     batches = (
-        torch.from_numpy(training[start : start + BATCH])
-        for start in range(0, len(training), BATCH)
+        torch.from_numpy(training[start : start + BATCH_IMAGES])
+        for start in range(0, len(training), BATCH_IMAGES)
     )
     latents = torch.cat([encoder(batch)[0] for batch in batches])
     return ErrorAndDistanceScorer(LatentDistance(latents, len(training)))
@@ -92,8 +100,8 @@ def build_scorer(model: Autoencoder, training: Images) -> ErrorAndDistanceScorer
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to export: its example arguments, by the names of the graph's inputs, and its outputs' names."""
+    """A module to export."""
 
     module: nn.Module
-    arguments: dict[str, Tensor]
-    outputs: Sequence[str]
+    arguments: dict[str, Tensor]  # examples, by the names of the graph's inputs
+    outputs: Sequence[str]  # names

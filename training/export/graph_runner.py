@@ -1,4 +1,4 @@
-"""A bundle's graphs, run with ONNX Runtime on the CPU: what is evaluated is what will be served."""
+"""Runner of a bundle's graphs with ONNX Runtime on the CPU, so that served graphs are measured."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,15 +11,18 @@ import onnxruntime
 from bundle.manifest import GraphName
 from bundle.tensors import Tensors
 
-BATCH = 256
-RUNTIME_VERSION: str = onnxruntime.__version__  # of either distribution
-SCORING: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
+BATCH_IMAGES = 256  # at most, in a run of the graphs
+RUNTIME_VERSION: str = onnxruntime.__version__  # of the CPU or the CUDA distribution
+RECONSTRUCTION_GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder")
+SCORING_GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
 
 
 class Graphs:
-    """The graphs of a directory by name, each run on the outputs of those before it."""
+    """The graphs of a directory by name; each runs on the outputs of the graphs before it."""
 
-    def __init__(self, directory: Path, files: Mapping[GraphName, str], batch: int = BATCH) -> None:
+    def __init__(
+        self, directory: Path, files: Mapping[GraphName, str], batch: int = BATCH_IMAGES
+    ) -> None:
         self._batch = batch
         self._sessions: dict[GraphName, onnxruntime.InferenceSession] = {
             name: onnxruntime.InferenceSession(directory / file, providers=["CPUExecutionProvider"])
@@ -28,31 +31,34 @@ class Graphs:
 
     @property
     def names(self) -> tuple[GraphName, ...]:
+        """The names of the graphs, in the order of the chain."""
         return tuple(self._sessions)
 
     def outputs(self, name: GraphName) -> list[str]:
+        """The names of a graph's outputs."""
         return [output.name for output in self._sessions[name].get_outputs()]
 
     @property
     def scoring(self) -> tuple[GraphName, ...]:
-        """The graphs that make scores of images, in order: a detector of feature maps has no decoder."""
-        inputs = {given.name for given in self._sessions["scorer"].get_inputs()}
-        return tuple(name for name in SCORING if name != "decoder" or "intensities" in inputs)
+        """The graphs from images to scores, in order; a detector of feature maps has no decoder."""
+        inputs = {value.name for value in self._sessions["scorer"].get_inputs()}
+        needs_decoder = "intensities" in inputs
+        return tuple(name for name in SCORING_GRAPHS if name != "decoder" or needs_decoder)
 
     def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Tensors:
-        """Run the named graphs in turn; gives the tensors with all that the graphs made of them."""
+        """Run the named graphs in order; returns the tensors and all outputs."""
         arrays: Tensors = dict(tensors)
         for name in names:
             session = self._sessions[name]
             outputs = self.outputs(name)
-            feeds = {given.name: arrays[given.name] for given in session.get_inputs()}
+            feeds = {value.name: arrays[value.name] for value in session.get_inputs()}
             arrays.update(zip(outputs, session.run(outputs, feeds), strict=True))
         return arrays
 
     def chain_in_batches(
         self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]
     ) -> Tensors:
-        """As `chain`, a batch at a time, for many images; gives only the tensors to keep."""
+        """Run the graphs as `chain` does, in batches; returns only the tensors to keep."""
         names, keep = list(names), list(keep)
         count = len(next(iter(tensors.values())))
         batches = [
@@ -63,6 +69,3 @@ class Graphs:
             for start in range(0, count, self._batch)
         ]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in keep}
-
-
-RECONSTRUCT: tuple[GraphName, ...] = ("encoder", "decoder")

@@ -1,24 +1,25 @@
-"""The model card."""
+"""The model card, a bundle's README.md."""
 
 from collections.abc import Mapping
 
 from bundle.manifest import ModelManifest
-from training.export.calibration import CROSS_FITTED
+from training.export.calibration import CROSS_FITTED_SUFFIX
 from training.export.published import REPORT
 
 
 def render(manifest: ModelManifest) -> str:
-    """The model render, in Markdown."""
+    """The model card, in Markdown."""
     data, made = manifest.training_data, manifest.provenance
     images = ", ".join(f"{count:,} {name}" for name, count in data.images.items())
-    half = "; computes in float16" if manifest.precision == "float16" else ""
-    source = manifest.input
+    fp16 = "; computes in float16" if manifest.precision == "float16" else ""
+    size = manifest.input
     lines = [
-        f"- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{half}",
-        f"- Input: {source.height}x{source.width}, {source.channels} channel(s)",
+        f"- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{fp16}",
+        f"- Input: {size.height}x{size.width}, {size.channels} channel(s)",
         f"- Capabilities: {', '.join(manifest.capabilities)}",
         *_about_calibration(manifest),
-        f"- Data: {data.name}; {images + '; ' if images else ''}{data.source}; licence: {data.licence}",
+        f"- Data: {data.name}; {images + '; ' if images else ''}{data.source};"
+        f" licence: {data.licence}",
         *_about_backbone(manifest),
         f"- Made {made.created:%Y-%m-%d} from git revision {made.git_revision or 'unknown'}",
         *(
@@ -39,8 +40,8 @@ def render(manifest: ModelManifest) -> str:
         *_pictures(manifest),
         *_trials(manifest),
         *_table(
-            "## Test figures, through the exported graphs",
-            "figure",
+            "## Test metrics, through the exported graphs",
+            "metric",
             "value",
             manifest.metrics,
             ".6g",
@@ -54,9 +55,8 @@ def _about_calibration(manifest: ModelManifest) -> list[str]:
     calibration, made = manifest.calibration, manifest.provenance
     if calibration is None:
         return []
-    cross_fitted = (
-        manifest.training_data.images.get("validation") == 0 or CROSS_FITTED in calibration.method
-    )
+    nothing_held_out = manifest.training_data.images.get("validation") == 0
+    cross_fitted = nothing_held_out or CROSS_FITTED_SUFFIX in calibration.method
     held_out = "training images, by cross-fitting" if cross_fitted else "held-out training images"
     calibrated_on = f"{len(calibration.scores):,} {held_out}"
     if again := made.recalibrated:
@@ -73,8 +73,8 @@ def _about_backbone(manifest: ModelManifest) -> list[str]:
     if weights is None:
         return []
     return [
-        f"- Backbone: {weights.name}, trained on {weights.trained_on}; weights: {weights.source}; "
-        f"licence: {weights.licence}"
+        f"- Backbone: {weights.name}, trained on {weights.trained_on}; weights: {weights.source};"
+        f" licence: {weights.licence}"
     ]
 
 

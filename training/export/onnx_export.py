@@ -1,4 +1,4 @@
-"""From a trained network to ONNX graphs, and the proof that ONNX Runtime answers as torch does."""
+"""Export of a trained network to ONNX graphs, compared with torch."""
 
 import gc
 import inspect
@@ -31,17 +31,18 @@ from training.export.graph_modules import (
     Graph,
 )
 from training.export.graph_runner import Graphs
-from training.export.parity import PARITY_BATCHES, measure, with_resized
+from training.export.parity import PARITY_BATCH_SIZES, measure, resize_every_second
 
-SMALLEST_IN_HALF = 64  # numbers in a tensor: smaller ones gain nothing
+MIN_FP16_ELEMENTS = 64  # in a tensor: smaller ones save nothing
 SCORES = ["errors", "scores", "error_maps"]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """The file of each graph, in the order in which they can be chained, and the largest difference from torch.
+class ExportedGraphs:
+    """Files of the graphs, in the order of the chain, and the largest difference of each output.
 
-    The difference is relative to the largest number of the output where that is above 1.
+    The difference is between ONNX Runtime and torch. It is relative to the largest number of the
+    output if that is above 1.
     """
 
     files: dict[GraphName, str]
@@ -56,30 +57,32 @@ def export(
     likelihood: bool = False,
     scorer: ErrorScorer | ErrorAndDistanceScorer | None = None,
     classifier: Classifier | None = None,
-) -> Exported:
-    """Write the graphs of a model to `directory`; with `likelihood` the decoder gives its logits too.
+) -> ExportedGraphs:
+    """Write the graphs of a model to `directory`; with `likelihood` the decoder has logits, too.
 
-    Without a `scorer` the score is the mean squared error. A `classifier` is one of this model.
-    The weights are rounded to float16, in which they are stored; everything is computed in float32.
-    `samples` are real images, uint8 (n, height, width, channels); fewer than 64 are taken several times. Raises
-    ParityError if ONNX Runtime differs from torch by more than 1e-5 (of logits 1e-4, of latent distances 1e-3), or
-    one step of an uint8; of an output with numbers above 1, relative to the largest.
+    Without a `scorer` the score is the mean squared error. A `classifier` must be of this model.
+    The weights are rounded to float16 and stored so; everything is computed in float32. `samples`
+    are real images, uint8 (n, height, width, channels); fewer than 64 are repeated.
+
+    Raises ParityError if ONNX Runtime differs from torch by more than 1e-5. The bound is 1e-4 for
+    logits, 1e-3 for latent distances and one step for uint8. Differences of an output with numbers
+    above 1 are relative to the largest.
     """
     _round_to_float16(classifier or model)
-    graphs = _graphs(
-        model, spec, torch.from_numpy(samples[:2]), likelihood, scorer or ErrorScorer()
-    )
+    images = torch.from_numpy(samples[:2])
+    graphs = _build_graphs(model, spec, images, likelihood, scorer or ErrorScorer())
     if classifier is not None:
         latents = {"latents": torch.zeros(2, model.latent_dim)}
         graphs["classifier"] = Graph(ClassifierGraph(classifier), latents, ["probabilities"])
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
         write(graph, directory / files[name])
-    compared = with_resized(np.resize(samples, (max(PARITY_BATCHES), *spec.shape)), spec)
-    return Exported(files, measure(graphs, Graphs(directory, files), compared))
+    repeated = np.resize(samples, (max(PARITY_BATCH_SIZES), *spec.shape))
+    compared = resize_every_second(repeated, spec)
+    return ExportedGraphs(files, measure(graphs, Graphs(directory, files), compared))
 
 
-def _graphs(
+def _build_graphs(
     model: Autoencoder,
     spec: InputSpec,
     images: Tensor,
@@ -101,41 +104,38 @@ def _graphs(
 
 
 def _round_to_float16(model: nn.Module) -> None:
-    """Round the weights to float16, as the bundle stores them: what is compared and measured is what is served."""
+    """Round the weights to float16, because the bundle stores them so."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.half().float())
 
 
 def write(graph: Graph, path: Path) -> None:
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # it tells at length that torchvision is not there
-    with warnings.catch_warnings(), _without_collection():
-        warnings.simplefilter(
-            "ignore"
-        )  # the exporter warns of its own use of deprecated parts of torch
+    """Export a graph to a file, with a free batch size and weights stored as float16."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
+    with warnings.catch_warnings(), _disable_garbage_collection():
+        warnings.simplefilter("ignore")  # the exporter uses deprecated parts of torch
         program = torch.onnx.export(
             graph.module.eval(),
             args=tuple(graph.arguments.values()),
             input_names=list(graph.arguments),
             output_names=graph.outputs,
-            dynamic_shapes=_dynamic(graph),
+            dynamic_shapes=_find_dynamic_shapes(graph),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-    assert program is not None  # the dynamo exporter always gives a program
+    assert program is not None  # the dynamo exporter always returns a program
     model = program.model_proto
     _strip(model)
-    _store_in_half(model.graph)
+    _store_as_fp16(model.graph)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
-    """No garbage collection meanwhile: the exporter makes millions of objects and keeps them, so it finds nothing."""
+def _disable_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection, because the exporter keeps its millions of objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -146,7 +146,10 @@ def _without_collection() -> Iterator[None]:
 
 
 def resize(source: Path, size: tuple[int, int], path: Path) -> None:
-    """Write a graph anew for images of this height and width, where its nodes suit any: much faster than `write`."""
+    """Write a graph for images of another (height, width), much faster than `write`.
+
+    The nodes of the graph must not depend on the size.
+    """
     model = onnx.load(source)
     (images,) = model.graph.input
     for dimension, length in zip(images.type.tensor_type.shape.dim[1:3], size, strict=True):
@@ -160,8 +163,8 @@ def resize(source: Path, size: tuple[int, int], path: Path) -> None:
     onnx.save(model, path)
 
 
-def _dynamic(graph: Graph) -> Any:
-    """The batch, the first dimension of every input, is free."""
+def _find_dynamic_shapes(graph: Graph) -> Any:
+    """Dynamic shapes in which the batch, the first dimension of every input, is free."""
     free = tuple({0: Dim("batch")} for _ in graph.arguments)
     (kind, *_) = (
         parameter.kind for parameter in inspect.signature(graph.module.forward).parameters.values()
@@ -169,17 +172,18 @@ def _dynamic(graph: Graph) -> Any:
     return (free,) if kind == inspect.Parameter.VAR_POSITIONAL else free
 
 
-def _store_in_half(graph: onnx.GraphProto) -> None:
-    """Store rounded weights as float16 and cast them back, which ONNX Runtime does once, when it loads the graph."""
+def _store_as_fp16(graph: onnx.GraphProto) -> None:
+    """Store rounded weights as float16, with casts that ONNX Runtime runs once, at load."""
     casts = []
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size >= SMALLEST_IN_HALF and _fits_half(values):
-            name, half = tensor.name, f"{tensor.name}.half"
-            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), half))
+        large = values.dtype == np.float32 and values.size >= MIN_FP16_ELEMENTS
+        if large and _is_exact_in_fp16(values):
+            name, stored = tensor.name, f"{tensor.name}.half"
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
             casts.append(
                 onnx.helper.make_node(
-                    "Cast", [half], [name], name=f"{name}.float", to=TensorProto.FLOAT
+                    "Cast", [stored], [name], name=f"{name}.float", to=TensorProto.FLOAT
                 )
             )
     nodes = [*casts, *graph.node]
@@ -187,14 +191,14 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _fits_half(values: npt.NDArray[np.float32]) -> bool:
-    """Whether float16 loses nothing: of the rounded weights it does not, of other constants it may."""
+def _is_exact_in_fp16(values: npt.NDArray[np.float32]) -> bool:
+    """True for the rounded weights; false for constants that float16 would change."""
     with np.errstate(over="ignore"):
         return np.array_equal(values.astype(np.float16).astype(np.float32), values)
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove the stack traces and file paths that the exporter writes into the metadata of nodes and values."""
+    """Remove stack traces and file paths, which the exporter writes into the metadata."""
     for holder in (model.graph, *model.functions):
         for item in (holder, *holder.node, *holder.value_info):
             del item.metadata_props[:]

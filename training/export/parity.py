@@ -1,4 +1,4 @@
-"""The proof that ONNX Runtime answers as torch does."""
+"""Parity between ONNX Runtime and torch: measured differences of every output."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,18 +12,18 @@ from training.errors import ParityError
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 
-PARITY_BATCHES = (1, 2, 7, 64)
+PARITY_BATCH_SIZES = (1, 2, 7, 64)
 FLOAT_TOLERANCE = 1e-5
 OTHER_TOLERANCES: Mapping[str, float] = {
     "reconstructions": 1.0,  # one step of an uint8
-    "logits": 1e-4,  # numbers of 10 and more
-    "latent_distances": 1e-3,  # logarithms, in which small distances differ more
+    "logits": 1e-4,  # their values are 10 and more
+    "latent_distances": 1e-3,  # their logarithms amplify differences of small distances
 }
 DETECTOR_TOLERANCE = 1e-3  # of scores and maps, in standard deviations of normal images
 
 
-def with_resized(samples: Images, spec: InputSpec) -> Images:
-    """Every second image enlarged by half and brought back to size, as a request's image may be."""
+def resize_every_second(samples: Images, spec: InputSpec) -> Images:
+    """Images of which every second was enlarged by half and resized back, as in a request."""
     images = samples.copy()
     for image in images[1::2]:
         larger = imaging.resize(image, (spec.height * 3 // 2, spec.width * 3 // 2), spec)
@@ -36,42 +36,47 @@ def measure(
     exported: Graphs,
     images: Images,
     tolerances: Mapping[str, float] = {},
-    most: int = max(PARITY_BATCHES),
+    max_batch: int = max(PARITY_BATCH_SIZES),
 ) -> dict[str, float]:
-    """The largest difference of each output from torch, at several batch sizes up to `most`. Raises ParityError."""
+    """The largest difference of each output from torch, at batch sizes up to `max_batch`.
+
+    Raises ParityError if a difference is above its tolerance.
+    """
     outputs = [name for graph in graphs.values() for name in graph.outputs]
     largest = dict.fromkeys(outputs, 0.0)
-    for size in sorted({min(size, most) for size in PARITY_BATCHES}):
+    for size in sorted({min(size, max_batch) for size in PARITY_BATCH_SIZES}):
         expected: Tensors = {"images": images[:size]}
         for graph in graphs.values():
             expected |= _run_torch(graph, expected)
-        found = differences(expected, exported.chain(graphs, images=images[:size]), outputs)
-        largest = {
-            name: float(np.maximum(largest[name], found[name])) for name in outputs
-        }  # keeps NaN, as max does not
+        actual = exported.chain(graphs, images=images[:size])
+        differences = find_differences(expected, actual, outputs)
+        # np.maximum, because max would lose a NaN.
+        largest = {name: float(np.maximum(largest[name], differences[name])) for name in outputs}
     allowed = {**OTHER_TOLERANCES, **tolerances}
     check(largest, {name: allowed.get(name, FLOAT_TOLERANCE) for name in outputs}, "torch")
     return largest
 
 
-def differences(expected: Tensors, found: Tensors, names: Iterable[str]) -> dict[str, float]:
-    """The largest difference of each output; of floats with numbers above 1, relative to the largest."""
+def find_differences(expected: Tensors, actual: Tensors, names: Iterable[str]) -> dict[str, float]:
+    """The largest difference of each output; if floats exceed 1, relative to the largest."""
     largest = {}
     for name in names:
         reference = expected[name].astype(np.float64)
-        scale = (
-            1.0 if expected[name].dtype == np.uint8 else max(1.0, float(np.abs(reference).max()))
-        )
-        largest[name] = float(np.abs(found[name].astype(np.float64) - reference).max() / scale)
+        integers = expected[name].dtype == np.uint8
+        scale = 1.0 if integers else max(1.0, float(np.abs(reference).max()))
+        largest[name] = float(np.abs(actual[name].astype(np.float64) - reference).max() / scale)
     return largest
 
 
-def check(found: Mapping[str, float], tolerances: Mapping[str, float], reference: str) -> None:
-    """Raise ParityError where a difference is larger than allowed, or is no number."""
-    for name, difference in found.items():
+def check(
+    differences: Mapping[str, float], tolerances: Mapping[str, float], reference: str
+) -> None:
+    """Raise ParityError if a difference is above its tolerance, or is NaN."""
+    for name, difference in differences.items():
         if not difference <= tolerances[name]:
             raise ParityError(
-                f"{name} differs from {reference} by {difference:.3g}; at most {tolerances[name]} is allowed"
+                f"{name} differs from {reference} by {difference:.3g};"
+                f" at most {tolerances[name]} is allowed"
             )
 
 

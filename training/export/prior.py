@@ -1,4 +1,4 @@
-"""A mixture of Gaussians fitted to latents."""
+"""The prior of latents: a mixture of Gaussians fitted to them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,21 +9,21 @@ from bundle.tensors import Images
 from training.errors import RecipeError
 from training.export.graph_runner import Graphs
 
-MIXTURE_IMAGES = 20_000  # more take minutes and change nothing that can be seen
+MAX_MIXTURE_IMAGES = 20_000  # more take minutes, without a visible difference
 
 
-def mixture_latents(graphs: Graphs, training: Images) -> npt.NDArray[np.float32]:
-    """The latents (n, latent_dim) of as many training images as a mixture is fitted to."""
-    found = graphs.chain_in_batches(["encoder"], ["latents"], images=training[:MIXTURE_IMAGES])[
-        "latents"
-    ]
-    return found.astype(np.float32, copy=False)
+def encode_for_mixture(graphs: Graphs, training: Images) -> npt.NDArray[np.float32]:
+    """Latents (n, latent_dim) of up to `MAX_MIXTURE_IMAGES` training images."""
+    images = training[:MAX_MIXTURE_IMAGES]
+    latents = graphs.chain_in_batches(["encoder"], ["latents"], images=images)["latents"]
+    return latents.astype(np.float32, copy=False)
 
 
 def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) -> GaussianMixture:
     """Fit a mixture of full-covariance Gaussians to latents (n, latent_dim).
 
-    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders", section 4.
+    Ex-post density estimation, Ghosh et al. 2020, "From Variational to Deterministic Autoencoders",
+    section 4. Raises RecipeError if there are too many components for the latents.
     """
     try:
         fit = MixtureFit(components, random_state=seed, reg_covar=1e-5, tol=1e-2).fit(
@@ -31,7 +31,8 @@ def fit_mixture(latents: npt.NDArray[np.float32], components: int, seed: int) ->
         )
     except ValueError as error:
         raise RecipeError(
-            f"no mixture fits the latents: {error}; lower mixture_components"
+            f"no mixture of {components} components fits the latents: {error};"
+            " lower mixture_components"
         ) from error
     return GaussianMixture(
         weights=fit.weights_,

@@ -1,1 +1,1 @@
-"""Metrics: functions of arrays that import nothing of ours."""
+"""Metrics: functions of arrays, independent of the other packages of `training`."""

@@ -1,4 +1,4 @@
-"""Areas under curves of anomaly scores and maps, and their errors."""
+"""Areas under curves of anomaly scores and anomaly maps, and their standard errors."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,8 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 Floats = npt.NDArray[np.floating]
 
-MAX_FALSE_POSITIVE_RATE = 0.3  # of pixels, up to which the overlap of regions counts
-RATES = 300
+MAX_FALSE_POSITIVE_RATE = 0.3  # of pixels, in AUPRO
+RATE_STEPS = 300
 
 
 def auroc(normal: Floats, anomalous: Floats) -> float:
@@ -18,30 +18,31 @@ def auroc(normal: Floats, anomalous: Floats) -> float:
 
 
 def standard_error(area: float, normal: int, anomalous: int) -> float:
-    """Standard error of an AUROC of so many images (Hanley and McNeil 1982, equation 2)."""
+    """Standard error of an AUROC, by numbers of images (Hanley and McNeil 1982, equation 2)."""
     first, second = area / (2 - area), 2 * area**2 / (1 + area)
     among = (anomalous - 1) * (first - area**2) + (normal - 1) * (second - area**2)
     return float(np.sqrt((area * (1 - area) + among) / (normal * anomalous)))
 
 
 def pixel_auroc(normal: Floats, anomalous: Floats, masks: npt.NDArray[np.bool_]) -> float:
-    """AUROC of pixels by maps (n, height, width); those outside the masks of anomalous images are normal."""
+    """AUROC of the pixels of anomaly maps (n, height, width); pixels outside masks are normal."""
     return auroc(np.concatenate([normal.ravel(), anomalous[~masks]]), anomalous[masks])
 
 
 def aupro(normal: Floats, anomalous: Floats, masks: npt.NDArray[np.bool_]) -> float:
-    """Mean share of each connected defect that is found, over false positive rates of pixels up to 0.3.
+    """Area under the per-region overlap up to a false positive rate of pixels of 0.3, 0 to 1.
 
-    Area under the per-region overlap, divided by its range (Bergmann et al. 2020, "Uninformed Students", section 4.1).
+    The overlap is the mean share of each connected region that is found. The area is divided by its
+    range (Bergmann et al. 2020, "Uninformed Students", section 4.1).
     """
     false = np.sort(np.concatenate([normal.ravel(), anomalous[~masks]]))[::-1]
-    rates = np.linspace(0, MAX_FALSE_POSITIVE_RATE, RATES + 1)
+    rates = np.linspace(0, MAX_FALSE_POSITIVE_RATE, RATE_STEPS + 1)
     thresholds = false[np.minimum((rates * len(false)).astype(int), len(false) - 1)]
     overlaps = []
     for scores, mask in zip(anomalous, masks, strict=True):
         labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
         for region in range(1, count + 1):
-            found = np.sort(scores[labels == region])
-            overlaps.append(1 - np.searchsorted(found, thresholds, side="right") / len(found))
+            inside = np.sort(scores[labels == region])
+            overlaps.append(1 - np.searchsorted(inside, thresholds, side="right") / len(inside))
     mean = np.mean(overlaps, axis=0)
     return float(np.trapezoid(mean, rates) / MAX_FALSE_POSITIVE_RATE)

@@ -1,4 +1,4 @@
-"""Errors and similarity of reconstructions."""
+"""Errors and similarity of reconstructions: MSE, PSNR and SSIM."""
 
 import numpy as np
 from skimage.metrics import structural_similarity
@@ -7,14 +7,17 @@ from bundle.tensors import Floats, Images
 
 
 def squared_errors(images: Images, references: Images) -> Floats:
-    """Mean squared error of each image on the 0..1 scale: (n,)."""
+    """Mean squared error (n,) of each image on the 0..1 scale."""
     difference = images.astype(np.float32) - references.astype(np.float32)
     squared = np.square(difference / 255, dtype=np.float64)
     return np.asarray(squared.reshape(len(images), -1).mean(axis=1))
 
 
 def psnr_and_ssim(images: Images, clean: Images, window: int) -> dict[str, float]:
-    """`psnr` in dB and `ssim` (uniform window of this side, Wang et al. 2004), each the mean over the uint8 images."""
+    """Means over uint8 images of `psnr`, in dB, and `ssim`.
+
+    SSIM has a uniform window of this side (Wang et al. 2004).
+    """
     psnr = -10 * np.log10(np.maximum(squared_errors(images, clean), 1e-10))
     ssim = [
         structural_similarity(a, b, win_size=window, data_range=255, channel_axis=-1)  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Pipelines: from a recipe to a published bundle, and from bundle to bundle."""

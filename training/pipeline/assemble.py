@@ -1,4 +1,4 @@
-"""From a trained network to a published bundle."""
+"""Export and evaluation of a trained network, and publication of its bundle."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from training.evaluation import report
 from training.evaluation.autoencoder_results import AutoencoderResults
 from training.export import calibration, golden, graph_modules, onnx_export
 from training.export.graph_runner import Graphs
-from training.export.published import GOLDEN, HISTORY, REPORT, Published
+from training.export.published import GOLDEN, HISTORY, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, plan, publish
 from training.progress import Log
 from training.recipe import Recipe
@@ -20,7 +20,7 @@ from training.trainer.tracking import Row
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that was trained, a row of its history for each epoch, and how it was trained."""
+    """A trained network, its history, a row for each epoch, and its provenance."""
 
     autoencoder: Autoencoder
     classifier: Classifier | None
@@ -33,34 +33,24 @@ class TrainedNetwork:
 def assemble(
     trained: TrainedNetwork, recipe: Recipe, images: RunImages, models: Path, log: Log
 ) -> Path:
-    """Export, check, calibrate, evaluate, draw the report and publish; gives the bundle's directory.
+    """Export, check, calibrate, evaluate, draw the report and publish.
 
-    Raises TrainingError or OSError; then nothing is published.
+    Returns the directory of the bundle. Raises TrainingError or OSError; then nothing is published.
     """
-    network, test = trained.autoencoder, images.dataset.test.images
-    evaluation = plan.evaluation(recipe)
-    with publish.staging(models, recipe.name) as staging:
+    network, evaluation = trained.autoencoder, plan.plan_evaluation(recipe)
+    with publish.open_staging(models, recipe.name) as staging:
         log("exporting, and comparing ONNX Runtime with torch")
-        scorer = graph_modules.build_scorer(network, splits.sample(images.splits.training.images))
-        exported = onnx_export.export(
-            network,
-            recipe.input,
-            test,
-            staging,
-            evaluation.likelihood is not None,
-            scorer,
-            trained.classifier,
-        )
+        exported = _export(trained, recipe, images, staging, evaluation.likelihood is not None)
         graphs = Graphs(staging, exported.files)
         log("calibrating")
         calibrated = calibration.calibrate(graphs, images.splits.calibration.images)
-        log(calibration.summary_line(calibrated))
+        log(calibration.format_summary(calibrated))
         prior = draft_manifest.fit_prior(graphs, images.splits.training.images, recipe, staging)
-        golden.write(graphs, test, recipe.input, staging / GOLDEN)
+        golden.write(graphs, images.dataset.test.images, recipe.input, staging / GOLDEN)
         (staging / HISTORY).write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
         log("evaluating on the test images")
         results = AutoencoderResults(graphs, calibrated, images, evaluation, network.latent_dim)
-        draft = draft_manifest.of_network(
+        draft = draft_manifest.draft_network(
             recipe,
             images,
             architecture=network.describe(),
@@ -70,18 +60,29 @@ def assemble(
             prior=prior,
             calibration=calibrated,
             metrics=results.metrics(),
-            provenance=draft_manifest.provenance(
+            provenance=draft_manifest.record_provenance(
                 recipe,
                 trained.git_revision,
                 exported.parity,
                 device=trained.device,
                 minutes=trained.minutes,
             ),
-            files=publish.digests(staging),
+            files=publish.compute_digests(staging),
         )
 
-        def draw(model: Published) -> None:
+        def draw(model: PublishedBundle) -> None:
             log("drawing the report")
             report.write(model, results, model.directory / REPORT)
 
         return publish.publish(staging, draft, draw)
+
+
+def _export(
+    trained: TrainedNetwork, recipe: Recipe, images: RunImages, staging: Path, likelihood: bool
+) -> onnx_export.ExportedGraphs:
+    network = trained.autoencoder
+    scorer = graph_modules.build_scorer(network, splits.sample(images.splits.training.images))
+    test = images.dataset.test.images
+    return onnx_export.export(
+        network, recipe.input, test, staging, likelihood, scorer, trained.classifier
+    )

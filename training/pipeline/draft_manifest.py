@@ -1,4 +1,4 @@
-"""Manifests of new bundles, but for their version."""
+"""Drafts of manifests of new bundles, without their version."""
 
 import importlib.metadata
 import subprocess
@@ -37,64 +37,65 @@ LIBRARIES = (
 )
 
 
-def provenance(
+def record_provenance(
     recipe: BaseModel, revision: str | None, parity: dict[str, float], **others: Any
 ) -> Provenance:
-    """Record how a bundle came to be, now and with the libraries that are installed."""
+    """Record the provenance of a bundle: recipe, revision, installed libraries, and time."""
     return Provenance(
         created=datetime.now(UTC).replace(microsecond=0),
         recipe=recipe.model_dump(mode="json"),
         git_revision=revision,
-        libraries=library_versions(),
+        libraries=read_library_versions(),
         parity=parity,
         **others,
     )
 
 
-def git_revision() -> str | None:
-    """The commit that the code stands on, with `+` where files differ from it; None outside a checkout."""
+def read_git_revision() -> str | None:
+    """The commit of the code, with `+` if files differ from it; None outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(
+        process = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return process.stdout.strip()
 
 
-def library_versions() -> dict[str, str]:
+def read_library_versions() -> dict[str, str]:
+    """Versions of the libraries that train and export, by name."""
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return versions | {"onnxruntime": RUNTIME_VERSION}
 
 
-def of_network(recipe: Recipe, images: RunImages, **measured: Any) -> ModelManifest:
-    """The manifest of a network that was trained by a recipe, but for its version; `measured` has the other entries."""
+def draft_network(recipe: Recipe, images: RunImages, **measured: Any) -> ModelManifest:
+    """Draft the manifest of a trained network; `measured` has the entries beside the recipe's."""
     return ModelManifest(
         name=recipe.name,
         version=1,
         description=recipe.description,
-        capabilities=_capabilities(recipe),
+        capabilities=_list_capabilities(recipe),
         input=recipe.input,
         classes=images.dataset.classes if recipe.classifier else (),
-        training_data=_training_data(recipe, images),
+        training_data=_describe_data(recipe, images),
         **measured,
     )
 
 
-def _training_data(recipe: Recipe, images: RunImages) -> TrainingData:
+def _describe_data(recipe: Recipe, images: RunImages) -> TrainingData:
     counts = {
         "training": len(images.splits.training),
         "validation": len(images.splits.validation),
         "calibration": len(images.splits.calibration),
         "test": len(images.dataset.test),
     }
-    return dataset.described(recipe.data, images.dataset.sha256, counts)
+    return dataset.describe_data(recipe.data, images.dataset.sha256, counts)
 
 
-def _capabilities(recipe: Recipe) -> tuple[Capability, ...]:
+def _list_capabilities(recipe: Recipe) -> tuple[Capability, ...]:
     if recipe.classifier and not recipe.classifier.reconstruction:
-        return ("encode", "classify")  # the decoder no longer fits the encoder
+        return ("encode", "classify")  # the encoder was fine-tuned without its decoder
     denoise: tuple[Capability, ...] = ("denoise",) if recipe.corruption.sigma else ()
     classify: tuple[Capability, ...] = ("classify",) if recipe.classifier else ()
     sample: tuple[Capability, ...] = ("sample",) if _has_prior(recipe) else ()
@@ -117,11 +118,11 @@ def _has_prior(recipe: Recipe) -> bool:
 def fit_prior(
     graphs: Graphs, training: Images, recipe: Recipe, staging: Path
 ) -> LatentPrior | None:
-    """The prior of a model's latents; a mixture is fitted to training images and written to `staging`."""
+    """Fit the prior of the latents, if the recipe has one; a mixture is written to `staging`."""
     if recipe.architecture.variational:
         return StandardNormal()
     if not _has_prior(recipe):
         return None
-    latents = prior.mixture_latents(graphs, training)
+    latents = prior.encode_for_mixture(graphs, training)
     prior.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / PRIOR)
     return MixturePrior(file=PRIOR)

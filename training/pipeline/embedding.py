@@ -1,4 +1,4 @@
-"""Embeddings of photographs: the pooled feature map of a backbone, exported as it is."""
+"""Bundles that embed photographs: the pooled feature map of a backbone, not trained further."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from bundle.manifest import InputSpec, ModelManifest, TrainingData, Weights
 from bundle.tensors import Images
 from training.architectures.backbones import BACKBONES
 from training.detector.encoder import BackboneEncoder
-from training.detector.scene import BATCH
+from training.detector.scene import MAX_BATCH_IMAGES
 from training.errors import RecipeError
 from training.export import golden, onnx_export, parity
 from training.export.graph_modules import Graph
@@ -22,31 +22,25 @@ from training.pipeline import draft_manifest, publish
 from training.progress import Log
 from training.recipe import EmbeddingRecipe
 
-FILE = "encoder.onnx"
+ENCODER_FILE = "encoder.onnx"
 
 
 def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
-    """Export, check and publish; gives the bundle's directory. Raises TrainingError."""
-    config, spec, revision = (
-        recipe.embedding,
-        recipe.input.spec(recipe.embedding.size),
-        draft_manifest.git_revision(),
-    )
-    backbone = BACKBONES[config.backbone]()
-    if config.depth not in backbone.strides:
-        raise RecipeError(
-            f"embedding.depth: {config.depth} is none of {', '.join(map(str, backbone.strides))}"
-        )
-    encoder = BackboneEncoder(backbone, config.depth, ()).eval()
+    """Export, check and publish; returns the directory of the bundle. Raises TrainingError."""
+    spec = recipe.input.spec(recipe.embedding.size)
+    revision = draft_manifest.read_git_revision()
+    encoder = _build_encoder(recipe)
     models.mkdir(parents=True, exist_ok=True)
-    with publish.staging(models, recipe.name) as staging:
+    with publish.open_staging(models, recipe.name) as staging:
         log("exporting, and comparing ONNX Runtime with torch")
-        images = _samples(spec)
+        images = _load_samples(spec)
         graph = Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
-        onnx_export.write(graph, staging / FILE)
-        graphs = Graphs(staging, {"encoder": FILE}, BATCH)
-        compared = parity.with_resized(np.resize(images, (BATCH, *spec.shape)), spec)
-        found = parity.measure({"encoder": graph}, graphs, compared, most=BATCH)
+        onnx_export.write(graph, staging / ENCODER_FILE)
+        graphs = Graphs(staging, {"encoder": ENCODER_FILE}, MAX_BATCH_IMAGES)
+        compared = parity.resize_every_second(
+            np.resize(images, (MAX_BATCH_IMAGES, *spec.shape)), spec
+        )
+        differences = parity.measure({"encoder": graph}, graphs, compared, max_batch=MAX_BATCH_IMAGES)
         golden.write(graphs, images, spec, staging / GOLDEN)
         draft = ModelManifest(
             name=recipe.name,
@@ -56,24 +50,38 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
             capabilities=("encode",),
             input=spec,
             latent_dim=graphs.chain(["encoder"], images=images[:1])["latents"].shape[1],
-            graphs={"encoder": FILE},
+            graphs={"encoder": ENCODER_FILE},
             golden=GOLDEN,
-            max_batch=BATCH,
+            max_batch=MAX_BATCH_IMAGES,
             metrics={},
-            training_data=_training_data(backbone.weights),
-            provenance=draft_manifest.provenance(recipe, revision, found, backbone=encoder.weights),
-            files=publish.digests(staging),
+            training_data=_describe_data(encoder.backbone.weights),
+            provenance=draft_manifest.record_provenance(
+                recipe, revision, differences, backbone=encoder.weights
+            ),
+            files=publish.compute_digests(staging),
         )
         return publish.publish(staging, draft)
 
 
-def _samples(spec: InputSpec) -> Images:
-    """Photographs that scikit-learn carries."""
+def _build_encoder(recipe: EmbeddingRecipe) -> BackboneEncoder:
+    config = recipe.embedding
+    backbone = BACKBONES[config.backbone]()
+    if config.depth not in backbone.strides:
+        raise RecipeError(
+            f"embedding.depth: {config.depth} is none of {', '.join(map(str, backbone.strides))}"
+        )
+    return BackboneEncoder(backbone, config.depth, ()).eval()
+
+
+def _load_samples(spec: InputSpec) -> Images:
+    """Load the sample photographs of scikit-learn."""
     photographs = load_sample_images().images
-    return np.stack([imaging.fit(np.asarray(Image.fromarray(each)), spec) for each in photographs])
+    return np.stack(
+        [imaging.fit(np.asarray(Image.fromarray(photo)), spec) for photo in photographs]
+    )
 
 
-def _training_data(weights: Weights) -> TrainingData:
+def _describe_data(weights: Weights) -> TrainingData:
     return TrainingData(
         name=weights.trained_on,
         source=weights.source,

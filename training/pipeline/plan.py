@@ -1,9 +1,9 @@
-"""From a whole recipe to the stages of its training, and to the measurements of its model."""
+"""Plans from a whole recipe: the stages of its training, and the evaluation of its model."""
 
 from training.architectures import Autoencoder, Classifier, DenseAutoencoder
 from training.architectures.base import ResidualLayer
 from training.data.augmentation import RandomChanges
-from training.data.splits import TrainingSplits, balanced
+from training.data.splits import TrainingSplits, take_balanced
 from training.evaluation.autoencoder_results import EvaluationPlan
 from training.recipe import Recipe
 from training.trainer.config import ClassifierConfig, PretrainingConfig
@@ -16,23 +16,23 @@ from training.trainer.objectives import (
 from training.trainer.optimisers import AdamwConfig
 
 
-def stages(
+def plan_stages(
     recipe: Recipe, network: Autoencoder | Classifier, splits: TrainingSplits
 ) -> list[Stage]:
-    """Layer by layer, then the whole autoencoder, then with its classifier, as far as the recipe asks for them."""
+    """Plan the stages of a recipe: layers, then the autoencoder, then the classifier."""
     autoencoder = network.autoencoder if isinstance(network, Classifier) else network
     planned: list[Stage] = []
     if recipe.pretraining is not None and isinstance(autoencoder, DenseAutoencoder):
-        planned += _layers(recipe, recipe.pretraining, autoencoder, splits)
+        planned += _plan_layers(recipe, recipe.pretraining, autoencoder, splits)
     if recipe.classifier is None or recipe.classifier.pretrained:
-        planned.append(_reconstruction(recipe, autoencoder, splits))
+        planned.append(_plan_reconstruction(recipe, autoencoder, splits))
     if recipe.classifier is not None and isinstance(network, Classifier):
-        planned.append(_classification(recipe, recipe.classifier, network, splits))
+        planned.append(_plan_classification(recipe, recipe.classifier, network, splits))
     return planned
 
 
-def evaluation(recipe: Recipe) -> EvaluationPlan:
-    """What is measured on the test images."""
+def plan_evaluation(recipe: Recipe) -> EvaluationPlan:
+    """Plan the measurements on the test images."""
     return EvaluationPlan(
         seed=recipe.seed,
         noise=recipe.corruption.sigma,
@@ -45,38 +45,38 @@ def evaluation(recipe: Recipe) -> EvaluationPlan:
     )
 
 
-def _reconstruction(recipe: Recipe, network: Autoencoder, splits: TrainingSplits) -> Stage:
+def _plan_reconstruction(recipe: Recipe, network: Autoencoder, splits: TrainingSplits) -> Stage:
     mixed = recipe.training.precision == "bfloat16"
-    objective = ReconstructionObjective(network, _changes(recipe), recipe.loss, mixed)
+    objective = ReconstructionObjective(network, _build_changes(recipe), recipe.loss, mixed)
     settings = recipe.training, recipe.optimiser, recipe.schedule
     return Stage("autoencoder", objective, *settings, splits.training, splits.validation)
 
 
-def _classification(
+def _plan_classification(
     recipe: Recipe, config: ClassifierConfig, network: Classifier, splits: TrainingSplits
 ) -> Stage:
     labelled = (
-        splits.training if config.labels is None else balanced(splits.training, config.labels)
+        splits.training if config.labels is None else take_balanced(splits.training, config.labels)
     )
-    objective = ClassificationObjective(network, _changes(recipe), recipe.loss, config)
+    objective = ClassificationObjective(network, _build_changes(recipe), recipe.loss, config)
     settings = config.training, config.optimiser, recipe.schedule
     return Stage("classifier", objective, *settings, labelled, splits.validation)
 
 
-def _changes(recipe: Recipe) -> RandomChanges:
+def _build_changes(recipe: Recipe) -> RandomChanges:
     return RandomChanges(recipe.augmentation, recipe.corruption, recipe.data.binarise)
 
 
-def _layers(
+def _plan_layers(
     recipe: Recipe, config: PretrainingConfig, network: DenseAutoencoder, splits: TrainingSplits
 ) -> list[Stage]:
-    of_layers = {
+    settings = {
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "precision": "float32",
         "patience": None,
     }
-    training = recipe.training.model_copy(update=of_layers)
+    training = recipe.training.model_copy(update=settings)
     optimiser = AdamwConfig(learning_rate=config.learning_rate)
     return [
         Stage(
@@ -88,8 +88,6 @@ def _layers(
             splits.training,
             splits.validation,
         )
-        for layer, part in enumerate(network.encoder)
-        if not isinstance(
-            part, ResidualLayer
-        )  # it begins as the identity, which gives back all there is
+        for layer, module in enumerate(network.encoder)
+        if not isinstance(module, ResidualLayer)  # begins as the identity, which loses nothing
     ]

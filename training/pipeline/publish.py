@@ -1,4 +1,4 @@
-"""Publishing of a bundle: every file is written to a hidden directory first, which then gets its name in one rename."""
+"""Publication of a bundle: files are written to a hidden directory, which is then renamed."""
 
 import errno
 import re
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bundle.manifest import MANIFEST, ModelManifest, sha256_of
 from training.export import model_card
-from training.export.published import CARD, Published
+from training.export.published import CARD, PublishedBundle
 
 
 @contextmanager
-def staging(models: Path, name: str) -> Iterator[Path]:
-    """A hidden directory to write a bundle to. `publish` makes it visible; else it is removed at the end."""
+def open_staging(models: Path, name: str) -> Iterator[Path]:
+    """Open a hidden directory for a bundle; it is removed unless `publish` renames it."""
     home = models / name
     home.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=".publishing-", dir=home))
@@ -28,12 +28,12 @@ def staging(models: Path, name: str) -> Iterator[Path]:
 
 
 def publish(
-    staging: Path, draft: ModelManifest, draw: Callable[[Published], object] | None = None
+    staging: Path, draft: ModelManifest, draw: Callable[[PublishedBundle], object] | None = None
 ) -> Path:
-    """Give a bundle the next free version number and its name, in one rename; gives its directory.
+    """Publish a bundle as the next version, in one rename; returns its directory.
 
-    `staging` holds all files but manifest, model card and report. `draft` is the manifest but for the version and
-    the digests, and `draw` writes the report of the complete bundle.
+    `staging` holds all files but manifest, model card and report. `draft` is the manifest without
+    version and digests. `draw` writes the report of the complete bundle.
     """
     staging.chmod(0o755)
     while True:
@@ -41,27 +41,27 @@ def publish(
         version = max(published, default=0) + 1
         write_manifest(draft.model_copy(update={"version": version}), staging)
         if draw is not None:
-            draw(Published(staging))
+            draw(PublishedBundle(staging))
         try:
             return staging.rename(staging.parent / str(version))
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise  # else another run has just published this number
+                raise  # otherwise another run has just published this version
 
 
-def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of each file but the manifest, and but the report, which can be drawn again."""
+def compute_digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of each file but manifest and report, because a report can be drawn again."""
     files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
     return {path.name: sha256_of(path) for path in files}
 
 
 def write_manifest(manifest: ModelManifest, directory: Path) -> None:
-    """Write the model card, which is made from the manifest, and the manifest with the digest of every other file."""
+    """Write the model card, and the manifest with the digests of all other files."""
     (directory / CARD).write_text(model_card.render(manifest), encoding="utf-8")
-    complete = manifest.model_copy(update={"files": digests(directory)})
-    # Usual values are left out, for services that do not know these entries.
-    usual = {"precision"} if complete.precision == "float32" else set()
-    text = complete.model_dump_json(indent=1, exclude_none=True, exclude=usual)
+    complete = manifest.model_copy(update={"files": compute_digests(directory)})
+    # Default values are left out, because older services do not know these entries.
+    defaults = {"precision"} if complete.precision == "float32" else set()
+    text = complete.model_dump_json(indent=1, exclude_none=True, exclude=defaults)
     numbers_in_one_line = re.sub(
         r"\[(\s+[-+.\de]+,?)+\s+\]", lambda match: re.sub(r"\s+", "", match[0]), text
     )

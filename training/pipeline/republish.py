@@ -1,4 +1,4 @@
-"""New bundles from published ones, without training: converted to half precision, or calibrated anew."""
+"""New bundles from published bundles, without training: converted to fp16, or recalibrated."""
 
 import shutil
 import tempfile
@@ -28,56 +28,67 @@ from training.errors import DataError, RecipeError
 from training.evaluation import detector_report, report
 from training.evaluation.autoencoder_results import AutoencoderResults
 from training.export import calibration, fp16, golden, parity
-from training.export.published import HISTORY, REPORT, Published, newest
+from training.export.published import HISTORY, REPORT, PublishedBundle, load_newest
 from training.pipeline import draft_manifest, evaluate, publish
 from training.progress import Log
 from training.recipe import Recipe
 
-MIN_CALIBRATION_IMAGES = 50  # with fewer, p-values would be coarse and random
-SCORE_TOLERANCE = 0.01  # of the median change of a score, relative to it
-RATE = 0.01  # false positive rate at which verdicts are compared
+MIN_CALIBRATION_IMAGES = 50  # with fewer, p-values are coarse and noisy
+MAX_SCORE_CHANGE = 0.01  # median over images, relative to the score
+VERDICT_RATE = 0.01  # false positive rate at which verdicts are compared
 
 
 def convert_to_fp16(
     name: str, new_name: str, directory: Path | None, models: Path, log: Log
 ) -> Path:
-    """Publish the newest version of a model again, computing in float16, with its own calibration and metrics.
+    """Publish the newest version of a model in fp16, with its own calibration and metrics.
 
-    Raises TrainingError if there is no such model, its data are unavailable, or float16 changes its outputs too much.
+    Raises TrainingError if there is no such model, its data are unavailable, or fp16 changes its
+    outputs too much.
     """
     _check_name(new_name, name)
-    model = newest(models, name)
-    source, recipe = model.manifest, evaluate.recipe_of(model.manifest)
+    model = load_newest(models, name)
+    source, recipe = model.manifest, evaluate.read_recipe(model.manifest)
     _check_convertible(source)
     if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{name} is no autoencoder: only autoencoders can be converted")
-    before = evaluate.autoencoder_results(model, recipe, directory, log)
-    with publish.staging(models, new_name) as staging, tempfile.TemporaryDirectory() as rounded:
+        raise RecipeError(f"{name} is not an autoencoder: only autoencoders can be converted")
+    before = evaluate.measure_autoencoder(model, recipe, directory, log)
+    with (
+        publish.open_staging(models, new_name) as staging,
+        tempfile.TemporaryDirectory() as rounded,
+    ):
         converted = apply_fp16(model, before, staging, Path(rounded), log)
         after = converted.results
-        golden.write(
-            after.graphs, after.images.dataset.test.images, source.input, staging / source.golden
-        )
+        test = after.images.dataset.test.images
+        golden.write(after.graphs, test, source.input, staging / source.golden)
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
         _copy((HISTORY, *prior), model.directory, staging)
-        changes = {
-            "name": new_name,
-            "precision": "float16",
-            "calibration": after.calibration,
-            "metrics": after.metrics() | converted.changes,
-            "provenance": _provenance_from(
-                source,
-                libraries=draft_manifest.library_versions(),
-                parity=converted.parity,
-                halved_from=f"{source.name}/{source.version}",
-            ),
-        }
+        draft = _draft_converted(source, new_name, converted)
 
-        def draw(published: Published) -> None:
+        def draw(published: PublishedBundle) -> None:
             log("drawing the report")
             report.write(published, after, published.directory / REPORT)
 
-        return publish.publish(staging, source.model_copy(update=changes), draw)
+        return publish.publish(staging, draft, draw)
+
+
+def _draft_converted(
+    source: ModelManifest, new_name: str, converted: "ConvertedModel"
+) -> ModelManifest:
+    results = converted.results
+    changes = {
+        "name": new_name,
+        "precision": "float16",
+        "calibration": results.calibration,
+        "metrics": results.metrics() | converted.changes,
+        "provenance": _update_provenance(
+            source,
+            libraries=draft_manifest.read_library_versions(),
+            parity=converted.parity,
+            converted_from=f"{source.name}/{source.version}",
+        ),
+    }
+    return source.model_copy(update=changes)
 
 
 def _check_name(new_name: str, name: str) -> None:
@@ -90,14 +101,16 @@ def _check_name(new_name: str, name: str) -> None:
         ) from None
     if new_name == name:
         raise RecipeError(
-            f"{name} in half precision needs another --name: as a version of {name} it would replace it"
+            f"--name {new_name} would replace {name}: the fp16 model needs another name"
         )
 
 
 def _check_convertible(source: ModelManifest) -> None:
     """Raise RecipeError if a model is not an autoencoder in float32."""
     if source.precision != "float32":
-        raise RecipeError(f"{source.name} computes in {source.precision} already")
+        raise RecipeError(
+            f"{source.name} computes in {source.precision} already: name a model in float32"
+        )
     if source.selection is not None:
         raise RecipeError(f"{source.name} is a detector: float16 would change its scores too much")
     if "decoder" not in source.graphs:
@@ -105,8 +118,8 @@ def _check_convertible(source: ModelManifest) -> None:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """A model in half precision: its results, the differences of its outputs from float32, and its effect on scores."""
+class ConvertedModel:
+    """A model in fp16: its results, its differences from float32, and its effect on scores."""
 
     results: AutoencoderResults
     parity: dict[str, float]
@@ -114,9 +127,9 @@ class Converted:
 
 
 def apply_fp16(
-    model: Published, before: AutoencoderResults, directory: Path, rounded: Path, log: Log
-) -> Converted:
-    """Convert the graphs of a bundle, calibrate them, and compare their scores of the test images with `before`."""
+    model: PublishedBundle, before: AutoencoderResults, directory: Path, rounded: Path, log: Log
+) -> ConvertedModel:
+    """Convert and calibrate the graphs of a bundle, and compare test scores with `before`."""
     log("converting, and comparing with the float32 graphs")
     graphs, differences = fp16.write(model, before.images.dataset.test.images, directory, rounded)
     log("calibrating")
@@ -124,30 +137,30 @@ def apply_fp16(
     calibrated = calibration.calibrate(graphs, normal, before.calibration.method)
     log("evaluating on the test images")
     after = replace(before, graphs=graphs, calibration=calibrated)
-    changes = effect(
-        before.calibration, before.scored.scores, calibrated, after.scored.scores, RATE
+    changes = measure_effect(
+        before.calibration, before.scored.scores, calibrated, after.scored.scores, VERDICT_RATE
     )
-    return Converted(after, differences, changes)
+    return ConvertedModel(after, differences, changes)
 
 
-def effect(
+def measure_effect(
     before: Calibration, scores_before: Floats, after: Calibration, scores: Floats, rate: float
 ) -> dict[str, float]:
-    """The effect of half precision on the anomaly scores of the same images, by the names of a manifest's `metrics`.
+    """The effect of fp16 on anomaly scores of the same images, by names of metrics in a manifest.
 
-    The median and the largest change of a score, relative to it, and the share of verdicts at the false positive
-    `rate` that differ, each by the bundle's own calibration. Raises ParityError if the median is above
-    `SCORE_TOLERANCE`.
+    These are the median and largest relative change of a score, and the share of changed verdicts.
+    Verdicts are at the false positive `rate`, by the calibration of their own bundle. Raises
+    ParityError if the median is above `MAX_SCORE_CHANGE`.
     """
     changes = np.abs(scores - scores_before) / np.maximum(scores_before, np.finfo(np.float32).tiny)
     parity.check(
         {"the median score": float(np.median(changes))},
-        {"the median score": SCORE_TOLERANCE},
+        {"the median score": MAX_SCORE_CHANGE},
         "float32",
     )
     anomalous = [
-        ConformalScores(calibrated).p_values(each) <= rate
-        for calibrated, each in ((before, scores_before), (after, scores))
+        ConformalScores(calibrated).p_values(values) <= rate
+        for calibrated, values in ((before, scores_before), (after, scores))
     ]
     return {
         "score_change_median": float(np.median(changes)),
@@ -157,67 +170,80 @@ def effect(
 
 
 def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
-    """Publish the newest version of a model again, calibrated on the normal images below a directory.
+    """Publish the newest version of a model again, calibrated on normal images in a directory.
 
-    Unreadable files are logged and skipped. Raises TrainingError if there is no such model, it has no anomaly score,
-    it was trained on these images, or they are too few.
+    Unreadable files are logged and skipped. Raises TrainingError if there is no such model, or it
+    has no anomaly score. The images must be enough, and not used in training.
     """
-    model = newest(models, name)
+    model = load_newest(models, name)
     source = model.manifest
     if source.calibration is None:
         raise RecipeError(
-            f"{name} has no anomaly score, so there is nothing to calibrate: name a detector"
+            f"{name} has no anomaly score, so there is nothing to calibrate: name a model with one"
         )
     normal = _read_normal(directory, source, log)
-    count = len(normal.images)
-    log(f"scoring {count} images")
-    method = source.calibration.method.removesuffix(calibration.CROSS_FITTED)
+    log(f"scoring {len(normal.images)} images")
+    method = source.calibration.method.removesuffix(calibration.CROSS_FITTED_SUFFIX)
     calibrated = calibration.calibrate(model.graphs, normal.images, method)
-    log(calibration.summary_line(calibrated))
-    made = Recalibration(
-        source=f"{source.name}/{source.version}", images=count, sha256=normal.sha256
-    )
-    changes = {
-        "calibration": calibrated,
-        "metrics": {
-            key: value
-            for key, value in source.metrics.items()
-            if not key.startswith("false_positive_rate")
-        },
-        "provenance": _provenance_from(source, recalibrated=made),
-    }
-    with publish.staging(models, name) as staging:
+    log(calibration.format_summary(calibrated))
+    draft = _draft_recalibrated(source, calibrated, normal)
+    with publish.open_staging(models, name) as staging:
         _copy(source.files, model.directory, staging)
 
-        def draw(published: Published) -> None:
+        def draw(published: PublishedBundle) -> None:
             log("drawing the report")
             _draw_calibration(published, normal)
 
-        return publish.publish(staging, source.model_copy(update=changes), draw)
+        return publish.publish(staging, draft, draw)
+
+
+def _draft_recalibrated(
+    source: ModelManifest, calibrated: Calibration, normal: Folder
+) -> ModelManifest:
+    """Draft the manifest without metrics of the old calibration."""
+    recalibrated = Recalibration(
+        source=f"{source.name}/{source.version}", images=len(normal.images), sha256=normal.sha256
+    )
+    metrics = {
+        name: value
+        for name, value in source.metrics.items()
+        if not name.startswith("false_positive_rate")
+    }
+    changes = {
+        "calibration": calibrated,
+        "metrics": metrics,
+        "provenance": _update_provenance(source, recalibrated=recalibrated),
+    }
+    return source.model_copy(update=changes)
 
 
 def _read_normal(directory: Path, source: ModelManifest, log: Log) -> Folder:
-    """The images to calibrate a model on. Raises DataError if they may be anomalous, were trained on, or are few."""
-    if test := image_folder.layout(directory).test:
+    """Read calibration images.
+
+    Raises DataError if they may be anomalous, were used in training, or are too few.
+    """
+    if test := image_folder.find_layout(directory).test:
         raise DataError(
-            f"{directory} holds images to test with, which may be anomalous: name a folder of normal ones alone, "
-            f"as {test / photo_folder.GOOD}"
+            f"{directory} holds test images, which may be anomalous:"
+            f" name a folder of normal images alone, as {test / photo_folder.GOOD}"
         )
     normal = image_folder.read(directory, source.input, "convert", log)
     if normal.sha256 in source.training_data.sha256.values():
         raise DataError(
-            f"{source.name} was trained on the images in {directory}: calibrate on images not used in training"
+            f"{source.name} was trained on the images in {directory}:"
+            " calibrate on images not used in training"
         )
     if len(normal.images) < MIN_CALIBRATION_IMAGES:
         count = len(normal.images)
         raise DataError(
-            f"{directory} holds {count} images; at least {MIN_CALIBRATION_IMAGES} are needed to calibrate"
+            f"{directory} holds {count} images; at least {MIN_CALIBRATION_IMAGES} are needed"
+            " to calibrate: add more"
         )
     return normal
 
 
-def _draw_calibration(model: Published, normal: Folder) -> None:
-    """Write the report of a model that was calibrated anew: of a detector, one without reconstructions."""
+def _draw_calibration(model: PublishedBundle, normal: Folder) -> None:
+    """Draw the report of a recalibrated model, with reconstructions if it is an autoencoder."""
     directory = model.directory / REPORT
     if "decoder" in model.manifest.graphs:
         report.write_calibration(model, normal.images, directory)
@@ -230,9 +256,9 @@ def _copy(files: Iterable[str], source: Path, target: Path) -> None:
         shutil.copy(source / file, target)
 
 
-def _provenance_from(source: ModelManifest, **changes: Any) -> Provenance:
+def _update_provenance(source: ModelManifest, **changes: Any) -> Provenance:
     now = {
         "created": datetime.now(UTC).replace(microsecond=0),
-        "git_revision": draft_manifest.git_revision(),
+        "git_revision": draft_manifest.read_git_revision(),
     }
     return source.provenance.model_copy(update=now | changes)

@@ -1,4 +1,4 @@
-"""From a recipe to a published bundle."""
+"""Training of a network, from a recipe to a published bundle."""
 
 import time
 from pathlib import Path
@@ -16,36 +16,32 @@ from training.trainer.checkpoint import Checkpoints
 
 
 def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, log: Log) -> Path | None:
-    """Train, calibrate, export, check, evaluate, draw the report and publish; gives the bundle's directory.
+    """Train, calibrate, export, check, evaluate, draw the report and publish.
 
-    `directory` is where the data are (None: download them); `runs` keeps the checkpoints of an unfinished run. Of
-    several processes that `torchrun` started all train, and the first does the rest; the others get None.
-    Raises TrainingError or OSError; then nothing is published.
+    `directory` holds the data; if it is None, they are downloaded. `runs` keeps the checkpoints of
+    an interrupted run. Of several processes that `torchrun` started, all train, and the first
+    publishes. Returns the directory of the bundle, or None in the other processes. Raises
+    TrainingError or OSError; then nothing is published.
     """
-    revision = draft_manifest.git_revision()
-    with distributed.process() as process:
+    revision = draft_manifest.read_git_revision()
+    with distributed.open_process() as process:
         log = log if process.first else silence
-        _build(recipe)  # an architecture that does not fit ends the run before the data are read
+        _build(recipe)  # fails before the data are read, if the architecture is invalid
         images = load_data.load(recipe, directory, log)
-        for place in (models, runs):
-            place.mkdir(
-                parents=True, exist_ok=True
-            )  # an unwritable directory ends the run before the training
-        on = (
-            f"{process.device.type}, {process.count} processes"
-            if process.count > 1
-            else process.device.type
-        )
-        log(f"training {recipe.name} on {len(images.splits.training)} images, {on}")
+        for home in (models, runs):
+            home.mkdir(parents=True, exist_ok=True)  # fails before the training, if unwritable
+        processes = f", {process.count} processes" if process.count > 1 else ""
+        device = f"{process.device.type}{processes}"
+        log(f"training {recipe.name} on {len(images.splits.training)} images, {device}")
         network = _build(recipe)
         classifier = Classifier(network, len(images.dataset.classes)) if recipe.classifier else None
         digests = sorted(images.dataset.sha256.values())
         fingerprint = recipe.fingerprint(digests, process.device.type, torch.__version__)
         checkpoints = Checkpoints(runs / recipe.name, fingerprint)
         started = time.monotonic()
-        stages = plan.stages(recipe, classifier or network, images.splits)
+        stages = plan.plan_stages(recipe, classifier or network, images.splits)
         history = loop.train(stages, recipe.seed, checkpoints, process, log)
-        # The time of a run before it was interrupted is in its history alone.
+        # Only the history has the time of a resumed run before its interruption.
         seconds = max(time.monotonic() - started, sum(row["seconds"] for row in history))
     if not process.first:
         return None

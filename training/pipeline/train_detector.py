@@ -1,4 +1,4 @@
-"""From a recipe and photographs to a published detector."""
+"""Training of a detector, from a recipe and images to a published bundle."""
 
 import shutil
 import tempfile
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,49 +22,45 @@ from bundle.manifest import (
 from bundle.tensors import Images
 from training import progress
 from training.config import Size
-from training.data.dataset import described
+from training.data.dataset import describe_data
 from training.data.image_set import DetectorData, ImageSet
 from training.detector import encoder, fitters
-from training.detector.fit import Fitted, fit, map_of
-from training.detector.scene import BATCH, SceneReader, Scenes, join
-from training.detector.scorer import SCORES
+from training.detector.fit import FittedDetector, choose_map_component, fit
+from training.detector.scene import MAX_BATCH_IMAGES, SceneReader, Scenes, join
+from training.detector.scorer import SCORER_OUTPUTS
 from training.detector.synthetic_anomalies import KINDS
-from training.detector.trials import OF_EACH_KIND, TrialRun, Trials, stage_of
+from training.detector.trials import ANOMALIES_PER_KIND, TrialRun, Trials, name_stage
 from training.errors import WeakDetectorError
 from training.evaluation import detector_advice, detector_report
 from training.evaluation.detector_results import DetectorResults
 from training.export import calibration, golden, onnx_export, parity
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
-from training.export.published import GOLDEN, REPORT, Published
+from training.export.published import GOLDEN, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, load_data, publish
 from training.progress import Log, Stages, silence
 from training.recipe import DetectorRecipe
 
 ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
-EXPORTED: Size = (256, 256)  # the working size whose encoder those of others are made of
-CHUNK = (
-    64  # photographs that are decoded and encoded at once: memory does not grow with their pixels
-)
+EXPORT_SIZE: Size = (256, 256)  # its graph is resized for other working sizes
+CHUNK_IMAGES = 64  # decoded and encoded at once, to limit memory
 PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), parity.DETECTOR_TOLERANCE)
 
 
 def run(
     recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log
 ) -> Path:
-    """Choose, fit, calibrate, export, check, evaluate, draw the report and publish; gives the bundle's directory.
+    """Choose, fit, calibrate, export, check, evaluate, draw the report and publish.
 
-    Raises TrainingError or OSError; then nothing is published. WeakDetectorError is raised where the trials went too
-    badly, unless `accept_weak`.
+    Returns the directory of the bundle. Raises TrainingError or OSError; then nothing is published.
+    Unless `accept_weak`, raises WeakDetectorError if the trials show a weak detector.
     """
-    revision, started = draft_manifest.git_revision(), time.monotonic()
+    revision, started = draft_manifest.read_git_revision(), time.monotonic()
     data = load_data.load_detector(recipe, directory, log)
-    models.mkdir(
-        parents=True, exist_ok=True
-    )  # an unwritable directory ends the run before the work, not after it
+    models.mkdir(parents=True, exist_ok=True)  # fails before the trials, if it is unwritable
     with (
         Stages(log, _estimate_seconds(recipe, data)) as log,
-        publish.staging(models, recipe.name) as staging,
+        publish.open_staging(models, recipe.name) as staging,
         open_encoders(recipe) as encoders,
     ):
         tried = sample_normal(recipe, data)
@@ -73,32 +69,22 @@ def run(
         fitted = fit_chosen(recipe, data, trials, encoders, log)
         progress.begin("exporting", log)
         log("exporting, and comparing ONNX Runtime with torch")
-        sample = data.training.take(np.arange(min(BATCH, len(data.training)))).read(spec, silence)
+        images = data.training.take(np.arange(min(MAX_BATCH_IMAGES, len(data.training))))
+        sample = images.read(spec, silence)
         differences = _export(encoders, fitted, spec, sample, staging)
-        graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, BATCH)
-        method = fitted.scorer.describe() + ("" if data.calibration else calibration.CROSS_FITTED)
-        calibrated = calibration.summarise(
-            fitted.scores, fitted.maps, method, fitted.latent_distances
-        )
+        graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, MAX_BATCH_IMAGES)
         golden.write(graphs, sample, spec, staging / GOLDEN, count=1)
+        calibrated = _calibrate(fitted, data)
         results = DetectorResults(graphs, calibrated, spec, data, recipe.input, recipe.seed, trials)
         metrics = results.metrics()
-        draft = ModelManifest(
-            name=recipe.name,
-            version=1,
-            description=recipe.description,
+        draft = _draft_manifest(
+            recipe,
+            results,
             architecture=f"{encoders.module.describe()}; {fitted.scorer.describe()}",
-            capabilities=("encode", "anomaly-score"),
-            input=spec,
             latent_dim=graphs.chain(["encoder"], images=sample[:1])["latents"].shape[1],
-            graphs={"encoder": ENCODER, "scorer": SCORER},
-            golden=GOLDEN,
-            calibration=calibrated,
-            max_batch=BATCH,
             selection=selected,
             metrics=metrics,
-            training_data=_training_data(recipe, data, len(calibrated.scores)),
-            provenance=draft_manifest.provenance(
+            provenance=draft_manifest.record_provenance(
                 recipe,
                 revision,
                 differences,
@@ -106,10 +92,10 @@ def run(
                 minutes=round((time.monotonic() - started) / 60, 2),
                 backbone=encoders.module.weights,
             ),
-            files=publish.digests(staging),
+            files=publish.compute_digests(staging),
         )
 
-        def draw(model: Published) -> None:
+        def draw(model: PublishedBundle) -> None:
             progress.begin("report", log)
             log("drawing the report")
             detector_report.write(model, results, model.directory / REPORT, tried)
@@ -119,44 +105,71 @@ def run(
     return published
 
 
+def _calibrate(fitted: FittedDetector, data: DetectorData) -> Calibration:
+    method = fitted.scorer.describe()
+    if not data.calibration:
+        method += calibration.CROSS_FITTED_SUFFIX
+    return calibration.summarise(fitted.scores, fitted.maps, method, fitted.latent_distances)
+
+
+def _draft_manifest(
+    recipe: DetectorRecipe, results: DetectorResults, **measured: Any
+) -> ModelManifest:
+    """Draft the manifest of a detector; `measured` has the entries beside recipe and results."""
+    calibrated = results.calibration
+    return ModelManifest(
+        name=recipe.name,
+        version=1,
+        description=recipe.description,
+        capabilities=("encode", "anomaly-score"),
+        input=results.spec,
+        graphs={"encoder": ENCODER, "scorer": SCORER},
+        golden=GOLDEN,
+        calibration=calibrated,
+        max_batch=MAX_BATCH_IMAGES,
+        training_data=_describe_data(recipe, results.data, len(calibrated.scores)),
+        **measured,
+    )
+
+
 def _estimate_seconds(recipe: DetectorRecipe, data: DetectorData) -> dict[str, float]:
-    """About how long each stage takes, on two cores and with photographs."""
+    """Estimate the seconds of each stage, for photographs on two cores."""
     normal = min(recipe.detector.trials, len(data.training))
-    tried = normal + OF_EACH_KIND * len(KINDS)
+    tried = normal + ANOMALIES_PER_KIND * len(KINDS)
     areas = {size: size[0] * size[1] / 256**2 for size in data.sizes}
-    trials = {stage_of(size): 0.01 * tried * areas[size] for size in data.sizes}
-    trials[stage_of(data.sizes[0])] += 5 + 0.02 * tried * areas[data.sizes[0]]
+    trials = {name_stage(size): 0.01 * tried * areas[size] for size in data.sizes}
+    trials[name_stage(data.sizes[0])] += 5 + 0.02 * tried * areas[data.sizes[0]]
     encoding = 0.02 * len(data.training) * areas[data.sizes[0]]
     fitted = {"encoding": encoding, "fitting": 1 + 2 * encoding, "exporting": 2, "report": 4}
     return {"decoding": 0.01 * normal} | trials | fitted
 
 
 class Encoders(NamedTuple):
-    """The encoder, and the directory of its graphs, one for each working size that was asked for."""
+    """An encoder, and a directory of its graphs, one for each working size in use."""
 
     module: encoder.Encoder
     recipe: DetectorRecipe
     directory: Path
 
-    def file(self, size: Size) -> Path:
+    def export(self, size: Size) -> Path:
+        """Export the graph of a working size, unless it exists; returns its path."""
         path = self.directory / f"{size[0]}x{size[1]}.onnx"
         if path.exists():
             return path
-        if self.module.any_size and size != EXPORTED:
-            onnx_export.resize(self.file(EXPORTED), size, path)
+        if self.module.any_size and size != EXPORT_SIZE:
+            onnx_export.resize(self.export(EXPORT_SIZE), size, path)
         else:
-            onnx_export.write(self.graph(self.recipe.spec(size)), path)
+            onnx_export.write(self.build_graph(self.recipe.spec(size)), path)
         return path
 
-    def graph(self, spec: InputSpec) -> Graph:
-        return Graph(
-            self.module,
-            {"images": torch.zeros(2, *spec.shape, dtype=torch.uint8)},
-            self.module.outputs,
-        )
+    def build_graph(self, spec: InputSpec) -> Graph:
+        """Build the graph to export."""
+        example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
+        return Graph(self.module, {"images": example}, self.module.outputs)
 
-    def reader(self, size: Size) -> SceneReader:
-        graphs = Graphs(self.directory, {"encoder": self.file(size).name})
+    def open_reader(self, size: Size) -> SceneReader:
+        """Open a reader through the exported graph of a working size."""
+        graphs = Graphs(self.directory, {"encoder": self.export(size).name})
         return SceneReader(
             lambda images: graphs.chain(["encoder"], images=images), self.module.outputs
         )
@@ -164,12 +177,13 @@ class Encoders(NamedTuple):
 
 @contextmanager
 def open_encoders(recipe: DetectorRecipe) -> Iterator[Encoders]:
+    """Build the encoder of a recipe, and open a temporary directory for its graphs."""
     with tempfile.TemporaryDirectory() as directory:
         yield Encoders(encoder.build(recipe.detector.encoder), recipe, Path(directory))
 
 
 def sample_normal(recipe: DetectorRecipe, data: DetectorData) -> ImageSet:
-    """Random normal images for the trials, at most as many as the recipe says."""
+    """Draw random normal images for the trials, at most `detector.trials`."""
     order = np.random.default_rng(recipe.seed).permutation(len(data.training))
     return data.training.take(np.sort(order[: recipe.detector.trials]))
 
@@ -182,26 +196,28 @@ def select(
     accept_weak: bool,
     log: Log,
 ) -> tuple[Trials, Selection]:
-    """Choose by trials on some normal images. Raises WeakDetectorError."""
+    """Choose a candidate by trials on normal images. Raises WeakDetectorError if it is weak."""
     config, count = recipe.detector, len(data.training)
     largest = recipe.spec(data.sizes[-1])
     progress.begin("decoding", log)
     images = tried.read(largest, log)
     log(f"trials: synthetic anomalies in {len(images)} images")
-    trials = TrialRun(images, largest, config, encoders.reader, recipe.seed).run(data.sizes, log)
-    advice = detector_advice.advice(trials, images, count, trials.choice.size != config.sizes[-1])
-    weak = detector_advice.weakness(trials, recipe.seed)
+    trial_run = TrialRun(images, largest, config, encoders.open_reader, recipe.seed)
+    trials = trial_run.run(data.sizes, log)
+    larger = trials.choice.size != config.sizes[-1]
+    advice = detector_advice.give_advice(trials, images, count, larger)
+    weak = detector_advice.explain_weakness(trials, recipe.seed)
     if weak and not accept_weak:
-        log(detector_advice.table(trials, {}))
+        log(detector_advice.format_table(trials, {}))
         raise WeakDetectorError(
             "\n".join([f"{recipe.name} is refused: {weak}", *advice, "--accept-weak publishes it"])
         )
     selected = Selection(
         score=trials.choice.names,
-        map=(map_of(trials.choice.names, config),),
+        map=(choose_map_component(trials.choice.names, config),),
         compared={label: round(area, 4) for label, area in trials.steps.items()},
-        synthetic=detector_advice.synthetic(trials),
-        recall=detector_advice.recall(trials),
+        synthetic=detector_advice.tabulate_synthetic(trials),
+        recall=detector_advice.tabulate_recall(trials),
         weak=weak,
         advice=advice,
     )
@@ -210,33 +226,31 @@ def select(
 
 def fit_chosen(
     recipe: DetectorRecipe, data: DetectorData, trials: Trials, encoders: Encoders, log: Log
-) -> Fitted:
-    config, reader, spec = (
-        recipe.detector,
-        encoders.reader(trials.choice.size),
-        recipe.spec(trials.choice.size),
-    )
-    keep_images = fitters.take_images((*trials.choice.names, map_of(trials.choice.names, config)))
+) -> FittedDetector:
+    """Fit the chosen candidate to all normal images."""
+    config, choice = recipe.detector, trials.choice
+    reader, spec = encoders.open_reader(choice.size), recipe.spec(choice.size)
+    keep_images = fitters.uses_images((*choice.names, choose_map_component(choice.names, config)))
 
-    def scenes(images: ImageSet) -> Scenes:
-        parts = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK))
-        taken = (images.take(part) for part in progress.step_through(parts, log))
-        return join([reader.read(each.read(spec, silence), keep_images) for each in taken])
+    def encode(images: ImageSet) -> Scenes:
+        chunks = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK_IMAGES))
+        taken = (images.take(chunk) for chunk in progress.step_through(chunks, log))
+        return join([reader.read(chunk.read(spec, silence), keep_images) for chunk in taken])
 
     progress.begin("encoding", log)
     log(f"fitting to {len(data.training)} images at {spec.height}x{spec.width}")
-    normal = scenes(data.training)
-    held_out = scenes(data.calibration) if data.calibration else None
+    normal = encode(data.training)
+    held_out = encode(data.calibration) if data.calibration else None
     progress.begin("fitting", log)
-    return fit(trials.choice, normal, held_out, config, recipe.seed, log)
+    return fit(choice, normal, held_out, config, recipe.seed, log)
 
 
 def _export(
-    encoders: Encoders, fitted: Fitted, spec: InputSpec, sample: Images, staging: Path
+    encoders: Encoders, fitted: FittedDetector, spec: InputSpec, sample: Images, staging: Path
 ) -> dict[str, float]:
-    """Write both graphs; gives their largest differences from torch. Raises ParityError."""
-    shutil.copy(encoders.file((spec.height, spec.width)), staging / ENCODER)
-    encoder_graph = encoders.graph(spec)
+    """Export both graphs; returns their largest differences from torch. Raises ParityError."""
+    shutil.copy(encoders.export((spec.height, spec.width)), staging / ENCODER)
+    encoder_graph = encoders.build_graph(spec)
     with torch.no_grad():
         images = torch.from_numpy(sample[:2])
         tensors = {
@@ -244,18 +258,18 @@ def _export(
             **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True)),
         }
     scorer_graph = Graph(
-        fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORES
+        fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORER_OUTPUTS
     )
     onnx_export.write(scorer_graph, staging / SCORER)
-    compared = parity.with_resized(np.resize(sample, (BATCH, *spec.shape)), spec)
+    compared = parity.resize_every_second(np.resize(sample, (MAX_BATCH_IMAGES, *spec.shape)), spec)
     exported = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER})
     graphs: dict[GraphName, Graph] = {"encoder": encoder_graph, "scorer": scorer_graph}
-    return parity.measure(graphs, exported, compared, PARITY_TOLERANCES, BATCH)
+    return parity.measure(graphs, exported, compared, PARITY_TOLERANCES, MAX_BATCH_IMAGES)
 
 
-def _training_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) -> TrainingData:
+def _describe_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) -> TrainingData:
     counts = {"training": len(data.training), "calibration": calibrated, "test": len(data.test)}
-    return described(recipe.data, data.sha256, counts)
+    return describe_data(recipe.data, data.sha256, counts)
 
 
 def _log_conclusion(
@@ -265,13 +279,13 @@ def _log_conclusion(
     metrics: dict[str, float],
     log: Log,
 ) -> None:
-    """Log what the trials and the calibration mean."""
+    """Log the results of trials and calibration, and advice."""
     log("")
-    log(detector_advice.table(trials, detector_advice.labelled(metrics)))
+    log(detector_advice.format_table(trials, detector_advice.select_labelled(metrics)))
     log("")
-    log(detector_advice.recall_table(selected.recall))
+    log(detector_advice.format_recall(selected.recall))
     log("")
-    log(detector_advice.calibration_line(len(calibrated.scores)))
+    log(detector_advice.format_calibration(len(calibrated.scores)))
     for sentence in selected.advice:
         log(sentence)
     if selected.weak:

@@ -7,14 +7,14 @@ RECIPES = Path(__file__).parent
 
 
 def available() -> list[str]:
-    """The names of the recipes, in order."""
+    """Names of the recipes, in order."""
     return sorted(
         str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml")
     )
 
 
 def descriptions() -> dict[str, str]:
-    """The description of each recipe by its name."""
+    """Description of each recipe by its name."""
     return {
         name: str(tomllib.loads((RECIPES / f"{name}.toml").read_text())["description"])
         for name in available()

@@ -1,4 +1,4 @@
-"""The state of an unfinished run, so that a killed one goes on where its last epoch ended."""
+"""Checkpoints: the state of a run after its last epoch, from which a killed run resumes."""
 
 import json
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from training.errors import CheckpointError
 
 State = dict[str, Any]
 
-_TENSOR = "$tensor"
+_TENSOR_KEY = "$tensor"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of the run with this fingerprint, in a directory of its own.
 
-    `last` is the whole state, `best-STAGE` the best network of a stage. Each is a JSON file, which names the
-    safetensors file that holds its tensors.
+    `last` is the whole state, and `best-STAGE` the best network of a stage. Each is a JSON file,
+    which names the safetensors file with its tensors.
     """
 
     runs: Path
@@ -31,7 +31,10 @@ class Checkpoints:
         return self.runs / self.fingerprint[:12]
 
     def save(self, name: str, state: State) -> None:
-        """Replace a checkpoint: a kill leaves the old one or the new one. `state` is a tree of dicts and lists."""
+        """Replace a checkpoint atomically; `state` is a tree of dicts and lists.
+
+        Raises CheckpointError if it cannot be written.
+        """
         tensors: dict[str, Tensor] = {}
         tree = _take_tensors(state, "", tensors)
         try:
@@ -46,11 +49,12 @@ class Checkpoints:
             partial.replace(self._record(name))
         except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(
-                f"a checkpoint cannot be written to {self.directory}: {error}"
+                f"a checkpoint cannot be written to {self.directory}: {error};"
+                " free space there or set --runs"
             ) from error
 
     def load(self, name: str) -> State | None:
-        """The saved state, on the CPU; None where there is none. Raises CheckpointError where it is damaged."""
+        """The saved state, on the CPU, or None. Raises CheckpointError if it is damaged."""
         path = self._record(name)
         if not path.is_file():
             return None
@@ -67,7 +71,7 @@ class Checkpoints:
         return state
 
     def remove(self) -> None:
-        """Remove the checkpoints, but not what was tracked beside them."""
+        """Remove the checkpoints, but not the metrics beside them."""
         for pattern in ("last*", "best-*"):
             for path in self.directory.glob(pattern):
                 path.unlink()
@@ -76,17 +80,17 @@ class Checkpoints:
         return self.directory / f"{name}.json"
 
     def _free_file(self, name: str) -> Path:
-        """One of two files: that which the present checkpoint does not need."""
-        taken = f'"{name}-a.safetensors"'
+        """The one of two tensor files that the present checkpoint does not use."""
+        first = f'"{name}-a.safetensors"'
         record = self._record(name)
-        used = record.is_file() and taken in record.read_text(encoding="utf-8")
+        used = record.is_file() and first in record.read_text(encoding="utf-8")
         return self.directory / f"{name}-{'b' if used else 'a'}.safetensors"
 
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[path] = value.detach().cpu().contiguous()
-        return {_TENSOR: path}
+        return {_TENSOR_KEY: path}
     if isinstance(value, dict):
         return {
             str(key): _take_tensors(entry, f"{path}/{key}", tensors) for key, entry in value.items()
@@ -100,9 +104,9 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
-        if _TENSOR in value:
-            return tensors[value[_TENSOR]]
-        # JSON's keys are strings; those of an optimiser's state are the numbers of its parameters.
+        if _TENSOR_KEY in value:
+            return tensors[value[_TENSOR_KEY]]
+        # JSON turns keys into strings; keys of an optimiser's state are numbers of its parameters.
         return {
             int(key) if key.isdecimal() else key: _put_tensors(entry, tensors)
             for key, entry in value.items()

@@ -1,4 +1,4 @@
-"""What ends a training that cannot come to any good, with a message that says why."""
+"""Checks that stop a failing training run and say why."""
 
 import math
 
@@ -9,47 +9,58 @@ from torch import Tensor
 
 from training.errors import CollapsedError, DataError, DivergedError
 
-ALIVE = 1e-8  # variance over the images, above which a latent unit or an output is not constant
-ACTIVE = (
-    1e-2  # the same for the posterior means of a variational model (Burda et al. 2016, section 5.2)
-)
-PATIENCE = 5  # epochs that a collapse may last
+# Variance over the images, up to which a latent unit or an output is constant.
+MIN_VARIANCE = 1e-8
+# The same for the posterior means of a variational model (Burda et al. 2016, section 5.2).
+MIN_VARIATIONAL_VARIANCE = 1e-2
+MAX_COLLAPSED_EPOCHS = 5
 
 
 def check_images(images: npt.NDArray[np.generic]) -> None:
-    """Raise DataError where images are not uint8, for only these are sure to be in 0..1 when divided by 255."""
+    """Raise DataError if images are not uint8, because others may exceed 0..1 after scaling."""
     if images.dtype != np.uint8:
         raise DataError(
-            f"images must be uint8, 0 to 255, of which the network sees 0..1; these are {images.dtype}, "
-            f"{images.min():.4g} to {images.max():.4g}"
+            "images must be uint8, 0 to 255, which are divided by 255 for the network; these are"
+            f" {images.dtype}, {images.min():.4g} to {images.max():.4g}"
         )
 
 
 def check_finite(loss: float, stage: str, epoch: int) -> None:
-    """Raise DivergedError where the loss is no number."""
+    """Raise DivergedError if the loss is NaN or infinite."""
     if not math.isfinite(loss):
         raise DivergedError(
-            f"the loss is {loss} in epoch {epoch} of {stage}; lower the learning_rate of its optimiser"
+            f"the loss is {loss} in epoch {epoch} of {stage};"
+            " lower the learning_rate of its optimiser"
         )
 
 
-def dead_units(latents: Tensor, variational: bool) -> int:
-    """How many latent units (n, latent_dim) say nothing of the image."""
-    return int((latents.var(dim=0) <= (ACTIVE if variational else ALIVE)).sum())
+def count_dead_units(latents: Tensor, variational: bool) -> int:
+    """Number of latent units (n, latent_dim) that do not depend on the image."""
+    threshold = MIN_VARIATIONAL_VARIANCE if variational else MIN_VARIANCE
+    return int((latents.var(dim=0) <= threshold).sum())
 
 
-def collapse(dead: int, latents: Tensor, outputs: Tensor) -> str | None:
-    """What has collapsed, if anything has: all latent units are dead, or every image is given back as the same one."""
+def find_collapse(dead: int, latents: Tensor, outputs: Tensor) -> str | None:
+    """Description of a collapse, or None.
+
+    Either all latent units are dead, or every image has the same output.
+    """
     if dead == latents.shape[1]:
         return f"all {dead} latent units are dead"
-    if torch.all(outputs.var(dim=0) <= ALIVE):
-        return "every image is given back as the same one"
+    if torch.all(outputs.var(dim=0) <= MIN_VARIANCE):
+        return "every image has the same output"
     return None
 
 
-def check_collapse(what: str | None, epochs: int, epoch: int, patience: int = PATIENCE) -> None:
-    """Raise CollapsedError where a collapse has lasted for `patience` epochs: the first ones are always dull."""
-    if what is not None and epochs >= patience:
+def check_collapse(
+    problem: str | None, epochs: int, epoch: int, max_epochs: int = MAX_COLLAPSED_EPOCHS
+) -> None:
+    """Raise CollapsedError if a collapse has lasted for `max_epochs`.
+
+    Shorter ones are tolerated, because every network starts collapsed.
+    """
+    if problem is not None and epochs >= max_epochs:
         raise CollapsedError(
-            f"{what}, for {epochs} epochs up to epoch {epoch}: lower optimiser.learning_rate or loss.beta"
+            f"{problem}, for {epochs} epochs up to epoch {epoch}:"
+            " lower optimiser.learning_rate or loss.beta"
         )

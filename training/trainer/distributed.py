@@ -1,4 +1,4 @@
-"""Several processes, started by `torchrun`, that train one model on shares of every batch."""
+"""Processes, started by `torchrun`, that train one model on shares of every batch."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _TORCHRUN = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
 
 @dataclass(frozen=True)
 class Process:
-    """One of `count` processes, with its device."""
+    """A training process, one of `count`, with its device."""
 
     device: torch.device
     rank: int = 0
@@ -24,7 +24,7 @@ class Process:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes the files and talks."""
+        """True if this process writes the files and the log."""
         return self.rank == 0
 
     @property
@@ -36,28 +36,32 @@ class Process:
         return f"CPU, {count} threads" if count > 1 else "CPU, 1 thread"
 
     def share(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch, whose size `count` divides."""
+        """The share of this process in a batch; `count` divides the batch size."""
         return batch.chunk(self.count)[self.rank]
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has reached this call."""
         if self.count > 1:
             distributed.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, which averages its gradients over the processes."""
+        """Make a module average its gradients over the processes."""
         return module if self.count == 1 else DistributedDataParallel(module)
 
 
 @contextmanager
-def process() -> Iterator[Process]:
-    """This process as `torchrun` started it, or the only one. Raises RecipeError where there are too few GPUs."""
+def open_process() -> Iterator[Process]:
+    """Join the processes that `torchrun` started, or be the only one.
+
+    Raises RecipeError if there are fewer GPUs than processes.
+    """
     rank, local_rank, count = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise RecipeError(
-                f"{torch.cuda.device_count()} GPUs cannot serve {local_rank + 1} processes, one each"
+                f"{local_rank + 1} processes need a GPU each, and there are"
+                f" {torch.cuda.device_count()}: start fewer"
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)

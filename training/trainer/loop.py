@@ -1,4 +1,4 @@
-"""The training loop: stages one after the other, averaged weights, a checkpoint after every epoch."""
+"""The training loop: consecutive stages, averaged weights, a checkpoint after every epoch."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ from training.trainer import collapse
 from training.trainer.checkpoint import Checkpoints, State
 from training.trainer.config import TrainingConfig
 from training.trainer.distributed import Process
-from training.trainer.objectives import Batch, Measured, Objective
+from training.trainer.objectives import Batch, Measurement, Objective
 from training.trainer.optimisers import (
     OptimiserConfig,
     ScheduleConfig,
@@ -31,12 +31,12 @@ from training.trainer.optimisers import (
 )
 from training.trainer.tracking import Row, Tracker
 
-CHECK_EVERY = 50  # steps between looks at the loss
+CHECK_STEPS = 50  # between checks of the loss, because a check makes a GPU wait
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One objective, minimised on one set of images."""
+    """An objective that is minimised on one split of images."""
 
     name: str
     objective: Objective
@@ -48,15 +48,17 @@ class Stage:
 
 
 def train(
-    stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, tell: Log
+    stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, log: Log
 ) -> list[Row]:
-    """Run the stages from the start or from the last checkpoint; gives the history, a row for each epoch.
+    """Run the stages from the start or from the last checkpoint; returns a row for each epoch.
 
-    The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged weights. The same
-    stages, seed and machine give the same weights, with or without an interruption between epochs; several processes
-    give those of one but for rounding, and of them the first has the history. `tell` hears of a run that goes on.
-    Raises DivergedError, CollapsedError, DataError (images that are not uint8, or too few), RecipeError (too few steps,
-    a batch that the processes cannot share) and CheckpointError.
+    The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged
+    weights. The same stages, seed and machine give the same weights, even after an interruption.
+    Several processes give the same weights as one, up to rounding; the first has the history.
+
+    Raises DivergedError, CollapsedError and CheckpointError. Raises DataError if images are not
+    uint8, or too few. Raises RecipeError if there are too few steps, or if the processes cannot
+    share a batch.
     """
     for stage in stages:
         _check(stage, process)
@@ -66,7 +68,7 @@ def train(
     history: list[Row] = state["history"] if state else []
     tracker = Tracker(checkpoints.directory, history) if process.first else None
     if state:
-        tell(f"going on after epoch {state['run']['epoch']} of {stages[state['stage']].name}")
+        log(f"resumed after epoch {state['run']['epoch']} of {stages[state['stage']].name}")
     for index in range(state["stage"] if state else 0, len(stages)):
         run = Run(stages[index], index, generator, process, seed)
         if state:
@@ -74,43 +76,44 @@ def train(
             state = None
         run.fit(history, tracker, checkpoints)
         if history:
-            tell(_summary(history, stages[index].name))
+            log(_summarise(history, stages[index].name))
         if run.collapse and run.stage.training.patience is None:
-            tell(f"warning: {stages[index].name} ended in a collapse: {run.collapse}")
+            log(f"warning: {stages[index].name} ended in a collapse: {run.collapse}")
     if tracker:
         tracker.close()
     stages[-1].objective.cpu().eval()
     return history
 
 
-def _summary(history: list[Row], stage: str) -> str:
-    """A line on the rows of a finished stage."""
+def _summarise(history: list[Row], stage: str) -> str:
+    """A line for the log about a finished stage."""
     rows = [row for row in history if row["stage"] == stage]
-    seconds = sum(row["seconds"] for row in rows)
-    return f"{stage}: {len(rows)} epochs in {seconds:.0f} s, validation loss {rows[-1]['validation_loss']:.5f}"
+    seconds, loss = sum(row["seconds"] for row in rows), rows[-1]["validation_loss"]
+    return f"{stage}: {len(rows)} epochs in {seconds:.0f} s, validation loss {loss:.5f}"
 
 
 def be_deterministic() -> None:
-    """Let torch take only algorithms that give the same bits each time."""
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # without it cuBLAS is not deterministic
+    """Make torch use only algorithms that give the same bits each time."""
+    # cuBLAS is deterministic only with a fixed workspace.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
+    # The training never reads uninitialised memory, so it need not be filled.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _check(stage: Stage, process: Process) -> None:
-    """Raise what would end a stage at its start, which may be hours after that of the first one."""
+    """Raise errors of a stage before the first one starts, which may be hours earlier."""
     size = stage.training.batch_size
     collapse.check_images(stage.images.images)
     if len(stage.images) < size:
         raise DataError(
-            f"{stage.name}: {len(stage.images)} images are too few to train on: a batch takes {size}; "
-            "lower its batch_size, or hold fewer out"
+            f"{stage.name}: {len(stage.images)} images are too few to train on: a batch takes"
+            f" {size}; lower its batch_size, or hold fewer out"
         )
     if size % process.count:
         raise RecipeError(
-            f"{stage.name}: a batch_size of {size} cannot be shared by {process.count} processes"
+            f"{stage.name}: a batch_size of {size} cannot be shared by {process.count} processes:"
+            " set a multiple"
         )
     check_steps(stage.schedule, len(stage.images) // size * stage.training.epochs, stage.name)
 
@@ -127,14 +130,13 @@ def _restore(
         generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
     except (RuntimeError, ValueError, KeyError) as error:
-        where = checkpoints.directory
         raise CheckpointError(
-            f"{where} is of other code: {error}; delete it to start afresh"
+            f"{checkpoints.directory} is of other code: {error}; delete it to start afresh"
         ) from error
 
 
 class _MovingAverage:
-    """An exponential moving average of all weights that forgets its first, untrained steps faster."""
+    """An exponential moving average of all weights, with faster decay of the first steps."""
 
     def __init__(self, objective: Objective, decay: float) -> None:
         self.objective = copy.deepcopy(objective).eval().requires_grad_(False)
@@ -151,31 +153,26 @@ class _MovingAverage:
 
 
 class Run:
-    """Everything that changes in a stage."""
+    """The state of a stage that is being trained."""
 
     def __init__(
         self, stage: Stage, index: int, generator: torch.Generator, process: Process, seed: int
     ) -> None:
         options = stage.training
-        self.stage, self.index, self.generator, self.process, self.seed = (
-            stage,
-            index,
-            generator,
-            process,
-            seed,
-        )
+        self.stage, self.index, self.seed = stage, index, seed
+        self.generator, self.process = generator, process
         self.epoch = 0
         self.collapse: str | None = None
-        self.collapsed = 0  # epochs without a break
+        self.collapsed = 0  # consecutive epochs
         self.best = (0, float("inf"))  # the epoch with the lowest validation loss, and this loss
         self.steps_per_epoch = len(stage.images) // options.batch_size
-        # Small data sets are kept whole on the device as uint8: no loader, no copies while training.
+        # The whole data set is on the device as uint8, so training needs no loader and no copies.
         self.images, self.labels = stage.images.tensors(process.device)
         self.validation = Batch(*stage.validation.tensors(process.device))
         self.objective = stage.objective.to(process.device).train()
         self.objective.requires_grad_(False)
-        for part in self.objective.trained:
-            part.requires_grad_(True)
+        for module in self.objective.trained:
+            module.requires_grad_(True)
         self.parameters = [
             parameter for parameter in self.objective.parameters() if parameter.requires_grad
         ]
@@ -187,6 +184,7 @@ class Run:
         )
 
     def state_dict(self) -> State:
+        """The state for a checkpoint."""
         return {
             "epoch": self.epoch,
             "best": list(self.best),
@@ -200,6 +198,7 @@ class Run:
         }
 
     def load_state_dict(self, state: State) -> None:
+        """Restore the state of a checkpoint."""
         self.objective.load_state_dict(state["network"])
         self.averaged.objective.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -209,53 +208,54 @@ class Run:
         self.collapse, self.collapsed = state["collapse"], state["collapsed"]
 
     def fit(self, history: list[Row], tracker: Tracker | None, checkpoints: Checkpoints) -> None:
-        """Train the epochs that are left, then give the objective its averaged, or its best, weights."""
+        """Train the remaining epochs, then give the objective its averaged, or best, weights."""
         options, steps = self.stage.training, self.steps_per_epoch
-        with progress.bar(
+        with progress.open_bar(
             steps * options.epochs,
             self.stage.name,
             "step",
             initial=self.epoch * steps,
             shown=self.process.first,
         ) as bar:
-            while self.epoch < options.epochs and not self._patience_is_over():
+            while self.epoch < options.epochs and not self._is_out_of_patience():
                 row = self._train_epoch(bar)
                 better = row["validation_loss"] < self.best[1]
                 if better:
                     self.best = (self.epoch, row["validation_loss"])
                 if tracker:
                     tracker.log(row)
-                    if better:
-                        checkpoints.save(
-                            self._best_name,
-                            {"row": row, "network": self.averaged.objective.state_dict()},
-                        )
-                    whole = {"stage": self.index, "run": self.state_dict(), "history": history}
-                    checkpoints.save("last", whole | _random_states(self.generator))
-        if (
-            options.patience is not None
-        ):  # the best epoch must not be one of a collapse, however short
+                    self._save(row, better, history, checkpoints)
+        if options.patience is not None:
+            # The best epoch must not be in a collapse, however short.
             since_best = self.epoch - self.best[0] + 1
-            collapse.check_collapse(self.collapse, self.collapsed, self.epoch, patience=since_best)
-        self.process.wait()  # for the first process, which writes what all read now
-        self.objective.load_state_dict(self._outcome(checkpoints))
+            collapse.check_collapse(self.collapse, self.collapsed, self.epoch, since_best)
+        self.process.wait()  # until the first process has written the checkpoints
+        self.objective.load_state_dict(self._load_result(checkpoints))
+
+    def _save(self, row: Row, better: bool, history: list[Row], checkpoints: Checkpoints) -> None:
+        if better:
+            best = {"row": row, "network": self.averaged.objective.state_dict()}
+            checkpoints.save(self._best_name, best)
+        last = {"stage": self.index, "run": self.state_dict(), "history": history}
+        checkpoints.save("last", last | _random_states(self.generator))
 
     @property
     def _best_name(self) -> str:
         return f"best-{self.stage.name}"
 
-    def _patience_is_over(self) -> bool:
+    def _is_out_of_patience(self) -> bool:
         patience = self.stage.training.patience
         return patience is not None and self.epoch - self.best[0] >= patience
 
-    def _outcome(self, checkpoints: Checkpoints) -> dict[str, Any]:
+    def _load_result(self, checkpoints: Checkpoints) -> dict[str, Any]:
+        """The averaged weights of the last epoch, or with `patience` of the best epoch."""
         if self.stage.training.patience is None:
             return self.averaged.objective.state_dict()
         best = checkpoints.load(self._best_name)
-        if best is None:  # the first epoch was better than none, and saved
-            where = checkpoints.directory
+        if best is None:  # it existed, because the first epoch always saves it
             raise CheckpointError(
-                f"{where} lacks {self._best_name}: processes must share it; delete it to start afresh"
+                f"{checkpoints.directory} lacks {self._best_name}: processes must share it;"
+                " delete it to start afresh"
             )
         network: dict[str, Any] = best["network"]
         return network
@@ -264,14 +264,15 @@ class Run:
         self.epoch += 1
         started, rate = time.monotonic(), self.schedule.get_last_lr()[0]
         for step, loss in enumerate(self.steps()):
-            if step % CHECK_EVERY == 0 or step == self.steps_per_epoch - 1:
+            if step % CHECK_STEPS == 0 or step == self.steps_per_epoch - 1:
                 collapse.check_finite(loss.item(), self.stage.name, self.epoch)
                 bar.set_postfix(epoch=self.epoch, loss=f"{loss.item():.5f}", refresh=False)
             bar.update()
         if not self.stage.training.ema:
-            self.averaged.update()  # to the weights as they are, for which once is enough
+            self.averaged.update()  # a decay of 0 copies the weights, so once an epoch is enough
         trained = time.monotonic() - started
         validation = self._validate()
+        speed = self.steps_per_epoch * self.stage.training.batch_size / trained
         bar.set_postfix(
             epoch=self.epoch,
             loss=f"{loss.item():.5f}",
@@ -282,15 +283,13 @@ class Run:
             "epoch": self.epoch,
             "loss": loss.item(),
             "learning_rate": rate,
-            "images_per_second": round(
-                self.steps_per_epoch * self.stage.training.batch_size / trained, 1
-            ),
+            "images_per_second": round(speed, 1),
             "seconds": round(time.monotonic() - started, 3),
             **validation,
         }
 
     def steps(self) -> Iterator[Tensor]:
-        """Train one epoch; gives the loss after each step."""
+        """Train one epoch; yields the loss after each step."""
         size = self.stage.training.batch_size
         order = torch.randperm(
             len(self.images), generator=self.generator, device=self.process.device
@@ -303,7 +302,7 @@ class Run:
         inputs = self.objective.draw(
             Batch(self.images.index_select(0, indices), labels), self.generator
         )
-        loss: Tensor = self.shared(*(self.process.share(given) for given in inputs))
+        loss: Tensor = self.shared(*(self.process.share(tensor) for tensor in inputs))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.stage.training.clip_norm:
@@ -318,40 +317,43 @@ class Run:
         norm = get_total_norm(
             parameter.grad for parameter in self.parameters if parameter.grad is not None
         )
-        # To look at the norm spares a CPU the multiplication, but would make a GPU wait.
+        # Reading the norm spares a CPU the multiplication, but would make a GPU wait.
         if norm.device.type != "cpu" or norm > most:
             clip_grads_with_norm_(self.parameters, most, norm)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Figures of the averaged network, with a chance that is the same at every epoch."""
+        """Metrics of the averaged network, with the same random numbers at every epoch."""
         objective = self.averaged.objective
         generator = torch.Generator(self.process.device).manual_seed(self.seed)
         measured = _measure(objective, self.validation, self.stage.training.batch_size, generator)
-        collapse.check_finite(measured.figures["loss"], self.stage.name, self.epoch)
-        dead = collapse.dead_units(measured.latents, objective.network.variational)
-        self.collapse = collapse.collapse(dead, measured.latents, measured.outputs)
+        collapse.check_finite(measured.metrics["loss"], self.stage.name, self.epoch)
+        dead = collapse.count_dead_units(measured.latents, objective.network.variational)
+        self.collapse = collapse.find_collapse(dead, measured.latents, measured.outputs)
         self.collapsed = self.collapsed + 1 if self.collapse else 0
         collapse.check_collapse(self.collapse, self.collapsed, self.epoch)
         return {"dead_latents": dead} | {
-            f"validation_{name}": value for name, value in measured.figures.items()
+            f"validation_{name}": value for name, value in measured.metrics.items()
         }
 
 
-def _measure(objective: Objective, batch: Batch, size: int, generator: torch.Generator) -> Measured:
-    """A part at a time, for images may be large."""
+def _measure(
+    objective: Objective, batch: Batch, size: int, generator: torch.Generator
+) -> Measurement:
+    """Measure in batches of `size`, because large images would not fit into memory."""
     images = torch.split(batch.images, size)
     labels = [None] * len(images) if batch.labels is None else torch.split(batch.labels, size)
-    parts = [
-        objective.measure(*objective.draw(Batch(*part), generator))
-        for part in zip(images, labels, strict=True)
+    measured = [
+        objective.measure(*objective.draw(Batch(*small), generator))
+        for small in zip(images, labels, strict=True)
     ]
-    shares = [len(part.latents) / len(batch.images) for part in parts]
-    return Measured(
-        {
-            name: sum(share * part.figures[name] for share, part in zip(shares, parts, strict=True))
-            for name in parts[0].figures
-        },
-        torch.cat([part.latents for part in parts]),
-        torch.cat([part.outputs for part in parts]),
+    shares = [len(each.latents) / len(batch.images) for each in measured]
+    metrics = {
+        name: sum(share * each.metrics[name] for share, each in zip(shares, measured, strict=True))
+        for name in measured[0].metrics
+    }
+    return Measurement(
+        metrics,
+        torch.cat([each.latents for each in measured]),
+        torch.cat([each.outputs for each in measured]),
     )

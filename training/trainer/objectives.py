@@ -1,6 +1,7 @@
-"""What a stage of the training minimises, as a module over a whole batch.
+"""Objectives: the quantity that a stage of training minimises, as a module over a batch.
 
-Chance is drawn in `draw`, for the whole batch and outside `forward`, so that processes which share a batch draw alike.
+Random numbers are drawn in `draw`, for the whole batch and outside `forward`. So processes that
+share a batch draw the same numbers.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.architectures import Autoencoder, Classifier, DenseAutoencoder, Posterior
-from training.data.augmentation import RandomChanges, augment, binarise, corrupt, normal
+from training.data.augmentation import RandomChanges, augment, binarise, corrupt, draw_normal
 from training.image_ops import to_float
 from training.trainer.config import ClassifierConfig
 from training.trainer.losses import (
@@ -26,23 +27,23 @@ Inputs = tuple[Tensor, ...]
 
 
 class Batch(NamedTuple):
-    """Images uint8 (batch, height, width, channels), and the index of each one's class where it is known."""
+    """Images uint8 (batch, height, width, channels), and the class index of each, if known."""
 
     images: Tensor
     labels: Tensor | None
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures over a batch, and the latents and outputs from which a collapse is seen: (batch, ...) each."""
+class Measurement:
+    """Metrics of a batch, and its latents and outputs, (batch, ...), to detect a collapse."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     latents: Tensor
     outputs: Tensor
 
 
 class Objective(nn.Module, ABC):
-    """What a stage minimises; with `mixed` the network computes in bfloat16."""
+    """A loss of a network; with `mixed` the network computes in bfloat16."""
 
     def __init__(self, network: Autoencoder, mixed: bool) -> None:
         super().__init__()
@@ -51,27 +52,28 @@ class Objective(nn.Module, ABC):
 
     @property
     def trained(self) -> list[nn.Module]:
-        """The parts of the network whose weights this stage changes."""
+        """The modules whose weights this stage trains."""
         return [self.network.encoder, self.network.decoder]
 
     def autocast(self, images: Tensor) -> torch.autocast:
+        """A context in which the network computes in bfloat16, if `mixed`."""
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.mixed)
 
     @abstractmethod
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
-        """From a batch to the arguments of `forward`, each with the batch as its first dimension."""
+        """Arguments of `forward` for a batch, each with the batch as its first dimension."""
 
     @abstractmethod
     def forward(self, *inputs: Tensor) -> Tensor:
         """The mean loss over the batch: a scalar."""
 
     @abstractmethod
-    def measure(self, *inputs: Tensor) -> Measured:
-        """What is watched on validation images."""
+    def measure(self, *inputs: Tensor) -> Measurement:
+        """Metrics of validation images."""
 
 
 class ReconstructionObjective(Objective):
-    """Give back the clean image; for a variational model, the evidence lower bound."""
+    """Reconstruction of the clean image; for a variational model, the evidence lower bound."""
 
     def __init__(
         self, network: Autoencoder, changes: RandomChanges, loss: LossConfig, mixed: bool
@@ -88,11 +90,8 @@ class ReconstructionObjective(Objective):
         corrupted = corrupt(clean, self.changes.corruption, generator)
         if not self.network.variational:
             return corrupted, clean
-        return (
-            corrupted,
-            clean,
-            normal((len(clean), self.loss.samples, self.network.latent_dim), generator),
-        )
+        shape = (len(clean), self.loss.samples, self.network.latent_dim)
+        return corrupted, clean, draw_normal(shape, generator)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         corrupted, clean, *noise = inputs
@@ -107,34 +106,34 @@ class ReconstructionObjective(Objective):
             loss = loss + self.loss.beta * kl_divergence(posterior) / clean[0].numel()
         return loss.mean()
 
-    def measure(self, *inputs: Tensor) -> Measured:
+    def measure(self, *inputs: Tensor) -> Measurement:
         corrupted, clean, *_ = inputs
         loss = self(*inputs)
         posterior = self.network.encode(corrupted)
         outputs = self.network.decode(self.network.refine(corrupted, posterior).mean)
         mse = (outputs - clean).square().mean()
-        return Measured({"loss": loss.item(), "mse": mse.item()}, posterior.mean, outputs)
+        return Measurement({"loss": loss.item(), "mse": mse.item()}, posterior.mean, outputs)
 
     def _encode(self, images: Tensor) -> Posterior:
         with self.autocast(images):
             encoded = self.network.encode(images)
-        # Divergence and reconstruction are differences of nearly equal numbers: bfloat16 would lose them.
+        # The loss has differences of nearly equal numbers, which bfloat16 would lose.
         log_variance = None if encoded.log_variance is None else encoded.log_variance.float()
         return Posterior(encoded.mean.float(), log_variance)
 
     def _importance_weighted(self, posterior: Posterior, clean: Tensor, noise: Tensor) -> Tensor:
         latents = posterior.sample(noise)
         with self.autocast(clean):
-            raw = (
-                self.network.decode_raw(latents.flatten(0, 1))
-                .float()
-                .view(*noise.shape[:2], *clean.shape[1:])
-            )
+            raw = self.network.decode_raw(latents.flatten(0, 1)).float()
+            raw = raw.view(*noise.shape[:2], *clean.shape[1:])
         return importance_weighted_loss(raw, clean, posterior, noise, self.loss).mean()
 
 
 class LayerObjective(Objective):
-    """Give back the activations of the layer below: greedy layer-wise pre-training (Bengio et al. 2007, section 3)."""
+    """Reconstruction of the activations of the layer below.
+
+    Greedy layer-wise pre-training, Bengio et al. 2007, section 3.
+    """
 
     network: DenseAutoencoder
 
@@ -161,10 +160,10 @@ class LayerObjective(Objective):
         (below,) = inputs
         return functional.mse_loss(self._through(below)[1], below)
 
-    def measure(self, *inputs: Tensor) -> Measured:
+    def measure(self, *inputs: Tensor) -> Measurement:
         (below,) = inputs
         latents, outputs = self._through(below)
-        return Measured({"loss": functional.mse_loss(outputs, below).item()}, latents, outputs)
+        return Measurement({"loss": functional.mse_loss(outputs, below).item()}, latents, outputs)
 
     def _through(self, below: Tensor) -> tuple[Tensor, Tensor]:
         inward, outward = self._pair
@@ -174,7 +173,10 @@ class LayerObjective(Objective):
 
 
 class ClassificationObjective(Objective):
-    """Name the class and give back the image: a supervised autoencoder (Le, Patterson and White 2018, section 2)."""
+    """Classification and reconstruction: a supervised autoencoder.
+
+    Le, Patterson and White 2018, section 2.
+    """
 
     def __init__(
         self,
@@ -189,14 +191,11 @@ class ClassificationObjective(Objective):
 
     @property
     def trained(self) -> list[nn.Module]:
-        return [
-            self.network.encoder,
-            self.head,
-            *([self.network.decoder] if self._restores else []),
-        ]
+        decoders = [self.network.decoder] if self._reconstructs else []
+        return [self.network.encoder, self.head, *decoders]
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Inputs:
-        assert batch.labels is not None  # the pipeline refuses data without
+        assert batch.labels is not None  # the pipeline refuses data without labels
         clean = to_float(batch.images)
         if self.training:
             clean = augment(clean, self.changes.augmentation, generator)
@@ -206,19 +205,19 @@ class ClassificationObjective(Objective):
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._losses(*inputs)[0]
 
-    def measure(self, *inputs: Tensor) -> Measured:
+    def measure(self, *inputs: Tensor) -> Measurement:
         loss, logits, latents, raw = self._losses(*inputs)
         _, clean, labels = inputs
         restored = self.network.output(raw)
         error = (logits.argmax(dim=1) != labels).float().mean()
         mse = (restored - clean).square().mean()
-        outputs = restored if self._restores else logits
-        return Measured(
+        outputs = restored if self._reconstructs else logits
+        return Measurement(
             {"loss": loss.item(), "error_rate": error.item(), "mse": mse.item()}, latents, outputs
         )
 
     @property
-    def _restores(self) -> bool:
+    def _reconstructs(self) -> bool:
         return self.config.reconstruction > 0
 
     def _losses(
@@ -228,8 +227,9 @@ class ClassificationObjective(Objective):
             latents = self.network.encode(corrupted).mean.float()
             logits = self.head(latents).float()
             raw = self.network.decode_raw(latents).float()
-        named = functional.cross_entropy(
+        classification = functional.cross_entropy(
             logits, labels, label_smoothing=self.config.label_smoothing
         )
-        restored = reconstruction_loss(self.network, raw, clean, self.loss).mean()
-        return named + self.config.reconstruction * restored, logits, latents, raw
+        reconstruction = reconstruction_loss(self.network, raw, clean, self.loss).mean()
+        loss = classification + self.config.reconstruction * reconstruction
+        return loss, logits, latents, raw

@@ -1,4 +1,4 @@
-"""The optimisers, and how their learning rate changes over the steps of a run."""
+"""The optimisers, and the schedules of their learning rates."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from training.errors import RecipeError
 
 
 class AdamwConfig(Config):
-    """Loshchilov and Hutter 2019."""
+    """AdamW (Loshchilov and Hutter 2019)."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: PositiveFloat
@@ -21,14 +21,17 @@ class AdamwConfig(Config):
 
 
 class AdamConfig(Config):
-    """Kingma and Ba 2015."""
+    """Adam (Kingma and Ba 2015)."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: PositiveFloat
 
 
 class RmspropConfig(Config):
-    """Tieleman and Hinton 2012; the defaults of decay and epsilon are TensorFlow's, which the classics used."""
+    """RMSProp (Tieleman and Hinton 2012).
+
+    The defaults of decay and epsilon are TensorFlow's, because the classic networks used them.
+    """
 
     kind: Literal["rmsprop"] = "rmsprop"
     learning_rate: PositiveFloat
@@ -38,6 +41,8 @@ class RmspropConfig(Config):
 
 
 class SgdConfig(Config):
+    """Stochastic gradient descent with momentum."""
+
     kind: Literal["sgd"] = "sgd"
     learning_rate: PositiveFloat
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -45,10 +50,11 @@ class SgdConfig(Config):
 
 
 class MuonConfig(Config):
-    """For matrices the momentum made orthogonal (Jordan et al. 2024), on AdamW's scale (Liu et al. 2025, section 2.2).
+    """Muon: orthogonalised momentum for matrices (Jordan et al. 2024).
 
-    Of a convolution's weight, the matrix is (channels out, channels in x height x width). All that is no matrix, or one
-    with a side of at most 16, as the first and the last layer often have, takes AdamW's steps.
+    Steps are scaled to AdamW's (Liu et al. 2025, section 2.2). The weight of a convolution is the
+    matrix (channels out, channels in x height x width). Other weights, and matrices with a side of
+    at most 16, take AdamW's steps; first and last layers are often that thin.
     """
 
     kind: Literal["muon"] = "muon"
@@ -63,42 +69,29 @@ OptimiserConfig = Annotated[
 
 
 class ScheduleConfig(Config):
-    """`one-cycle` rises to the optimiser's learning rate and falls to nothing (Smith and Topin 2018).
+    """Schedule of the learning rate over the steps of a stage.
 
-    With Adam and AdamW the first moment's decay goes the other way, from 0.95 to 0.85 and back, as in that paper.
+    `one-cycle` rises to the optimiser's learning rate and falls to 0 (Smith and Topin 2018). As in
+    that paper, the first moment's decay of Adam and AdamW falls from 0.95 to 0.85 and rises back.
     """
 
     kind: Literal["one-cycle", "constant"] = "one-cycle"
-    warm_up: float = Field(
-        0.1, gt=0, lt=1
-    )  # the share of all steps on which the rate of one-cycle rises
+    # The share of all steps on which the rate of one-cycle rises.
+    warm_up: float = Field(0.1, gt=0, lt=1)
 
 
 def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    trained = list(parameters)
+    """Build the optimiser of these parameters."""
+    trained, rate = list(parameters), config.learning_rate
     match config:
-        case AdamwConfig():
-            return AdamW(
-                trained, config.learning_rate, weight_decay=config.weight_decay, fused=True
-            )
+        case AdamwConfig(weight_decay=weight_decay):
+            return AdamW(trained, rate, weight_decay=weight_decay, fused=True)
         case AdamConfig():
-            return Adam(trained, config.learning_rate, fused=True)
-        case RmspropConfig():
-            return RMSprop(
-                trained,
-                config.learning_rate,
-                config.decay,
-                config.epsilon,
-                momentum=config.momentum,
-            )
-        case SgdConfig():
-            return SGD(
-                trained,
-                config.learning_rate,
-                config.momentum,
-                weight_decay=config.weight_decay,
-                fused=True,
-            )
+            return Adam(trained, rate, fused=True)
+        case RmspropConfig(decay=decay, epsilon=epsilon, momentum=momentum):
+            return RMSprop(trained, rate, decay, epsilon, momentum=momentum)
+        case SgdConfig(momentum=momentum, weight_decay=weight_decay):
+            return SGD(trained, rate, momentum, weight_decay=weight_decay, fused=True)
         case MuonConfig():
             return MuonWithAdamW(trained, config)
 
@@ -106,30 +99,32 @@ def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter])
 class MuonWithAdamW(Optimizer):
     """torch's Muon for the matrices and its AdamW for the rest, as one optimiser."""
 
-    THIN = 16  # the side of a matrix up to which it is not worth being made orthogonal
+    MAX_ADAMW_SIDE = 16  # with a side up to this, orthogonalising a matrix does not pay off
 
     def __init__(self, parameters: list[nn.Parameter], config: MuonConfig) -> None:
         super().__init__(parameters, {"lr": config.learning_rate})
         self._matrices = [weight for weight in parameters if self._is_wide(weight)]
-        # torch's Muon takes two dimensions only: these share the memory of the weights.
+        # torch's Muon takes two dimensions only, so views share the memory of the weights.
         self._views = [nn.Parameter(weight.detach().flatten(1)) for weight in self._matrices]
         rest = [weight for weight in parameters if not self._is_wide(weight)]
         rate, decay = config.learning_rate, config.weight_decay
-        self._parts: list[Optimizer] = []
+        self._optimisers: list[Optimizer] = []
         if self._views:
-            self._parts.append(
+            self._optimisers.append(
                 Muon(self._views, rate, decay, config.momentum, adjust_lr_fn="match_rms_adamw")
             )
         if rest:
-            self._parts.append(AdamW(rest, rate, weight_decay=decay, fused=True))
+            self._optimisers.append(AdamW(rest, rate, weight_decay=decay, fused=True))
         self._share_groups()
 
     def _is_wide(self, weight: nn.Parameter) -> bool:
-        return weight.ndim > 1 and min(len(weight), weight[0].numel()) > self.THIN
+        return weight.ndim > 1 and min(len(weight), weight[0].numel()) > self.MAX_ADAMW_SIDE
 
     def _share_groups(self) -> None:
-        """Let a schedule that changes these groups change the parts."""
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        """Share the parameter groups, so that a schedule changes both optimisers."""
+        self.param_groups = [
+            group for optimiser in self._optimisers for group in optimiser.param_groups
+        ]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)  # of the groups, which hold the views
@@ -137,36 +132,37 @@ class MuonWithAdamW(Optimizer):
             weight.grad = None
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        assert closure is None  # the loop has none
+        assert closure is None  # the loop passes none
         for weight, view in zip(self._matrices, self._views, strict=True):
             view.grad = None if weight.grad is None else weight.grad.flatten(1)
-        for part in self._parts:
-            part.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self._parts]}
+        return {"parts": [optimiser.state_dict() for optimiser in self._optimisers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self._parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
+        for optimiser, state in zip(self._optimisers, state_dict["parts"], strict=True):
+            optimiser.load_state_dict(state)
         self._share_groups()
 
 
 def build_schedule(config: ScheduleConfig, optimiser: Optimizer, steps: int) -> LRScheduler:
-    """The schedule over this many steps, for which `check_steps` has passed."""
+    """Build the schedule over this many steps; `check_steps` must accept them."""
     if config.kind == "constant":
         return ConstantLR(optimiser, factor=1.0)
-    # torch divides by zero where the rate rises for one step only, or falls for none.
+    # torch divides by zero if the rate rises for one step only, or never falls.
     rising = min(max(config.warm_up, 2 / steps), 1 - 1 / steps)
     highest = [group["lr"] for group in optimiser.param_groups]
-    cycled = "betas" in optimiser.defaults  # the momentum of the others is the recipe's
+    # Only Adam and AdamW cycle their momentum, because the others' momentum is the recipe's.
+    cycled = "betas" in optimiser.defaults
     return OneCycleLR(
         optimiser, highest, total_steps=steps, pct_start=rising, cycle_momentum=cycled
     )
 
 
 def check_steps(config: ScheduleConfig, steps: int, stage: str) -> None:
-    """Raise RecipeError where there are too few steps for the rate to rise and fall."""
+    """Raise RecipeError if there are too few steps for the rate to rise and fall."""
     if config.kind == "one-cycle" and steps < 3:
         raise RecipeError(
             f"{stage} would have {steps} steps; train for more epochs or take a smaller batch_size"

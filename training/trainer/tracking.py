@@ -1,4 +1,4 @@
-"""What a training is doing, as it goes: JSON lines, TensorBoard, and the history that goes into the bundle."""
+"""Progress of a training run: JSON lines, TensorBoard, and the history for the bundle."""
 
 import json
 from pathlib import Path
@@ -8,24 +8,24 @@ from torch.utils.tensorboard import SummaryWriter
 
 Row = dict[str, Any]
 
-METRICS = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 
 
 class Tracker:
-    """Writes a row for each epoch to `metrics.jsonl` and to TensorBoard's event files, both in `directory`.
+    """Writer of a row for each epoch to `metrics.jsonl` and to TensorBoard, both in `directory`.
 
-    `history` holds the rows of the epochs that are done: of a run that goes on, only these are kept.
+    `history` holds the rows of the completed epochs. A resumed run keeps only these.
     """
 
     def __init__(self, directory: Path, history: list[Row]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.history = history
-        self._lines = directory / METRICS
+        self._lines = directory / METRICS_FILE
         self._lines.write_text("".join(f"{json.dumps(row)}\n" for row in history), encoding="utf-8")
         self._board = SummaryWriter(directory, purge_step=len(history))
 
     def log(self, row: Row) -> None:
-        """A row: `stage` and `epoch`, and numbers under any other names."""
+        """Write a row: `stage` and `epoch`, and numbers under any other names."""
         step = len(self.history)
         self.history.append(row)
         with self._lines.open("a", encoding="utf-8") as file:

@@ -1,1 +1,1 @@
-"""The operations, one file each, and one small router each for the rest."""
+"""Operations and routers, one per file."""

@@ -1,27 +1,33 @@
+"""Operation that scores how anomalous images are."""
+
 import numpy as np
 from starlette.responses import Response
 
 from service.api import responses, schemas
-from service.api.media_types import NPY, VECTORS
+from service.api.media_types import NPY, VECTOR_TYPES
 from service.api.operation import Call, Operation
 from service.operations import NO_PICTURES, Pictures
 
 
 async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
     """Score how anomalous images are, with p-values against normal images."""
-    given = await call.read_images()
+    images = await call.read_images()
     scored = await call.services.operations.score(
-        call.model, given, call.timings, options.false_positive_rate, _pictures(call, options)
+        call.model,
+        images,
+        call.timings,
+        options.false_positive_rate,
+        _choose_pictures(call, options),
     )
 
     def make() -> Response:
         if call.media_type == NPY:
             scores = [verdict.score for verdict in scored.verdicts]
-            return responses.as_npy(np.array(scores, dtype=np.float32))
-        return responses.as_json(
+            return responses.render_npy(np.array(scores, dtype=np.float32))
+        return responses.render_json(
             call.model,
             scored.warnings,
-            results=responses.scored(scored),
+            results=responses.format_scores(scored),
             false_positive_rate=scored.false_positive_rate,
             method=scored.method,
         )
@@ -30,7 +36,7 @@ async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
     return await call.render(make, sum(map(len, pictures)))
 
 
-def _pictures(call: Call, options: schemas.ScoreOptions) -> Pictures:
+def _choose_pictures(call: Call, options: schemas.ScoreOptions) -> Pictures:
     if call.media_type == NPY:
         return NO_PICTURES
     return Pictures(heatmap=options.heatmap is True, overlay=options.heatmap == "overlay")
@@ -40,7 +46,7 @@ OPERATION = Operation(
     "anomaly-score",
     anomaly_score,
     schemas.ScoreOptions,
-    VECTORS,
+    VECTOR_TYPES,
     schemas.ScoreAnswer,
     schemas.IMAGES_BODY,
 )

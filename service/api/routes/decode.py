@@ -1,7 +1,9 @@
+"""Operation that decodes latent vectors."""
+
 from starlette.responses import Response
 
 from service.api import requests, responses, schemas
-from service.api.media_types import PICTURES
+from service.api.media_types import PICTURE_TYPES
 from service.api.operation import Call, Operation
 
 
@@ -10,10 +12,10 @@ async def decode(call: Call, _: schemas.NoOptions) -> Response:
     latents = await requests.read_latents(call.request, call.services.body_limits)
     images = await call.services.operations.decode(call.model, latents, call.timings)
     return await call.render(
-        lambda: responses.images(call.media_type, call.model, list(images)), images.size
+        lambda: responses.render_images(call.media_type, call.model, list(images)), images.size
     )
 
 
 OPERATION = Operation(
-    "decode", decode, schemas.NoOptions, PICTURES, schemas.ImagesAnswer, schemas.LATENTS_BODY
+    "decode", decode, schemas.NoOptions, PICTURE_TYPES, schemas.ImagesAnswer, schemas.LATENTS_BODY
 )

@@ -1,4 +1,4 @@
-"""The page of the API's documentation."""
+"""Documentation page of the API."""
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -6,22 +6,22 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 
-def assets() -> StaticFiles:
-    """Swagger UI's script, style and icon, from the package that ships them: nothing is loaded from elsewhere."""
+def build_assets() -> StaticFiles:
+    """Return Swagger UI's script, style and icon from its package; nothing is loaded remotely."""
     return StaticFiles(packages=[("fastapi_swagger", "resources")])
 
 
-def router() -> APIRouter:
-    """The routes of the page, and from the root to it."""
+def build_router() -> APIRouter:
+    """Return the route of the page, and a redirect from the root to it."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/docs")
     async def docs(request: Request) -> HTMLResponse:
         def asset(name: str) -> str:
-            return _path(request, "swagger", path=name)
+            return _build_path(request, "swagger", path=name)
 
         return get_swagger_ui_html(
-            openapi_url=_path(request, "openapi"),
+            openapi_url=_build_path(request, "openapi"),
             title="Autoencoder service",
             swagger_js_url=asset("swagger-ui-bundle.js"),
             swagger_css_url=asset("swagger-ui.css"),
@@ -30,12 +30,12 @@ def router() -> APIRouter:
 
     @routes.get("/")
     async def root(request: Request) -> RedirectResponse:
-        return RedirectResponse(_path(request, "docs"))
+        return RedirectResponse(_build_path(request, "docs"))
 
     return routes
 
 
-def _path(request: Request, name: str, **parameters: str) -> str:
-    """The path of a named route, behind the prefix of a proxy."""
+def _build_path(request: Request, name: str, **parameters: str) -> str:
+    """Return the path of a named route, with the prefix of a proxy."""
     path = request.app.url_path_for(name, **parameters)
     return f"{request.scope.get('root_path', '')}{path}"

@@ -1,44 +1,48 @@
+"""Operation that embeds images."""
+
 from typing import Any
 
 from starlette.responses import Response
 
 from service.api import responses, schemas
-from service.api.media_types import NPY, VECTORS
+from service.api.media_types import NPY, VECTOR_TYPES
 from service.api.operation import Call, Operation
-from service.operations import Encoded
+from service.operations import EncodeResult
 
 
 async def encode(call: Call, options: schemas.EncodeOptions) -> Response:
-    """Embed images: their latent vectors.
+    """Embed images as latent vectors.
 
-    The field `encoder` and the header `X-Encoder` name the encoder by its digest: vectors of
+    The field `encoder` and the header `X-Encoder` hold the digest of the encoder. Vectors of
     different digests are never comparable.
     """
-    given = await call.read_images()
+    images = await call.read_images()
     encoded = await call.services.operations.encode(
-        call.model, given, call.timings, options.variance
+        call.model, images, call.timings, options.variance
     )
     encoder = call.model.manifest.encoder
 
     def make() -> Response:
         if call.media_type == NPY:
-            answer = responses.as_npy(encoded.latents)
+            response = responses.render_npy(encoded.latents)
         else:
-            vectors = _vectors(encoded, options.encoding == "base64")
-            answer = responses.as_json(call.model, encoded.warnings, **vectors, encoder=encoder)
-        answer.headers["X-Encoder"] = str(encoder)
-        return answer
+            vectors = _format_vectors(encoded, options.encoding == "base64")
+            response = responses.render_json(
+                call.model, encoded.warnings, **vectors, encoder=encoder
+            )
+        response.headers["X-Encoder"] = str(encoder)
+        return response
 
     return await call.render(make)
 
 
-def _vectors(encoded: Encoded, base64: bool) -> dict[str, Any]:
-    """The vectors that were asked for, by their names in JSON."""
+def _format_vectors(encoded: EncodeResult, base64: bool) -> dict[str, Any]:
+    """Return the computed vectors by their names in JSON."""
     fields = {"latents": encoded.latents, "log_variances": encoded.log_variances}
     present = {name: vectors for name, vectors in fields.items() if vectors is not None}
     if not base64:
         return dict(present)
-    floats = responses.base64_floats
+    floats = responses.encode_base64_floats
     return {name: [floats(row) for row in rows] for name, rows in present.items()}
 
 
@@ -46,8 +50,8 @@ OPERATION = Operation(
     "encode",
     encode,
     schemas.EncodeOptions,
-    VECTORS,
+    VECTOR_TYPES,
     schemas.EncodeAnswer,
     schemas.IMAGES_BODY,
-    headers={"X-Encoder": schemas.ENCODER},
+    headers={"X-Encoder": schemas.ENCODER_DESCRIPTION},
 )

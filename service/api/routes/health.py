@@ -1,4 +1,4 @@
-"""Probes of liveness and readiness."""
+"""Liveness and readiness probes."""
 
 from fastapi import APIRouter, Response
 
@@ -7,13 +7,13 @@ from service.registry.registry import ModelRegistry
 from service.scheduling.admission import Admission
 
 
-def router(registry: ModelRegistry, admission: Admission) -> APIRouter:
-    """The routes of both probes."""
+def build_router(registry: ModelRegistry, admission: Admission) -> APIRouter:
+    """Return the routes of both probes."""
     routes = APIRouter()
 
     @routes.get("/livez", response_model_exclude_none=True)
     async def livez() -> schemas.Health:
-        """Whether the process answers."""
+        """Respond while the process runs."""
         return schemas.Health(status="ok")
 
     @routes.get(
@@ -27,7 +27,10 @@ def router(registry: ModelRegistry, admission: Admission) -> APIRouter:
         },
     )
     async def readyz(response: Response) -> schemas.Health:
-        """Whether requests can be taken: which models are loaded, warmed and tested, and why others are left out."""
+        """Respond with 200 if requests are admitted.
+
+        `models` are loaded, warmed up and tested; `failed` holds the reasons for other models.
+        """
         models = {name: registry.versions(name) for name in registry.names()}
         ready = bool(models) and not admission.draining
         response.status_code = 200 if ready else 503

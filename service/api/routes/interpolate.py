@@ -1,20 +1,22 @@
+"""Operation that interpolates between latent vectors or images."""
+
 from starlette.responses import Response
 
 from service.api import parsing, requests, responses, schemas
-from service.api.media_types import PICTURES
+from service.api.media_types import PICTURE_TYPES
 from service.api.operation import Call, Operation
 
 
 async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Response:
     """Walk from one latent vector to another, or from one image to another."""
-    ends, said = await requests.read_ends(call.request, call.services.body_limits)
-    asked = parsing.options_of(schemas.InterpolationOptions, query.model_dump() | said)
+    ends, in_body = await requests.read_ends(call.request, call.services.body_limits)
+    options = parsing.validate_options(schemas.InterpolationOptions, query.model_dump() | in_body)
     drawn = await call.services.operations.interpolate(
-        call.model, ends, asked.steps, asked.method, call.timings
+        call.model, ends, options.steps, options.method, call.timings
     )
 
     def make() -> Response:
-        return responses.images(
+        return responses.render_images(
             call.media_type, call.model, list(drawn.images), latents=drawn.latents
         )
 
@@ -25,7 +27,7 @@ OPERATION = Operation(
     "interpolate",
     interpolate,
     schemas.InterpolationOptions,
-    PICTURES,
+    PICTURE_TYPES,
     schemas.InterpolateAnswer,
     schemas.INTERPOLATE_BODY,
 )

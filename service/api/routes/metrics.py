@@ -1,4 +1,4 @@
-"""Metrics for Prometheus."""
+"""Route of the metrics for Prometheus."""
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -7,15 +7,15 @@ from starlette.responses import Response
 from service.telemetry.metrics import Metrics
 
 
-def router(recorded: Metrics) -> APIRouter:
-    """The route of the metrics."""
+def build_router(recorded: Metrics) -> APIRouter:
+    """Return the route of the metrics."""
     routes = APIRouter()
 
     @routes.get(
         "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
     )
     async def metrics() -> Response:
-        """Requests, batches, and what is in flight, for Prometheus."""
-        return Response(recorded.exposition(), media_type=CONTENT_TYPE_LATEST)
+        """Requests, batches, scores, and images and bytes in flight, for Prometheus."""
+        return Response(recorded.export(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

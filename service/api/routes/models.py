@@ -1,4 +1,4 @@
-"""Cards of the models."""
+"""Routes of the model cards."""
 
 from typing import Annotated
 
@@ -12,32 +12,32 @@ from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
 
 
-def listing(registry: ModelRegistry) -> APIRouter:
-    """The route of all cards."""
+def build_list_router(registry: ModelRegistry) -> APIRouter:
+    """Return the route of all cards."""
     routes = APIRouter()
 
     @routes.get("/v1/models")
     async def list_models() -> schemas.Cards:
-        """The card of the newest version of each model."""
-        return schemas.Cards(models=[card(model, registry) for model in registry.newest()])
+        """Cards of the newest version of each model."""
+        return schemas.Cards(models=[build_card(model, registry) for model in registry.newest()])
 
     return routes
 
 
-def router(registry: ModelRegistry, find: FindModel) -> APIRouter:
-    """The route of one card, of the model that `find` finds."""
+def build_router(registry: ModelRegistry, find: FindModel) -> APIRouter:
+    """Return the route of the card of the model that `find` returns."""
     routes = APIRouter()
 
     @routes.get("")
     async def show_model(model: Annotated[LoadedModel, Depends(find)]) -> schemas.Card:
-        """A model's card."""
-        return card(model, registry)
+        """Card of a model."""
+        return build_card(model, registry)
 
     return routes
 
 
-def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
-    """The card of a model: its manifest, less what only the service needs."""
+def build_card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
+    """Return the public part of a model's manifest."""
     manifest = model.manifest
     return schemas.Card(
         name=manifest.name,
@@ -49,7 +49,7 @@ def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
         input=manifest.input,
         latent_dim=manifest.latent_dim,
         metrics=manifest.metrics,
-        calibration=_summary(manifest.calibration) if manifest.calibration else None,
+        calibration=_summarise(manifest.calibration) if manifest.calibration else None,
         classes=list(manifest.classes),
         training_data=manifest.training_data,
         sha256=dict(manifest.files),
@@ -59,7 +59,7 @@ def card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
     )
 
 
-def _summary(calibration: Calibration) -> schemas.CalibrationCard:
+def _summarise(calibration: Calibration) -> schemas.CalibrationCard:
     levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = np.quantile(calibration.scores, levels)
     return schemas.CalibrationCard(

@@ -1,30 +1,34 @@
+"""Operation that reconstructs images."""
+
 from starlette.responses import Response
 
 from service.api import responses, schemas
-from service.api.media_types import PICTURES
+from service.api.media_types import PICTURE_TYPES
 from service.api.operation import Call, Operation
 
 
 async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
-    """Encode and decode images, and say how much was lost."""
-    given, original = await call.read_images(), options.size == "original"
-    found = await call.services.operations.reconstruct(call.model, given, call.timings, original)
+    """Encode and decode images, with the reconstruction error of each."""
+    encoded, original = await call.read_images(), options.size == "original"
+    result = await call.services.operations.reconstruct(call.model, encoded, call.timings, original)
 
     def make() -> Response:
-        images = responses.at_size(
-            original, found.images, found.original_sizes, call.model.manifest.input
+        images = responses.restore_sizes(
+            original, result.images, result.original_sizes, call.model.manifest.input
         )
-        fields = {"errors": found.errors, "warnings": found.warnings}
-        return responses.images(call.media_type, call.model, images, **fields)
+        fields = {"errors": result.errors, "warnings": result.warnings}
+        return responses.render_images(call.media_type, call.model, images, **fields)
 
-    return await call.render(make, responses.pixels(original, found.images, found.original_sizes))
+    return await call.render(
+        make, responses.count_pixels(original, result.images, result.original_sizes)
+    )
 
 
 OPERATION = Operation(
     "reconstruct",
     reconstruct,
     schemas.SizeOptions,
-    PICTURES,
+    PICTURE_TYPES,
     schemas.ReconstructAnswer,
     schemas.IMAGES_BODY,
 )

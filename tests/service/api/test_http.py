@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from bundle.errors import BundleError, DomainError, ItemError
 from service.api import schemas
-from service.api.errors import CODES_OF_STATUS, TABLE
+from service.api.errors import CODES_BY_STATUS, STATUSES
 from service.app import build_services, create_app
 from service.errors import BulkError, DeviceError, InvalidItems
 from service.settings import Settings
@@ -241,7 +241,7 @@ def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
 
 def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
-    for said in TABLE.values():
+    for said in STATUSES.values():
         assert f"`{said.code}`" in responses[str(said.status)]["description"]
     assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}
 
@@ -270,5 +270,5 @@ def test_every_domain_error_has_a_status() -> None:
         BulkError
     )  # raised while loading, or by no request
     raised = leaves(DomainError) - unserved - {InvalidItems, ItemError}
-    assert raised == set(TABLE)
-    assert set(CODES_OF_STATUS.values()) == {"not_found", "method_not_allowed"}
+    assert raised == set(STATUSES)
+    assert set(CODES_BY_STATUS.values()) == {"not_found", "method_not_allowed"}

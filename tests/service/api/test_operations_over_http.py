@@ -322,8 +322,8 @@ def test_the_card_tells_all_about_a_model(client: TestClient) -> None:
     assert card["calibration"]["images"] == 99
     assert client.get(f"{TINY}/versions/1").json()["version"] == 1
     fields = (
-        "name version versions description architecture capabilities input latent_dim metrics calibration "
-        "classes training_data sha256 encoder weak execution_provider"
+        "name version versions description architecture capabilities input latent_dim metrics "
+        "calibration classes training_data sha256 encoder weak execution_provider"
     )
     assert set(card) == set(fields.split())
 

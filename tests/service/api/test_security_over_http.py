@@ -35,7 +35,7 @@ def test_keys_open_what_they_were_given(models: Any) -> None:
         assert ask("encode", "all").status_code == ask("reconstruct", "all").status_code == 200
         assert ask("encode", "some").status_code == 200
         assert (
-            "it opens: encode"
+            "it permits: encode"
             in check_problem(ask("reconstruct", "some"), 403, "forbidden")["detail"]
         )
         check_problem(ask("encode", "none"), 403, "forbidden")
@@ -120,7 +120,7 @@ async def leave(client: TestClient, message: dict[str, Any]) -> list[Any]:
 def test_a_client_that_leaves_while_it_sends_is_no_defect(
     models: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client, services = application(models)
+    client, _ = application(models)
 
     with caplog.at_level("INFO"):
         assert asyncio.run(leave(client, {"body": b"x", "more_body": True})) == []
@@ -130,7 +130,7 @@ def test_a_client_that_leaves_while_it_sends_is_no_defect(
 
 
 def test_a_body_that_does_not_come_in_time_answers_504(models: Any) -> None:
-    client, services = application(models, request_timeout=0.02)
+    client, _ = application(models, request_timeout=0.02)
     parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
     sent: list[Any] = []
 
@@ -221,7 +221,7 @@ def test_what_a_client_waited_for_never_runs_once_it_has_left(
     services.executor.close()
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text
-    assert 'ae_batch_images_count{model="tiny"}' not in services.metrics.exposition().decode()
+    assert 'ae_batch_images_count{model="tiny"}' not in services.metrics.export().decode()
 
 
 @pytest.mark.parametrize(

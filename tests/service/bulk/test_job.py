@@ -98,14 +98,14 @@ def serving(
     async def stated(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "state": {"services": services}}, receive, send)
 
-    def connected(url: str, key: str | None) -> httpx2.AsyncClient:
+    def connect(url: str, key: str | None) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             transport=Recorded(stated),
         )
 
-    monkeypatch.setattr(remote_scorer, "connected", connected)
+    monkeypatch.setattr(remote_scorer, "connect", connect)
     yield asked
     services.executor.close()
 
@@ -189,7 +189,7 @@ def test_a_service_that_refuses_is_quoted(
     score: Callable[..., int], service: list[httpx2.Request], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert score("--url", "http://service") == 1
-    assert "answers 401: " in capsys.readouterr().err
+    assert "responded 401: " in capsys.readouterr().err
     assert len(service) == 1
 
 
@@ -282,7 +282,7 @@ def test_an_interrupted_run_holds_the_rate_that_it_took(
     with monkeypatch.context() as patched:
         patched.setattr("service.bulk.tables.write", interrupted)
         assert score(*options) == 130
-    assert journal.earlier(tmp_path / "scores.csv.partial")["false-positive-rate"] == 0.05
+    assert journal.read_run(tmp_path / "scores.csv.partial")["false-positive-rate"] == 0.05
     write_bundle(few, "tiny", 2)  # whose default would be 0.01
     assert score(*options, "--false-positive-rate", "0.1") == 1
     assert "with another false-positive-rate" in capsys.readouterr().err
@@ -398,7 +398,7 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
     with monkeypatch.context() as patched:
         patched.setattr("service.bulk.tables.write", interrupted)
         assert score() == 130
-    assert "goes on from" in capsys.readouterr().err
+    assert "rerun to resume from" in capsys.readouterr().err
     assert score(sources=(str(photos / "3.png"),)) == 1
     assert "of an unfinished run with another paths" in capsys.readouterr().err
     monkeypatch.chdir(photos)
@@ -412,10 +412,13 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
     [
         ({"sources": ()}, "there is nothing to score"),
         ({"sources": ("/gone",)}, "/gone does not exist"),
-        ({"output": "scores.txt"}, "the output ends in one of .csv, .jsonl, .parquet"),
-        ({"options": ("--list", "/gone")}, "there is no list /gone that can be read"),
-        ({"options": ("--heatmaps", "/dev/null")}, "/dev/null is no folder for heatmaps"),
-        ({"options": ("--overlays", "/dev/null")}, "/dev/null is no folder for overlays"),
+        (
+            {"output": "scores.txt"},
+            "scores.txt has another suffix; choose one of .csv, .jsonl, .parquet",
+        ),
+        ({"options": ("--list", "/gone")}, "--list /gone cannot be read"),
+        ({"options": ("--heatmaps", "/dev/null")}, "--heatmaps /dev/null cannot be made a folder"),
+        ({"options": ("--overlays", "/dev/null")}, "--overlays /dev/null cannot be made a folder"),
         ({"options": ("--overlays", "/tmp", "--heatmaps", "/tmp/.")}, "are both /tmp"),
         ({"options": ("--model", "gone")}, "there is no model 'gone'"),
         ({"options": ("--model", "tiny-vae")}, "tiny-vae was not trained to anomaly-score"),

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.bulk.journal import Journal, JournalError, Row
-from service.bulk.journal import earlier as journal_of
+from service.bulk.journal import Journal, JournalError, Row, read_run
 
 RUN = {"model": "tiny", "version": "1"}
 GOOD = Row("a.png", 0.5, 0.25, 0.75, False, "heat/a.png.png")
@@ -20,10 +19,10 @@ def test_rows_are_read_back_in_the_order_of_the_files(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(3, BAD), (2, UNSURE)])
         journal.write([(0, GOOD), (1, STRANGE), (4, OVERLAID)])
-        assert [*journal.rows()] == [GOOD, STRANGE, UNSURE, BAD, OVERLAID]
+        assert [*journal.read_rows()] == [GOOD, STRANGE, UNSURE, BAD, OVERLAID]
         assert journal.count() == 5
-        assert journal.found() == (2, 1)
-        assert journal.done(["a.png", "x.png"]) == {"a.png"}
+        assert journal.count_outcomes() == (2, 1)
+        assert journal.find_done(["a.png", "x.png"]) == {"a.png"}
 
 
 def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(
@@ -33,7 +32,7 @@ def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(
         journal.write([(0, GOOD)])
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD._replace(score=7.0)), (1, STRANGE)])
-        assert [*journal.rows()] == [GOOD, STRANGE]
+        assert [*journal.read_rows()] == [GOOD, STRANGE]
         journal.remove()
     assert [*tmp_path.iterdir()] == []
 
@@ -53,10 +52,10 @@ def test_what_another_run_left_is_refused_and_kept(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD)])
     with pytest.raises(
-        JournalError, match="an unfinished run with another paths, version: give the same command"
+        JournalError, match="an unfinished run with another paths, version; rerun its command"
     ):
         Journal(tmp_path / "journal", RUN | {"version": "2", "paths": ["x"]})
-    assert journal_of(tmp_path / "journal") == RUN
+    assert read_run(tmp_path / "journal") == RUN
     with Journal(tmp_path / "journal", RUN) as journal:
         assert journal.count() == 1
 
@@ -69,7 +68,7 @@ def test_a_journal_of_an_earlier_version_is_refused_with_the_fix(tmp_path: Path)
         rows.execute(f"CREATE TABLE rows ({columns})")
         rows.execute("INSERT INTO run VALUES (?)", [json.dumps(RUN, sort_keys=True)])
     rows.close()
-    with pytest.raises(JournalError, match="of another version of this program: finish it with"):
+    with pytest.raises(JournalError, match="of another version of this program; finish it with"):
         Journal(tmp_path / "journal", RUN)
 
 
@@ -85,8 +84,8 @@ def test_paths_of_any_bytes_stay_apart(tmp_path: Path) -> None:
     paths = [os.fsdecode(name) for name in (b"x\xff.png", b"x\\xff.png", "xü.png".encode())]
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(at, Row(path, error="none")) for at, path in enumerate(paths)])
-        assert [row.path for row in journal.rows()] == paths
-        assert journal.done(paths) == {*paths}
+        assert [row.path for row in journal.read_rows()] == paths
+        assert journal.find_done(paths) == {*paths}
 
 
 def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
 
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b"something else" * 100)
-    assert journal_of(tmp_path / "journal") == {}
+    assert read_run(tmp_path / "journal") == {}
     with pytest.raises(JournalError, match="cannot be used: file is not a database; remove it"):
         Journal(tmp_path / "journal", RUN)
     assert (tmp_path / "journal").read_bytes() == b"something else" * 100

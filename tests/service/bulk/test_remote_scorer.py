@@ -9,8 +9,8 @@ import pytest
 from bundle.conformal import Verdict
 from bundle.errors import InvalidParameter
 from service.bulk import remote_scorer
-from service.bulk.remote_scorer import Card, Remote, RemoteError, card
-from service.bulk.scorers import Faulty, Found, TooMuch
+from service.bulk.remote_scorer import RemoteError, RemoteScorer, ScoringCard, fetch_card
+from service.bulk.scorers import ImageScore, InvalidImages, TooLarge
 from service.errors import OperationNotSupported
 from service.operations import NO_PICTURES, Pictures
 
@@ -40,14 +40,14 @@ class Service:
 
 def score(
     service: Service,
-    patience: float = 60.0,
+    timeout: float = 60.0,
     pictures: Pictures = NO_PICTURES,
-) -> list[Found]:
-    async def ask() -> list[Found]:
+) -> list[ImageScore]:
+    async def ask() -> list[ImageScore]:
         async with httpx2.AsyncClient(
             base_url="http://service", transport=httpx2.MockTransport(service)
         ) as client:
-            asked = Remote(client, "a model", "3", 0.05, pictures, patience=patience)
+            asked = RemoteScorer(client, "a model", "3", 0.05, pictures, timeout=timeout)
             return await asked.score([b"one", b"two"])
 
     return asyncio.run(ask())
@@ -55,12 +55,12 @@ def score(
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_scorer, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(remote_scorer, "FIRST_WAIT_SECONDS", 0.0)
 
 
 def test_images_are_sent_together_and_verdicts_come_back() -> None:
     service = Service(SCORES)
-    assert score(service) == [Found(Verdict(0.5, 0.25, None, None), None)] * 2
+    assert score(service) == [ImageScore(Verdict(0.5, 0.25, None, None), None)] * 2
     (request,) = service.requests
     assert request.url.raw_path == (
         b"/v1/models/a%20model/versions/3/anomaly-score?false_positive_rate=0.05&heatmap=false"
@@ -90,26 +90,26 @@ def test_what_passes_is_waited_for(hindrance: httpx2.Response | Exception) -> No
 @pytest.mark.parametrize(
     ("hindrance", "said"),
     [
-        (problem(429, {"Retry-After": "7"}), "it answers 429 so it is; the same command goes on"),
-        (httpx2.ConnectError("refused"), "ConnectError refused; the same command goes on"),
+        (problem(429, {"Retry-After": "7"}), "it responded 429 so it is; rerun to resume"),
+        (httpx2.ConnectError("refused"), "ConnectError refused; rerun to resume"),
     ],
 )
 def test_what_does_not_pass_ends_it(hindrance: httpx2.Response | Exception, said: str) -> None:
     with pytest.raises(RemoteError, match=said):
-        score(Service(hindrance), patience=-1.0)
+        score(Service(hindrance), timeout=-1.0)
 
 
 def test_images_at_fault_are_told_from_too_many_and_from_refusals() -> None:
     faults = [{"index": 1, "code": "invalid_image", "detail": "it is bad"}]
-    with pytest.raises(Faulty) as faulty:
+    with pytest.raises(InvalidImages) as faulty:
         score(Service(problem(422, errors=faults)))
     assert faulty.value.errors == {1: "it is bad"}
     for status in (413, 500, 504):
-        with pytest.raises(TooMuch, match=f"{status}: so it is"):
+        with pytest.raises(TooLarge, match=f"{status}: so it is"):
             score(Service(problem(status)))
-    with pytest.raises(TooMuch, match="answers 413: <html>too large"):
+    with pytest.raises(TooLarge, match="responded 413: <html>too large"):
         score(Service(httpx2.Response(413, text="<html>too large")))
-    with pytest.raises(RemoteError, match=r"http://service/.* answers 403: so it is"):
+    with pytest.raises(RemoteError, match=r"http://service/.* responded 403: so it is"):
         score(Service(problem(403)))
 
 
@@ -127,28 +127,28 @@ def test_images_at_fault_are_told_from_too_many_and_from_refusals() -> None:
     ],
 )
 def test_what_is_no_answer_of_the_service_ends_it(answer: httpx2.Response) -> None:
-    with pytest.raises(RemoteError, match="answers "):
+    with pytest.raises(RemoteError, match=r"responded |sent "):
         score(Service(answer))
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1", "http://[::1", ""])
 def test_what_is_no_address_is_said_at_once(url: str) -> None:
-    with pytest.raises(InvalidParameter, match="is no address"):
-        remote_scorer.connected(url, None)
+    with pytest.raises(InvalidParameter, match="is not a URL"):
+        remote_scorer.connect(url, None)
 
 
 @pytest.mark.parametrize("key", ["secret\n", "gehéim"])
 def test_what_is_no_key_is_said_at_once(key: str) -> None:
     with pytest.raises(InvalidParameter, match="the key in AE_API_KEY"):
-        remote_scorer.connected("http://service", key)
+        remote_scorer.connect("http://service", key)
 
 
-def card_of(answer: httpx2.Response, version: str | None = None) -> tuple[Card, str]:
-    async def ask() -> Card:
+def card_of(answer: httpx2.Response, version: str | None = None) -> tuple[ScoringCard, str]:
+    async def ask() -> ScoringCard:
         async with httpx2.AsyncClient(
             base_url="http://service", transport=httpx2.MockTransport(service)
         ) as client:
-            return await card(client, "m", version)
+            return await fetch_card(client, "m", version)
 
     service = Service(answer)
     found = asyncio.run(ask())
@@ -161,12 +161,12 @@ def of_model(**changes: Any) -> httpx2.Response:
 
 
 def test_the_card_says_the_version_and_how_many_images_calibrated_it() -> None:
-    assert card_of(of_model()) == (Card("7", 31), "/v1/models/m")
-    assert card_of(of_model(), "7") == (Card("7", 31), "/v1/models/m/versions/7")
+    assert card_of(of_model()) == (ScoringCard("7", 31), "/v1/models/m")
+    assert card_of(of_model(), "7") == (ScoringCard("7", 31), "/v1/models/m/versions/7")
 
 
 def test_a_model_that_the_service_does_not_have_is_an_error() -> None:
-    with pytest.raises(RemoteError, match="answers 404: so it is"):
+    with pytest.raises(RemoteError, match="responded 404: so it is"):
         card_of(problem(404))
 
 
@@ -180,7 +180,7 @@ def test_a_model_that_cannot_score_says_what_it_can() -> None:
     [httpx2.Response(200, text="<html>"), of_model(calibration=None)],
 )
 def test_what_is_no_card_ends_it(answer: httpx2.Response) -> None:
-    with pytest.raises(RemoteError, match="is no answer of this service"):
+    with pytest.raises(RemoteError, match="sent an invalid response"):
         card_of(answer)
 
 
@@ -204,5 +204,5 @@ def test_a_request_is_made_for_each_picture(pictures: Pictures, asked: list[str]
     verdict = Verdict(0.5, 0.25, None, None)
     heatmap = b"true" if pictures.heatmap else None
     overlay = b"overlay" if pictures.overlay else None
-    assert found == [Found(verdict, heatmap, overlay)] * 2
+    assert found == [ImageScore(verdict, heatmap, overlay)] * 2
     assert [request.url.params["heatmap"] for request in service.requests] == asked

@@ -9,30 +9,30 @@ import pytest
 from bundle.conformal import Verdict
 from service.bulk import runner
 from service.bulk.journal import Journal, Row
-from service.bulk.runner import CHUNK, Bulk, Folders
-from service.bulk.scorers import Faulty, Found, TooMuch
+from service.bulk.runner import CHUNK_IMAGES, BulkRunner, Folders
+from service.bulk.scorers import ImageScore, InvalidImages, TooLarge
 from service.bulk.tables import OutputError
 from service.errors import Overloaded
 
 
 class Lengths:
-    """The score of an image is the length of its bytes; `bad` in it is a fault, and more than `most` are too much."""
+    """Scores an image by the length of its bytes; `bad` in it is invalid, over `most` too large."""
 
-    def __init__(self, most: int = CHUNK) -> None:
+    def __init__(self, most: int = CHUNK_IMAGES) -> None:
         self.most = most
         self.scored: list[bytes] = []
         self.refused = 0
 
-    async def score(self, images: Sequence[bytes]) -> list[Found]:
+    async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
         if len(images) > self.most or b"huge" in images:
             self.refused += 1
-            raise TooMuch(f"{len(images)} are too much")
+            raise TooLarge(f"{len(images)} are too much")
         if faults := {index: "it is bad" for index, image in enumerate(images) if b"bad" in image}:
-            raise Faulty(faults)
+            raise InvalidImages(faults)
         self.scored += images
         verdicts = [Verdict(float(len(image)), 0.5, 9.0, len(image) >= 9) for image in images]
         pairs = zip(verdicts, images, strict=True)
-        return [Found(verdict, image, b"over " + image) for verdict, image in pairs]
+        return [ImageScore(verdict, image, b"over " + image) for verdict, image in pairs]
 
 
 def write(folder: Path, count: int) -> list[Path]:
@@ -53,18 +53,18 @@ def score(
     told: list[int] = []
     with Journal(journal, {}) as opened:
         folders = Folders(heatmaps, overlays)
-        asyncio.run(Bulk(scorer, opened, at_once, folders, told.append).run(iter(paths)))
+        asyncio.run(BulkRunner(scorer, opened, at_once, folders, told.append).run(iter(paths)))
     return sum(told)
 
 
 def rows(journal: Path) -> list[Row]:
     with Journal(journal, {}) as opened:
-        return [*opened.rows()]
+        return [*opened.read_rows()]
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_every_file_has_its_row_in_order(tmp_path: Path, at_once: int) -> None:
-    paths = write(tmp_path, 3 * CHUNK + 5)
+    paths = write(tmp_path, 3 * CHUNK_IMAGES + 5)
     assert score(paths, tmp_path / "journal", Lengths(), at_once) == len(paths)
     assert rows(tmp_path / "journal") == [
         Row(str(path), float(index % 11), 0.5, 9.0, index % 11 >= 9)
@@ -72,7 +72,7 @@ def test_every_file_has_its_row_in_order(tmp_path: Path, at_once: int) -> None:
     ]
 
 
-@pytest.mark.parametrize("most", [CHUNK, 3, 1])
+@pytest.mark.parametrize("most", [CHUNK_IMAGES, 3, 1])
 def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> None:
     paths = write(tmp_path, 10)
     paths[2].write_bytes(b"bad")
@@ -102,14 +102,14 @@ def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> Non
 
 
 def test_how_much_is_too_much_is_remembered(tmp_path: Path) -> None:
-    paths, scorer = write(tmp_path, 4 * CHUNK), Lengths(most=5)
+    paths, scorer = write(tmp_path, 4 * CHUNK_IMAGES), Lengths(most=5)
     score(paths, tmp_path / "journal", scorer, at_once=1)
     assert len(scorer.scored) == len(paths)
     assert scorer.refused < 30
 
 
 def test_what_has_a_row_is_not_scored_again(tmp_path: Path) -> None:
-    paths = write(tmp_path, CHUNK + 20)
+    paths = write(tmp_path, CHUNK_IMAGES + 20)
     score(paths[10:70], tmp_path / "journal", Lengths())
     again = Lengths()
     assert score([*paths, paths[0]], tmp_path / "journal", again, at_once=1) == 24
@@ -119,27 +119,27 @@ def test_what_has_a_row_is_not_scored_again(tmp_path: Path) -> None:
 
 def test_an_error_that_is_no_images_ends_it_and_keeps_what_is_done(tmp_path: Path) -> None:
     class Failing(Lengths):
-        async def score(self, images: Sequence[bytes]) -> list[Found]:
+        async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
             if self.scored:
                 raise Overloaded("the queue is full")
             return await super().score(images)
 
-    paths = write(tmp_path, 3 * CHUNK)
+    paths = write(tmp_path, 3 * CHUNK_IMAGES)
     with pytest.raises(Overloaded):
         score(paths, tmp_path / "journal", Failing(), at_once=1)
-    assert len(rows(tmp_path / "journal")) == CHUNK
+    assert len(rows(tmp_path / "journal")) == CHUNK_IMAGES
 
 
 def test_large_files_are_not_scored_together_and_huge_ones_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "CHUNK_BYTES", 12)
-    monkeypatch.setattr(runner, "LARGEST", 9)
+    monkeypatch.setattr(runner, "MAX_FILE_BYTES", 9)
     paths = write(tmp_path, 11)
     score(paths, tmp_path / "journal", Lengths(most=6))
     assert [row.error for row in rows(tmp_path / "journal")] == [
         *[None] * 10,
-        "the file has 10 bytes; at most 9 are read",
+        "the file has 10 bytes; the maximum is 9",
     ]
 
 
@@ -195,7 +195,7 @@ def test_files_that_do_not_come_keep_nothing_from_ending(tmp_path: Path) -> None
 
     async def end() -> None:
         with Journal(tmp_path / "journal", {}) as opened:
-            bulk = Bulk(Lengths(), opened, 2, Folders(), lambda _: None)
+            bulk = BulkRunner(Lengths(), opened, 2, Folders(), lambda _: None)
             task = asyncio.create_task(bulk.run(files()))
             await asyncio.to_thread(waits.wait)
             task.cancel()

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def below(folder: Path, *given: str, omit: tuple[Path, ...] = ()) -> list[str]:
     return [
         path.relative_to(folder).as_posix()
-        for path in sources.files([str(folder / name) for name in given], omit)
+        for path in sources.find_files([str(folder / name) for name in given], omit)
     ]
 
 
@@ -45,7 +45,7 @@ def test_what_the_program_itself_writes_is_passed_over(folder: Path) -> None:
 
 def test_a_list_names_files_in_bytes_of_any_kind() -> None:
     lines = [b"\xef\xbb\xbfone.png\r\n", b"\n", b"tw\xff.png\n", b"last"]
-    assert [os.fsencode(path) for path in sources.listed(lines)] == [
+    assert [os.fsencode(path) for path in sources.read_list(lines)] == [
         b"one.png",
         b"tw\xff.png",
         b"last",
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_listed_is_given_itself(
     monkeypatch.setattr(os, "scandir", scandir)
     assert below(folder, "") == ["a.png", "b"]
     with pytest.raises(PermissionError):
-        sources.size(folder / "b")
+        sources.measure(folder / "b")
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_a_source_that_names_nothing_is_an_error(folder: Path, source: str, said
 
 
 def test_a_name_that_is_not_utf8_has_a_label_that_is() -> None:
-    assert sources.label(os.fsdecode(b"a\xff.png")) == "a\\xff.png"
+    assert sources.escape(os.fsdecode(b"a\xff.png")) == "a\\xff.png"
 
 
 def test_only_regular_files_have_a_size(tmp_path: Path) -> None:
     (tmp_path / "three").write_bytes(b"abc")
-    assert sources.size(tmp_path / "three") == 3
+    assert sources.measure(tmp_path / "three") == 3
     for path in (tmp_path, tmp_path / "gone"):
         with pytest.raises(OSError, match=r"it is a folder|No such file"):
-            sources.size(path)
+            sources.measure(path)

@@ -52,7 +52,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(tables, "AT_ONCE", 3)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 3)
     tables.write(ROWS, tmp_path / "scores.parquet")
     table = parquet.read_table(tmp_path / "scores.parquet")
     assert [Row(**row) for row in table.to_pylist()] == ROWS
@@ -73,9 +73,9 @@ def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("scores.xlsx", r"ends in one of \.csv, \.jsonl, \.parquet"),
+        ("scores.xlsx", r"choose one of \.csv, \.jsonl, \.parquet"),
         ("gone/scores.csv", "there is no folder"),
-        ("old.csv", "exists already"),
+        ("old.csv", "exists; remove it"),
     ],
 )
 def test_a_bad_output_is_refused(tmp_path: Path, name: str, said: str) -> None:

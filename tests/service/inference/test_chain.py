@@ -41,7 +41,10 @@ def test_the_sizes_are_powers_of_two_up_to_the_largest_batch(
 def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
     sessions: dict[GraphName, OnnxSession], runs: list[tuple[int, str]]
 ) -> None:
-    """The device is the CPU here: all but the memory is the same. Answers are kept, for none may change later."""
+    """The device is the CPU here: all but the memory is the same.
+
+    Results are kept, because none may change later.
+    """
     host, device = HostChain(sessions), DeviceChain(sessions, 6, device="cpu")
     answers = []
     for seed, (count, output) in enumerate(runs):

@@ -17,13 +17,13 @@ from service.inference.providers import (
     GpuOptions,
     Machine,
     Provider,
-    candidates,
-    cuda_provider,
+    build_cuda_provider,
+    list_candidates,
 )
 from service.inference.session import OnnxSession
 from tests.bundles import write_bundle
 
-CUDA_PROVIDER = cuda_provider(GPU_DEFAULTS)
+CUDA_PROVIDER = build_cuda_provider(GPU_DEFAULTS)
 GPU = Machine(frozenset({CUDA, "CPUExecutionProvider"}))
 NO_DRIVER = Machine(frozenset({CUDA, "CPUExecutionProvider"}), "no NVIDIA driver answers")
 CPU_BUILD = Machine(frozenset({"CPUExecutionProvider"}))
@@ -54,7 +54,7 @@ def test_onnx_runtime_is_told_to_report_to_nobody(package: str) -> None:
 def test_the_policy_and_the_machine_decide_the_providers(
     policy: DevicePolicy, machine: Machine, expected: list[Provider]
 ) -> None:
-    assert candidates(policy, machine) == expected
+    assert list_candidates(policy, machine) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_the_policy_and_the_machine_decide_the_providers(
 )
 def test_policy_cuda_says_what_is_missing(machine: Machine, missing: str) -> None:
     with pytest.raises(DeviceError, match=missing):
-        candidates("cuda", machine)
+        list_candidates("cuda", machine)
 
 
 def test_a_session_that_falls_back_is_a_device_error(tmp_path: Path) -> None:
-    """Here ONNX Runtime has no CUDA provider, warns, and goes on with the CPU: just what must not pass unseen."""
+    """ONNX Runtime has no CUDA provider here, warns and continues on the CPU."""
     path = write_bundle(tmp_path) / "encoder.onnx"
     with (
         pytest.warns(UserWarning, match="not in available provider"),
@@ -87,7 +87,7 @@ def test_policy_auto_goes_on_with_the_cpu_where_cuda_fails(
 
 def test_the_options_of_a_gpu_reach_its_provider() -> None:
     gpu = GpuOptions(tf32=True, cuda_graphs=True, memory=2**30)
-    (provider,) = candidates("cuda", GPU, gpu)
+    (provider,) = list_candidates("cuda", GPU, gpu)
     said = {"use_tf32": "1", "enable_cuda_graph": "1", "gpu_mem_limit": str(2**30)}
     assert said.items() <= dict(provider.options).items()
     assert {"use_tf32": "0", "enable_cuda_graph": "0"}.items() <= dict(
@@ -98,8 +98,8 @@ def test_the_options_of_a_gpu_reach_its_provider() -> None:
 def test_tensorrt_goes_before_cuda_where_it_is_there(tmp_path: Path) -> None:
     gpu = GpuOptions(tensorrt=True, tensorrt_cache=tmp_path)
     with pytest.raises(DeviceError, match="without TensorRT"):
-        candidates("cuda", GPU, gpu)
-    (provider,) = candidates("cuda", Machine(GPU.built_with | {TENSORRT}), gpu)
+        list_candidates("cuda", GPU, gpu)
+    (provider,) = list_candidates("cuda", Machine(GPU.built_with | {TENSORRT}), gpu)
     assert provider.name == TENSORRT
     assert dict(provider.options)["trt_engine_cache_path"] == str(tmp_path)
-    assert provider.rest == (cuda_provider(gpu),)
+    assert provider.rest == (build_cuda_provider(gpu),)

@@ -6,10 +6,10 @@ from bundle.manifest import Calibration, ErrorMapScale
 from service.registry.drift import (
     BATCH_IMAGES,
     MIN_IMAGES,
-    P_VALUES,
+    P_VALUE_BINS,
     RECENT_IMAGES,
     Drift,
-    PopulationStability,
+    PopulationStabilityIndex,
 )
 
 
@@ -37,7 +37,7 @@ def test_images_verdicts_and_p_values_are_counted_however_they_come(at_once: int
     assert figures.images == 1000
     assert figures.anomalous == np.count_nonzero(p_values <= 0.05) > 100
     assert np.cumsum(figures.p_values).tolist() == [
-        np.count_nonzero(p_values <= end) for end in P_VALUES
+        np.count_nonzero(p_values <= end) for end in P_VALUE_BINS
     ]
     assert figures.sum == pytest.approx(p_values.sum())
 
@@ -112,9 +112,9 @@ def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> 
 
 
 def test_where_deciles_are_tied_more_is_expected_above_them() -> None:
-    stability = PopulationStability.of_deciles([1, 1, 1, 1, 2, 3, 4, 5, 6])
-    stability.add(np.repeat(np.arange(7, dtype=np.float32), [100, 400, 100, 100, 100, 100, 100]))
-    assert stability.index() == pytest.approx(0, abs=1e-4)
+    psi = PopulationStabilityIndex.of_deciles([1, 1, 1, 1, 2, 3, 4, 5, 6])
+    psi.add(np.repeat(np.arange(7, dtype=np.float32), [100, 400, 100, 100, 100, 100, 100]))
+    assert psi.compute() == pytest.approx(0, abs=1e-4)
 
 
 def test_without_latent_distances_there_is_no_index_of_them() -> None:

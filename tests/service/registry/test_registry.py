@@ -80,7 +80,10 @@ def test_a_bundle_that_answers_its_golden_vectors_wrongly_is_left_out(
     np.savez(directory / "golden.npz", **golden)
     rewrite_manifest(directory)
     failure = load(tmp_path).failures()["tiny/1"]
-    assert f"the {graph} answers its golden vectors wrongly on CPUExecutionProvider" in failure
+    assert (
+        f"the {graph} gives wrong {tensor} for its golden vectors on CPUExecutionProvider"
+        in failure
+    )
 
 
 def test_golden_vectors_that_are_missing_or_no_archive_leave_the_bundle_out(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
             raise DeviceError(f"no device for {path.name}")
 
         def chain(self, sessions: Mapping[GraphName, Session], max_batch: int | None) -> Chain:
-            raise AssertionError("no graph could be opened")
+            raise AssertionError(f"{len(sessions)} graphs were opened, for {max_batch}")
 
     write_bundle(tmp_path)
     repository = ModelRepository(tmp_path)
@@ -152,10 +155,11 @@ def test_a_bundle_that_contradicts_its_manifest_is_left_out(tmp_path: Path) -> N
         (cut / name).write_bytes((cut / name).read_bytes()[:-30])
     rewrite_manifest(cut)
     failures = load(tmp_path).failures()
-    assert "holds images of shape (4, 6, 1); the manifest says (4, 5, 1)" in failures["size/1"]
-    assert "holds latents of shape (8,); the manifest says (7,)" in failures["length/1"]
+    assert "holds images of shape (4, 6, 1); the manifest requires (4, 5, 1)" in failures["size/1"]
+    assert "holds latents of shape (8,); the manifest requires (7,)" in failures["length/1"]
     assert (
-        "the encoder takes latents and gives reconstructions, intensities" in failures["graphs/1"]
+        "the encoder has the inputs latents and outputs reconstructions, intensities"
+        in failures["graphs/1"]
     )
     assert "prior.npz has 3 dimensions, not 8" in failures["prior/1"]
     assert "golden.npz holds no golden vectors" in failures["cut/1"]

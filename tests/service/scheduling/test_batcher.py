@@ -39,7 +39,7 @@ requests = st.tuples(
 def test_results_never_depend_on_batching(
     asked: list[tuple[str, str, int, int, bool]], size: int, data: st.DataObject
 ) -> None:
-    """Each job gets what it would have got alone: whatever came with it, and whenever the device was free."""
+    """Each job has the results that it would have alone, whatever else runs, and whenever."""
     queue, largest, jobs = Batcher(size), 0, []
 
     def answer(kind: str, tensors: Tensors) -> Tensors:

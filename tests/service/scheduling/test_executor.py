@@ -9,7 +9,7 @@ import pytest
 from bundle.tensors import Tensors
 from service.errors import DeadlineExceeded, ShuttingDown
 from service.scheduling.batcher import Work
-from service.scheduling.executor import MAX_BATCH_SECONDS, Completed, DeviceExecutor
+from service.scheduling.executor import MAX_BATCH_SECONDS, Completion, DeviceExecutor
 
 LATER = 60.0  # seconds, after which a test has failed
 
@@ -155,7 +155,7 @@ def test_work_that_is_too_late_is_dropped_at_its_deadline_and_never_runs(
     async def wait_behind_it() -> None:
         first = asyncio.create_task(executor.run(work(gate), deadline()))
         await asyncio.to_thread(gate.began.wait, LATER)
-        with pytest.raises(DeadlineExceeded, match="turn did not come"):
+        with pytest.raises(DeadlineExceeded, match="did not run within"):
             await executor.run(work(note), time.monotonic())
         gate.open.set()
         await first
@@ -194,7 +194,7 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
             raise ZeroDivisionError
         return {"y": 1 / tensors["x"]}
 
-    async def both() -> tuple[Completed | BaseException, Completed | BaseException]:
+    async def both() -> tuple[Completion | BaseException, Completion | BaseException]:
         together = (
             executor.run(work(inverse, 0.0), deadline()),
             executor.run(work(inverse, 2.0), deadline()),
@@ -203,7 +203,7 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
 
     failed, ran = asyncio.run(both())
     assert isinstance(failed, ZeroDivisionError)
-    assert isinstance(ran, Completed)
+    assert isinstance(ran, Completion)
     assert ran.results["y"].tolist() == [0.5]
 
 
@@ -216,7 +216,7 @@ def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -
         second = asyncio.create_task(executor.run(work(gate), deadline()))
         await settle()
         closing = asyncio.create_task(asyncio.to_thread(executor.close))
-        with pytest.raises(ShuttingDown, match="before the request's turn"):
+        with pytest.raises(ShuttingDown, match="before the request ran"):
             await second
         gate.open.set()
         await closing

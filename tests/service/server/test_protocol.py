@@ -3,7 +3,7 @@ from typing import Any
 
 import uvicorn
 
-from service.server.protocol import SMALL, Gathered, Protocol
+from service.server.protocol import MAX_BUFFERED_BYTES, BufferedProtocol, BufferedTransport
 
 
 class Sent:
@@ -25,13 +25,13 @@ class Sent:
         return f"the {name}"
 
 
-def gathering() -> tuple[Gathered, Sent]:
+def gathering() -> tuple[BufferedTransport, Sent]:
     transport = Sent()
-    return Gathered(transport), transport  # type: ignore[arg-type]
+    return BufferedTransport(transport), transport  # type: ignore[arg-type]
 
 
 def test_what_is_small_is_sent_together_and_what_is_large_by_itself_in_order() -> None:
-    large = bytes(SMALL + 1)
+    large = bytes(MAX_BUFFERED_BYTES + 1)
 
     async def write() -> list[Any]:
         gathered, transport = gathering()
@@ -86,12 +86,12 @@ def test_a_connection_whose_body_ended_after_its_answer_is_closed_when_it_idles(
 
     async def ask() -> bytes:
         config = uvicorn.Config(
-            refuse, http=Protocol, timeout_keep_alive=1, log_config=None, lifespan="off"
+            refuse, http=BufferedProtocol, timeout_keep_alive=1, log_config=None, lifespan="off"
         )
         config.load()
         state = uvicorn.server.ServerState()
         server = await asyncio.get_running_loop().create_server(
-            lambda: Protocol(config, state, {}), "127.0.0.1", 0
+            lambda: BufferedProtocol(config, state, {}), "127.0.0.1", 0
         )
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bundle.manifest import InputSpec
-from training.architectures import ArchitectureConfig, Posterior, build
+from training.architectures import ArchitectureConfig, Classifier, Posterior, build
 from training.architectures.base import Clamp, ContinuousBernoulliMean
 from training.architectures.convolutional import ConvolutionalConfig
 from training.architectures.dense import DenseConfig, ResidualDenseConfig
@@ -108,8 +108,8 @@ def test_the_mean_of_a_continuous_bernoulli_loses_no_digits_in_float32() -> None
 
 
 def test_a_head_gives_probabilities() -> None:
-    model = build(DenseConfig(widths=(8,)), GREY, classes=3)
-    probabilities = model.classify(torch.randn(5, 8))
+    classifier = Classifier(build(DenseConfig(widths=(8,)), GREY), classes=3)
+    probabilities = classifier.classify(torch.randn(5, 8))
     assert probabilities.shape == (5, 3)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
 

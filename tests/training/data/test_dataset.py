@@ -76,7 +76,7 @@ def test_outliers_come_from_a_folder_of_their_own() -> None:
 def test_a_sample_of_many_images_is_spread_over_all() -> None:
     images = np.arange(9000, dtype=np.uint16).view(np.uint8).reshape(9000, 1, 2, 1)
     found = splits.sample(images).reshape(-1, 2).copy().view(np.uint16).ravel()
-    assert len(found) == splits.SAMPLE
+    assert len(found) == splits.MAX_SAMPLE_IMAGES
     assert (found[0], found[-1]) == (0, 8999)
     assert set(np.diff(found.astype(int))) == {1, 2}
     assert len(splits.sample(images[:7])) == 7
@@ -84,6 +84,6 @@ def test_a_sample_of_many_images_is_spread_over_all() -> None:
 
 def test_images_of_another_size_than_the_recipes_are_refused() -> None:
     with pytest.raises(DataError, match="but the recipe's input is"):
-        dataset.check_fits(
+        dataset.check_size(
             np.zeros((2, 28, 28, 1), np.uint8), InputSpec(height=32, width=32, channels=1)
         )

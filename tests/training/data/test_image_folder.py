@@ -1,5 +1,6 @@
 """Folders of images of every kind that people have."""
 
+import re
 import shutil
 import struct
 import zlib
@@ -23,7 +24,7 @@ RGB = InputSpec(height=8, width=12, channels=3)
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Six RGB photographs in two subfolders, in several formats and sizes, and a file that is none."""
+    """Six RGB photographs in two subfolders, of several formats and sizes, and another file."""
     directory = tmp_path / "photos"
     generator = np.random.default_rng(0)
     for index, name in enumerate(
@@ -38,10 +39,10 @@ def photos(tmp_path: Path) -> Path:
 
 
 def read(
-    directory: Path, spec: InputSpec = RGB, unfit: image_file.Unfit = "stop"
+    directory: Path, spec: InputSpec = RGB, policy: image_file.InvalidFilePolicy = "stop"
 ) -> tuple[image_folder.Folder, list[str]]:
     told: list[str] = []
-    return image_folder.read(directory, spec, unfit, told.append), told
+    return image_folder.read(directory, spec, policy, told.append), told
 
 
 def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> None:
@@ -80,30 +81,28 @@ def spoil(photos: Path) -> None:
 def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -> None:
     spoil(photos)
     told: list[str] = []
-    with pytest.raises(
-        DataError,
-        match=r"5 of 11 files are unfit; mend them, or set data\.unfit to skip or convert",
-    ):
+    complaint = "5 of 11 files are invalid; mend them, or set data.invalid_files to skip or convert"
+    with pytest.raises(DataError, match=re.escape(complaint)):
         image_folder.read(photos, RGB, "stop", told.append)
     faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[2:])
     assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
     assert faults["grey.png"] == "its mode is L, and the model takes RGB"
     assert faults["clear.png"] == "its mode is RGBA, with transparency"
-    assert "HEIC images are not read" in faults["phone.heic"]
+    assert "HEIC images are not supported" in faults["phone.heic"]
 
 
 def test_unfit_files_are_left_out_or_converted_as_asked(photos: Path) -> None:
     spoil(photos)
-    skipped, told = read(photos, unfit="skip")
+    skipped, told = read(photos, policy="skip")
     assert (len(skipped.images), len(told)) == (6, 2 + 5)
-    converted, told = read(photos, unfit="convert")
+    converted, told = read(photos, policy="convert")
     assert (len(converted.images), len(told)) == (8, 2 + 5)
     assert (converted.images[-1] == 7).all()
     assert sum(line.startswith(f"{photos}: converted 1 of ") for line in told) == 2
 
 
 def test_a_grey_model_takes_grey_files(photos: Path) -> None:
-    with pytest.raises(DataError, match="6 of 6 files are unfit"):
+    with pytest.raises(DataError, match="6 of 6 files are invalid"):
         read(photos, GREY)
     assert read(photos, GREY, "convert")[0].images.shape == (6, 8, 12, 1)
 
@@ -138,7 +137,7 @@ def test_a_file_that_may_not_be_read_is_unfit(
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    found, told = read(photos, unfit="skip")
+    found, told = read(photos, policy="skip")
     assert len(found.images) == 5
     assert found.paths[-1].name == "5.PNG"
     assert f"{photos}/b/4.tiff: [Errno 13] Permission denied" in told
@@ -147,7 +146,7 @@ def test_a_file_that_may_not_be_read_is_unfit(
 def test_a_linked_folder_is_said_to_be_passed_over(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (photos / "c").symlink_to(tmp_path / "elsewhere")
-    assert f"{photos}/c: links to folders are not followed" in read(photos)[1]
+    assert f"{photos}/c: skipped, because it is a link to a folder" in read(photos)[1]
 
 
 def test_an_empty_folder_is_said_to_be_so(tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_a_folder_is_split_by_the_seed(photos: Path) -> None:
 
 @pytest.fixture
 def parted(photos: Path) -> Path:
-    """The photographs in `train`, and for each a blue one in `test`, in subfolders of the same names."""
+    """The photographs in `train`, and for each a blue one in `test`, in the same subfolders."""
     (photos / "train").mkdir()
     for name in "ab":
         (photos / name).rename(photos / "train" / name)
@@ -213,8 +212,8 @@ def test_test_images_may_lie_beside_those_to_train_on(photos: Path) -> None:
     dataset = load_folder(photos, logged.append)
     assert (len(dataset.training), len(dataset.test)) == (6, 3)
     assert dataset.classes == ()
-    warning = f"there are images without a class in {photos / 'test'}: the classes of {photos} are left out"
-    assert f"warning: {warning}" in logged
+    warning = f"warning: there are images without a class in {photos / 'test'}"
+    assert f"{warning}: the classes of {photos} are ignored" in logged
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "valid"])
@@ -227,7 +226,7 @@ def test_validation_images_join_those_to_train_on(parted: Path, name: str) -> No
     assert (len(dataset.training), len(dataset.test)) == (9, 6)
     assert dataset.training.labels is not None
     assert dataset.training.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
-    assert f"{parted / name}: its 3 images join those to train on" in logged
+    assert f"{parted / name}: added its 3 images to the training images" in logged
 
 
 def test_valid_is_a_class_where_there_are_no_splits(photos: Path) -> None:
@@ -248,7 +247,7 @@ def test_one_split_in_two_folders_is_refused(parted: Path) -> None:
     for name in ("val", "validation"):
         shutil.copytree(parted / "train", parted / name)
     with pytest.raises(
-        DataError, match=r"val and .*validation are one split by their names: put all into .*val"
+        DataError, match=r"val and .*validation are the same split: put all images into .*val"
     ):
         load_folder(parted)
 
@@ -258,7 +257,7 @@ def test_what_is_in_no_split_is_logged(parted: Path) -> None:
     Image.new("RGB", (9, 9)).save(parted / "one.png")
     logged: list[str] = []
     load_folder(parted, logged.append)
-    assert f"{parted}: left out beside test, train: raw, 1 images" in logged
+    assert f"{parted}: skipped beside test, train: raw, 1 images" in logged
 
 
 def test_an_image_in_two_splits_is_refused(parted: Path) -> None:
@@ -277,7 +276,7 @@ def test_copies_among_the_images_to_train_on_are_left_out(photos: Path) -> None:
     assert len(dataset.training) + len(dataset.test) == 6
     copy, original = photos / "b" / "6.png", photos / "a" / "0.png"
     assert (
-        f"warning: 1 of 7 files are copies of others, as {copy} of {original}: they are left out"
+        f"warning: 1 of 7 files are copies of others, as {copy} of {original}: skipped them"
         in logged
     )
 

@@ -1,11 +1,12 @@
 import functools
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 
 from bundle.manifest import sha256_of
@@ -29,9 +30,9 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
         (b"", "is not an IDX file"),
         (b"\x01\x00\x08\x01", "is not an IDX file"),
         (b"\x00\x00\x0d\x01" + bytes(4), "elements of type 0x0d"),
-        (b"\x00\x00\x08\x03\x00\x00", "cut short within its header"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x05abcd", "has 12 bytes where its header promises 13"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x03abcd", "has 12 bytes where its header promises 11"),
+        (b"\x00\x00\x08\x03\x00\x00", "is incomplete: it ends within its header"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x05abcd", "has 12 bytes, but its header promises 13"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x03abcd", "has 12 bytes, but its header promises 11"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "promises 79228162"),
     ],
 )
@@ -45,9 +46,9 @@ def test_a_broken_file_is_said_to_be_so(tmp_path: Path, content: bytes, complain
     "damage",
     [lambda raw: raw[:-9], lambda raw: raw[:50] + b"\0" + raw[51:], lambda raw: b"x" + raw],
 )
-def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: object) -> None:
+def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     raw = (DATA / "mnist/t10k-images-idx3-ubyte.gz").read_bytes()
-    (tmp_path / "a.gz").write_bytes(damage(raw))  # type: ignore[operator]
+    (tmp_path / "a.gz").write_bytes(damage(raw))
     with pytest.raises(DataError, match="cannot be read"):
         mnist.read(tmp_path / "a.gz")
 
@@ -66,7 +67,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mnist.Source:
-    monkeypatch.setattr(mnist.pooch, "os_cache", lambda name: tmp_path / name)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
     digests = {path.name: sha256_of(path) for path in (DATA / "mnist").iterdir()}
     mirrored = mnist.Source("MNIST", server, "any", tuple("0123456789"), digests)
     monkeypatch.setitem(mnist.SOURCES, "mnist", mirrored)
@@ -89,7 +90,7 @@ def test_a_download_with_another_checksum_is_refused(source: mnist.Source) -> No
 
 def test_a_download_that_fails_says_what_to_do(source: mnist.Source) -> None:
     source.sha256["missing.gz"] = "0" * 64
-    with pytest.raises(DataError, match=r"missing\.gz cannot be had.*pass --data DIR"):
+    with pytest.raises(DataError, match=r"missing\.gz is unavailable: .*pass --data DIR"):
         mnist._download("mnist", "missing.gz")
 
 

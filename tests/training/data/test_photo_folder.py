@@ -26,8 +26,10 @@ def quiet(_: str) -> None:
     pass
 
 
-def find(directory: Path, log: Log = quiet, unfit: image_file.Unfit = "convert") -> PhotoFolder:
-    return photo_folder.find(directory, SPEC, unfit, log)
+def find(
+    directory: Path, log: Log = quiet, policy: image_file.InvalidFilePolicy = "convert"
+) -> PhotoFolder:
+    return photo_folder.find(directory, SPEC, policy, log)
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_what_is_normal_is_not_guessed(cookies: Path) -> None:
         find(cookies)
     bare.unlink()
     (cookies / "train" / "good").rename(cookies / "train" / "fine")
-    with pytest.raises(DataError, match=r"holds fine: put the normal ones into .*train/good"):
+    with pytest.raises(DataError, match=r"holds fine: put the normal images into .*train/good"):
         find(cookies)
 
 
@@ -155,8 +157,8 @@ def test_what_is_left_out_beside_normal_ones_is_logged(cookies: Path) -> None:
     photographs(cookies / "raw", 1)
     logged: list[str] = []
     assert len(find(cookies, logged.append).training) == 20
-    assert f"{cookies / 'train'}: left out beside good: bad" in logged
-    assert f"{cookies}: left out beside ground_truth, test, train: raw" in logged
+    assert f"{cookies / 'train'}: skipped beside good: bad" in logged
+    assert f"{cookies}: skipped beside ground_truth, test, train: raw" in logged
 
 
 def test_one_normal_one_is_too_few_to_test_with(cookies: Path) -> None:
@@ -214,7 +216,7 @@ def test_unfit_photographs_stop_or_are_left_out_or_converted(cookies: Path) -> N
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(
         cookies / "train" / "good" / "grey.png"
     )
-    counts: dict[image_file.Unfit, int] = {"skip": 20, "convert": 21}
+    counts: dict[image_file.InvalidFilePolicy, int] = {"skip": 20, "convert": 21}
     for unfit, count in counts.items():
         logged: list[str] = []
         assert len(find(cookies, logged.append, unfit).training) == count
@@ -225,8 +227,8 @@ def test_unfit_photographs_stop_or_are_left_out_or_converted(cookies: Path) -> N
             else "train/good: converted 1 of 22 files: its mode is L"
         )
         assert any(grey in line for line in logged)
-    with pytest.raises(DataError, match="2 of 22 files are unfit; mend them, or set"):
-        find(cookies, unfit="stop")
+    with pytest.raises(DataError, match="2 of 22 files are invalid; mend them, or set"):
+        find(cookies, policy="stop")
 
 
 @pytest.mark.parametrize("twin", ["test/good", "test/cracked", "val"])
@@ -256,7 +258,7 @@ def test_the_same_pixels_in_another_format_are_a_copy(tmp_path: Path) -> None:
     original = directory / "03.png"
     copy = directory / "98.bmp"
     assert (
-        f"warning: 1 of 10 files are copies of others, as {copy} of {original}: they are left out"
+        f"warning: 1 of 10 files are copies of others, as {copy} of {original}: skipped them"
         in logged
     )
 
@@ -278,9 +280,9 @@ def test_photographs_of_one_colour_are_named(cookies: Path, place: str) -> None:
         Image.new("RGB", (100, 100), (index, 0, 0)).save(
             cookies / place / f"dark-{index}.jpg", quality=100
         )
+    named = ", ".join(rf".*dark-{index}\.jpg" for index in range(3))
     with pytest.raises(
-        DataError,
-        match=r"one colour in .*dark-0\.jpg, .*dark-1\.jpg, .*dark-2\.jpg and 1 more: remove",
+        DataError, match=f"every pixel has the same colour in {named} and 1 more: remove"
     ):
         find(cookies)
 

@@ -6,9 +6,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bundle.manifest import Weights
+from bundle.tensors import Images, Tensors
 from training.architectures.backbones import Backbone
 from training.detector.encoder import BackboneEncoder
-from training.detector.scene import BATCH, Images, Scenes
+from training.detector.scene import SceneReader, Scenes
 
 SIDE = 64  # pixels
 SQUARE = 16  # pixels: side of an anomaly
@@ -35,25 +36,20 @@ class PoolingBackbone(Backbone):
         return "pooled pixels"
 
 
-class FakeReader:
+class FakeReader(SceneReader):
     """Encodes images as the exported encoder of a detector would."""
 
     def __init__(self) -> None:
         self.encoder = BackboneEncoder(PoolingBackbone(), 16, (8, 16)).eval()
+        super().__init__(self._run, self.encoder.outputs)
+
+    def read(self, images: Images, keep_images: bool = True) -> Scenes:
+        return super().read(images, keep_images)
 
     @torch.no_grad()
-    def read(self, images: Images, keep_images: bool = True) -> Scenes:
-        parts = [
-            self.encoder(torch.from_numpy(images[start : start + BATCH]))
-            for start in range(0, len(images), BATCH)
-        ]
-        latents, *features = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
-        arrays = {"latents": latents, "features_8": features[0], "features_16": features[1]}
-        halved = {
-            name: array if name == "latents" else array.astype(np.float16)
-            for name, array in arrays.items()
-        }
-        return Scenes.of(halved | {"images": images} if keep_images else halved)
+    def _run(self, images: Images) -> Tensors:
+        found = self.encoder(torch.from_numpy(images))
+        return {name: each.numpy() for name, each in zip(self.encoder.outputs, found, strict=True)}
 
 
 def encode(images: Images) -> Scenes:
@@ -61,7 +57,7 @@ def encode(images: Images) -> Scenes:
 
 
 def normal_images(count: int, seed: int = 0, side: int = SIDE) -> Images:
-    """A pattern that differs from place to place, and a little noise and light that differ from image to image."""
+    """A pattern that differs from place to place; from image to image, a little noise and light."""
     generator = np.random.default_rng(seed)
     down, across = np.mgrid[:side, :side] / side
     pattern = np.stack(
@@ -84,7 +80,7 @@ def anomalous_images(
 
 
 def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
-    """Images whose embeddings and correlated feature maps are drawn from one Gaussian at every position."""
+    """Images with embeddings and correlated feature maps, of one Gaussian at every position."""
     generator = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(5, 5))
     fine = np.einsum("ij,njrc->nirc", mixing, generator.normal(size=(count, 5, side, side)))
@@ -93,4 +89,4 @@ def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
         generator.normal(size=(count, 6)),
     )
     arrays = {"features_8": fine.astype(np.float16), "features_16": coarse.astype(np.float16)}
-    return Scenes.of({**arrays, "latents": latents.astype(np.float32)})
+    return Scenes.from_arrays({**arrays, "latents": latents.astype(np.float32)})

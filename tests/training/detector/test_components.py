@@ -18,17 +18,23 @@ from tests.training.detector.fakes import (
 from training.detector import components, fitters
 from training.detector.components import (
     BATCH_ENTRIES,
-    BLOCKS,
-    MIN_SQUARE,
-    NAMES,
-    NEAREST,
+    BLOCKS_PER_SIDE,
+    COMPONENT_NAMES,
+    MIN_SQUARED_DISTANCE,
+    NEAREST_IMAGES,
     Component,
     ComponentName,
     NearestImages,
     Patches,
 )
-from training.detector.cross_fitting import folds, score
-from training.detector.fitters import MAX_COMPONENTS, PROJECTED, RIDGE, SHRINKAGE, representative
+from training.detector.cross_fitting import assign_folds, score
+from training.detector.fitters import (
+    MAX_PRINCIPAL_AXES,
+    PROJECTION_DIMENSIONS,
+    RIDGE,
+    SHRINKAGE,
+    choose_coreset,
+)
 from training.detector.scene import Scenes
 from training.metrics.detection import auroc
 
@@ -51,7 +57,7 @@ def smooth(maps: Array) -> Array:
     return np.stack([ndimage.uniform_filter(each, 3, mode="constant") for each in maps])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENT_NAMES)
 def test_an_obvious_anomaly_is_found(name: ComponentName) -> None:
     component = fit(name, encode(normal_images(24)))
     anomalous, corners = anomalous_images(12)
@@ -69,7 +75,7 @@ def test_an_obvious_anomaly_is_found(name: ComponentName) -> None:
         assert np.abs(peak - np.add(corner, SQUARE / 2)).max() < SQUARE
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENT_NAMES)
 @torch.no_grad()
 def test_an_image_scores_the_same_in_any_batch(name: ComponentName) -> None:
     component, images = fit(name, encode(normal_images(12))), anomalous_images(11)[0]
@@ -85,7 +91,7 @@ def test_an_image_scores_the_same_in_any_batch(name: ComponentName) -> None:
             )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENT_NAMES)
 def test_the_numbers_of_a_component_fit_into_float16(name: ComponentName) -> None:
     for key, tensor in fit(name, encode(normal_images(12))).state_dict().items():
         if "whitening" not in key:
@@ -108,27 +114,29 @@ def test_the_distance_is_that_of_the_nearest_normal_patch() -> None:
     distances = cdist(patches(new).reshape(-1, 12), patches(normal).reshape(-1, 12)).min(axis=1)
     found = score(component, new)
     expected = smooth(distances.reshape(9, 8, 8))
+    assert found.maps is not None
     np.testing.assert_allclose(found.maps, expected, atol=2e-3)
     np.testing.assert_allclose(found.scores, expected.max(axis=(1, 2)), rtol=0.01)
 
 
-def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_block_of_positions() -> (
-    None
-):
+def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_block() -> None:
     normal, new = random_scenes(6, side=16), random_scenes(9, seed=1, side=16)
     before, after = (
-        each.reshape(len(each), BLOCKS, 2, BLOCKS, 2, -1)
+        each.reshape(len(each), BLOCKS_PER_SIDE, 2, BLOCKS_PER_SIDE, 2, -1)
         .transpose(1, 3, 0, 2, 4, 5)
-        .reshape(BLOCKS**2, -1, each.shape[3])
+        .reshape(BLOCKS_PER_SIDE**2, -1, each.shape[3])
         for each in (patches(normal), patches(new))
     )
     distances = np.stack(
         [cdist(found, known).min(axis=1) for known, found in zip(before, after, strict=True)]
     )
     in_place = (
-        distances.reshape(BLOCKS, BLOCKS, 9, 2, 2).transpose(2, 0, 3, 1, 4).reshape(9, 16, 16)
+        distances.reshape(BLOCKS_PER_SIDE, BLOCKS_PER_SIDE, 9, 2, 2)
+        .transpose(2, 0, 3, 1, 4)
+        .reshape(9, 16, 16)
     )
     found = score(fit("local-neighbours", normal, bank=10**4), new)
+    assert found.maps is not None
     np.testing.assert_allclose(found.maps, smooth(in_place), atol=2e-3)
     np.testing.assert_allclose(found.scores, smooth(in_place).max(axis=(1, 2)), rtol=0.01)
 
@@ -139,16 +147,20 @@ def test_a_bank_that_is_compared_in_parts_has_the_nearest_of_all() -> None:
         torch.randn(3, count, 5, generator=generator) for count in (40, 2 * BATCH_ENTRIES + 7)
     )
     expected = [np.square(cdist(*each)).min(axis=1) for each in zip(vectors, banks, strict=True)]
-    np.testing.assert_allclose(components.nearest(vectors, banks), expected, atol=1e-5)
+    np.testing.assert_allclose(components.measure_nearest(vectors, banks), expected, atol=1e-5)
 
 
 def test_the_distance_of_gaussians_is_that_of_mahalanobis() -> None:
     normal, new = random_scenes(10, side=16), random_scenes(3, seed=1, side=16)
     vectors = patches(normal)
-    count, side, channels = len(vectors), vectors.shape[1] // BLOCKS, vectors.shape[3]
+    count, side, channels = len(vectors), vectors.shape[1] // BLOCKS_PER_SIDE, vectors.shape[3]
     mean = vectors.mean(axis=0)
-    centred = (vectors - mean).reshape(count, BLOCKS, side, BLOCKS, side, channels)
-    blocks = centred.transpose(1, 3, 0, 2, 4, 5).reshape(BLOCKS, BLOCKS, -1, channels)
+    centred = (vectors - mean).reshape(
+        count, BLOCKS_PER_SIDE, side, BLOCKS_PER_SIDE, side, channels
+    )
+    blocks = centred.transpose(1, 3, 0, 2, 4, 5).reshape(
+        BLOCKS_PER_SIDE, BLOCKS_PER_SIDE, -1, channels
+    )
     covariances = blocks.swapaxes(2, 3) @ blocks / blocks.shape[2]
     pooled = covariances.mean(axis=(0, 1))
     ridge = RIDGE * np.trace(pooled) / channels * np.eye(channels)
@@ -157,14 +169,15 @@ def test_the_distance_of_gaussians_is_that_of_mahalanobis() -> None:
     away = patches(new) - mean
     expected = smooth(np.sqrt(np.einsum("nrci,rcij,nrcj->nrc", away, inverses, away)))
     found = score(fit("gaussians", normal), new)
+    assert found.maps is not None
     np.testing.assert_allclose(found.maps, expected, rtol=0.01)
     np.testing.assert_allclose(found.scores, expected.max(axis=(1, 2)), rtol=0.01)
 
 
 def test_each_entry_of_a_coreset_is_the_farthest_from_those_before() -> None:
     groups = torch.randn(3, 200, 40, generator=torch.Generator().manual_seed(1))
-    coresets = representative(groups, 30, torch.Generator().manual_seed(2))
-    directions = torch.randn(40, PROJECTED, generator=torch.Generator().manual_seed(2))
+    coresets = choose_coreset(groups, 30, torch.Generator().manual_seed(2))
+    directions = torch.randn(40, PROJECTION_DIMENSIONS, generator=torch.Generator().manual_seed(2))
     for vectors, coreset in zip(groups, coresets, strict=True):
         chosen = [int((vectors == entry).all(dim=1).nonzero()) for entry in coreset]
         projected = (vectors @ directions).numpy()
@@ -177,25 +190,26 @@ def test_a_coreset_has_one_entry_of_each_cluster() -> None:
     generator = torch.Generator().manual_seed(0)
     centres = 10 * torch.randn(25, 8, generator=generator)
     vectors = centres.repeat(20, 1) + 0.01 * torch.randn(500, 8, generator=generator)
-    (coreset,) = representative(vectors[None], 25, generator)
+    (coreset,) = choose_coreset(vectors[None], 25, generator)
     assert sorted(torch.cdist(coreset, centres).argmin(dim=1).tolist()) == list(range(25))
 
 
 def test_few_vectors_are_their_own_coreset() -> None:
     vectors = torch.arange(6.0).view(1, 3, 2)
-    assert torch.equal(representative(vectors, 3, torch.Generator()), vectors)
+    assert torch.equal(choose_coreset(vectors, 3, torch.Generator()), vectors)
 
 
 @pytest.mark.parametrize("count", [10, 90])
 def test_the_residual_is_that_of_principal_components(count: int) -> None:
     normal, new = normal_images(count, side=32), anomalous_images(9, side=32)[0]
     vectors, others = (images.reshape(len(images), -1) / 255 for images in (normal, new))
-    pca = PCA(min(MAX_COMPONENTS, count // 2), svd_solver="full").fit(vectors)
+    pca = PCA(min(MAX_PRINCIPAL_AXES, count // 2), svd_solver="full").fit(vectors)
     rest = others - pca.inverse_transform(pca.transform(others))
     maps = np.square(rest).reshape(new.shape).mean(axis=3)
     mean, peak = (
         score(fit(name, encode(normal)), encode(new)) for name in ("pca-mean", "pca-peak")
     )
+    assert mean.maps is not None
     np.testing.assert_allclose(mean.maps, maps, atol=2e-3 * maps.max())
     np.testing.assert_allclose(mean.scores, maps.mean(axis=(1, 2)), rtol=0.01)
     np.testing.assert_allclose(peak.scores, smooth(maps).max(axis=(1, 2)), rtol=0.01)
@@ -216,22 +230,22 @@ def test_images_are_compared_with_their_nearest(count: int) -> None:
     component = fit("nearest-images", normal)
     assert isinstance(component, NearestImages)
     bank, coordinates = (
-        component.whitening.coordinates(scenes.latents).numpy() for scenes in (normal, new)
+        component.whitening.project(scenes.latents).numpy() for scenes in (normal, new)
     )
-    nearest = np.sort(cdist(coordinates, bank), axis=1)[:, :NEAREST]
-    expected = np.log(np.maximum(nearest, MIN_SQUARE**0.5).mean(axis=1))
+    nearest = np.sort(cdist(coordinates, bank), axis=1)[:, :NEAREST_IMAGES]
+    expected = np.log(np.maximum(nearest, MIN_SQUARED_DISTANCE**0.5).mean(axis=1))
     np.testing.assert_allclose(score(component, new).scores, expected, atol=0.02)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENT_NAMES)
 @torch.no_grad()
 def test_a_component_without_a_fold_is_one_fitted_to_the_others(name: ComponentName) -> None:
     scenes, new, parts = (
         encode(normal_images(12)),
         encode(anomalous_images(5)[0]),
-        folds(12, 3, seed=0),
+        assign_folds(12, 3, seed=0),
     )
     whole_bank = 10**6
-    left_out = score(fitters.FITTERS[name](scenes, parts, whole_bank, 0).without(1).eval(), new)
+    left_out = score(fitters.FITTERS[name](scenes, parts, whole_bank, 0).fit_without(1).eval(), new)
     others = score(fit(name, scenes.take(np.flatnonzero(parts != 1)), whole_bank), new)
     np.testing.assert_allclose(left_out.scores, others.scores, rtol=0.01)

@@ -1,4 +1,4 @@
-"""No image is scored by a component that was fitted to it, and p-values of new images are uniform."""
+"""No image is scored by a component fitted to it, and p-values of new images are uniform."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,14 +9,14 @@ import torch
 from bundle.conformal import ConformalScores
 from tests.training.detector.fakes import random_scenes
 from training.detector import fitters
-from training.detector.components import Component, ComponentName, Names, Reading
+from training.detector.components import Component, ComponentName, ComponentNames, ComponentOutput
 from training.detector.config import DetectorConfig
-from training.detector.cross_fitting import cross_score, folds
-from training.detector.fit import Fitted, fit, map_of
+from training.detector.cross_fitting import assign_folds, cross_score
+from training.detector.fit import FittedDetector, choose_map_component, fit
 from training.detector.fitters import Fitter
-from training.detector.scene import Scene, Scenes
+from training.detector.scene import Indices, Scene, Scenes
 from training.detector.trials import Choice
-from training.export.calibration import summary
+from training.export.calibration import summarise
 from training.progress import silence
 
 
@@ -29,8 +29,8 @@ class Memory(Component):
         super().__init__()
         self.known = scenes.latents[:, 0]
 
-    def forward(self, scene: Scene) -> Reading:
-        return Reading(torch.isin(scene["latents"][:, 0], self.known).float(), None)
+    def forward(self, scene: Scene) -> ComponentOutput:
+        return ComponentOutput(torch.isin(scene["latents"][:, 0], self.known).float(), None)
 
 
 class Echo(Component):
@@ -38,34 +38,34 @@ class Echo(Component):
 
     inputs = ("latents",)
 
-    def forward(self, scene: Scene) -> Reading:
+    def forward(self, scene: Scene) -> ComponentOutput:
         numbers = scene["latents"][:, 0]
-        return Reading(numbers, numbers[:, None, None].expand(-1, 2, 2))
+        return ComponentOutput(numbers, numbers[:, None, None].expand(-1, 2, 2))
 
 
-def numbered(numbers: Sequence[int]) -> Scenes:
-    return Scenes.of({"latents": np.array(numbers, np.float32)[:, None]})
+def numbered(numbers: Sequence[int] | Indices) -> Scenes:
+    return Scenes.from_arrays({"latents": np.array(numbers, np.float32)[:, None]})
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, make: Callable[[Scenes], Component]) -> None:
     """Make of the images that a component is fitted to what stands in for `nearest-images`."""
 
     class Fake(Fitter):
-        def without(self, fold: int | None) -> Component:
-            return make(self.scenes.take(np.flatnonzero(self.kept(fold))))
+        def fit_without(self, fold: int | None) -> Component:
+            return make(self.scenes.take(np.flatnonzero(self.mask_kept(fold))))
 
-    monkeypatch.setitem(fitters.FITTERS, "nearest-images", Fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(fitters.FITTERS, "nearest-images", Fake)
 
 
 @pytest.mark.parametrize(("count", "most", "found"), [(23, 5, 5), (4, 20, 4), (40, 20, 20)])
 def test_every_image_is_in_one_of_even_folds(count: int, most: int, found: int) -> None:
-    parts = folds(count, most, seed=0)
+    parts = assign_folds(count, most, seed=0)
     assert len(parts) == count
     sizes = np.bincount(parts)
     assert len(sizes) == found
     assert sizes.max() - sizes.min() <= 1
-    np.testing.assert_array_equal(parts, folds(count, most, seed=0))
-    assert count == found or (parts != folds(count, most, seed=1)).any()
+    np.testing.assert_array_equal(parts, assign_folds(count, most, seed=0))
+    assert count == found or (parts != assign_folds(count, most, seed=1)).any()
 
 
 def test_no_image_is_scored_by_a_component_that_was_fitted_to_it(
@@ -73,7 +73,7 @@ def test_no_image_is_scored_by_a_component_that_was_fitted_to_it(
 ) -> None:
     fake(monkeypatch, Memory)
     found, _ = cross_score(
-        "nearest-images", numbered(range(23)), folds(23, 5, seed=0), bank=1, seed=0
+        "nearest-images", numbered(range(23)), assign_folds(23, 5, seed=0), bank=1, seed=0
     )
     assert found.scores.tolist() == [0] * 23
 
@@ -83,7 +83,7 @@ def test_synthetic_anomalies_are_scored_without_the_fold_of_their_source(
 ) -> None:
     fake(monkeypatch, Memory)
     sources = np.random.default_rng(0).integers(0, 23, 60)
-    parts = folds(23, 5, seed=0)
+    parts = assign_folds(23, 5, seed=0)
     _, found = cross_score(
         "nearest-images", numbered(range(23)), parts, 1, 0, numbered(sources), sources
     )
@@ -100,7 +100,7 @@ def test_synthetic_anomalies_are_scored_without_the_fold_of_their_source(
 def test_scores_and_maps_stand_in_the_order_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     fake(monkeypatch, lambda _: Echo())
     sources = np.arange(23)[::-1]
-    parts = folds(23, 5, seed=0)
+    parts = assign_folds(23, 5, seed=0)
     images, others = cross_score(
         "nearest-images", numbered(range(23)), parts, 1, 0, numbered(range(100, 123)), sources
     )
@@ -110,14 +110,16 @@ def test_scores_and_maps_stand_in_the_order_of_the_images(monkeypatch: pytest.Mo
     assert others.scores.tolist() == list(range(100, 123))
 
 
-def fitted(name: ComponentName, scenes: Scenes, held_out: Scenes | None, seed: int = 0) -> Fitted:
+def fitted(
+    name: ComponentName, scenes: Scenes, held_out: Scenes | None, seed: int = 0
+) -> FittedDetector:
     config = DetectorConfig(sizes=((64, 64),), candidates=((name,),), map="gaussians")
     return fit(Choice((64, 64), (name,), 100), scenes, held_out, config, seed, silence)
 
 
 @torch.no_grad()
-def p_values(found: Fitted, fresh: Scenes) -> np.ndarray:
-    calibrated = ConformalScores(summary(found.scores, found.maps, "any"))
+def p_values(found: FittedDetector, fresh: Scenes) -> np.ndarray:
+    calibrated = ConformalScores(summarise(found.scores, found.maps, "any"))
     scores = [
         found.scorer(*(scene[name] for name in found.scorer.inputs))[0].numpy()
         for scene in fresh.batches()
@@ -172,10 +174,10 @@ def test_the_scorer_gives_held_out_images_the_scores_that_calibrate_it() -> None
     ],
 )
 def test_the_map_is_that_of_a_memory_bank_else_what_is_asked_for(
-    names: Names, asked: ComponentName | None, mapped: ComponentName
+    names: ComponentNames, asked: ComponentName | None, mapped: ComponentName
 ) -> None:
     config = DetectorConfig(sizes=((64, 64),), candidates=(names,), map=asked)
-    assert map_of(names, config) == mapped
+    assert choose_map_component(names, config) == mapped
 
 
 def test_a_candidate_without_a_map_needs_one_that_is_asked_for() -> None:

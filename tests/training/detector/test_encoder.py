@@ -9,9 +9,18 @@ import torch
 from tests.training.detector.fakes import SIDE, FakeReader, PoolingBackbone, normal_images
 from training.detector import encoder
 from training.detector.encoder import BackboneEncoder
-from training.detector.scene import BATCH, SceneReader
+from training.detector.scene import MAX_BATCH_IMAGES, SceneReader
 from training.export import onnx_export
 from training.export.graph_modules import Graph
+from training.export.graph_runner import Graphs
+
+
+def exported(encoder: Path) -> SceneReader:
+    """A reader that runs the graph of an encoder in this file."""
+    graphs = Graphs(encoder.parent, {"encoder": encoder.name})
+    return SceneReader(
+        lambda images: graphs.chain(["encoder"], images=images), tuple(graphs.outputs("encoder"))
+    )
 
 
 @torch.no_grad()
@@ -43,18 +52,20 @@ def test_weights_are_rounded_as_bundles_store_them() -> None:
 
 @pytest.mark.parametrize("keep_images", [True, False])
 def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images: bool) -> None:
-    module, images = FakeReader().encoder, normal_images(BATCH + 3)
+    module, images = FakeReader().encoder, normal_images(MAX_BATCH_IMAGES + 3)
     onnx_export.write(
         Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs),
         tmp_path / "encoder.onnx",
     )
-    found = SceneReader(tmp_path, "encoder.onnx", module.outputs).read(images, keep_images)
-    expected = FakeReader().read(images, keep_images)
-    assert found.arrays.keys() == expected.arrays.keys()
-    for name, array in expected.arrays.items():
+    found = exported(tmp_path / "encoder.onnx").read(images, keep_images)
+    latents, fine, coarse = (each.numpy() for each in module(torch.from_numpy(images)))
+    features = {"features_8": fine.astype(np.float16), "features_16": coarse.astype(np.float16)}
+    expected = {"latents": latents, **features, **({"images": images} if keep_images else {})}
+    assert found.arrays.keys() == expected.keys()
+    for name, array in expected.items():
         assert found.arrays[name].dtype == array.dtype
         np.testing.assert_allclose(found.arrays[name], array, rtol=1e-3)
-    assert [len(scene["latents"]) for scene in found.batches()] == [BATCH, 3]
+    assert [len(scene["latents"]) for scene in found.batches()] == [MAX_BATCH_IMAGES, 3]
 
 
 def test_the_graph_of_one_size_is_made_into_that_of_another(tmp_path: Path) -> None:
@@ -64,7 +75,7 @@ def test_the_graph_of_one_size_is_made_into_that_of_another(tmp_path: Path) -> N
         tmp_path / "small.onnx",
     )
     onnx_export.resize(tmp_path / "small.onnx", large.shape[1:3], tmp_path / "large.onnx")
-    found = SceneReader(tmp_path, "large.onnx", module.outputs).read(large, keep_images=False)
+    found = exported(tmp_path / "large.onnx").read(large, keep_images=False)
     assert found.arrays["features_8"].shape[2:] == (2 * SIDE // 8, 2 * SIDE // 8)
     for name, tensor in zip(module.outputs, module(torch.from_numpy(large)), strict=True):
         np.testing.assert_allclose(found.arrays[name], tensor, rtol=1e-3)
@@ -76,5 +87,5 @@ def test_large_images_come_in_smaller_batches(tmp_path: Path) -> None:
         Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs),
         tmp_path / "encoder.onnx",
     )
-    found = SceneReader(tmp_path, "encoder.onnx", module.outputs).read(images, keep_images=False)
+    found = exported(tmp_path / "encoder.onnx").read(images, keep_images=False)
     assert [len(scene["latents"]) for scene in found.take(np.arange(1, 5)).batches()] == [2, 2]

@@ -5,18 +5,19 @@ import torch
 from tests.conftest import DATA
 from training.data.mnist import load_test
 from training.detector.scattering import ANGLES, CELLS, Scattering
+from training.image_ops import to_float
 
 FEATURES = 1 + 3 * ANGLES + 3 * ANGLES**2  # of a cell: the grey image, and the moduli of two orders
 
 
 def digits() -> torch.Tensor:
     """Float (n, 1, 28, 28) in 0..1."""
-    return torch.from_numpy(load_test("mnist", DATA).images[:8]).permute(0, 3, 1, 2) / 255
+    return to_float(torch.from_numpy(load_test("mnist", DATA).images[:8]))
 
 
 def coefficients(images: torch.Tensor) -> torch.Tensor:
     """Of each cell: (n, features, cells)."""
-    return Scattering()(images).unflatten(1, (-1, CELLS**2))
+    return torch.unflatten(Scattering()(images), 1, (-1, CELLS**2))
 
 
 def test_each_cell_has_the_image_and_the_moduli_of_two_orders() -> None:
@@ -35,7 +36,7 @@ def test_waves_are_told_apart_by_their_direction() -> None:
         1, 1, 32, 32
     )
     moduli = coefficients(torch.cat([across, across.transpose(2, 3)]))[:, 1 : 1 + 3 * ANGLES]
-    strongest = moduli.unflatten(1, (3, ANGLES)).mean(dim=3)[:, 1].argmax(dim=1)
+    strongest = torch.unflatten(moduli, 1, (3, ANGLES)).mean(dim=3)[:, 1].argmax(dim=1)
     assert strongest.tolist() == [0, ANGLES // 2]
 
 

@@ -11,18 +11,18 @@ from scipy import ndimage
 from bundle.manifest import GraphName
 from tests.training.detector.fakes import SIDE, FakeReader, anomalous_images, encode, normal_images
 from training.detector import fitters
-from training.detector.components import NAMES, ComponentName
-from training.detector.scorer import SCORES, Scale, Scorer
+from training.detector.components import COMPONENT_NAMES, ComponentName
+from training.detector.scorer import SCORER_OUTPUTS, Scale, Scorer
 from training.detector.whitening import LatentDistance
 from training.export import onnx_export, parity
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 
-# Of those that CUDA has kernels for, by the table of kernels of ONNX Runtime (docs/OperatorKernels.md).
+# Of those that CUDA has kernels for, by ONNX Runtime's table (docs/OperatorKernels.md).
 ON_CUDA = (
-    "Add AveragePool Cast Clip Concat Conv Div Expand Gather Gemm Greater Identity Less Log MatMul Max Min Mul Pow"
-    " Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Reshape Resize Shape Slice Softplus Split Sqrt Squeeze Sub"
-    " TopK Transpose Unsqueeze Where"
+    "Add AveragePool Cast Clip Concat Conv Div Expand Gather Gemm Greater Identity Less Log MatMul"
+    " Max Min Mul Pow Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Reshape Resize Shape"
+    " Slice Softplus Split Sqrt Squeeze Sub TopK Transpose Unsqueeze Where"
 )
 
 
@@ -31,7 +31,8 @@ def scorer(*names: ComponentName, mapped: ComponentName = "pca-peak") -> Scorer:
     scenes = encode(normal_images(20))
     fitted = {name: fitters.fit(name, scenes, 300, seed=0) for name in {*names, mapped}}
     scales = {
-        name: Scale((0.5 * rank, 2.0 + rank), (0.1, 0.5 + rank)) for rank, name in enumerate(NAMES)
+        name: Scale((0.5 * rank, 2.0 + rank), (0.1, 0.5 + rank))
+        for rank, name in enumerate(COMPONENT_NAMES)
     }
     score = {name: fitted[name] for name in names}
     return Scorer(
@@ -44,7 +45,7 @@ def tensors(made: Scorer, images: np.ndarray) -> list[torch.Tensor]:
     return [scene[name] for name in made.inputs]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPONENT_NAMES)
 def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
     name: ComponentName, tmp_path: Path
 ) -> None:
@@ -54,7 +55,7 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
     example = dict(zip(made.inputs, tensors(made, images[:2]), strict=True))
     graphs: dict[GraphName, Graph] = {
         "encoder": Graph(encoding, given, encoding.outputs),
-        "scorer": Graph(made, example, SCORES),
+        "scorer": Graph(made, example, SCORER_OUTPUTS),
     }
     for each, graph in graphs.items():
         onnx_export.write(graph, tmp_path / f"{each}.onnx")
@@ -64,7 +65,9 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
     exported = Graphs(tmp_path, {each: f"{each}.onnx" for each in graphs})
     assert exported.scoring == ("encoder", "scorer")
     tolerances = {"scores": 1e-4, "error_maps": 1e-4}
-    assert parity.measure(graphs, exported, images, tolerances, len(images)).keys() >= {*SCORES}
+    assert parity.measure(graphs, exported, images, tolerances, len(images)).keys() >= {
+        *SCORER_OUTPUTS
+    }
 
 
 @torch.no_grad()

@@ -6,16 +6,16 @@ import pytest
 from bundle.conformal import ConformalScores
 from bundle.manifest import Calibration, ErrorMapScale
 from training.detector import selection
-from training.detector.components import ComponentName
+from training.detector.components import ComponentName, ComponentNames
 from training.detector.cross_fitting import Scores
-from training.detector.selection import Names, Outcome
+from training.detector.selection import Outcome
 from training.detector.synthetic_anomalies import KINDS
 
 OF_EACH = 30
 LABELS = np.repeat(np.arange(len(KINDS)), OF_EACH)
 EXTENTS = np.tile(np.geomspace(0.04, 0.25, OF_EACH), len(KINDS))
-A: Names = ("gaussians",)
-B: Names = ("neighbours",)
+A: ComponentNames = ("gaussians",)
+B: ComponentNames = ("neighbours",)
 
 
 def outcome(distance: float, seed: int = 0) -> Outcome:
@@ -56,9 +56,9 @@ def test_a_gain_by_luck_of_the_draw_is_none() -> None:
 def test_the_area_of_the_bootstrap_without_a_draw_is_that_of_the_images() -> None:
     found = outcome(1)
     areas = selection.Bootstrap(60, LABELS, seed=0).areas(found)
-    assert areas.shape == (selection.DRAWS, len(KINDS))
+    assert areas.shape == (selection.BOOTSTRAP_DRAWS, len(KINDS))
     np.testing.assert_allclose(
-        areas.mean(axis=0), [*selection.by_kind(found, LABELS).values()], atol=0.02
+        areas.mean(axis=0), [*selection.auroc_by_kind(found, LABELS).values()], atol=0.02
     )
     assert selection.mean_auroc(found, LABELS) == pytest.approx(areas.mean(), abs=0.02)
 
@@ -67,19 +67,22 @@ def test_a_sum_is_of_standardised_components() -> None:
     generator = np.random.default_rng(0)
 
     def scores(scale: float) -> tuple[Scores, Scores]:
-        return tuple(
+        normal, anomalous = (
             Scores((scale * generator.normal(size=size)).astype(np.float32), None)
             for size in (40, 20)
         )
+        return normal, anomalous
 
     given: dict[ComponentName, tuple[Scores, Scores]] = {
         "gaussians": scores(1),
         "neighbours": scores(100),
     }
-    alone = [selection.outcome_of(names, given).normal for names in (A, B)]
+    alone = [selection.combine_components(names, given).normal for names in (A, B)]
     np.testing.assert_array_equal(alone[1], given["neighbours"][0].scores)
     expected = sum((each - each.mean()) / each.std() for each in alone) / 2
-    np.testing.assert_allclose(selection.outcome_of((*A, *B), given).normal, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        selection.combine_components((*A, *B), given).normal, expected, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.25])
@@ -108,19 +111,19 @@ def test_a_detector_that_finds_hardly_more_than_chance_is_weak(
     distance: float, is_weak: bool
 ) -> None:
     assert (
-        selection.weak_bound(outcome(distance), LABELS, EXTENTS, seed=0) <= selection.CHANCE
+        selection.weak_bound(outcome(distance), LABELS, EXTENTS, seed=0) <= selection.RANDOM_AUROC
     ) == is_weak
 
 
 def test_a_detector_is_weak_where_it_finds_all_kinds_but_two() -> None:
     found = outcome(4)
     found.anomalous[LABELS < 2] -= 4
-    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) <= selection.CHANCE
+    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) <= selection.RANDOM_AUROC
     found.anomalous[LABELS == 1] += 4
-    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.CHANCE
+    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.RANDOM_AUROC
 
 
 def test_a_detector_is_not_weak_where_it_misses_small_anomalies() -> None:
     found = outcome(4)
     found.anomalous[np.median(EXTENTS) > EXTENTS] -= 4
-    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.CHANCE
+    assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.RANDOM_AUROC

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.training.detector.fakes import Images, normal_images
-from training.detector.synthetic_anomalies import KINDS, VISIBLE, generate
+from bundle.tensors import Images
+from tests.training.detector.fakes import normal_images
+from training.detector.synthetic_anomalies import KINDS, MIN_VISIBLE_LEVELS, generate
 
 COUNT = 12  # of each kind
 EXTENTS = 0.04, 0.25  # in parts of the shorter side
@@ -55,8 +56,8 @@ def test_most_anomalies_of_every_kind_change_a_part_of_the_image_visibly(
     chosen = found.kinds == [*KINDS].index(kind)
     change = np.abs(found.images[chosen].astype(int) - images[found.sources[chosen]]).max(axis=3)
     most = change.reshape(COUNT, -1).max(axis=1)
-    assert (most >= VISIBLE).mean() >= 0.75
-    assert (most >= VISIBLE // 3).all()
+    assert (most >= MIN_VISIBLE_LEVELS).mean() >= 0.75
+    assert (most >= MIN_VISIBLE_LEVELS // 3).all()
     assert ((change > 0).mean(axis=(1, 2)) < 0.2).all()
 
 

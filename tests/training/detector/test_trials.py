@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from bundle.manifest import InputSpec
+from bundle.tensors import Images
 from tests.training.detector.fakes import SIDE, FakeReader, encode, normal_images
 from training.detector import selection
 from training.detector.components import BASELINES
 from training.detector.config import DetectorConfig
-from training.detector.scene import Images, Scenes
+from training.detector.scene import Scenes
 from training.detector.synthetic_anomalies import KINDS
-from training.detector.trials import FEWEST_LOCAL, OF_EACH_KIND, TrialRun, Trials
+from training.detector.trials import ANOMALIES_PER_KIND, MIN_LOCAL_IMAGES, TrialRun, Trials
 from training.progress import silence
 
 COUNT = 24
@@ -35,7 +36,7 @@ class BlindReader(FakeReader):
             name: generator.normal(size=found.arrays[name].shape)
             for name in ("features_8", "features_16")
         }
-        return Scenes.of(
+        return Scenes.from_arrays(
             found.arrays | {name: each.astype(np.float16) for name, each in noise.items()}
         )
 
@@ -57,7 +58,7 @@ def run(
         {"sizes": SIZES, "candidates": ["neighbours"], "banks": [150], **settings}
     )
     normal = normal_images(COUNT, side=2 * SIDE) if images is None else images
-    trials = TrialRun(normal, SPEC, config, lambda _: reader, seed=0)  # type: ignore
+    trials = TrialRun(normal, SPEC, config, lambda _: reader, seed=0)
     return trials.run(config.sizes, silence if log is None else log.append)
 
 
@@ -89,7 +90,7 @@ def test_every_candidate_is_measured_on_the_same_anomalies() -> None:
     assert [*trials.outcomes][:2] == [("neighbours",), ("neighbours", "gaussians")]
     for outcome in trials.outcomes.values():
         assert len(outcome.normal) == COUNT
-        assert len(outcome.anomalous) == len(trials.anomalies) == OF_EACH_KIND * len(KINDS)
+        assert len(outcome.anomalous) == len(trials.anomalies) == ANOMALIES_PER_KIND * len(KINDS)
 
 
 def test_a_bank_has_at_most_an_entry_for_ten_patches() -> None:
@@ -100,12 +101,12 @@ def test_a_bank_has_at_most_an_entry_for_ten_patches() -> None:
     ]
 
 
-@pytest.mark.parametrize("count", [FEWEST_LOCAL - 1, FEWEST_LOCAL])
+@pytest.mark.parametrize("count", [MIN_LOCAL_IMAGES - 1, MIN_LOCAL_IMAGES])
 def test_few_images_do_not_show_what_varies_at_a_position(count: int) -> None:
     candidates = ["local-neighbours", "gaussians + local-neighbours", "neighbours"]
     trials = run(FakeReader(), images=normal_images(count), sizes=SIZES[:1], candidates=candidates)
     tried = [names for names in trials.outcomes if "local-neighbours" in names]
-    assert len(tried) == (2 if count == FEWEST_LOCAL else 0)
+    assert len(tried) == (2 if count == MIN_LOCAL_IMAGES else 0)
 
 
 def test_the_only_candidate_is_tried_on_few_images_too() -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.detector.selection import Names, Outcome
+from training.detector.components import ComponentName, ComponentNames
+from training.detector.selection import Outcome
 from training.detector.synthetic_anomalies import KINDS, SyntheticAnomalies
 from training.detector.trials import Choice, Trials
 from training.evaluation import detector_advice
@@ -18,11 +19,22 @@ def outcome(distance: float) -> Outcome:
     return Outcome(normal.astype(np.float32), (anomalous + distance).astype(np.float32))
 
 
-def trials(*, extent: float = 0.2, **distances: float) -> Trials:
+def trials(
+    *,
+    neighbours: float,
+    gaussians: float | None = None,
+    pca_mean: float | None = None,
+    extent: float = 0.2,
+) -> Trials:
     """Of candidates at such distances between normal and anomalous scores; the first was chosen."""
-    outcomes: dict[Names, Outcome] = {
-        (name.replace("_", "-"),): outcome(far) for name, far in distances.items()
-    }  # type: ignore[misc]
+    distances: dict[ComponentName, float | None] = {
+        "neighbours": neighbours,
+        "gaussians": gaussians,
+        "pca-mean": pca_mean,
+    }
+    outcomes: dict[ComponentNames, Outcome] = {
+        (name,): outcome(far) for name, far in distances.items() if far is not None
+    }
     images = np.zeros((len(LABELS), 8, 8, 3), np.uint8)
     anomalies = SyntheticAnomalies(
         images, np.zeros_like(LABELS), LABELS, np.full(len(LABELS), extent)
@@ -34,7 +46,7 @@ def trials(*, extent: float = 0.2, **distances: float) -> Trials:
 def advice(
     found: Trials, images: np.ndarray = CONSTANT, calibrated: int = 200, larger: bool = True
 ) -> tuple[str, ...]:
-    return detector_advice.advice(found, images, calibrated, larger)
+    return detector_advice.give_advice(found, images, calibrated, larger)
 
 
 def test_a_good_detector_of_many_photographs_gets_no_advice() -> None:
@@ -75,30 +87,34 @@ def test_few_photographs_ask_for_more() -> None:
     [
         (
             212,
-            "212 good photographs: at the finest, one false alarm in 213 good parts; 787 more allow one in 1,000",
+            "212 good photographs: at the finest, one false alarm in 213 good parts;"
+            " 787 more allow one in 1,000",
         ),
         (
             20,
-            "20 good photographs: at the finest, one false alarm in 21 good parts; 79 more allow one in 100",
+            "20 good photographs: at the finest, one false alarm in 21 good parts;"
+            " 79 more allow one in 100",
         ),
         (1500, "1,500 good photographs: at the finest, one false alarm in 1,501 good parts"),
     ],
 )
 def test_a_calibration_is_said_as_a_person_would(count: int, line: str) -> None:
-    assert detector_advice.calibration_line(count) == line
+    assert detector_advice.format_calibration(count) == line
 
 
 def test_a_detector_near_chance_is_weak() -> None:
-    assert detector_advice.weakness(trials(neighbours=2), seed=0) is None
-    reason = detector_advice.weakness(trials(neighbours=0), seed=0)
+    assert detector_advice.explain_weakness(trials(neighbours=2), seed=0) is None
+    reason = detector_advice.explain_weakness(trials(neighbours=0), seed=0)
     assert reason is not None
     assert "not above 0.5, which is chance" in reason
 
 
 def test_the_table_has_a_row_for_each_candidate_and_a_column_for_each_kind() -> None:
     metrics = {"auroc_against_defects": 0.97, "pca_mean_auroc_against_defects": 0.9}
-    labelled = detector_advice.labelled(metrics)
-    head, *rows = detector_advice.table(trials(neighbours=2, pca_mean=1), labelled).splitlines()
+    labelled = detector_advice.select_labelled(metrics)
+    head, *rows = detector_advice.format_table(
+        trials(neighbours=2, pca_mean=1), labelled
+    ).splitlines()
     for column in (*KINDS, "mean", "labelled"):
         assert column in head
     assert [row[:22].strip() for row in rows] == ["neighbours", "pca-mean (baseline)", "chosen"]
@@ -107,7 +123,7 @@ def test_the_table_has_a_row_for_each_candidate_and_a_column_for_each_kind() -> 
 
 
 def test_recall_stands_by_rate_and_kind() -> None:
-    found = detector_advice.recall(trials(neighbours=2))
+    found = detector_advice.tabulate_recall(trials(neighbours=2))
     assert [*found] == ["0.02", "0.05", "0.1", "0.2"]
     assert all(of.keys() == KINDS.keys() for of in found.values())
-    assert len(detector_advice.recall_table(found).splitlines()) == 5
+    assert len(detector_advice.format_recall(found).splitlines()) == 5

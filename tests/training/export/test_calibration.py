@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.export.calibration import summary
+from training.export.calibration import summarise
 
 
 def maps_of(count: int) -> np.ndarray:
@@ -14,7 +14,7 @@ def test_a_heatmap_is_bright_beyond_the_largest_errors_of_nearly_all_normal_imag
 ) -> None:
     maps = maps_of(count)
     maps[:, 3, 4] = 1 + np.arange(count)
-    found = summary(maps.max(axis=(1, 2)), maps, "any").error_map
+    found = summarise(maps.max(axis=(1, 2)), maps, "any").error_map
     assert found.high == pytest.approx(1 + share * (count - 1))
 
 
@@ -23,8 +23,8 @@ def test_few_strange_photographs_among_few_leave_the_scale_of_heatmaps_as_it_is(
     strange: int,
 ) -> None:
     maps = maps_of(40)
-    without = summary(maps.mean(axis=(1, 2)), maps, "any").error_map
+    without = summarise(maps.mean(axis=(1, 2)), maps, "any").error_map
     maps[:strange] += 100
-    found = summary(maps.mean(axis=(1, 2)), maps, "any").error_map
+    found = summarise(maps.mean(axis=(1, 2)), maps, "any").error_map
     assert found.low == pytest.approx(without.low, rel=0.05)
     assert found.high == pytest.approx(without.high, rel=0.05)

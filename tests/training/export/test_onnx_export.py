@@ -30,7 +30,7 @@ def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build(recipe.architecture, recipe.input).eval()
     images = load_test("mnist", DATA).images
-    scorer = graph_modules.error_scorer(model, images)
+    scorer = graph_modules.build_scorer(model, images)
     exported = onnx_export.export(
         model, recipe.input, images, tmp_path, likelihood=True, scorer=scorer
     )

@@ -99,7 +99,7 @@ def test_what_was_not_trained_is_neither_measured_nor_calibrated(
     for command, complaint in (
         ("evaluate", "it has no test images"),
         ("calibrate", "photos has no anomaly score"),
-        ("halve", "photos has no decoder"),
+        ("convert-fp16", "photos has no decoder"),
     ):
         assert cli.main([command, "photos", *models]) == 1
         assert complaint in capsys.readouterr().err

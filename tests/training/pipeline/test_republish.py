@@ -11,13 +11,14 @@ from PIL import Image
 
 from bundle.manifest import MANIFEST, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.registry.loader import load
+from service.registry.loader import Loader
 from service.registry.repository import ModelRepository
 from tests.conftest import DATA
 from training import cli
 from training.data.mnist import load_test
 from training.errors import DataError, ParityError, RecipeError
 from training.export import fp16
+from training.export.published import CARD, GOLDEN, REPORT, PublishedBundle
 from training.pipeline import republish
 
 
@@ -28,21 +29,22 @@ def test_a_model_can_be_published_again_in_half_precision(
         pytest.skip("float16 is too coarse for a code of two numbers")
     shutil.copytree(published.parent, tmp_path / manifest.name)
     path = republish.convert_to_fp16(manifest.name, "half", DATA, tmp_path, lambda _: None)
-    place = next(place for place in ModelRepository(tmp_path).places() if place.name == "half")
-    halved = ModelRepository(tmp_path).read(place)
+    repository = ModelRepository(tmp_path)
+    location = next(each for each in repository.locations() if each.name == "half")
+    halved = repository.read(location)
     assert (halved.precision, manifest.precision) == ("float16", "float32")
     assert halved.metrics["score_change_largest"] < 0.05
     assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
     assert halved.provenance.recipe == manifest.provenance.recipe
-    assert halved.provenance.halved_from == f"{manifest.name}/1"
-    assert "computes in float16" in (path / published.CARD).read_text()
+    assert halved.provenance.converted_from == f"{manifest.name}/1"
+    assert "computes in float16" in (path / CARD).read_text()
     kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
     assert kinds - {"Cast"}  # it computes
     for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
         assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
 
-    with np.load(published / published.GOLDEN) as golden:
-        model = load(place, halved, OnnxEngine("cpu"))
+    with np.load(published / GOLDEN) as golden:
+        model = Loader(repository, OnnxEngine("cpu")).load(location)
         found = model.run(model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"])
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
 
@@ -58,7 +60,7 @@ def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(
     (tmp_path / "half" / "1" / MANIFEST).write_text(json.dumps(document))
     for name, new_name, complaint in (
         ("half", "quarter", "half computes in float16 already"),
-        ("half", "half", "needs another name"),
+        ("half", "half", "--name half would replace half: the fp16 model needs another name"),
         ("half", "../outside", "cannot be a model's name"),
     ):
         with pytest.raises(RecipeError, match=complaint):
@@ -73,7 +75,7 @@ def test_a_model_that_half_precision_changes_too_much_is_refused(
     images = np.zeros((2, 28, 28, 1), np.uint8)
     with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
         fp16.write(
-            published.Published(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0
+            PublishedBundle(published), images, tmp_path, tmp_path / "rounded", tolerance=0.0
         )
 
 
@@ -104,16 +106,17 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     )
     said = capsys.readouterr().out
     assert "60.png: the bytes are not an image" in said
-    assert "rates from 0.016 on" in said
-    (_, place) = ModelRepository(models).places()
-    again = ModelRepository(models).read(place)
-    assert place.version == 2
+    assert "calibrated on 60 images; the minimum false_positive_rate is 0.016" in said
+    repository = ModelRepository(models)
+    (_, location) = repository.locations()
+    again = repository.read(location)
+    assert location.version == 2
     assert manifest.calibration
     assert again.calibration
     assert len(again.calibration.scores) == 60
     assert again.calibration.scores != manifest.calibration.scores
-    assert {file: again.files[file] for file in manifest.files if file != published.CARD} == {
-        file: digest for file, digest in manifest.files.items() if file != published.CARD
+    assert {file: again.files[file] for file in manifest.files if file != CARD} == {
+        file: digest for file, digest in manifest.files.items() if file != CARD
     }
     made = again.provenance.recalibrated
     assert made
@@ -121,13 +124,13 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     assert again.provenance.recipe == manifest.provenance.recipe
     assert not any("false_positive" in name for name in again.metrics)
     assert again.metrics["mse"] == manifest.metrics["mse"]
-    card = (models / manifest.name / "2" / published.CARD).read_text()
+    card = (models / manifest.name / "2" / CARD).read_text()
     assert f"calibrated on 60 other images, after training ({manifest.name}/1 was not)" in card
     for picture in ("index.html", "reconstructions.png", "scores.png"):
-        assert (models / manifest.name / "2" / published.REPORT / picture).is_file()
-    loaded = load(place, again, OnnxEngine("cpu"))
-    assert loaded.conformal
-    assert loaded.conformal.threshold(0.02) is not None
+        assert (models / manifest.name / "2" / REPORT / picture).is_file()
+    loaded = Loader(repository, OnnxEngine("cpu")).load(location)
+    assert loaded.scoring is not None
+    assert loaded.scoring.conformal.threshold(0.02) is not None
 
 
 def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Path) -> None:
@@ -143,7 +146,7 @@ def test_a_folder_with_images_to_test_with_is_not_calibrated_on(
     published: Path, digits: Path
 ) -> None:
     (digits / "test" / "scratch").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"name a folder of normal ones alone, as .*test/good"):
+    with pytest.raises(DataError, match=r"name a folder of normal images alone, as .*test/good"):
         republish.recalibrate(
             published.parent.name, digits, published.parent.parent, lambda _: None
         )

@@ -20,8 +20,9 @@ from PIL import Image
 
 from bundle.manifest import MANIFEST, MixturePrior, ModelManifest
 from service.inference.engine import OnnxEngine
-from service.registry.loader import load
+from service.registry.loader import Loader
 from service.registry.repository import ModelRepository
+from tests.bundles import write_bundle
 from tests.conftest import DATA
 from tests.idx import write_idx
 from tests.training.conftest import SMALL, run, tiny
@@ -30,18 +31,22 @@ from training.architectures import Posterior
 from training.data.mnist import load_test, load_training
 from training.errors import DataError, ParityError, RecipeError
 from training.evaluation import baselines, graph_metrics
-from training.export import onnx_export
-from training.export.published import CARD, REPORT, newest
+from training.export import parity
+from training.export.published import CARD, REPORT, PublishedBundle, load_newest
 from training.pipeline import evaluate, publish
 from training.recipe import Recipe
 from training.trainer.losses import importance_weighted_loss
 
 
+def read_manifest(bundle: Path) -> ModelManifest:
+    return ModelManifest.model_validate_json((bundle / MANIFEST).read_bytes())
+
+
 def test_the_service_takes_the_bundle(published: Path) -> None:
     repository = ModelRepository(published.parent.parent)
-    (place,) = repository.places()
-    manifest = repository.read(place)
-    model = load(place, manifest, OnnxEngine("cpu"))
+    (location,) = repository.locations()
+    manifest = repository.read(location)
+    model = Loader(repository, OnnxEngine("cpu")).load(location)
     assert "sample" in model.manifest.capabilities
     assert ("denoise" in model.manifest.capabilities) == (manifest.name == "mnist-denoising")
     assert ("classify" in model.manifest.capabilities) == (manifest.name == "mnist-classifier")
@@ -51,7 +56,7 @@ def test_the_service_takes_the_bundle(published: Path) -> None:
 
 def test_the_manifest_tells_how_the_bundle_came_to_be(manifest: ModelManifest) -> None:
     provenance = manifest.provenance
-    assert provenance.recipe["training"]["epochs"] == 2  # type: ignore[index]
+    assert Recipe.model_validate(provenance.recipe).training.epochs == 2
     assert provenance.libraries["torch"].startswith("2.")
     assert max(provenance.parity.values()) <= 1
     assert manifest.training_data.images == {
@@ -84,7 +89,7 @@ def test_the_manifest_tells_how_the_bundle_came_to_be(manifest: ModelManifest) -
 
 
 def test_an_older_service_reads_the_manifest(published: Path) -> None:
-    """Entries that came later are left out, in the recipe too, where their value is the usual one."""
+    """Later entries with their usual value are left out, in the recipe too."""
     document = json.loads((published / MANIFEST).read_text())
     assert "precision" not in document
     for given in (document["input"], document["provenance"]["recipe"]["input"]):
@@ -146,7 +151,7 @@ def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
         "architecture.widths=[4]",
         "training.epochs=1",
     ]
-    chosen = recipe.load("folder", [*held_out, *size, "training.batch_size=8"])
+    chosen = recipe.load_network("folder", [*held_out, *size, "training.batch_size=8"])
     run(chosen, tmp_path / "photos", tmp_path)
     (tmp_path / "photos").rename(tmp_path / "pictures")
     models = tmp_path / "models"
@@ -160,8 +165,7 @@ def test_a_variational_model_needs_no_mixture(tmp_path: Path) -> None:
 
 def test_a_classifier_without_reconstruction_promises_none(tmp_path: Path) -> None:
     path = run(tiny("classics/mnist-classifier"), DATA, tmp_path)
-    manifest = ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
-    assert manifest.capabilities == ("encode", "classify")
+    assert read_manifest(path).capabilities == ("encode", "classify")
 
 
 def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) -> None:
@@ -204,7 +208,7 @@ def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -
     told: list[str] = []
     recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "training.epochs=1")
     path = run(recipe, DATA / "mnist", tmp_path, told.append)
-    metrics = ModelManifest.model_validate_json((path / MANIFEST).read_bytes()).metrics
+    metrics = read_manifest(path).metrics
     assert not any(name.startswith("auroc") for name in metrics)
     assert any("there is no folder fashion-mnist" in line for line in told)
 
@@ -212,7 +216,7 @@ def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -
 def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "FLOAT_TOLERANCE", -1.0)
+    monkeypatch.setattr(parity, "FLOAT_TOLERANCE", -1.0)
     recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "training.epochs=1")
     with pytest.raises(ParityError, match="latents differs from torch"):
         run(recipe, DATA, tmp_path)
@@ -221,17 +225,24 @@ def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
 
 
 def test_two_runs_that_publish_at_once_get_two_versions(tmp_path: Path) -> None:
-    with publish.staging(tmp_path, "mine") as first, publish.staging(tmp_path, "mine") as second:
+    draft = read_manifest(write_bundle(tmp_path / "drafts", "mine"))
+    with (
+        publish.open_staging(tmp_path, "mine") as first,
+        publish.open_staging(tmp_path, "mine") as second,
+    ):
+        for staging in (first, second):
+            for file in draft.files:
+                shutil.copy(tmp_path / "drafts" / "mine" / "1" / file, staging)
 
-        def overtaken(version: int) -> None:
-            (first / "version").write_text(str(version))
-            if version == 1:
-                (second / "version").write_text("1")
-                publish.publish(second, lambda _: None)
+        def overtaken(model: PublishedBundle) -> None:
+            (first / "version").write_text(str(model.manifest.version))
+            if model.manifest.version == 1:
+                assert publish.publish(second, draft) == tmp_path / "mine" / "1"
 
-        assert publish.publish(first, overtaken) == tmp_path / "mine" / "2"
-    assert [(tmp_path / "mine" / name / "version").read_text() for name in "12"] == ["1", "2"]
-    assert len(list((tmp_path / "mine").iterdir())) == 2
+        assert publish.publish(first, draft, overtaken) == tmp_path / "mine" / "2"
+    assert (tmp_path / "mine" / "2" / "version").read_text() == "2"
+    versions = {path.name: read_manifest(path).version for path in (tmp_path / "mine").iterdir()}
+    assert versions == {"1": 1, "2": 2}
 
 
 class Terminal:
@@ -242,7 +253,7 @@ class Terminal:
         termios.tcsetwinsize(self.theirs, (24, 200))
 
     def wait_for(self, text: str) -> None:
-        """Read until the text is shown. Raises OSError where it is not when all writers are gone."""
+        """Read until the text is shown. Raises OSError if all writers end before."""
         shown = ""
         while text not in shown:
             shown += os.read(self._ours, 1000).decode()
@@ -356,17 +367,17 @@ def test_pca_error_is_that_of_the_best_linear_code() -> None:
     singular = np.linalg.svd(centred, compute_uv=False)
     expected = np.square(singular[16:]).sum() / centred.size
     pca = baselines.PrincipalComponents(images, 16, seed=0)
-    assert pca.error(images) == pytest.approx(expected, rel=0.01)
+    assert pca.measure_error(images) == pytest.approx(expected, rel=0.01)
 
 
 def test_the_likelihood_is_the_one_that_torch_finds(
     published: Path, manifest: ModelManifest
 ) -> None:
-    """Importance sampling agrees with the bound of the training, which is another implementation of it."""
+    """Importance sampling agrees with the training's bound, which is another implementation."""
     if manifest.name != "mnist-vae":
         pytest.skip("this model has no likelihood")
     images = graph_metrics.binarise(load_test("mnist", DATA).images[:4])
-    graphs = newest(published.parent.parent, manifest.name).graphs
+    graphs = load_newest(published.parent.parent, manifest.name).graphs
     config = Recipe.model_validate(manifest.provenance.recipe).loss
     found = graph_metrics.negative_log_likelihood(graphs, images, config, samples=400)
 

