@@ -1,11 +1,13 @@
-"""Train detectors and measure how well they find anomalies, into docs/results/anomaly.json.
+"""Train detectors and measure their anomaly detection, into docs/results/anomaly.json.
 
     python -m benchmarks.anomaly --data DIR [--only TASK ...] [--studies STUDY ...] [--models DIR]
 
-DIR holds folders `mnist` and `fashion-mnist` with the IDX files, and `mvtec-bottle-256`, `cookies` and `screw` in the
-layout of MVTec AD; a task whose folder is missing is skipped. Bundles are published below `runs`; one that is shipped
-with the same recipe, or was trained before with it by the same revision of the code, is not trained again. Studies look
-at choices, at few photographs, at splits and at false positives; they publish nothing.
+DIR holds folders `mnist` and `fashion-mnist` with the IDX files, and `mvtec-bottle-256`, `cookies`
+and `screw` in the layout of MVTec AD. A task is skipped if its folder is missing. Bundles are
+published below `runs`. A bundle is reused if it is shipped with the same recipe, or if the same
+revision of the code has trained it with the same recipe.
+
+Studies are of choices, few photographs, splits and false positives; they publish nothing.
 """
 
 import argparse
@@ -13,6 +15,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from benchmarks import anomaly_studies as studies
 from bundle.manifest import MANIFEST, ModelManifest
@@ -24,7 +28,7 @@ CLASSES = 10
 
 
 class Task(NamedTuple):
-    """Recipes by the names that they have within the task, and the folder of their data."""
+    """A recipe with its variants by name, and the folder of its data."""
 
     name: str
     folder: str
@@ -68,7 +72,7 @@ def main() -> None:
         nargs="*",
         metavar="STUDY",
         choices=list(studies.STUDIES),
-        help="studies, in place of training",
+        help="run studies instead of training",
     )
     parser.add_argument(
         "--draws", type=int, default=10, metavar="N", help="random draws of a study (%(default)s)"
@@ -102,19 +106,20 @@ def main() -> None:
         elif task.photographs:
             for study in options.studies or studies.STUDIES:
                 chosen = _load(task.recipe, options.set, task.name)
-                found = studies.STUDIES[study](chosen, home, options.draws)
-                _write(options.output, ("studies", study, task.name), found)
-                print(f"{study} of {task.name}: {json.dumps(found)}", flush=True)
+                result = studies.STUDIES[study](chosen, home, options.draws)
+                _write(options.output, ("studies", study, task.name), result)
+                print(f"{study} of {task.name}: {json.dumps(result)}", flush=True)
 
 
 def _train_all(task: Task, home: Path, options: argparse.Namespace) -> None:
-    # The data sets of IDX files are found by their names, because another one may be anomalous.
+    # IDX files need the parent folder, because another data set beside them may be anomalous.
     data, revision = home if task.photographs else options.data, draft_manifest.read_git_revision()
     for name, chosen in _runs(task, options.seeds, options.set):
-        manifest = _known(chosen, options.models) or _known(
-            chosen, options.runs / "models", revision
+        manifest = (
+            _find_trained(chosen, options.models)
+            or _find_trained(chosen, options.runs / "models", revision)
+            or _train(chosen, data, options.runs)
         )
-        manifest = manifest or _train(chosen, data, options.runs)
         _record(options.output, task.name, name, manifest)
 
 
@@ -143,24 +148,36 @@ def _train(chosen: DetectorRecipe, data: Path, runs: Path) -> ModelManifest:
     return ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
 
 
-def _known(chosen: DetectorRecipe, home: Path, revision: str | None = None) -> ModelManifest | None:
-    """The newest bundle of exactly this recipe, of this revision if one is given, that was not calibrated anew."""
-    wanted = chosen.model_dump(mode="json")
+def _find_trained(
+    chosen: DetectorRecipe, home: Path, revision: str | None = None
+) -> ModelManifest | None:
+    """The newest bundle of exactly this recipe, and of this revision if there is one.
+
+    Recalibrated bundles are excluded.
+    """
     paths = sorted(
         (home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name)
     )
     for manifest in (ModelManifest.model_validate_json(path.read_bytes()) for path in paths):
         made = manifest.provenance
-        same = made.recipe == wanted and made.git_revision == (revision or made.git_revision)
-        if same and not made.recalibrated:
+        same_revision = made.git_revision == (revision or made.git_revision)
+        if same_revision and not made.recalibrated and _is_of(made.recipe, chosen):
             return manifest
     return None
+
+
+def _is_of(entries: dict[str, object], chosen: DetectorRecipe) -> bool:
+    """True if the entries of a manifest, which may have former names, are the recipe's."""
+    try:
+        return DetectorRecipe.model_validate(entries) == chosen
+    except ValidationError:  # it is of a time when recipes had other entries
+        return False
 
 
 def _record(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
     assert manifest.selection is not None  # a detector has one
     metrics = manifest.metrics
-    figures = {
+    result = {
         "score": manifest.selection.score,
         "map": manifest.selection.map,
         "size": [manifest.input.height, manifest.input.width],
@@ -170,7 +187,7 @@ def _record(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
         "revision": manifest.provenance.git_revision,
         "calibrated_on": len(manifest.calibration.scores) if manifest.calibration else 0,
     }
-    _write(path, (task, run), figures)
+    _write(path, (task, run), result)
     area = next(value for name, value in metrics.items() if name.startswith("auroc_against_"))
     print(
         f"{task}, {run}: AUROC {100 * area:.2f} by {' and '.join(manifest.selection.score)}",
@@ -178,15 +195,17 @@ def _record(path: Path, task: str, run: str, manifest: ModelManifest) -> None:
     )
 
 
-def _write(path: Path, keys: tuple[str, ...], found: object) -> None:
-    """Put what was found under the keys of the document, beside what is there."""
-    every: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    place = every
+def _write(path: Path, keys: tuple[str, ...], result: object) -> None:
+    """Put a result under these keys of the document, and keep the other results."""
+    document: dict[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    )
+    table = document
     for key in keys[:-1]:
-        place = place.setdefault(key, {})
-    place[keys[-1]] = found
+        table = table.setdefault(key, {})
+    table[keys[-1]] = result
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

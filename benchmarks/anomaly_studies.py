@@ -1,4 +1,4 @@
-"""Studies of detectors of photographs: choices, few photographs, other splits, false positives. None is published."""
+"""Studies of detectors of photographs: choices, few photographs, splits, false positives."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ from training.pipeline.train_detector import Encoders
 from training.progress import silence
 from training.recipe import DetectorRecipe
 
-COUNTS = (5, 10, 20)  # of few photographs
+FEW_IMAGES = (5, 10, 20)
 DIFFER = (
     0.02  # AUROC by which the candidates of a task have to differ, for their order to mean anything
 )
@@ -36,7 +36,7 @@ def few(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
     """AUROC by image of detectors of a few random training photographs: the mean, and the least."""
     data, found = load_data.load_detector(recipe, home, silence), {}
     with train_detector.open_encoders(recipe) as encoders:
-        for count in COUNTS:
+        for count in FEW_IMAGES:
             areas = []
             for draw in range(draws):
                 order = np.random.default_rng(draw).permutation(len(data.training))[:count]

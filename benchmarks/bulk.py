@@ -1,9 +1,10 @@
-"""Score many files in bulk: images a second beside the bare session's, and what a kill in the middle leaves behind.
+"""Score many files in bulk: images a second against the bare session, and rows after a kill.
 
     python -m benchmarks.bulk --data DIR [--model mnist-vae] [--images 20000]
 
-The test digits are written as PNG files, as often as it takes. The bare session runs the same graphs on the same images
-as arrays, in batches of 256 and with ONNX Runtime's own choice of threads. Results go to docs/results/bulk.json.
+The test digits are written as PNG files, repeated as necessary. The bare session runs the same
+graphs on the same images as arrays, in batches of 256, with ONNX Runtime's default of threads.
+Results go to docs/results/bulk.json.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from bundle.tensors import Images
 from training.data import mnist
 from training.export.published import load_newest
 
-KILLED_AT = 40  # percent
+KILL_PERCENT = 40  # of progress
 MAX_PIXELS = 10_000
 
 
@@ -38,7 +39,7 @@ def main() -> None:
         prog="python -m benchmarks.bulk", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="where MNIST is; without it, it is downloaded"
+        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
     )
     parser.add_argument(
         "--model", default="mnist-vae", metavar="NAME", help="of digits (%(default)s)"
@@ -57,17 +58,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         directory = Path(work)
         _write(images, directory / "digits")
-        found = {
+        scoring, spec = model.graphs.scoring, model.manifest.input
+        result = {
             "model": options.model,
             "images": len(images),
             "cores": os.cpu_count(),
-            "bare": _rate(
-                images,
-                lambda: model.graphs.chain_in_batches(
-                    model.graphs.scoring, ["scores"], images=images
-                ),
+            "bare": _measure_rate(
+                images, lambda: model.graphs.chain_in_batches(scoring, ["scores"], images=images)
             ),
-            "decoding": _rate(images, lambda: _decode(directory / "digits", model.manifest.input)),
+            "decoding": _measure_rate(images, lambda: _decode(directory / "digits", spec)),
         }
         command = [
             sys.executable,
@@ -82,11 +81,11 @@ def main() -> None:
         done = subprocess.run(
             [*command, str(directory / "whole.csv")], capture_output=True, text=True, check=True
         )
-        found["bulk"] = _told_rate(done.stdout)
-        found |= _killed([*command, str(directory / "killed.csv")], directory)
-    print(json.dumps(found, indent=1))
+        result["bulk"] = _parse_rate(done.stdout)
+        result |= _kill_and_resume([*command, str(directory / "killed.csv")], directory)
+    print(json.dumps(result, indent=1))
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _write(images: Images, directory: Path) -> None:
@@ -95,7 +94,8 @@ def _write(images: Images, directory: Path) -> None:
         Image.fromarray(image[..., 0]).save(directory / f"{index:06}.png")
 
 
-def _rate(images: Images, work: Callable[[], object]) -> float:
+def _measure_rate(images: Images, work: Callable[[], object]) -> float:
+    """Images a second."""
     began = time.perf_counter()
     work()
     return len(images) / (time.perf_counter() - began)
@@ -106,14 +106,14 @@ def _decode(directory: Path, spec: InputSpec) -> None:
         imaging.decode(path.read_bytes(), spec, MAX_PIXELS)
 
 
-def _killed(command: list[str], directory: Path) -> dict[str, object]:
-    """Kill the command in its middle, and give it again."""
+def _kill_and_resume(command: list[str], directory: Path) -> dict[str, object]:
+    """Kill the command, run it again, and compare its rows with those of a whole run."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     shown = b""
-    while not any(int(share) >= KILLED_AT for share in re.findall(rb"(\d+)%", shown)):
+    while not any(int(share) >= KILL_PERCENT for share in re.findall(rb"(\d+)%", shown)):
         shown = os.read(process.stderr.fileno(), 4096)
-        assert shown, "it ended before it could be killed"
+        assert shown, "the command ended before it could be killed: raise --images"
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
@@ -132,7 +132,7 @@ def _killed(command: list[str], directory: Path) -> dict[str, object]:
     }
 
 
-def _told_rate(text: str) -> float:
+def _parse_rate(text: str) -> float:
     return float(re.findall(r"([\d,]+) images a second", text)[0].replace(",", ""))
 
 

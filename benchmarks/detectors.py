@@ -1,9 +1,11 @@
-"""Compare detectors by the requests a second that they answer over HTTP, each photograph a request.
+"""Compare detectors by requests a second over HTTP, with one photograph a request.
 
-    python -m benchmarks.detectors PHOTOGRAPH MODELS/NAME ... [--connections N ...] [--rounds N] [--seconds S]
+    python -m benchmarks.detectors PHOTOGRAPH MODELS/NAME ... [--connections N ...] [--rounds N]
+                                   [--seconds S]
 
-Each detector is served alone, on all cores, which the load shares; detectors take turns. The medians of the rounds are
-printed, and how they compare with the first. An older bundle comes from `git archive COMMIT models/NAME`.
+Each detector is served alone, on all cores, which the load shares. Every round loads each detector
+once. The medians over the rounds, and their ratios to the first detector, are printed. An older
+bundle comes from `git archive COMMIT models/NAME`.
 """
 
 import argparse
@@ -23,7 +25,7 @@ def main() -> None:
     )
     parser.add_argument("photograph", type=Path, metavar="PHOTOGRAPH", help="a JPEG")
     parser.add_argument(
-        "detectors", type=Path, nargs="+", metavar="MODELS/NAME", help="the first is compared with"
+        "detectors", type=Path, nargs="+", metavar="MODELS/NAME", help="the first is the reference"
     )
     parser.add_argument(
         "--connections", type=int, nargs="+", default=[1, 16], metavar="N", help="(1 16)"
@@ -46,7 +48,8 @@ def main() -> None:
         for detector in options.detectors:
             rate = statistics.median(rates[detector, connections])
             print(
-                f"{detector}, {connections} connections: {rate:.1f} requests a second, {rate / first:.2f} times"
+                f"{detector}, {connections} connections: {rate:.1f} requests a second,"
+                f" {rate / first:.2f} times"
             )
 
 

@@ -1,13 +1,17 @@
-"""What unsupervised pre-training is worth: accuracy with few labels, with and without it.
+"""Measure accuracy with few labels, with and without unsupervised pre-training.
 
     python -m benchmarks.few_labels [--data DIR] [--seeds 3] [--output docs/results/labels.json]
 
-The network of the recipe `mnist-classifier` is trained as a denoising autoencoder, with half of the pixels masked
-(Vincent et al. 2008), on all 54,000 training images without their labels, then fine-tuned on the few that have one, as
-many of each class; or it is fine-tuned from its random start.
-Everything else is the same: no augmentation, so that nothing else makes up for the missing labels, and 3,000 steps.
-Beside both stands a logistic regression on as many principal components, of all images, as the network has latent
-dimensions.
+The network is the one of the recipe `mnist-classifier`. It is fine-tuned on few labelled images,
+with equal numbers of each class, from one of two starts:
+
+- pre-trained: as a denoising autoencoder, with half of the pixels masked (Vincent et al. 2008), on
+  all 54,000 training images without their labels;
+- from the start: with random weights.
+
+Everything else is the same: 3,000 steps, and no augmentation, because it would compensate for
+missing labels. The baseline is a logistic regression on principal components of all images, with as
+many components as the network has latent dimensions.
 """
 
 import argparse
@@ -32,9 +36,9 @@ from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
 from training.trainer.distributed import Process, open_process
 
-PLAIN = ["augmentation={}"]
-MASKED = "corruption.masking=0.5"  # chosen on held-out training images
-EPOCH = 300  # steps: few images alone would make epochs of two
+NO_AUGMENTATION = "augmentation={}"
+MASKING = "corruption.masking=0.5"  # selected on held-out training images
+EPOCH_STEPS = 300  # images are repeated, because few images would make epochs of two steps
 PCA = "regression on principal components"
 
 
@@ -43,11 +47,11 @@ def main() -> None:
         prog="python -m benchmarks.few_labels", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded"
+        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
     )
     parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
     parser.add_argument(
-        "--labels", type=int, nargs="+", default=[100, 1_000, 10_000], help="how many (%(default)s)"
+        "--labels", type=int, nargs="+", default=[100, 1_000, 10_000], help="(%(default)s)"
     )
     parser.add_argument("--steps", type=int, default=3_000, help="of fine-tuning (%(default)s)")
     parser.add_argument(
@@ -76,20 +80,22 @@ def main() -> None:
     }
     with open_process() as here:
         for seed in range(options.seeds):
-            overrides = [*PLAIN, *options.set, f"seed={seed}"]
-            plain = recipe.load_network("mnist-classifier", [*overrides, MASKED])
-            parts = splits.split(everything, plain.data.calibration, plain.data.validation, seed)
-            labelled = {count: take_balanced(parts.training, count) for count in options.labels}
+            overrides = [NO_AUGMENTATION, *options.set, f"seed={seed}"]
+            masked = recipe.load_network("mnist-classifier", [*overrides, MASKING])
+            divided = splits.split(
+                everything, masked.data.calibration, masked.data.validation, seed
+            )
+            labelled = {count: take_balanced(divided.training, count) for count in options.labels}
             few = {
                 count: recipe.load_network(
-                    "mnist-classifier", [*overrides, *_batches(count, options.steps)]
+                    "mnist-classifier", [*overrides, *_plan_batches(count, options.steps)]
                 )
                 for count in options.labels
             }
-            fresh = _network(plain)
-            trained = _train(copy.deepcopy(fresh), plain, parts, here, stage="autoencoder")
+            fresh = _build_network(masked)
+            trained = _train(copy.deepcopy(fresh), masked, divided, here, stage="autoencoder")
             components = PrincipalComponents(
-                parts.training.images, fresh.autoencoder.latent_dim, seed
+                divided.training.images, fresh.autoencoder.latent_dim, seed
             )
             for count in options.labels:
                 images, labels = labelled[count].images, labelled[count].labels
@@ -102,8 +108,8 @@ def main() -> None:
                     network = _train(
                         copy.deepcopy(start), few[count], repeated, here, stage="classifier"
                     )
-                    found[name] = _accuracy(network, test)
-                for name, accuracy in found.items():
+                    measured[name] = _measure_accuracy(network, test)
+                for name, accuracy in measured.items():
                     accuracies[name].setdefault(count, []).append(accuracy)
                     print(f"seed {seed}, {count} labels, {name}: {accuracy:.4f}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -112,19 +118,19 @@ def main() -> None:
     )
 
 
-def _network(chosen: Recipe) -> Classifier:
+def _build_network(chosen: Recipe) -> Classifier:
     torch.manual_seed(chosen.seed)
     return Classifier(build(chosen.architecture, chosen.input), classes=10)
 
 
-def _batches(count: int, steps: int) -> list[str]:
-    """Overrides for batches that this many labels fill, and for epochs of about 300 steps."""
-    size, epochs = min(100, max(1, count // 2)), max(1, steps // EPOCH)
+def _plan_batches(count: int, steps: int) -> list[str]:
+    """Overrides for batches that `count` images can fill, and for epochs of about 300 steps."""
+    size, epochs = min(100, max(1, count // 2)), max(1, steps // EPOCH_STEPS)
     return [f"classifier.training.batch_size={size}", f"classifier.training.epochs={epochs}"]
 
 
 def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
-    """The images as often as fills an epoch, after which the network is validated and saved."""
+    """The images, repeated to fill an epoch; the network is validated after each epoch."""
     assert chosen.classifier
     training = chosen.classifier.training
     return few.take(np.arange(steps // training.epochs * training.batch_size) % len(few))
@@ -146,11 +152,11 @@ def _train(
 
 
 @torch.no_grad()
-def _accuracy(network: Classifier, test: Split) -> float:
+def _measure_accuracy(network: Classifier, test: Split) -> float:
     images, labels = test.tensors(torch.device("cpu"))
     assert labels is not None
-    answers = network.classify(network.autoencoder.encode(to_float(images)).mean).argmax(dim=1)
-    return (answers == labels).float().mean().item()
+    predicted = network.classify(network.autoencoder.encode(to_float(images)).mean).argmax(dim=1)
+    return (predicted == labels).float().mean().item()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What half precision does to the shipped models: to their outputs, their errors, their scores and their verdicts.
+"""Measure the changes by fp16: outputs, errors, scores and verdicts of the shipped models.
 
-    python -m benchmarks.fp16 [--only MODEL...] [--data DIR] [--models models] [--output docs/results/half.json]
+    python -m benchmarks.fp16 [--only MODEL...] [--data DIR] [--models models]
+                              [--output docs/results/half.json]
 
 Every result is rounded to float16 as a GPU rounds it; nothing is published.
 """
@@ -24,31 +25,30 @@ def main() -> None:
         prog="python -m benchmarks.fp16", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="MODEL", help="all that are shipped unless said otherwise"
+        "--only", nargs="+", metavar="MODEL", help="models to measure (all in --models)"
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="where the data are; without it they are downloaded",
+        help="folder of the data; without it, they are downloaded",
     )
     parser.add_argument(
         "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
-    found = {}
+    results = {}
     for name in options.only or sorted(
         path.name for path in options.models.iterdir() if path.is_dir()
     ):
         manifest = load_newest(options.models, name).manifest
-        if (
-            manifest.calibration and manifest.selection is None
-        ):  # detectors and embeddings are not converted
-            found[name] = _measure(name, options.data, options.models)
-            print(f"{name}: {found[name]}", flush=True)
+        # Detectors and embeddings cannot be converted.
+        if manifest.calibration and manifest.selection is None:
+            results[name] = _measure(name, options.data, options.models)
+            print(f"{name}: {results[name]}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(found, indent=1) + "\n")
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _measure(name: str, data: Path | None, models: Path) -> dict[str, Any]:
         print(f"  {text}", flush=True)
 
     model, before = evaluate.load_results(name, data, models, log)
-    assert isinstance(before, AutoencoderResults)  # detectors are not converted
+    assert isinstance(before, AutoencoderResults)  # detectors were excluded
     with tempfile.TemporaryDirectory() as written, tempfile.TemporaryDirectory() as rounded:
         try:
             converted = republish.apply_fp16(model, before, Path(written), Path(rounded), log)

@@ -1,13 +1,16 @@
-"""Images a second of the training loop, over a bare PyTorch loop and over the classic DataLoader loop.
+"""Measure the training loop against a bare PyTorch loop and a DataLoader loop, in images a second.
 
     python -m benchmarks.training_speed [--data DIR] [--seconds 5] [--rounds 5] [--output JSON]
 
-All three train the recipe's network on batches of its size, with its optimiser and precision and the mean squared
-error. The loops take turns, and the figure is the median over the rounds. The bare loop is the textbook's: it has
-its images as floats on the device and does nothing but forward, backward and step. Ours also shuffles, converts, and
-where the recipe says so averages weights, clips gradients and changes the learning rate; what it does once an epoch,
-as validation, and its progress bar are not timed. The DataLoader loop is the bare one on images that are read as
-torchvision's examples do it: PIL image, tensor, collated by workers.
+All loops train the recipe's network on batches of its size, with its optimiser and precision and
+the mean squared error. Every round runs each loop once; the metric is the median over the rounds.
+
+- The bare loop is the textbook's. Its images are floats on the device, and it does nothing but
+  forward, backward and step.
+- Our loop also shuffles and converts. If the recipe says so, it averages weights, clips gradients
+  and changes the learning rate. Validation and the progress bar are not timed.
+- The DataLoader loop is the bare loop on images that are read as in torchvision's examples: PIL
+  image, tensor, collated by workers.
 """
 
 import argparse
@@ -41,7 +44,7 @@ RECIPES = ("classics/mnist-undercomplete", "mnist-undercomplete", "mnist-stacked
 
 
 class Pictures(Dataset[Tensor]):
-    """Images one at a time, as torchvision's MNIST gives them through ToTensor."""
+    """Single images, as torchvision's MNIST returns them through ToTensor."""
 
     def __init__(self, images: Images) -> None:
         self._images = images
@@ -59,7 +62,7 @@ def main() -> None:
         prog="python -m benchmarks.training_speed", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="where MNIST is; without it it is downloaded"
+        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
     )
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="of each loop in each round (%(default)s)"
@@ -79,7 +82,8 @@ def main() -> None:
     results = {}
     with open_process() as here:
         print(
-            f"{here.device_name}; images a second, median of {options.rounds} rounds of {options.seconds:g} s"
+            f"{here.device_name}; images a second, median of {options.rounds} rounds of"
+            f" {options.seconds:g} s"
         )
         for name in RECIPES:
             results[name] = _measure(recipe.load_network(name, options.set), images, here, options)
@@ -98,29 +102,30 @@ def main() -> None:
 def _measure(
     chosen: Recipe, images: Split, here: Process, options: argparse.Namespace
 ) -> dict[str, float]:
-    parts = splits.split(images, chosen.data.calibration, chosen.data.validation, chosen.seed)
+    divided = splits.split(images, chosen.data.calibration, chosen.data.validation, chosen.seed)
     size = chosen.training.batch_size
 
     def stage() -> Stage:
         torch.manual_seed(chosen.seed)
-        (only,) = plan_stages(chosen, build(chosen.architecture, chosen.input), parts)
+        (only,) = plan_stages(chosen, build(chosen.architecture, chosen.input), divided)
         return only
 
     loops: dict[str, Callable[[], Iterator[None]]] = {
-        "ours": lambda: _ours(stage(), here),
-        "bare": lambda: _bare(stage(), here, _on_device(parts.training, size, here)),
-        "dataloader": lambda: _bare(
-            stage(), here, _loaded(parts.training, size, here, options.workers)
+        "ours": lambda: _run_ours(stage(), here),
+        "bare": lambda: _run_bare(stage(), here, _iterate_on_device(divided.training, size, here)),
+        "dataloader": lambda: _run_bare(
+            stage(), here, _iterate_loader(divided.training, size, here, options.workers)
         ),
     }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(options.rounds):
         for name, loop in loops.items():
-            rates[name].append(size * _steps_per_second(loop(), options.seconds, here.device))
+            steps = _measure_steps_per_second(loop(), options.seconds, here.device)
+            rates[name].append(size * steps)
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def _steps_per_second(steps: Iterator[None], seconds: float, device: torch.device) -> float:
+def _measure_steps_per_second(steps: Iterator[None], seconds: float, device: torch.device) -> float:
     for _ in range(3):
         next(steps)
     _wait(device)
@@ -132,7 +137,7 @@ def _steps_per_second(steps: Iterator[None], seconds: float, device: torch.devic
     return count / (time.perf_counter() - began)
 
 
-def _ours(stage: Stage, here: Process) -> Iterator[None]:
+def _run_ours(stage: Stage, here: Process) -> Iterator[None]:
     be_deterministic()
     while True:
         run = Run(stage, 0, torch.Generator(here.device).manual_seed(0), here, seed=0)
@@ -141,7 +146,7 @@ def _ours(stage: Stage, here: Process) -> Iterator[None]:
                 yield
 
 
-def _bare(stage: Stage, here: Process, batches: Iterator[Tensor]) -> Iterator[None]:
+def _run_bare(stage: Stage, here: Process, batches: Iterator[Tensor]) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     network = stage.objective.network.to(here.device).train()
     optimiser = build_optimiser(stage.optimiser, list(network.parameters()))
@@ -155,14 +160,14 @@ def _bare(stage: Stage, here: Process, batches: Iterator[Tensor]) -> Iterator[No
         yield
 
 
-def _on_device(images: Split, size: int, here: Process) -> Iterator[Tensor]:
+def _iterate_on_device(images: Split, size: int, here: Process) -> Iterator[Tensor]:
     every = to_float(images.tensors(here.device)[0])
     while True:
         for start in range(0, len(every) - size, size):
             yield every[start : start + size]
 
 
-def _loaded(images: Split, size: int, here: Process, workers: int) -> Iterator[Tensor]:
+def _iterate_loader(images: Split, size: int, here: Process, workers: int) -> Iterator[Tensor]:
     pinned = here.device.type == "cuda"
     loader = DataLoader(
         Pictures(images.images),

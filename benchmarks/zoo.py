@@ -1,23 +1,23 @@
-"""Train every recipe, ours, the classics and the studies, and write their test figures to docs/results/models.json.
+"""Train every recipe of a network, and write the test metrics to docs/results/models.json.
 
     python -m benchmarks.zoo [--data DIR] [--only RECIPE ...]
 
-The bundle that is shipped is the run with seed 0. Where a run takes less than ten minutes, seeds 1 and 2 are run too.
-What was trained before with the same recipe is not trained again.
+The run with seed 0 is the shipped bundle. If it takes less than ten minutes, seeds 1 and 2 follow.
+A run is skipped if the same recipe was trained before.
 """
 
 import argparse
 from pathlib import Path
 
 from benchmarks.results import runs
-from benchmarks.results.runs import Figures
+from benchmarks.results.runs import Run
 from bundle.manifest import MANIFEST, ModelManifest
 from training import recipe, recipes
 from training.pipeline import train
 from training.recipe import Recipe
 
 SEEDS = (0, 1, 2)
-REPEATED = 10.0  # minutes: the runs that take less are run with every seed
+MAX_REPEATED_MINUTES = 10.0  # of runs that are repeated with every seed
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         "--data",
         type=Path,
         metavar="DIR",
-        help="where the data are; without it they are downloaded",
+        help="folder of the data; without it, they are downloaded",
     )
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="recipes to train (all)")
     parser.add_argument(
@@ -48,55 +48,51 @@ def main() -> None:
         help="(%(default)s)",
     )
     options = parser.parse_args()
-    for name in options.only or _every_recipe():
+    for name in options.only or _list_recipes():
         for seed in SEEDS:
-            figures = _figures(name, seed, options)
-            if figures is None:
-                chosen, home = _run(name, seed, options)
+            run = _find_run(name, seed, options)
+            if run is None:
+                chosen, home = _plan(name, seed, options)
                 train.run(
                     chosen, options.data, home, options.runs, lambda text: print(text, flush=True)
                 )
-                figures = _figures(name, seed, options)
-            assert figures is not None  # it has just been trained
-            runs.write(name, figures, options.output)
-            if figures["minutes"] >= REPEATED:
+                run = _find_run(name, seed, options)
+            assert run is not None  # it has just been trained
+            runs.write(name, run, options.output)
+            if run["minutes"] >= MAX_REPEATED_MINUTES:
                 break
 
 
-def _every_recipe() -> list[str]:
-    """Those of networks whose data are the same for all; that of folders is for one's own."""
+def _list_recipes() -> list[str]:
+    """Recipes of networks with public data; the recipe `folder` is for the user's own images."""
     loaded = {name: recipe.load(name) for name in recipes.available()}
     networks = {name: each for name, each in loaded.items() if isinstance(each, Recipe)}
     return [name for name, each in networks.items() if each.data.dataset != "folder"]
 
 
-def _run(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Path]:
-    """The recipe of a run, and where its bundle is published: the shipped one, or one beside the checkpoints."""
+def _plan(name: str, seed: int, options: argparse.Namespace) -> tuple[Recipe, Path]:
+    """The recipe of a run, and the folder of its bundle: the shipped one, or beside checkpoints."""
     if seed == 0 and "/" not in name:
         return recipe.load_network(name, options.set), options.models
-    plain = recipe.load_network(name)
-    return recipe.load_network(
-        name, [*options.set, f"seed={seed}"], f"{plain.name}-seed{seed}"
-    ), options.runs / "study"
+    run_name = f"{recipe.load_network(name).name}-seed{seed}"
+    chosen = recipe.load_network(name, [*options.set, f"seed={seed}"], run_name)
+    return chosen, options.runs / "study"
 
 
-def _figures(name: str, seed: int, options: argparse.Namespace) -> Figures | None:
-    """Of the newest bundle of exactly this recipe, or else as they were written before."""
-    chosen, home = _run(name, seed, options)
-    found = [
-        ModelManifest.model_validate_json(path.read_bytes())
-        for path in sorted(
-            (home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name)
-        )
-    ]
-    for manifest in found:
+def _find_run(name: str, seed: int, options: argparse.Namespace) -> Run | None:
+    """The run in the newest bundle of exactly this recipe, or else in the results."""
+    chosen, home = _plan(name, seed, options)
+    paths = sorted(
+        (home / chosen.name).glob(f"*/{MANIFEST}"), key=lambda path: -int(path.parent.name)
+    )
+    for manifest in [ModelManifest.model_validate_json(path.read_bytes()) for path in paths]:
         made = manifest.provenance
         if made.recipe["seed"] == seed and runs.is_of(made.recipe, chosen):
-            figures = {"minutes": made.minutes, "device": made.device, "metrics": manifest.metrics}
-            return {"seed": seed, **figures, "recipe": made.recipe}
-    for known in runs.read(options.output).get(name, []):
-        if known["seed"] == seed and runs.is_of(known["recipe"], chosen):
-            return known
+            run = {"minutes": made.minutes, "device": made.device, "metrics": manifest.metrics}
+            return {"seed": seed, **run, "recipe": made.recipe}
+    for stored in runs.read(options.output).get(name, []):
+        if stored["seed"] == seed and runs.is_of(stored["recipe"], chosen):
+            return stored
     return None
 
 

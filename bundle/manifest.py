@@ -46,6 +46,8 @@ from pydantic import (
     model_validator,
 )
 
+from bundle.tensors import TensorName
+
 MANIFEST = "manifest.json"
 
 Capability = Literal[
@@ -82,7 +84,7 @@ GRAPHS_OF: Mapping[Capability, frozenset[GraphName]] = {
     "classify": frozenset({"encoder", "classifier"}),
 }
 
-RESULTS: Mapping[Capability, tuple[str, ...]] = {
+RESULTS: Mapping[Capability, tuple[TensorName, ...]] = {
     "encode": ("latents",),
     "decode": ("reconstructions",),
     "reconstruct": ("reconstructions", "errors"),
@@ -93,22 +95,22 @@ RESULTS: Mapping[Capability, tuple[str, ...]] = {
     "classify": ("probabilities",),
 }
 
-STARTS: Mapping[Capability, str] = {
+STARTS: Mapping[Capability, TensorName] = {
     "decode": "latents",
     "sample": "latents",
 }  # all others start at images
 
 FEATURES = "features_"  # before the stride, in the names of feature maps
-INPUTS: Mapping[GraphName, frozenset[str]] = {
+INPUTS: Mapping[GraphName, frozenset[TensorName]] = {
     "encoder": frozenset({"images"}),
     "decoder": frozenset({"latents"}),
     "scorer": frozenset(),
     "classifier": frozenset({"latents"}),
 }
-OPTIONAL_INPUTS: Mapping[GraphName, frozenset[str]] = {
+OPTIONAL_INPUTS: Mapping[GraphName, frozenset[TensorName]] = {
     "scorer": frozenset({"images", "intensities", "latents"})
 }
-OUTPUTS: Mapping[GraphName, frozenset[str]] = {
+OUTPUTS: Mapping[GraphName, frozenset[TensorName]] = {
     "encoder": frozenset({"latents"}),
     "decoder": frozenset({"reconstructions", "intensities"}),
     "scorer": frozenset({"scores", "error_maps"}),

@@ -5,11 +5,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from training import recipes
 from training.errors import TrainingError
 
-_Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _DATA_HELP = "folder of the data; without it, they are downloaded"
 
 

@@ -125,7 +125,7 @@ def _divergence_and_likelihood_need_a_posterior(recipe: Recipe) -> str | None:
 def _pretraining_has_layers(recipe: Recipe) -> str | None:
     dense = recipe.architecture.kind in ("dense", "residual-dense")
     if recipe.pretraining and (not dense or recipe.architecture.variational):
-        return "pretraining is layer by layer, which needs a dense architecture that is not variational"
+        return "pretraining needs a dense architecture that is not variational"
     return None
 
 
@@ -162,7 +162,7 @@ RULES: tuple[Callable[[Recipe], str | None], ...] = (
 
 
 class DetectorRecipe(Config):
-    """A detector of anomalies: score components, fitted in closed form to the features of an encoder."""
+    """A detector of anomalies: score components, fitted in closed form to features of images."""
 
     name: ModelName
     description: str

@@ -1,18 +1,18 @@
-"""The section on detectors, from the figures of `benchmarks.anomaly`."""
+"""The section on detectors, from the results of `benchmarks.anomaly`."""
 
 import statistics
 from typing import Any, NamedTuple
 
-Figures = dict[str, Any]
+Results = dict[str, Any]
 
 
 class Goal(NamedTuple):
-    """A task of the table: its protocol, what others report, and what it is to reach, in percent."""
+    """A task of the table: its protocol, results by others, and our goal, in percent."""
 
     protocol: str
     references: str
     goal: str
-    area: str  # the metric that is held against the goal
+    area: str  # the metric of the goal
 
 
 GOALS = {
@@ -59,32 +59,21 @@ BASELINES = {
     "pixel_neighbours": "patches of pixels",
 }
 ELSEWHERE = (
-    "For orientation, the mean over all of MVTec AD as reported: PatchCore (WideResNet50, ImageNet) 99.1, EfficientAD "
-    "(distilled from ImageNet) 98.8, Dinomaly (DINOv2) 99.7, NSA 97.2 with no weights from elsewhere."
+    "For orientation, the mean over all of MVTec AD as reported: PatchCore (WideResNet50, ImageNet)"
+    " 99.1, EfficientAD (distilled from ImageNet) 98.8, Dinomaly (DINOv2) 99.7, NSA 97.2 without"
+    " weights from elsewhere."
 )
 
 
-def section(found: dict[str, Figures]) -> str:
-    """The tables of tasks and studies; empty where nothing was measured."""
-    if not found:
+def section(results: dict[str, Results]) -> str:
+    """The tables of tasks and studies; empty if nothing was measured."""
+    if not results:
         return ""
     heads = ["task", "measured", *BASELINES.values(), "others, as reported", "goal", "minutes"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for name, goal in GOALS.items():
-        if runs := [*found.get(name, {}).values()]:
-            baselines = [_mean(runs, f"{method}_{goal.area}") for method in BASELINES]
-            measured = _measured(runs, goal.area)
-            minutes = f"{sum(run['minutes'] for run in runs):.1f}"
-            lines.append(
-                _row([goal.protocol, measured, *baselines, goal.references, goal.goal, minutes])
-            )
-    lines += [
-        "",
-        ELSEWHERE,
-        "",
-        "What was chosen, and how many normal test images were called anomalous:",
-        "",
-    ]
+        if runs := [*results.get(name, {}).values()]:
+            lines.append(_row(_task(goal, runs)))
     heads = [
         "run",
         "AUROC",
@@ -94,68 +83,93 @@ def section(found: dict[str, Figures]) -> str:
         "calibrated on",
         "anomalous at a rate of 0.05",
     ]
-    lines += [_row(heads), _row(["---"] * len(heads))]
+    lines += [
+        "",
+        ELSEWHERE,
+        "",
+        "Selected score components, and normal test images called anomalous:",
+    ]
+    lines += ["", _row(heads), _row(["---"] * len(heads))]
     for name, goal in GOALS.items():
-        lines += [_row(_run(run, each, goal.area)) for run, each in found.get(name, {}).items()]
-    return "\n".join([*lines, *_studies(found.get("studies", {}))])
+        lines += [_row(_run(run, each, goal.area)) for run, each in results.get(name, {}).items()]
+    return "\n".join([*lines, *_studies(results.get("studies", {}))])
 
 
-def _studies(found: dict[str, dict[str, Figures]]) -> list[str]:
-    lines: list[str] = []
-    if few := found.get("few"):
-        counts = [*next(iter(few.values()))]
-        lines += ["", "Few photographs, random ones: mean AUROC, and the least of the draws:", ""]
-        lines += [_row(["task", *counts]), _row(["---"] * (1 + len(counts)))]
-        lines += [
-            _row([task, *(_spread(each[count]) for count in counts)]) for task, each in few.items()
-        ]
-    if splits := found.get("splits"):
-        lines += [
-            "",
-            "Random splits of the normal photographs into training and test: mean AUROC, and the least:",
-            "",
-        ]
-        lines += [_row(["task", "AUROC", "splits"]), _row(["---"] * 3)]
-        lines += [_row([task, _spread(each), str(each["draws"])]) for task, each in splits.items()]
-    if alarms := found.get("false-positives"):
-        lines += [
-            "",
-            "False positives over random splits of the normal photographs, as a share of those that are",
-            "",
-        ]
-        lines[-2] += " unseen; the p-value is that of as many under a beta-binomial law:"
-        lines += [_row(["task", "rate", "share", "p-value"]), _row(["---"] * 4)]
-        for task, each in alarms.items():
-            rates = {rate: of for rate, of in each.items() if isinstance(of, dict)}
-            lines += [
-                _row([task, rate, f"{of['share']:.3f}", f"{of['p_value']:.2f}"])
-                for rate, of in rates.items()
-            ]
-    if choices := found.get("choice"):
-        lines += ["", "The choice by synthetic anomalies, held against labelled images:", ""]
-        heads = [
-            "task",
-            "rank correlation",
-            "candidates differ",
-            "AUROC of the chosen",
-            "lost to the best in hindsight",
-        ]
-        lines += [_row(heads), _row(["---"] * len(heads))]
-        for task, each in choices.items():
-            differ = "yes" if each["candidates_differ"] else "no"
-            cells = [
-                f"{each['rank_correlation']:.2f}",
-                differ,
-                f"{100 * each['chosen']:.2f}",
-                f"{100 * each['lost']:.2f}",
-            ]
-            lines.append(_row([task, *cells]))
-    return lines
+def _task(goal: Goal, runs: list[Results]) -> list[str]:
+    baselines = [_mean(runs, f"{method}_{goal.area}") for method in BASELINES]
+    minutes = f"{sum(run['minutes'] for run in runs):.1f}"
+    measured = _measured(runs, goal.area)
+    return [goal.protocol, measured, *baselines, goal.references, goal.goal, minutes]
 
 
-def _run(run: str, each: Figures, area: str) -> list[str]:
+def _studies(results: dict[str, dict[str, Results]]) -> list[str]:
+    tables = {
+        "few": _few,
+        "splits": _splits,
+        "false-positives": _false_positives,
+        "choice": _choices,
+    }
+    return [
+        line for name, table in tables.items() if name in results for line in table(results[name])
+    ]
+
+
+def _few(results: dict[str, Results]) -> list[str]:
+    counts = [*next(iter(results.values()))]
+    rows = [[task, *(_spread(each[count]) for count in counts)] for task, each in results.items()]
+    title = "Few random photographs: mean AUROC, and the lowest of the draws:"
+    return _table(title, ["task", *counts], rows)
+
+
+def _splits(results: dict[str, Results]) -> list[str]:
+    rows = [[task, _spread(each), str(each["draws"])] for task, each in results.items()]
+    title = "Random splits of the normal photographs into training and test: mean AUROC, and the lowest:"
+    return _table(title, ["task", "AUROC", "splits"], rows)
+
+
+def _false_positives(results: dict[str, Results]) -> list[str]:
+    rows = [
+        [task, rate, f"{of['share']:.3f}", f"{of['p_value']:.2f}"]
+        for task, each in results.items()
+        for rate, of in each.items()
+        if isinstance(of, dict)
+    ]
+    title = (
+        "False positives over random splits, as a share of the held-out normal photographs; the"
+        " p-value is the probability of as many under a beta-binomial law:"
+    )
+    return _table(title, ["task", "rate", "share", "p-value"], rows)
+
+
+def _choices(results: dict[str, Results]) -> list[str]:
+    heads = [
+        "task",
+        "rank correlation",
+        "candidates differ",
+        "AUROC of the chosen",
+        "lost to the best in hindsight",
+    ]
+    rows = [
+        [
+            task,
+            f"{each['rank_correlation']:.2f}",
+            "yes" if each["candidates_differ"] else "no",
+            f"{100 * each['chosen']:.2f}",
+            f"{100 * each['lost']:.2f}",
+        ]
+        for task, each in results.items()
+    ]
+    return _table("Selection by synthetic anomalies, compared with labelled images:", heads, rows)
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [_row(heads), _row(["---"] * len(heads)), *(_row(row) for row in rows)]
+    return ["", title, "", *lines]
+
+
+def _run(run: str, each: Results, area: str) -> list[str]:
     metrics = each["metrics"]
-    alarms = metrics.get("false_positive_rate_at_0.05")
+    rate = metrics.get("false_positive_rate_at_0.05")
     return [
         run,
         _area(metrics, area),
@@ -163,11 +177,11 @@ def _run(run: str, each: Figures, area: str) -> list[str]:
         " + ".join(each["map"]),
         "x".join(map(str, each["size"])) if "size" in each else "",
         f"{each['calibrated_on']} images",
-        "" if alarms is None else f"{100 * alarms:.1f} %",
+        "" if rate is None else f"{100 * rate:.1f} %",
     ]
 
 
-def _measured(runs: list[Figures], area: str) -> str:
+def _measured(runs: list[Results], area: str) -> str:
     text = (
         f"{_mean(runs, area)}, mean of {len(runs)}"
         if len(runs) > 1
@@ -183,12 +197,12 @@ def _area(metrics: dict[str, float], area: str) -> str:
     return f"{100 * metrics[area]:.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
 
 
-def _mean(runs: list[Figures], name: str) -> str:
+def _mean(runs: list[Results], name: str) -> str:
     values = [run["metrics"][name] for run in runs if name in run["metrics"]]
     return f"{100 * statistics.mean(values):.2f}" if values else "–"
 
 
-def _spread(each: Figures) -> str:
+def _spread(each: Results) -> str:
     return f"{100 * each['mean']:.2f}, {100 * each['least']:.2f}"
 
 

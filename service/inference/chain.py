@@ -8,7 +8,7 @@ import numpy as np
 from onnxruntime import IOBinding, OrtValue, RunOptions
 
 from bundle.manifest import GraphName
-from bundle.tensors import Tensors
+from bundle.tensors import TensorName, Tensors
 from service.inference.providers import CPU
 from service.inference.session import OnnxSession, Session
 
@@ -17,7 +17,9 @@ class Chain(ABC):
     """The graphs of a model, which run in order. Only one thread at a time may call `run`."""
 
     @abstractmethod
-    def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors:
         """Run the graphs in order, and return the named outputs.
 
         The first dimension of tensors is the batch.
@@ -25,7 +27,10 @@ class Chain(ABC):
 
     @abstractmethod
     def warm_up(
-        self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        graphs: Sequence[GraphName],
+        inputs: Sequence[TensorName],
+        outputs: Sequence[TensorName],
     ) -> None:
         """Prepare these runs, if the first would be slow otherwise."""
 
@@ -41,7 +46,9 @@ class HostChain(Chain):
     def __init__(self, sessions: Mapping[GraphName, Session]) -> None:
         self._sessions = sessions
 
-    def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors:
         """Run the graphs as `Chain.run` does."""
         known = dict(tensors)
         for name, selected in _select_outputs(self._sessions, graphs, outputs):
@@ -49,7 +56,10 @@ class HostChain(Chain):
         return {name: known[name] for name in outputs}
 
     def warm_up(
-        self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        graphs: Sequence[GraphName],
+        inputs: Sequence[TensorName],
+        outputs: Sequence[TensorName],
     ) -> None:
         """Do nothing, because the first run of a batch size on the CPU is as fast as the next."""
 
@@ -76,12 +86,14 @@ class DeviceChain(Chain):
             *takewhile(lambda size: size < max_batch_size, (2**n for n in range(32))),
             max_batch_size,
         )
-        self._buffers: dict[int, dict[str, OrtValue]] = {size: {} for size in self.sizes}
+        self._buffers: dict[int, dict[TensorName, OrtValue]] = {size: {} for size in self.sizes}
         self._bindings: dict[
-            tuple[int, GraphName, tuple[str, ...]], tuple[IOBinding, RunOptions]
+            tuple[int, GraphName, tuple[TensorName, ...]], tuple[IOBinding, RunOptions]
         ] = {}
 
-    def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors:
         """Run the graphs as `Chain.run` does, on the padded batch."""
         count = len(next(iter(tensors.values())))
         size = next(size for size in self.sizes if size >= count)
@@ -90,14 +102,17 @@ class DeviceChain(Chain):
             padded = np.zeros((size, *tensor.shape[1:]), tensor.dtype)
             padded[:count] = tensor
             self._get_buffer(size, name, padded.shape, padded.dtype.type).update_inplace(padded)
-        for name, selected in _select_outputs(self._sessions, graphs, outputs):
-            binding, run_options = self._bind(size, name, tuple(selected))
-            self._sessions[name].run_bound(binding, run_options)
+        for graph, selected in _select_outputs(self._sessions, graphs, outputs):
+            binding, run_options = self._bind(size, graph, tuple(selected))
+            self._sessions[graph].run_bound(binding, run_options)
         # Copied, because on some devices the array is the buffer, which the next batch overwrites.
         return {name: buffers[name].numpy()[:count].copy() for name in outputs}
 
     def warm_up(
-        self, graphs: Sequence[GraphName], inputs: Sequence[str], outputs: Sequence[str]
+        self,
+        graphs: Sequence[GraphName],
+        inputs: Sequence[TensorName],
+        outputs: Sequence[TensorName],
     ) -> None:
         """Run every size twice: the first run selects algorithms, the second may be recorded."""
         shapes = {
@@ -112,7 +127,7 @@ class DeviceChain(Chain):
                 self.run(graphs, zeros, outputs)
 
     def _get_buffer(
-        self, size: int, name: str, shape: Sequence[int], element: type[np.generic]
+        self, size: int, name: TensorName, shape: Sequence[int], element: type[np.generic]
     ) -> OrtValue:
         """Return the buffer of a tensor, allocated at the first call."""
         buffers = self._buffers[size]
@@ -123,7 +138,7 @@ class DeviceChain(Chain):
         return buffers[name]
 
     def _bind(
-        self, size: int, graph: GraphName, outputs: tuple[str, ...]
+        self, size: int, graph: GraphName, outputs: tuple[TensorName, ...]
     ) -> tuple[IOBinding, RunOptions]:
         """Return the buffers that a run reads and writes, and the options of its recording."""
         key = size, graph, outputs
@@ -143,7 +158,7 @@ class DeviceChain(Chain):
         return self._bindings[key]
 
 
-def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[TensorName]) -> Tensors:
     """Run a graph, on the CPU in equal parts of about `BATCH_ELEMENTS`."""
     inputs = {name: tensors[name] for name in session.inputs}
     count = len(next(iter(inputs.values())))
@@ -159,8 +174,10 @@ def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[str]) ->
 
 
 def _select_outputs(
-    sessions: Mapping[GraphName, Session], graphs: Sequence[GraphName], outputs: Sequence[str]
-) -> Iterator[tuple[GraphName, list[str]]]:
+    sessions: Mapping[GraphName, Session],
+    graphs: Sequence[GraphName],
+    outputs: Sequence[TensorName],
+) -> Iterator[tuple[GraphName, list[TensorName]]]:
     """Yield each graph with its outputs that later graphs take or that were requested."""
     for position, name in enumerate(graphs):
         later = {tensor for graph in graphs[position + 1 :] for tensor in sessions[graph].inputs}

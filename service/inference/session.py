@@ -1,6 +1,6 @@
 """Sessions of loaded graphs: their protocol, and ONNX Runtime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from bundle.errors import BundleError
-from bundle.tensors import Array, Tensors
+from bundle.tensors import TensorName, Tensors, parse_tensor_name
 from service.errors import DeviceError
 from service.inference.providers import CPU, CPU_PROVIDER, Provider
 
@@ -25,11 +25,11 @@ class Shape(NamedTuple):
 class Session(Protocol):
     """A loaded graph. Only one thread at a time may call `run`."""
 
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[TensorName, ...]
+    outputs: tuple[TensorName, ...]
     provider: str
 
-    def run(self, tensors: Mapping[str, Array], outputs: Sequence[str]) -> Tensors:
+    def run(self, tensors: Tensors, outputs: Sequence[TensorName]) -> Tensors:
         """Run the graph on its inputs among `tensors`, and return the named outputs."""
         ...
 
@@ -43,10 +43,10 @@ class OnnxSession:
     def __init__(self, path: Path, provider: Provider, threads: int) -> None:
         session = _open(path, provider, threads)
         self._session = session
-        self.inputs = tuple(node.name for node in session.get_inputs())
-        self.outputs = tuple(node.name for node in session.get_outputs())
+        self.inputs = tuple(_read_name(node, path) for node in session.get_inputs())
+        self.outputs = tuple(_read_name(node, path) for node in session.get_outputs())
         nodes = (*session.get_inputs(), *session.get_outputs())
-        self.shapes = {node.name: _read_shape(node) for node in nodes}
+        self.shapes = {_read_name(node, path): _read_shape(node) for node in nodes}
         self._warm_up(path, provider)
         self.provider: str = session.get_providers()[0]
         if self.provider != provider.name:
@@ -60,7 +60,7 @@ class OnnxSession:
         """True if the graph does not run on the CPU."""
         return self.provider != CPU
 
-    def run(self, tensors: Mapping[str, Array], outputs: Sequence[str]) -> Tensors:
+    def run(self, tensors: Tensors, outputs: Sequence[TensorName]) -> Tensors:
         """Run the graph as `Session.run` does."""
         results = self._session.run(list(outputs), {name: tensors[name] for name in self.inputs})
         return dict(zip(outputs, results, strict=True))
@@ -93,6 +93,13 @@ def _open(path: Path, provider: Provider, threads: int) -> onnxruntime.Inference
         return onnxruntime.InferenceSession(path, options, providers=requested, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
         raise _build_error(provider, f"{path.name} cannot be loaded: {error}") from error
+
+
+def _read_name(node: onnxruntime.NodeArg, path: Path) -> TensorName:
+    try:
+        return parse_tensor_name(node.name)
+    except ValueError as error:
+        raise BundleError(f"{path.name}: {error}; publish the bundle again") from None
 
 
 def _read_shape(node: onnxruntime.NodeArg) -> Shape:

@@ -11,7 +11,7 @@ import numpy as np
 from bundle.errors import ImageTooLarge, InvalidParameter
 from bundle.latents import interpolate
 from bundle.manifest import RESULTS, Capability, GraphName
-from bundle.tensors import Array, Pixels, Tensors
+from bundle.tensors import Array, Pixels, TensorName, Tensors
 from service.errors import DeadlineExceeded, InvalidLatents, OperationNotSupported
 from service.operations.decoding import Decoder
 from service.operations.localisation import Localiser
@@ -197,8 +197,9 @@ class Operations:
         with self._admission.admit(steps):
             latents = await self._encode_ends(model, ends, timings)
             path = interpolate(latents[0], latents[1], steps, method)
-            outputs = ["reconstructions"]
-            results = await self._run(model, ["decoder"], {"latents": path}, outputs, timings)
+            results = await self._run(
+                model, ["decoder"], {"latents": path}, RESULTS["decode"], timings
+            )
         return DecodedLatents(results["reconstructions"], path)
 
     async def _encode_ends(
@@ -215,7 +216,7 @@ class Operations:
         model: LoadedModel,
         capability: Capability,
         images: EncodedImages,
-        outputs: Sequence[str],
+        outputs: Sequence[TensorName],
         timings: Timings,
         original_size: bool = False,
     ) -> tuple[Images, Tensors]:
@@ -272,7 +273,8 @@ class Operations:
             )
 
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
-        tensors, outputs = {"latents": latents}, ["reconstructions"]
+        tensors: Tensors = {"latents": latents}
+        outputs = RESULTS["decode"]
         with self._admission.admit(len(latents)):
             # Alone, because other work in a batch can change the last bits of equal seeds.
             results = await self._run(model, ["decoder"], tensors, outputs, timings, alone=True)
@@ -283,7 +285,7 @@ class Operations:
         model: LoadedModel,
         graphs: Sequence[GraphName],
         tensors: Tensors,
-        outputs: Sequence[str],
+        outputs: Sequence[TensorName],
         timings: Timings,
         alone: bool = False,
     ) -> Tensors:

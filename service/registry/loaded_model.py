@@ -8,7 +8,7 @@ import numpy as np
 from bundle.conformal import ConformalScores
 from bundle.latents import Prior
 from bundle.manifest import RESULTS, Capability, ErrorMapScale, GraphName, ModelManifest
-from bundle.tensors import Tensors
+from bundle.tensors import TensorName, Tensors
 from service.inference.chain import Chain
 from service.inference.session import Session
 from service.registry.drift import Drift
@@ -40,11 +40,13 @@ class LoadedModel:
         return " and ".join(sorted({session.provider for session in self.sessions.values()}))
 
     @property
-    def scoring_outputs(self) -> tuple[str, ...]:
+    def scoring_outputs(self) -> tuple[TensorName, ...]:
         """The outputs of the graphs for an anomaly score."""
         return outputs_of("anomaly-score", self.sessions)
 
-    def run(self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors:
         """Run graphs in order, in batches of at most `max_batch`, and return the named outputs."""
         count, max_batch = len(next(iter(tensors.values()))), self.manifest.max_batch
         if max_batch is None or count <= max_batch:
@@ -56,12 +58,14 @@ class LoadedModel:
         results = [self.chain.run(graphs, part, outputs) for part in parts]
         return {name: np.concatenate([result[name] for result in results]) for name in outputs}
 
-    def has_output(self, graph: GraphName, output: str) -> bool:
+    def has_output(self, graph: GraphName, output: TensorName) -> bool:
         """Return True if the graph has the output."""
         return output in self.sessions[graph].outputs
 
 
-def outputs_of(capability: Capability, sessions: Mapping[GraphName, Session]) -> tuple[str, ...]:
+def outputs_of(
+    capability: Capability, sessions: Mapping[GraphName, Session]
+) -> tuple[TensorName, ...]:
     """Return the results of a capability; for a score also latent distances, if any, for drift."""
     distances = "latent_distances"
     if capability == "anomaly-score" and distances in sessions["scorer"].outputs:

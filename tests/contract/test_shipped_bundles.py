@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from bundle.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
-from bundle.tensors import Images
+from bundle.tensors import Images, TensorName, Tensors
 from service.inference.engine import OnnxEngine
 from service.registry.loaded_model import LoadedModel
 from service.registry.loader import Loader
@@ -40,7 +40,13 @@ AT_LEAST = {
 }
 AUROC = {"mnist-latent2": 0.9}  # two numbers give back few digits well, so few scores are low
 ALLOWED = {"", "ai.onnx"}
-COMPARED = ("latents", "intensities", "reconstructions", "scores", "probabilities")
+COMPARED: tuple[TensorName, ...] = (
+    "latents",
+    "intensities",
+    "reconstructions",
+    "scores",
+    "probabilities",
+)
 
 
 @pytest.fixture(scope="module", params=LOCATIONS, ids=str)
@@ -82,11 +88,11 @@ def normal_and_anomalous(model: LoadedModel) -> tuple[Images, Images]:
     return (CLOTHES, DIGITS) if model.manifest.name.startswith("fashion") else (DIGITS, CLOTHES)
 
 
-def everything(model: LoadedModel, images: Images) -> dict[str, np.ndarray]:
+def everything(model: LoadedModel, images: Images) -> Tensors:
     """Every output of every graph that is compared."""
     graphs: list[GraphName] = [name for name in GRAPHS if name in model.sessions]
     outputs = [name for name in COMPARED if any(model.has_output(graph, name) for graph in graphs)]
-    return dict(model.run(graphs, {"images": images}, outputs))
+    return model.run(graphs, {"images": images}, outputs)
 
 
 def test_the_promised_models_are_shipped() -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,8 @@ import pytest
 from training import recipe, recipes
 from training.architectures.convolutional import ConvolutionalConfig
 from training.errors import RecipeError
+
+MODELS = Path(__file__).parents[2] / "models"
 
 
 @pytest.mark.parametrize("name", recipes.available())
@@ -176,6 +179,23 @@ def test_an_entry_can_have_its_former_name() -> None:
     )
     assert before == after
     assert after.data.invalid_files == "skip"
+
+
+@pytest.mark.parametrize("name", ["cookies", "folder"])
+def test_the_recipe_of_a_manifest_with_the_former_name_is_still_read(name: str) -> None:
+    current = recipe.load(name)
+    stored = current.model_dump(mode="json")
+    stored["data"]["unfit"] = stored["data"].pop("invalid_files")
+    assert recipe.find_recipe_type(stored).model_validate(stored) == current
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*/*/manifest.json")), ids=str)
+def test_the_recipe_of_every_shipped_manifest_is_read(path: Path) -> None:
+    stored = json.loads(path.read_text())["provenance"]["recipe"]
+    loaded = recipe.find_recipe_type(stored).model_validate(stored)
+    if not isinstance(loaded, recipe.EmbeddingRecipe):
+        data = stored["data"]
+        assert loaded.data.invalid_files == data.get("invalid_files", data.get("unfit"))
 
 
 @pytest.mark.parametrize("name", ["photo-anomaly", "photos"])

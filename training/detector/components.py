@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bundle.tensors import TensorName
 from training.detector.scene import Scene
 from training.detector.whitening import Whitening
 
@@ -47,7 +48,7 @@ class ComponentOutput(NamedTuple):
 class Component(nn.Module, ABC):
     """Measure of a scene; `inputs` names the tensors that it takes."""
 
-    inputs: tuple[str, ...]
+    inputs: tuple[TensorName, ...]
 
     @abstractmethod
     def forward(self, scene: Scene) -> ComponentOutput: ...
@@ -60,7 +61,7 @@ class Patches(nn.Module):
     section 3.1.
     """
 
-    inputs = ("features_8", "features_16")
+    inputs: tuple[TensorName, ...] = ("features_8", "features_16")
 
     def forward(self, scene: Scene) -> Tensor:
         fine, *coarse = (_smooth(scene[name]) for name in self.inputs)
@@ -75,7 +76,7 @@ class Patches(nn.Module):
 class PixelPatches(nn.Module):
     """Patches (n, rows, columns, values) of reduced photographs, each of mean 0 and deviation 1."""
 
-    inputs = ("images",)
+    inputs: tuple[TensorName, ...] = ("images",)
 
     def forward(self, scene: Scene) -> Tensor:
         pixels = reduce_pixels(scene)
@@ -147,7 +148,7 @@ class MemoryBanks(Component):
 class PrincipalResidual(Component):
     """Squared residual of principal components of reduced photographs: its mean, or its peak."""
 
-    inputs = ("images",)
+    inputs: tuple[TensorName, ...] = ("images",)
     mean: Tensor
     axes: Tensor
 
@@ -172,7 +173,7 @@ class PrincipalResidual(Component):
 class NearestImages(Component):
     """Logarithm of the mean distance from the nearest training embeddings, which are whitened."""
 
-    inputs = ("latents",)
+    inputs: tuple[TensorName, ...] = ("latents",)
     bank: Tensor
 
     def __init__(self, whitening: Whitening, bank: Tensor) -> None:

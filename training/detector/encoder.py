@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bundle.manifest import FEATURES, Weights
+from bundle.tensors import TensorName, parse_tensor_name
 from training.architectures.backbones import BACKBONES, Backbone, BackboneName
 from training.detector.scattering import Scattering
 
@@ -20,7 +21,7 @@ EncoderName = BackboneName | Literal["scattering"]
 class Encoder(nn.Module, ABC):
     """Network from images uint8 (n, height, width, channels) to the tensors named in `outputs`."""
 
-    outputs: tuple[str, ...]
+    outputs: tuple[TensorName, ...]
     weights: Weights | None = None
     any_size: bool = False  # true if its graph has the same nodes at every working size
 
@@ -41,7 +42,10 @@ class BackboneEncoder(Encoder):
         super().__init__()
         self.backbone, self.depth, self.strides = backbone, depth, strides
         self.weights = backbone.weights
-        self.outputs = ("latents", *(f"{FEATURES}{stride}" for stride in strides))
+        self.outputs = (
+            "latents",
+            *(parse_tensor_name(f"{FEATURES}{stride}") for stride in strides),
+        )
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(parameter.half().float())  # as bundles store weights
@@ -58,7 +62,7 @@ class BackboneEncoder(Encoder):
 class ScatteringEncoder(Encoder):
     """Scattering coefficients, for small grey images that are anomalous as a whole."""
 
-    outputs = ("latents",)
+    outputs: tuple[TensorName, ...] = ("latents",)
 
     def __init__(self) -> None:
         super().__init__()

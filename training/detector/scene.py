@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bundle.tensors import Tensors
+from bundle.tensors import TensorName, Tensors
 
 MAX_BATCH_IMAGES = 8  # encoded or scored at once, to limit memory
 MAX_BATCH_PIXELS = MAX_BATCH_IMAGES * 256 * 256
@@ -59,13 +59,17 @@ class SceneReader:
     Components are fitted to its outputs, so they include its rounding.
     """
 
-    def __init__(self, encode: Callable[[Images], Tensors], outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, encode: Callable[[Images], Tensors], outputs: tuple[TensorName, ...]
+    ) -> None:
         """Take a function that runs the encoder graph, and the outputs that components see."""
         self._encode, self._outputs = encode, outputs
 
     def read(self, images: Images, keep_images: bool) -> Scenes:
         """Encode images uint8 (n, height, width, channels); keep them for components on pixels."""
-        batches: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in self._outputs}
+        batches: dict[TensorName, list[npt.NDArray[np.floating]]] = {
+            name: [] for name in self._outputs
+        }
         batch = max(
             1, min(MAX_BATCH_IMAGES, MAX_BATCH_PIXELS // (images.shape[1] * images.shape[2]))
         )

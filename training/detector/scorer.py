@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bundle.tensors import TensorName
 from training.detector.components import Component, ComponentName
 from training.detector.whitening import LatentDistance
 
-SCORER_OUTPUTS = ("scores", "error_maps", "latent_distances")
+SCORER_OUTPUTS: tuple[TensorName, ...] = ("scores", "error_maps", "latent_distances")
 
 
 class Scale(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import Calibration, ErrorMapScale
-from bundle.tensors import Images
+from bundle.tensors import Images, TensorName
 from training.errors import DataError
 from training.export.graph_runner import Graphs
 
@@ -16,10 +16,10 @@ CROSS_FITTED_SUFFIX = ", each image by components fitted without it"
 
 def calibrate(graphs: Graphs, normal: Images, method: str = METHOD) -> Calibration:
     """Score held-out normal images, uint8 (n, height, width, channels)."""
-    distances = [name for name in ("latent_distances",) if name in graphs.outputs("scorer")]
-    scored = graphs.chain_in_batches(
-        graphs.scoring, ["scores", "error_maps", *distances], images=normal
-    )
+    outputs: list[TensorName] = ["scores", "error_maps"]
+    if "latent_distances" in graphs.outputs("scorer"):
+        outputs.append("latent_distances")
+    scored = graphs.chain_in_batches(graphs.scoring, outputs, images=normal)
     return summarise(scored["scores"], scored["error_maps"], method, scored.get("latent_distances"))
 
 

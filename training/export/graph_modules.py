@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bundle.tensors import Images
+from bundle.tensors import Images, TensorName
 from training.architectures import Autoencoder, Classifier
 from training.detector.whitening import LatentDistance
 from training.export.graph_runner import BATCH_IMAGES
@@ -103,5 +103,5 @@ class Graph:
     """A module to export."""
 
     module: nn.Module
-    arguments: dict[str, Tensor]  # examples, by the names of the graph's inputs
-    outputs: Sequence[str]  # names
+    arguments: dict[TensorName, Tensor]  # examples, by the names of the graph's inputs
+    outputs: Sequence[TensorName]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from bundle.manifest import GraphName
-from bundle.tensors import Tensors
+from bundle.tensors import TensorName, Tensors, parse_tensor_name
 
 BATCH_IMAGES = 256  # at most, in a run of the graphs
 RUNTIME_VERSION: str = onnxruntime.__version__  # of the CPU or the CUDA distribution
@@ -34,9 +34,9 @@ class Graphs:
         """The names of the graphs, in the order of the chain."""
         return tuple(self._sessions)
 
-    def outputs(self, name: GraphName) -> list[str]:
+    def outputs(self, name: GraphName) -> list[TensorName]:
         """The names of a graph's outputs."""
-        return [output.name for output in self._sessions[name].get_outputs()]
+        return [parse_tensor_name(node.name) for node in self._sessions[name].get_outputs()]
 
     @property
     def scoring(self) -> tuple[GraphName, ...]:
@@ -47,16 +47,17 @@ class Graphs:
 
     def chain(self, names: Iterable[GraphName], **tensors: npt.NDArray[Any]) -> Tensors:
         """Run the named graphs in order; returns the tensors and all outputs."""
-        arrays: Tensors = dict(tensors)
+        arrays: Tensors = {parse_tensor_name(name): array for name, array in tensors.items()}
         for name in names:
             session = self._sessions[name]
             outputs = self.outputs(name)
-            feeds = {value.name: arrays[value.name] for value in session.get_inputs()}
+            inputs = [parse_tensor_name(node.name) for node in session.get_inputs()]
+            feeds = {name: arrays[name] for name in inputs}
             arrays.update(zip(outputs, session.run(outputs, feeds), strict=True))
         return arrays
 
     def chain_in_batches(
-        self, names: Iterable[GraphName], keep: Iterable[str], **tensors: npt.NDArray[Any]
+        self, names: Iterable[GraphName], keep: Iterable[TensorName], **tensors: npt.NDArray[Any]
     ) -> Tensors:
         """Run the graphs as `chain` does, in batches; returns only the tensors to keep."""
         names, keep = list(names), list(keep)

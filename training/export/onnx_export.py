@@ -4,7 +4,7 @@ import gc
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bundle.manifest import GraphName, InputSpec
-from bundle.tensors import Images
+from bundle.tensors import Images, TensorName
 from training.architectures import Autoencoder, Classifier
 from training.export.graph_modules import (
     ClassifierGraph,
@@ -34,7 +34,10 @@ from training.export.graph_runner import Graphs
 from training.export.parity import PARITY_BATCH_SIZES, measure, resize_every_second
 
 MIN_FP16_ELEMENTS = 64  # in a tensor: smaller ones save nothing
-SCORES = ["errors", "scores", "error_maps"]
+Names = Sequence[TensorName]
+Arguments = dict[TensorName, Tensor]
+
+SCORES: Names = ["errors", "scores", "error_maps"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def export(
     images = torch.from_numpy(samples[:2])
     graphs = _build_graphs(model, spec, images, likelihood, scorer or ErrorScorer())
     if classifier is not None:
-        latents = {"latents": torch.zeros(2, model.latent_dim)}
+        latents: Arguments = {"latents": torch.zeros(2, model.latent_dim)}
         graphs["classifier"] = Graph(ClassifierGraph(classifier), latents, ["probabilities"])
     files = {name: f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
@@ -89,17 +92,19 @@ def _build_graphs(
     likelihood: bool,
     scorer: ErrorScorer | ErrorAndDistanceScorer,
 ) -> dict[GraphName, Graph]:
-    latents = {"latents": torch.zeros(2, model.latent_dim)}
-    encoded = ["latents", "log_variances"] if model.variational else ["latents"]
-    decoded = ["reconstructions", "intensities", *(["logits"] if likelihood else [])]
-    scored = {"images": images, "intensities": torch.zeros(2, *spec.shape)}
-    with_distance = isinstance(scorer, ErrorAndDistanceScorer)
+    latents: Arguments = {"latents": torch.zeros(2, model.latent_dim)}
+    encoded: Names = ["latents", "log_variances"] if model.variational else ["latents"]
+    decoded: Names = ["reconstructions", "intensities"]
+    if likelihood:
+        decoded = [*decoded, "logits"]
+    scored: Arguments = {"images": images, "intensities": torch.zeros(2, *spec.shape)}
+    scores = SCORES
+    if isinstance(scorer, ErrorAndDistanceScorer):
+        scored, scores = scored | latents, [*SCORES, "latent_distances"]
     return {
         "encoder": Graph(EncoderGraph(model), {"images": images}, encoded),
         "decoder": Graph(DecoderGraph(model, likelihood), latents, decoded),
-        "scorer": Graph(scorer, scored | latents, [*SCORES, "latent_distances"])
-        if with_distance
-        else Graph(scorer, scored, SCORES),
+        "scorer": Graph(scorer, scored, scores),
     }
 
 

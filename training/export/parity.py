@@ -7,7 +7,7 @@ import torch
 
 from bundle import imaging
 from bundle.manifest import GraphName, InputSpec
-from bundle.tensors import Images, Tensors
+from bundle.tensors import Images, TensorName, Tensors
 from training.errors import ParityError
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
@@ -43,7 +43,7 @@ def measure(
     Raises ParityError if a difference is above its tolerance.
     """
     outputs = [name for graph in graphs.values() for name in graph.outputs]
-    largest = dict.fromkeys(outputs, 0.0)
+    largest: dict[str, float] = dict.fromkeys(outputs, 0.0)
     for size in sorted({min(size, max_batch) for size in PARITY_BATCH_SIZES}):
         expected: Tensors = {"images": images[:size]}
         for graph in graphs.values():
@@ -57,9 +57,11 @@ def measure(
     return largest
 
 
-def find_differences(expected: Tensors, actual: Tensors, names: Iterable[str]) -> dict[str, float]:
+def find_differences(
+    expected: Tensors, actual: Tensors, names: Iterable[TensorName]
+) -> dict[str, float]:
     """The largest difference of each output; if floats exceed 1, relative to the largest."""
-    largest = {}
+    largest: dict[str, float] = {}
     for name in names:
         reference = expected[name].astype(np.float64)
         integers = expected[name].dtype == np.uint8

@@ -40,7 +40,9 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
         compared = parity.resize_every_second(
             np.resize(images, (MAX_BATCH_IMAGES, *spec.shape)), spec
         )
-        differences = parity.measure({"encoder": graph}, graphs, compared, max_batch=MAX_BATCH_IMAGES)
+        differences = parity.measure(
+            {"encoder": graph}, graphs, compared, max_batch=MAX_BATCH_IMAGES
+        )
         golden.write(graphs, images, spec, staging / GOLDEN)
         draft = ModelManifest(
             name=recipe.name,

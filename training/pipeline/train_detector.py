@@ -19,7 +19,7 @@ from bundle.manifest import (
     Selection,
     TrainingData,
 )
-from bundle.tensors import Images
+from bundle.tensors import Images, TensorName
 from training import progress
 from training.config import Size
 from training.data.dataset import describe_data
@@ -253,7 +253,7 @@ def _export(
     encoder_graph = encoders.build_graph(spec)
     with torch.no_grad():
         images = torch.from_numpy(sample[:2])
-        tensors = {
+        tensors: dict[TensorName, torch.Tensor] = {
             "images": images,
             **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True)),
         }

@@ -208,7 +208,7 @@ def test_what_a_client_waited_for_never_runs_once_it_has_left(
         return tensors
 
     async def leave_while_it_waits() -> list[Any]:
-        work = Work("other", "", hold, {"x": np.zeros(1)})
+        work = Work("other", "", hold, {"images": np.zeros(1)})
         busy = asyncio.create_task(services.executor.run(work, time.monotonic() + 60))
         await asyncio.to_thread(began.wait, 60)
         sent = await leave(client, {"body": png(), "more_body": False})

@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.manifest import GraphName
-from bundle.tensors import Tensors
+from bundle.tensors import TensorName, Tensors
 from service.inference.chain import BATCH_ELEMENTS, DeviceChain, HostChain
 from service.inference.providers import CPU, CPU_PROVIDER, CUDA
 from service.inference.session import OnnxSession
 from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
 
 GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
-OUTPUTS = ("latents", "reconstructions", "scores", "error_maps")
+OUTPUTS: tuple[TensorName, ...] = ("latents", "reconstructions", "scores", "error_maps")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_the_sizes_are_powers_of_two_up_to_the_largest_batch(
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(OUTPUTS)), min_size=1, max_size=6))
 @settings(deadline=None)
 def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
-    sessions: dict[GraphName, OnnxSession], runs: list[tuple[int, str]]
+    sessions: dict[GraphName, OnnxSession], runs: list[tuple[int, TensorName]]
 ) -> None:
     """The device is the CPU here: all but the memory is the same.
 
@@ -48,7 +48,7 @@ def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
     host, device = HostChain(sessions), DeviceChain(sessions, 6, device="cpu")
     answers = []
     for seed, (count, output) in enumerate(runs):
-        tensors = {"images": images(count, seed)}
+        tensors: Tensors = {"images": images(count, seed)}
         asked = [output, "scores"]
         answers.append(
             (host.run(GRAPHS, tensors, asked)[output], device.run(GRAPHS, tensors, asked)[output])
@@ -74,12 +74,12 @@ class Doubler:
     """A session that notes the sizes of its batches."""
 
     def __init__(self, provider: str = CPU) -> None:
-        self.inputs: tuple[str, ...] = ("images",)
-        self.outputs: tuple[str, ...] = ("latents",)
+        self.inputs: tuple[TensorName, ...] = ("images",)
+        self.outputs: tuple[TensorName, ...] = ("latents",)
         self.provider = provider
         self.batches: list[int] = []
 
-    def run(self, tensors: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Tensors:
+    def run(self, tensors: Tensors, outputs: Sequence[TensorName]) -> Tensors:
         self.batches.append(len(tensors["images"]))
         return dict.fromkeys(outputs, 2 * tensors["images"])
 
@@ -99,7 +99,9 @@ def test_a_large_batch_runs_in_parts_on_the_host(
     numbers: int, count: int, batches: list[int]
 ) -> None:
     session = Doubler()
-    tensors = {"images": np.arange(count * numbers, dtype=np.float32).reshape(count, numbers)}
+    tensors: Tensors = {
+        "images": np.arange(count * numbers, dtype=np.float32).reshape(count, numbers)
+    }
     found = HostChain({"encoder": session}).run(["encoder"], tensors, ["latents"])["latents"]
     assert session.batches == batches
     np.testing.assert_array_equal(found, 2 * tensors["images"])

@@ -8,6 +8,7 @@ import pytest
 from bundle.errors import BundleError
 from bundle.latents import GaussianMixture
 from bundle.manifest import GraphName, ModelManifest
+from bundle.tensors import TensorName, Tensors
 from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference import engine
 from service.inference.chain import Chain
@@ -183,10 +184,10 @@ def test_a_scorer_may_take_feature_maps_of_few_images_at_a_time(tmp_path: Path) 
     model = load(tmp_path).get("detector")
     assert model.graphs["anomaly-score"] == ("encoder", "scorer")
     images = np.random.default_rng(0).integers(0, 256, (5, *DETECTOR_SPEC.shape), dtype=np.uint8)
-    outputs = ["scores", "error_maps"]
+    outputs: list[TensorName] = ["scores", "error_maps"]
     together = model.run(model.graphs["anomaly-score"], {"images": images}, outputs)
     for index in range(5):
-        one = {"images": images[index : index + 1]}
+        one: Tensors = {"images": images[index : index + 1]}
         alone = model.run(model.graphs["anomaly-score"], one, outputs)
         for name in outputs:
             np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-6)

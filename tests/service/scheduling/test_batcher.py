@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.tensors import Tensors
+from bundle.tensors import TensorName, Tensors, parse_tensor_name
 from service.scheduling import batcher
 from service.scheduling.batcher import Batcher, Job, Work
 
-OWNERS, KINDS, WIDTHS = ("model", "other"), ("scores", "latents"), (2, 3)
+OWNERS, WIDTHS = ("model", "other"), (2, 3)
+KINDS: tuple[TensorName, ...] = ("scores", "latents")
 
 
 def job(*rows: object, owner: str = "model", kind: Hashable = "scores", alone: bool = False) -> Job:
-    return Job(Work(owner, kind, lambda tensors: tensors, {"x": np.array(rows)}, alone))
+    return Job(Work(owner, kind, lambda tensors: tensors, {"images": np.array(rows)}, alone))
 
 
 def drain(queue: Batcher) -> list[list[Job]]:
@@ -37,19 +38,19 @@ requests = st.tuples(
 
 @given(st.lists(requests, max_size=12), st.integers(1, 6), st.data())
 def test_results_never_depend_on_batching(
-    asked: list[tuple[str, str, int, int, bool]], size: int, data: st.DataObject
+    asked: list[tuple[str, TensorName, int, int, bool]], size: int, data: st.DataObject
 ) -> None:
     """Each job has the results that it would have alone, whatever else runs, and whenever."""
     queue, largest, jobs = Batcher(size), 0, []
 
-    def answer(kind: str, tensors: Tensors) -> Tensors:
+    def answer(kind: TensorName, tensors: Tensors) -> Tensors:
         nonlocal largest
-        largest = max(largest, len(tensors["x"]))
-        return {"sums": tensors["x"].sum(axis=1), kind: tensors["x"] * 3}
+        largest = max(largest, len(tensors["images"]))
+        return {"errors": tensors["images"].sum(axis=1), kind: tensors["images"] * 3}
 
     for number, (owner, kind, width, count, alone) in enumerate(asked):
         values = np.arange(count * width).reshape(count, width) + 1000 * number
-        work = Work(owner, kind, partial(answer, kind), {"x": values}, alone)
+        work = Work(owner, kind, partial(answer, kind), {"images": values}, alone)
         jobs.append(Job(work))
         queue.push(jobs[-1])
         if data.draw(st.booleans(), label="free"):
@@ -58,10 +59,12 @@ def test_results_never_depend_on_batching(
     for done in jobs:
         assert done.complete
         assert done.results is not None
-        values = done.work.tensors["x"]
-        assert set(done.results) == {"sums", done.work.kind}
-        np.testing.assert_array_equal(done.results["sums"], values.sum(axis=1))
-        np.testing.assert_array_equal(done.results[str(done.work.kind)], values * 3)
+        values = done.work.tensors["images"]
+        assert set(done.results) == {"errors", done.work.kind}
+        np.testing.assert_array_equal(done.results["errors"], values.sum(axis=1))
+        np.testing.assert_array_equal(
+            done.results[parse_tensor_name(str(done.work.kind))], values * 3
+        )
     assert largest <= size
     assert queue.images == 0
 
@@ -90,7 +93,7 @@ def test_a_job_larger_than_a_batch_is_split_and_joined_again() -> None:
     queue.push(small)
     assert drain(queue) == [[large], [large], [large, small]]
     assert large.results is not None
-    assert large.results["x"].tolist() == [1, 2, 3, 4, 5]
+    assert large.results["images"].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_other_kinds_and_shapes_are_kept_apart_and_lose_no_place() -> None:
@@ -150,9 +153,9 @@ def test_clearing_gives_back_what_waits() -> None:
 
 def test_results_whose_rows_cannot_be_told_apart_are_an_error() -> None:
     queue = Batcher(4)
-    wrong = Job(Work("model", "scores", lambda _: {"x": np.zeros(3)}, {"x": np.zeros(2)}))
+    wrong = Job(Work("model", "scores", lambda _: {"images": np.zeros(3)}, {"images": np.zeros(2)}))
     queue.push(wrong)
     drain(queue)
     assert wrong.results == {}
-    with pytest.raises(ValueError, match="x has 3 rows for 2 images"):
+    with pytest.raises(ValueError, match="images has 3 rows for 2 images"):
         raise wrong.error or AssertionError

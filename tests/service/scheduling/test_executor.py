@@ -34,7 +34,7 @@ class Gate:
 
 
 def work(run: Callable[[Tensors], Tensors], *rows: float, kind: str = "a") -> Work:
-    return Work("model", kind, run, {"x": np.array(rows or [0.0])})
+    return Work("model", kind, run, {"images": np.array(rows or [0.0])})
 
 
 def deadline() -> float:
@@ -50,8 +50,8 @@ def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceE
     gate, sizes = Gate(), []
 
     def double(tensors: Tensors) -> Tensors:
-        sizes.append(len(tensors["x"]))
-        return {"y": 2 * tensors["x"]}
+        sizes.append(len(tensors["images"]))
+        return {"latents": 2 * tensors["images"]}
 
     async def crowd() -> list[list[float]]:
         first = asyncio.create_task(executor.run(work(gate), deadline()))
@@ -63,7 +63,7 @@ def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceE
         await settle()
         gate.open.set()
         await first
-        return [(await other).results["y"].tolist() for other in others]
+        return [(await other).results["latents"].tolist() for other in others]
 
     assert asyncio.run(crowd()) == [[2.0 * n] for n in range(6)]
     assert sizes == [4, 2]
@@ -75,7 +75,7 @@ def test_what_comes_in_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(
     sizes: list[int] = []
 
     def count(tensors: Tensors) -> Tensors:
-        sizes.append(len(tensors["x"]))
+        sizes.append(len(tensors["images"]))
         return tensors
 
     async def crowd() -> None:
@@ -90,7 +90,7 @@ def test_a_delay_waits_until_the_batch_is_full() -> None:
     sizes: list[int] = []
 
     def count(tensors: Tensors) -> Tensors:
-        sizes.append(len(tensors["x"]))
+        sizes.append(len(tensors["images"]))
         return tensors
 
     async def one_after_the_other() -> None:
@@ -130,7 +130,7 @@ def test_a_batch_that_takes_long_is_kept_short() -> None:
     sizes: list[int] = []
 
     def slow(tensors: Tensors) -> Tensors:
-        sizes.append(len(tensors["x"]))
+        sizes.append(len(tensors["images"]))
         time.sleep(MAX_BATCH_SECONDS)
         return tensors
 
@@ -168,7 +168,7 @@ def test_work_that_is_cancelled_while_it_waits_never_runs(executor: DeviceExecut
     gate, ran = Gate(), []
 
     def note(tensors: Tensors) -> Tensors:
-        ran.append(tensors["x"].tolist())
+        ran.append(tensors["images"].tolist())
         return tensors
 
     async def cancel_one() -> None:
@@ -190,9 +190,9 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
     executor: DeviceExecutor,
 ) -> None:
     def inverse(tensors: Tensors) -> Tensors:
-        if not tensors["x"].all():
+        if not tensors["images"].all():
             raise ZeroDivisionError
-        return {"y": 1 / tensors["x"]}
+        return {"latents": 1 / tensors["images"]}
 
     async def both() -> tuple[Completion | BaseException, Completion | BaseException]:
         together = (
@@ -204,7 +204,7 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
     failed, ran = asyncio.run(both())
     assert isinstance(failed, ZeroDivisionError)
     assert isinstance(ran, Completion)
-    assert ran.results["y"].tolist() == [0.5]
+    assert ran.results["latents"].tolist() == [0.5]
 
 
 def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -> None:

@@ -88,5 +88,8 @@ def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
         generator.normal(size=(count, 3, side // 2, side // 2)),
         generator.normal(size=(count, 6)),
     )
-    arrays = {"features_8": fine.astype(np.float16), "features_16": coarse.astype(np.float16)}
+    arrays: Tensors = {
+        "features_8": fine.astype(np.float16),
+        "features_16": coarse.astype(np.float16),
+    }
     return Scenes.from_arrays({**arrays, "latents": latents.astype(np.float32)})

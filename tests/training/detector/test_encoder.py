@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.tensors import Tensors
 from tests.training.detector.fakes import SIDE, FakeReader, PoolingBackbone, normal_images
 from training.detector import encoder
 from training.detector.encoder import BackboneEncoder
@@ -59,8 +60,13 @@ def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images:
     )
     found = exported(tmp_path / "encoder.onnx").read(images, keep_images)
     latents, fine, coarse = (each.numpy() for each in module(torch.from_numpy(images)))
-    features = {"features_8": fine.astype(np.float16), "features_16": coarse.astype(np.float16)}
-    expected = {"latents": latents, **features, **({"images": images} if keep_images else {})}
+    features: Tensors = {
+        "features_8": fine.astype(np.float16),
+        "features_16": coarse.astype(np.float16),
+    }
+    expected: Tensors = {"latents": latents, **features}
+    if keep_images:
+        expected["images"] = images
     assert found.arrays.keys() == expected.keys()
     for name, array in expected.items():
         assert found.arrays[name].dtype == array.dtype

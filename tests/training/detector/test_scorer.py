@@ -9,6 +9,7 @@ import torch
 from scipy import ndimage
 
 from bundle.manifest import GraphName
+from bundle.tensors import TensorName
 from tests.training.detector.fakes import SIDE, FakeReader, anomalous_images, encode, normal_images
 from training.detector import fitters
 from training.detector.components import COMPONENT_NAMES, ComponentName
@@ -51,7 +52,7 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
 ) -> None:
     made = scorer(name, mapped="gaussians" if name == "nearest-images" else name)
     encoding, images = FakeReader().encoder, anomalous_images(8)[0]
-    given = {"images": torch.from_numpy(images[:2])}
+    given: dict[TensorName, torch.Tensor] = {"images": torch.from_numpy(images[:2])}
     example = dict(zip(made.inputs, tensors(made, images[:2]), strict=True))
     graphs: dict[GraphName, Graph] = {
         "encoder": Graph(encoding, given, encoding.outputs),

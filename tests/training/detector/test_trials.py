@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bundle.manifest import InputSpec
-from bundle.tensors import Images
+from bundle.tensors import Images, TensorName
 from tests.training.detector.fakes import SIDE, FakeReader, encode, normal_images
 from training.detector import selection
 from training.detector.components import BASELINES
@@ -32,13 +32,10 @@ class BlindReader(FakeReader):
 
     def read(self, images: Images, keep_images: bool = True) -> Scenes:
         found, generator = super().read(images, keep_images), np.random.default_rng(0)
-        noise = {
-            name: generator.normal(size=found.arrays[name].shape)
-            for name in ("features_8", "features_16")
-        }
-        return Scenes.from_arrays(
-            found.arrays | {name: each.astype(np.float16) for name, each in noise.items()}
-        )
+        strides: tuple[TensorName, ...] = ("features_8", "features_16")
+        noise = {name: generator.normal(size=found.arrays[name].shape) for name in strides}
+        random = {name: array.astype(np.float16) for name, array in noise.items()}
+        return Scenes.from_arrays(found.arrays | random)
 
 
 class SharpReader(BlindReader):

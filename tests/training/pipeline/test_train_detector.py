@@ -11,6 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from bundle.manifest import MANIFEST, ModelManifest, sha256_of
+from bundle.tensors import TensorName
 from service.app import build_services, create_app
 from service.inference.engine import OnnxEngine
 from service.registry.loaded_model import LoadedModel, outputs_of
@@ -128,7 +129,7 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(
     images = np.stack(
         [np.asarray(Image.open(path)) for path in sorted((COOKIES / "test").rglob("*.jpg"))]
     )
-    outputs = ["latents", "scores", "error_maps", "latent_distances"]
+    outputs: list[TensorName] = ["latents", "scores", "error_maps", "latent_distances"]
     chain = model.graphs["anomaly-score"]
     assert chain == ("encoder", "scorer")
     found = model.run(chain, {"images": images}, outputs)
