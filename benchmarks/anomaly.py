@@ -58,6 +58,7 @@ TASKS = (
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.anomaly", description=__doc__.splitlines()[0]
     )

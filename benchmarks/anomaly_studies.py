@@ -25,59 +25,57 @@ from training.progress import silence
 from training.recipe import DetectorRecipe
 
 FEW_IMAGES = (5, 10, 20)
-DIFFER = (
-    0.02  # AUROC by which the candidates of a task have to differ, for their order to mean anything
-)
+STUDIED_RATES = [rate for rate in RATES if rate in (0.01, 0.05, 0.1)]
+# AUROC between the best and the worst candidate; below it, their order is random.
+MIN_AUROC_DIFFERENCE = 0.02
 
 Study = Callable[[DetectorRecipe, Path, int], dict[str, Any]]
 
 
 def few(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
-    """AUROC by image of detectors of a few random training photographs: the mean, and the least."""
-    data, found = load_data.load_detector(recipe, home, silence), {}
+    """AUROC by image of detectors of a few random training photographs: the mean and the lowest."""
+    data, results = load_data.load_detector(recipe, home, silence), {}
     with train_detector.open_encoders(recipe) as encoders:
         for count in FEW_IMAGES:
             areas = []
             for draw in range(draws):
                 order = np.random.default_rng(draw).permutation(len(data.training))[:count]
-                areas.append(
-                    _area(
-                        recipe, _with(data, data.training.take(np.sort(order)), data.test), encoders
-                    )
-                )
-            found[str(count)] = _summary(areas)
-    return found
+                training = data.training.take(np.sort(order))
+                areas.append(_measure_area(recipe, _replace(data, training, data.test), encoders))
+            results[str(count)] = _summarise(areas)
+    return results
 
 
 def splits(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
-    """AUROC by image where the normal photographs are split otherwise between training and test."""
+    """AUROC by image over random splits of the normal photographs into training and test."""
     data = load_data.load_detector(recipe, home, silence)
     with train_detector.open_encoders(recipe) as encoders:
-        return _summary([_area(recipe, _resplit(data, draw), encoders) for draw in range(draws)])
+        return _summarise(
+            [_measure_area(recipe, _resplit(data, draw), encoders) for draw in range(draws)]
+        )
 
 
 def false_positives(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str, Any]:
-    """Shares of unseen normal photographs that are called anomalous, over random splits of the normal ones.
+    """False positive rates on held-out photographs, over random splits of the normal ones.
 
-    Under exchangeability the number of false positives in one split is beta-binomial; `p_value` is that of as many in
-    all splits together, as if these were independent. The components are those that the first split chooses.
+    Under exchangeability, the number of false positives in one split is beta-binomial. `p_value` is
+    the probability of as many in all splits together, if splits were independent. The components
+    are selected on the first split.
     """
     data = load_data.load_detector(recipe, home, silence)
     counts: dict[float, int] = {}
     nulls: dict[float, npt.NDArray[np.float64]] = {}
     total = 0
     with train_detector.open_encoders(recipe) as encoders:
-        trials = _trials(recipe, data, encoders)
+        trials = _run_trials(recipe, data, encoders)
         for draw in range(draws):
             split = _resplit(data, draw)
             fitted = train_detector.fit_chosen(recipe, split, trials, encoders, silence)
-            scores = _scores(fitted.scorer, split.test, recipe, trials.choice, encoders)
-            p_values = _conformal(fitted.scores).p_values(scores)
+            scores = _score(fitted.scorer, split.test, recipe, trials.choice, encoders)
+            p_values = _build_conformal(fitted.scores).p_values(scores)
             n, m = len(fitted.scores), len(scores)
             total += m
-            for rate in (
-                rate for rate in RATES if allows_rate(n, rate) and rate in (0.01, 0.05, 0.1)
-            ):
+            for rate in (rate for rate in STUDIED_RATES if allows_rate(n, rate)):
                 allowed = int(np.floor(rate * (n + 1) + 1e-9))
                 null = betabinom(m, allowed, n + 1 - allowed).pmf(np.arange(m + 1))
                 nulls[rate] = np.convolve(nulls.get(rate, np.ones(1)), null)
@@ -92,21 +90,24 @@ def false_positives(recipe: DetectorRecipe, home: Path, draws: int) -> dict[str,
 
 
 def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
-    """Order of the candidates by trials and by labelled images: rank correlation, and what the choice lost."""
+    """Order of the candidates by trials and by labelled images.
+
+    The results are their rank correlation, and the AUROC that the choice lost.
+    """
     data = load_data.load_detector(recipe, home, silence)
     assert data.anomalous is not None  # every task has labelled images
     with train_detector.open_encoders(recipe) as encoders:
-        trials = _trials(recipe, data, encoders)
+        trials = _run_trials(recipe, data, encoders)
         size, bank = data.sizes[0], recipe.detector.banks[0]
         training, test, anomalous = (
-            _scenes(images, recipe, size, encoders)
+            _read_scenes(images, recipe, size, encoders)
             for images in (data.training, data.test, data.anomalous.images)
         )
-        found = {}
+        scores = {}
         for name in {name for of in trials.outcomes for name in of}:
             component = fitters.fit(name, training, bank, recipe.seed)
-            found[name] = score(component, test), score(component, anomalous)
-        outcomes = {of: selection.combine_components(of, found) for of in trials.outcomes}
+            scores[name] = score(component, test), score(component, anomalous)
+        outcomes = {of: selection.combine_components(of, scores) for of in trials.outcomes}
         labelled = {
             of: auroc(outcome.normal, outcome.anomalous) for of, outcome in outcomes.items()
         }
@@ -114,7 +115,7 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
             of: selection.mean_auroc(outcome, trials.kinds)
             for of, outcome in trials.outcomes.items()
         }
-        chosen = _area(recipe, data, encoders, trials)
+        chosen = _measure_area(recipe, data, encoders, trials)
     order = list(labelled)
     correlation = spearmanr(
         [synthetic[of] for of in order], [labelled[of] for of in order]
@@ -123,7 +124,7 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
         "synthetic": {" + ".join(of): round(synthetic[of], 4) for of in order},
         "labelled": {" + ".join(of): round(labelled[of], 4) for of in order},
         "rank_correlation": float(correlation),
-        "candidates_differ": max(labelled.values()) - min(labelled.values()) > DIFFER,
+        "candidates_differ": max(labelled.values()) - min(labelled.values()) > MIN_AUROC_DIFFERENCE,
         "chosen": chosen,
         "lost": max(0.0, max(labelled.values()) - chosen),
     }
@@ -137,41 +138,41 @@ STUDIES: Mapping[str, Study] = {
 }
 
 
-def _trials(recipe: DetectorRecipe, data: DetectorData, encoders: Encoders) -> Trials:
+def _run_trials(recipe: DetectorRecipe, data: DetectorData, encoders: Encoders) -> Trials:
     return train_detector.select(
         recipe, data, train_detector.sample_normal(recipe, data), encoders, True, silence
     )[0]
 
 
-def _area(
+def _measure_area(
     recipe: DetectorRecipe, data: DetectorData, encoders: Encoders, trials: Trials | None = None
 ) -> float:
-    """AUROC by image of a detector that is chosen, fitted and calibrated as one that is published."""
+    """AUROC by image of a detector, made as a published detector is."""
     assert data.anomalous is not None  # every task has labelled images
-    trials = trials or _trials(recipe, data, encoders)
-    training = _scenes(data.training, recipe, trials.choice.size, encoders)
+    trials = trials or _run_trials(recipe, data, encoders)
+    training = _read_scenes(data.training, recipe, trials.choice.size, encoders)
     # Two folds are enough for the scales of a sum, on which the order of scores hardly depends.
     config = recipe.detector.model_copy(
         update={"folds": 2 if len(trials.choice.names) == 1 else recipe.detector.folds}
     )
     scorer = fit(trials.choice, training, None, config, recipe.seed, silence).scorer
     normal, anomalous = (
-        _scores(scorer, images, recipe, trials.choice, encoders)
+        _score(scorer, images, recipe, trials.choice, encoders)
         for images in (data.test, data.anomalous.images)
     )
     return auroc(normal, anomalous)
 
 
 @torch.no_grad()
-def _scores(
+def _score(
     scorer: Scorer, images: ImageSet, recipe: DetectorRecipe, chosen: Choice, encoders: Encoders
 ) -> npt.NDArray[np.float32]:
-    scenes = _scenes(images, recipe, chosen.size, encoders)
-    found = [scorer(*(scene[name] for name in scorer.inputs))[0] for scene in scenes.batches()]
-    return torch.cat(found).numpy()
+    scenes = _read_scenes(images, recipe, chosen.size, encoders)
+    scores = [scorer(*(scene[name] for name in scorer.inputs))[0] for scene in scenes.batches()]
+    return torch.cat(scores).numpy()
 
 
-def _scenes(
+def _read_scenes(
     images: ImageSet, recipe: DetectorRecipe, size: tuple[int, int], encoders: Encoders
 ) -> Scenes:
     return encoders.open_reader(size).read(
@@ -180,27 +181,27 @@ def _scenes(
 
 
 def _resplit(data: DetectorData, seed: int) -> DetectorData:
-    """Other normal photographs, at random, to train and to test with: as many as before."""
+    """The data with a random split of the normal photographs, of the same sizes."""
     assert isinstance(data.training, Photographs)
     assert isinstance(data.test, Photographs)
     every = Photographs(data.training.paths + data.test.paths)
     order = np.random.default_rng(seed).permutation(len(every))
     training, test = np.split(order, [len(data.training)])
-    return _with(data, every.take(np.sort(training)), every.take(np.sort(test)))
+    return _replace(data, every.take(np.sort(training)), every.take(np.sort(test)))
 
 
-def _with(data: DetectorData, training: ImageSet, test: ImageSet) -> DetectorData:
+def _replace(data: DetectorData, training: ImageSet, test: ImageSet) -> DetectorData:
     return DetectorData(training, data.calibration, test, data.anomalous, data.sha256, data.sizes)
 
 
-def _conformal(scores: npt.NDArray[np.float32]) -> ConformalScores:
+def _build_conformal(scores: npt.NDArray[np.float32]) -> ConformalScores:
     ascending = tuple(float(score) for score in np.sort(scores))
     return ConformalScores(
         Calibration(method="", scores=ascending, error_map=ErrorMapScale(low=0, high=1))
     )
 
 
-def _summary(areas: list[float]) -> dict[str, Any]:
+def _summarise(areas: list[float]) -> dict[str, Any]:
     return {
         "mean": float(np.mean(areas)),
         "least": min(areas),

@@ -35,6 +35,7 @@ MAX_PIXELS = 10_000
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bulk", description=__doc__.splitlines()[0]
     )

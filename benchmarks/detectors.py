@@ -20,6 +20,7 @@ from benchmarks.serving.load import Request
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.detectors", description=__doc__.splitlines()[0]
     )
@@ -61,7 +62,7 @@ def _rates(
     request = Request(f"/v1/models/{detector.name}/anomaly-score", "image/jpeg", photograph)
     with tempfile.TemporaryDirectory() as models:
         (Path(models) / detector.name).symlink_to(detector.resolve(), target_is_directory=True)
-        with servers.running(server, Path(sys.executable), request, cores, AE_MODELS=models):
+        with servers.run(server, Path(sys.executable), request, cores, AE_MODELS=models):
             return {
                 count: load.run(request, servers.PORT, count, seconds).rate for count in connections
             }

@@ -40,6 +40,7 @@ CHUNK_IMAGES = 256  # decoded at once
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.embeddings", description=__doc__.splitlines()[0]
     )

@@ -43,6 +43,7 @@ PCA = "regression on principal components"
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.few_labels", description=__doc__.splitlines()[0]
     )
@@ -99,10 +100,10 @@ def main() -> None:
             )
             for count in options.labels:
                 images, labels = labelled[count].images, labelled[count].labels
-                assert labels is not None  # they were chosen by them
-                found = {PCA: components.measure_accuracy(images, labels, test)}
+                assert labels is not None  # take_balanced needs them
+                measured = {PCA: components.measure_accuracy(images, labels, test)}
                 repeated = replace(
-                    parts, training=_repeat(labelled[count], few[count], options.steps)
+                    divided, training=_repeat(labelled[count], few[count], options.steps)
                 )
                 for name, start in (("pre-trained", trained), ("from the start", fresh)):
                     network = _train(
@@ -137,9 +138,10 @@ def _repeat(few: Split, chosen: Recipe, steps: int) -> Split:
 
 
 def _train(
-    network: Classifier, chosen: Recipe, parts: TrainingSplits, here: Process, stage: str
+    network: Classifier, chosen: Recipe, divided: TrainingSplits, here: Process, stage: str
 ) -> Classifier:
-    (only,) = (planned for planned in plan_stages(chosen, network, parts) if planned.name == stage)
+    planned = plan_stages(chosen, network, divided)
+    (only,) = (each for each in planned if each.name == stage)
     with tempfile.TemporaryDirectory() as directory:
         loop.train(
             [only],

@@ -21,6 +21,7 @@ OUTPUT = Path("docs/results/half.json")
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fp16", description=__doc__.splitlines()[0]
     )

@@ -49,6 +49,7 @@ Results = dict[str, Any]
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0]
     )
@@ -140,7 +141,7 @@ def _serve(
     served: str = "",
 ) -> Results:
     server, spec = servers.ours(served or net, options.device), networks.NETS[net].spec
-    single = server.ask(bodies.picture(spec.height, spec.width, "PNG"), "image/png")
+    single = server.ask(bodies.draw_picture(spec.height, spec.width, "PNG"), "image/png")
     images = np.random.default_rng(1).integers(0, 256, (BODY_IMAGES, *spec.shape), dtype=np.uint8)
     many = bodies.npy(single.path, images, both_ways=True)
     environment |= {
@@ -149,8 +150,8 @@ def _serve(
         "AE_MAX_QUEUED_IMAGES": "4096",
     }
     cores = sorted(os.sched_getaffinity(0))
-    with servers.running(server, Path(sys.executable), single, cores, **environment) as running:
-        scores = np.array(servers.scores(load.ask(many, PORT)))
+    with servers.run(server, Path(sys.executable), single, cores, **environment) as running:
+        scores = np.array(servers.parse_scores(load.send(many, PORT)))
         few = images[:BATCH_IMAGES]
         expected = _open_session(graph, "cpu").run(["scores"], {"images": few})[0]
         load.run(many, PORT, 4, 1.0)

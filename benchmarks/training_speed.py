@@ -58,6 +58,7 @@ class Pictures(Dataset[Tensor]):
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_speed", description=__doc__.splitlines()[0]
     )

@@ -21,6 +21,7 @@ MAX_REPEATED_MINUTES = 10.0  # of runs that are repeated with every seed
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0]
     )

@@ -1,29 +1,41 @@
-"""Errors."""
+"""The root of all errors, and those that both sides raise.
+
+DomainError
+├── ItemError                an invalid image or latent vector of a request
+│   ├── InvalidImage
+│   ├── ImageTooLarge
+│   ├── UnsupportedFormat
+│   └── InvalidLatents       in `service.errors`
+├── InvalidParameter
+├── BundleError
+├── (errors of requests)     in `service.errors` and `service.api`; `service.api.errors` has statuses
+└── TrainingError            in `training.errors`
+"""
 
 
 class DomainError(Exception):
-    """Base of all errors that are raised on purpose; the message is fit for a client."""
+    """Base of all errors that are raised on purpose; the message may be shown to anyone."""
 
 
 class ItemError(DomainError):
-    """One item of a request is at fault."""
+    """One invalid item of a request."""
 
 
 class InvalidImage(ItemError):
-    pass
+    """Undecodable, truncated, or of the wrong shape."""
 
 
 class ImageTooLarge(ItemError):
-    pass
+    """More pixels than the limit."""
 
 
 class UnsupportedFormat(ItemError):
-    pass
+    """A file format that is not supported."""
 
 
 class InvalidParameter(DomainError):
-    pass
+    """An option or count out of range."""
 
 
 class BundleError(DomainError):
-    pass
+    """A damaged or incomplete bundle, or one with wrong outputs."""

@@ -16,7 +16,7 @@ from training import recipe
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
-def figures(seed: int, mse: float, *overrides: str) -> runs.Figures:
+def figures(seed: int, mse: float, *overrides: str) -> runs.Run:
     """Those of a run of mnist-stacked."""
     made = recipe.load("mnist-stacked", [f"seed={seed}", *overrides], f"run-{seed}").model_dump(
         mode="json"
@@ -56,7 +56,7 @@ def test_the_serving_section_holds_every_server_and_goal_of_its_figures() -> Non
         for name in found.get(part, {}):
             assert name == "limits" or f"| {name} | " in text
     assert "requests a second at 16 over the best peer's" in text
-    assert serving.picture(found).startswith(b"\x89PNG")
+    assert serving.draw(found).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -1,7 +1,9 @@
 """Errors of training; each message says what failed, and the fix."""
 
+from bundle.errors import DomainError
 
-class TrainingError(Exception):
+
+class TrainingError(DomainError):
     """Base of all expected errors; the command line prints the message and exits with 1."""
 
 

@@ -1,4 +1,4 @@
-"""Write docs/results.md from the figures that the benchmarks left in docs/results/.
+"""Write docs/results.md from the results of the benchmarks in docs/results/.
 
 python -m benchmarks.results [--figures docs/results] [--output docs/results.md]
 """
@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.results import anomaly, runs, serving
-from benchmarks.results.runs import Figures
+from benchmarks.results.runs import Run
 from training import recipe, recipes
 from training.recipe import Recipe
 
 
 class Row(NamedTuple):
-    """A line of the table: a recipe, the figures that it is judged by, and what they are held against."""
+    """A line of the table: a recipe, its metrics, results by others, and the goal."""
 
     recipe: str
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     reference: str = ""
     goal: str = ""
 
 
-NOT_YET = "not measured yet"
+UNMEASURED = "not measured yet"
 NAMES = {
     "mse": "MSE",
     "psnr": "PSNR",
@@ -75,6 +75,7 @@ ROWS = (
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.results", description=__doc__.splitlines()[0]
     )
@@ -87,114 +88,124 @@ def main() -> None:
     options = parser.parse_args()
     options.output.write_text(render(options.figures), encoding="utf-8")
     if served := _read(options.figures, "serving"):
-        (options.figures / "serving.png").write_bytes(serving.picture(served))
+        (options.figures / "serving.png").write_bytes(serving.draw(served))
     print(f"wrote {options.output}")
 
 
-def render(figures: Path) -> str:
-    """The document, from the figures in a directory."""
+def render(results: Path) -> str:
+    """The document, from the results in a directory."""
     return f"""# Results
 
-Written by `python -m benchmarks.results` from the figures in [docs/results](results), which the commands below found.
+Written by `python -m benchmarks.results` from [docs/results](results), which the commands below
+wrote.
 
 ## Models
 
-`python -m benchmarks.zoo` trains every recipe on the full data and measures the exported bundle with ONNX Runtime on
-all 10,000 test images; choices were made on training images that were held out. Every number stands for one
-run, or for the mean and standard deviation of three seeds where a run takes less than ten minutes. PCA has as many
-components as the network has latent dimensions. NLL is estimated with 5,000 importance samples of the posterior for
-each of the first 1,000 test images, binarised once. The classic configurations are recipes too
-([classics](../training/recipes/classics)), and so is ours with greedy layer-wise pre-training
-([studies](../training/recipes/studies)).
+`python -m benchmarks.zoo` trains every recipe on the full data. It measures the exported bundle
+with ONNX Runtime on all 10,000 test images; choices were made on held-out training images. Each
+metric is from one run, or the mean and standard deviation of three seeds if a run takes less than
+ten minutes. PCA has as many components as the network has latent dimensions. NLL is estimated with
+5,000 importance samples of the posterior for each of the first 1,000 test images, binarised once.
+There are recipes of the classic configurations ([classics](../training/recipes/classics)), and of
+ours with greedy layer-wise pre-training ([studies](../training/recipes/studies)).
 
-{_models(runs.read(figures / "models.json"))}
+{_models(runs.read(results / "models.json"))}
 
 ## Labels
 
-`python -m benchmarks.few_labels`: accuracy on the test images of the network of `mnist-classifier` that was fine-tuned
-on few labels, after unsupervised pre-training on all training images (as a denoising autoencoder, half of the pixels
-masked), and from its random start; beside it a logistic regression on as many principal components. Mean and standard
-deviation of three seeds.
+`python -m benchmarks.few_labels`: accuracy of the network of `mnist-classifier` on the test
+images, after fine-tuning on few labels. It starts from unsupervised pre-training on all training
+images (as a denoising autoencoder, half of the pixels masked), or from random weights. The
+baseline is a logistic regression on as many principal components. Mean and standard deviation of
+three seeds.
 
-{_labels(_read(figures, "labels"))}
+{_labels(_read(results, "labels"))}
 
 ## Anomaly detection
 
-`python -m benchmarks.anomaly`: area under the ROC curve in percent, by image unless said otherwise, of the exported
-bundle, with the standard error of Hanley and McNeil (1982). Nothing is trained: components are fitted to the features
-of a backbone that others trained on ImageNet, or to scattering coefficients for digits and clothes. Synthetic anomalies
-in held-out normal images choose the components, the working size and the memory bank; no labelled image is seen before
-the test. While the components were built, test figures of bottle, cookies, screw, MNIST and Fashion-MNIST were known
-([decision 20](decisions/0020-components-over-features.md)). The baselines are fitted in a minute on pixels.
+`python -m benchmarks.anomaly`: area under the ROC curve of the exported bundle in percent, by
+image unless stated otherwise, with the standard error of Hanley and McNeil (1982). Nothing is
+trained: score components are fitted to the features of a backbone that others trained on ImageNet,
+or to scattering coefficients for digits and clothes. Synthetic anomalies in held-out normal images
+select the components, the working size and the memory bank; labelled images are used only for the
+test. While the components were built, test metrics of bottle, cookies, screw, MNIST and
+Fashion-MNIST were known ([decision 20](decisions/0020-components-over-features.md)). The baselines
+are fitted in a minute on pixels.
 
-{anomaly.section(_read(figures, "anomaly")) or NOT_YET}
+{anomaly.section(_read(results, "anomaly")) or UNMEASURED}
 
 ## Embeddings of photographs
 
-`python -m benchmarks.embeddings`: 4,317 photographs of five kinds of flowers, on which nothing was trained; 200 of each
-kind are labelled and the others are classified, mean and standard deviation of three draws. Precision at 10 is the
-share of the ten nearest other photographs that show the same kind. ImageNet has a class of daisies.
+`python -m benchmarks.embeddings`: 4,317 photographs of five kinds of flowers, on which nothing was
+trained. 200 of each kind are labelled, and the others are classified; mean and standard deviation
+of three draws. Precision at 10 is the share of the ten nearest other photographs that show the
+same kind. ImageNet has a class of daisies.
 
-{_embeddings(_read(figures, "embeddings"))}
+{_embeddings(_read(results, "embeddings"))}
 
 ## Scoring in bulk
 
-`python -m benchmarks.bulk`: files scored by `python -m service score`, beside the bare session on the same images as
-arrays, and beside reading and decoding them one after the other; then a run that is killed in its middle, and goes on.
+`python -m benchmarks.bulk`: files scored by `python -m service score`. The references are the bare
+session on the same images as arrays, and reading and decoding the files one after the other. Then
+a run is killed and resumed.
 
-{_bulk(_read(figures, "bulk"))}
+{_bulk(_read(results, "bulk"))}
 
 ## Half precision
 
-`python -m benchmarks.fp16`: what computing in float16 does to the shipped models (`python -m training halve`), every
-result rounded as a GPU rounds it. The largest differences are those of the first 1,000 test images, half of them
-resized; the rest is of all 10,000. A model whose outputs would change too much is refused.
+`python -m benchmarks.fp16`: changes by fp16 (`python -m training convert-fp16`) of the shipped
+models, with every result rounded as a GPU rounds it. The largest differences are on the first
+1,000 test images, half of them resized; the rest is on all 10,000. A model is refused if its
+outputs would change too much.
 
-{_half(_read(figures, "half"))}
+{_fp16(_read(results, "half"))}
 
 ## Speed of the training loop
 
-`python -m benchmarks.training_speed`: images a second. The goals are 0.95 of the bare loop and three times the
-DataLoader loop, which can only be had where the network leaves the cores time for more: the bare loop says how much.
+`python -m benchmarks.training_speed`: images a second. The goals are 0.95 of the bare loop and
+three times the DataLoader loop. The second goal is possible only if the network leaves time for
+other work; the bare loop is the limit.
 
-{_speed(_read(figures, "training-speed"))}
+{_speed(_read(results, "training-speed"))}
 
 ## Serving
 
-`python -m benchmarks.serving`: one image a request, a score back. The server has one core and the load another; all
-servers run the same graph with one thread, and take turns. Medians of three rounds.
+`python -m benchmarks.serving`: one image a request, a score in the response. The server has one
+core and the load another. All servers run the same graph with one thread, one server at a time.
+Medians of three rounds.
 
-{_serving(_read(figures, "serving"))}
+{_serving(_read(results, "serving"))}
 
-### Where the time of a small request goes
+### Time of a small request
 
-`python -m benchmarks.serving.profile`: inside the process, 16 requests at a time on one core, with nothing beside it.
+`python -m benchmarks.serving.profile`: inside the process, 16 requests at a time on one core,
+without other load.
 
-{serving.profile(_read(figures, "serving-profile")) or NOT_YET}
+{serving.profile(_read(results, "serving-profile")) or UNMEASURED}
 """
 
 
-def _read(figures: Path, name: str) -> Any:
-    path = figures / f"{name}.json"
+def _read(results: Path, name: str) -> Any:
+    path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _serving(found: dict[str, Any]) -> str:
+def _serving(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
     return (
-        f"![Requests a second of every server](results/serving.png)\n\n{serving.section(found)}"
-        if found
-        else NOT_YET
+        f"![Requests a second of every server](results/serving.png)\n\n{serving.section(results)}"
     )
 
 
-def _embeddings(found: dict[str, Any]) -> str:
-    if not found:
-        return NOT_YET
+def _embeddings(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
     lines = [
         "| vectors | length | 5-NN | linear probe | precision at 10 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, each in found.items():
+    for name, each in results.items():
         cells = [
             f"{100 * mean:.1f} ± {100 * deviation:.1f}"
             for mean, deviation in each["measured"].values()
@@ -203,30 +214,29 @@ def _embeddings(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _models(found: dict[str, list[Figures]]) -> str:
+def _models(results: dict[str, list[Run]]) -> str:
     lines = [
         "| recipe | measured | PCA | reference | goal | trained |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in ROWS:
-        done = found.get(row.recipe, [])
-        measured = "; ".join(_figure(name, done) for name in row.figures) if done else NOT_YET
+        done = results.get(row.recipe, [])
+        measured = "; ".join(_metric(name, done) for name in row.metrics) if done else UNMEASURED
         pca = "; ".join(
-            _figure(name, done, "pca_")
-            for name in row.figures
+            _metric(name, done, "pca_")
+            for name in row.metrics
             if done and f"pca_{name}" in done[0]["metrics"]
         )
         link = f"[`{row.recipe}`](../training/recipes/{row.recipe}.toml)"
-        lines.append(
-            f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {_trained(done, row.recipe)} |"
-        )
+        trained = _trained(done, row.recipe)
+        lines.append(f"| {link} | {measured} | {pca} | {row.reference} | {row.goal} | {trained} |")
     models = {name for name in recipes.available() if isinstance(recipe.load(name), Recipe)}
     missing = models - {"folder"} - {row.recipe for row in ROWS}
     assert not missing, f"the table lacks {missing}"
     return "\n".join(lines)
 
 
-def _figure(name: str, done: list[Figures], prefix: str = "") -> str:
+def _metric(name: str, done: list[Run], prefix: str = "") -> str:
     values = [run["metrics"][prefix + name] for run in done]
     factor, digits, unit = 1, 2, ""
     if name == "mse":
@@ -248,27 +258,21 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def _trained(done: list[Figures], name: str) -> str:
+def _trained(done: list[Run], name: str) -> str:
     if not done:
         return ""
-    changed = (
-        ""
-        if runs.is_of(done[0]["recipe"], recipe.load_network(name))
-        else ", with other settings than the recipe's"
-    )
+    current = runs.is_of(done[0]["recipe"], recipe.load_network(name))
+    changed = "" if current else ", with other settings than the recipe's"
     minutes = statistics.mean(run["minutes"] for run in done)
     devices = " and ".join(sorted({run["device"] for run in done}))
-    return (
-        f"{minutes:.1f} min, {devices}"
-        + (f", {len(done)} seeds" if len(done) > 1 else ", one run")
-        + changed
-    )
+    count = f"{len(done)} seeds" if len(done) > 1 else "one run"
+    return f"{minutes:.1f} min, {devices}, {count}{changed}"
 
 
-def _labels(found: dict[str, Any]) -> str:
-    if not found:
-        return NOT_YET
-    accuracy = found["accuracy"]
+def _labels(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
+    accuracy = results["accuracy"]
     lines = ["| labels | " + " | ".join(accuracy) + " |", "| --- |" + " --- |" * len(accuracy)]
     for count in next(iter(accuracy.values())):
         cells = [
@@ -278,54 +282,62 @@ def _labels(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _half(found: dict[str, Any]) -> str:
-    if not found:
-        return NOT_YET
+def _fp16(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
     lines = [
-        "| model | latents | intensities | grey levels | MSE | score change, median / largest | other verdicts |",
+        "| model | latents | intensities | grey levels | MSE | score change, median / largest"
+        " | other verdicts |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, each in found.items():
+    for name, each in results.items():
         if "refused" in each:
             lines.append(f"| {name} | refused: {each['refused']} | | | | | |")
             continue
         parity, (before, after) = each["parity"], each["mse"]
-        lines.append(
-            f"| {name} | {parity['latents']:.5f} | {parity['intensities']:.4f} | {parity['reconstructions']:.0f} "
-            f"| {before:.6f} → {after:.6f} | {100 * each['score_change_median']:.2f} % / "
-            f"{100 * each['score_change_largest']:.1f} % | {100 * each['verdicts_changed_at_0.01']:.2f} % |"
-        )
+        cells = [
+            f"{parity['latents']:.5f}",
+            f"{parity['intensities']:.4f}",
+            f"{parity['reconstructions']:.0f}",
+            f"{before:.6f} → {after:.6f}",
+            f"{100 * each['score_change_median']:.2f} %"
+            f" / {100 * each['score_change_largest']:.1f} %",
+            f"{100 * each['verdicts_changed_at_0.01']:.2f} %",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _bulk(found: Figures) -> str:
-    if not found:
-        return NOT_YET
-    return f"""{found["images"]:,} PNGs of 28x28 pixels, `{found["model"]}`, {found["cores"]} cores.
+def _bulk(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
+    images, model, cores = (results[name] for name in ("images", "model", "cores"))
+    return f"""{images:,} PNGs of 28x28 pixels, `{model}`, {cores} cores.
 
 | | images a second |
 | --- | --- |
-| in bulk | {found["bulk"]:,.0f} |
-| bare session | {found["bare"]:,.0f} |
-| reading and decoding | {found["decoding"]:,.0f} |
+| in bulk | {results["bulk"]:,.0f} |
+| bare session | {results["bare"]:,.0f} |
+| reading and decoding | {results["decoding"]:,.0f} |
 
-Killed, it left {found["rows_left"]:,} rows; given again, the command made a table with {found["rows_lost"]} rows
-lost and {found["rows_doubled"]} doubled."""
+The killed run left {results["rows_left"]:,} rows. The resumed run completed the table, with
+{results["rows_lost"]} rows lost and {results["rows_doubled"]} doubled."""
 
 
-def _speed(found: dict[str, Any]) -> str:
-    if not found:
-        return NOT_YET
+def _speed(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
     lines = [
-        f"On {found['device']}.",
+        f"On {results['device']}.",
         "",
         "| recipe | ours | bare loop | ours / bare | DataLoader loop | ours / DataLoader |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, rates in found["images_per_second"].items():
+    for name, rates in results["images_per_second"].items():
         ours, bare, loader = rates["ours"], rates["bare"], rates["dataloader"]
         lines.append(
-            f"| `{name}` | {ours:,.0f} | {bare:,.0f} | {ours / bare:.2f} | {loader:,.0f} | {ours / loader:.2f} |"
+            f"| `{name}` | {ours:,.0f} | {bare:,.0f} | {ours / bare:.2f} | {loader:,.0f}"
+            f" | {ours / loader:.2f} |"
         )
     return "\n".join(lines)
 

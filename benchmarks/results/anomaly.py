@@ -109,9 +109,8 @@ def _studies(results: dict[str, dict[str, Results]]) -> list[str]:
         "false-positives": _false_positives,
         "choice": _choices,
     }
-    return [
-        line for name, table in tables.items() if name in results for line in table(results[name])
-    ]
+    measured = {name: table for name, table in tables.items() if results.get(name)}
+    return [line for name, table in measured.items() for line in table(results[name])]
 
 
 def _few(results: dict[str, Results]) -> list[str]:
@@ -123,7 +122,7 @@ def _few(results: dict[str, Results]) -> list[str]:
 
 def _splits(results: dict[str, Results]) -> list[str]:
     rows = [[task, _spread(each), str(each["draws"])] for task, each in results.items()]
-    title = "Random splits of the normal photographs into training and test: mean AUROC, and the lowest:"
+    title = "Random splits of the normal photographs: mean AUROC, and the lowest of the draws:"
     return _table(title, ["task", "AUROC", "splits"], rows)
 
 
@@ -136,7 +135,7 @@ def _false_positives(results: dict[str, Results]) -> list[str]:
     ]
     title = (
         "False positives over random splits, as a share of the held-out normal photographs; the"
-        " p-value is the probability of as many under a beta-binomial law:"
+        " p-value is the probability of at least as many under a beta-binomial law:"
     )
     return _table(title, ["task", "rate", "share", "p-value"], rows)
 

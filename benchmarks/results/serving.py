@@ -1,4 +1,4 @@
-"""The section on serving: every server's figures, and ours held against the goals."""
+"""The section on serving: metrics of every server, and goals of ours."""
 
 import io
 from collections.abc import Iterator
@@ -6,25 +6,25 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-OURS, EMPTY = "this service", "empty FastAPI"
-BARE = ("empty ASGI", EMPTY)
+OURS, EMPTY_FASTAPI = "this service", "empty FastAPI"
+EMPTY_SERVERS = ("empty ASGI", EMPTY_FASTAPI)
 CONNECTIONS = ("1", "16", "64")
 TITLES = {
     "digits": "28x28 PNG, a small convolutional network",
     "photos": "256x256 JPEG, a network of about 20 ms",
 }
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 
-def section(found: Found) -> str:
-    """Markdown, from `serving.json`; a part that was not measured is left out."""
-    parts = [_servers(title, found[part]) for part, title in TITLES.items() if part in found]
-    goals = "\n".join(["| what | goal | measured |", "| --- | --- | --- |", *_goals(found)])
-    if "bulk" in found:
-        parts.append(_bulk(found["bulk"]))
-    if "opening" in found.get("start", {}):
-        parts.append(_opening(found["start"]["opening"]))
-    return "\n\n".join([f"On {found['machine']}.", *parts, goals])
+def section(results: Results) -> str:
+    """Markdown, from `serving.json`, without benchmarks that were not measured."""
+    parts = [_servers(title, results[part]) for part, title in TITLES.items() if part in results]
+    goals = "\n".join(["| metric | goal | measured |", "| --- | --- | --- |", *_goals(results)])
+    if "bulk" in results:
+        parts.append(_bulk(results["bulk"]))
+    if "opening" in results.get("start", {}):
+        parts.append(_opening(results["start"]["opening"]))
+    return "\n\n".join([f"On {results['machine']}.", *parts, goals])
 
 
 def profile(costs: dict[str, float]) -> str:
@@ -33,16 +33,18 @@ def profile(costs: dict[str, float]) -> str:
     return "\n".join(["| part | µs |", "| --- | --- |", *lines]) if costs else ""
 
 
-def picture(found: Found) -> bytes:
-    """Requests a second of every server, as a PNG."""
-    parts = [part for part in TITLES if part in found]
+def draw(results: Results) -> bytes:
+    """Draw the requests a second of every server, as a PNG."""
+    parts = [part for part in TITLES if part in results]
     figure = Figure(figsize=(9, 3.6 * len(parts)), layout="constrained")
     for part, axes in zip(parts, figure.subplots(len(parts), squeeze=False)[:, 0], strict=True):
-        names = [name for name in found[part] if name not in (*BARE, "limits")]
+        names = [name for name in results[part] if name not in (*EMPTY_SERVERS, "limits")]
         for index, count in enumerate(CONNECTIONS):
-            places = [position + (index - 1) * 0.26 for position in range(len(names))]
-            rates = [found[part][name][count]["rate"] for name in names]
-            bars = axes.bar(places, rates, 0.24, label=f"{count} connection{'s' if index else ''}")
+            positions = [position + (index - 1) * 0.26 for position in range(len(names))]
+            rates = [results[part][name][count]["rate"] for name in names]
+            bars = axes.bar(
+                positions, rates, 0.24, label=f"{count} connection{'s' if index else ''}"
+            )
             axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], fontsize=7)
         axes.set_xticks(range(len(names)), names, fontsize=8)
         axes.set_ylabel("requests a second")
@@ -54,7 +56,7 @@ def picture(found: Found) -> bytes:
     return buffer.getvalue()
 
 
-def _servers(title: str, part: Found) -> str:
+def _servers(title: str, part: Results) -> str:
     limits = part["limits"]
     runs = ", ".join(
         f"{1e6 * time / int(size):,.0f} µs at {size}" for size, time in limits["session"].items()
@@ -64,29 +66,30 @@ def _servers(title: str, part: Found) -> str:
         "",
         f"Bare session, an image: {runs}. Pillow: {1e6 * limits['decode']:,.0f} µs.",
         "",
-        "| server | requests a second at 1 / 16 / 64 | p50, ms | p99, ms | CPU at 16, µs | ready, s | PSS, MB |",
+        "| server | requests a second at 1 / 16 / 64 | p50, ms | p99, ms | CPU at 16, µs | ready, s"
+        " | PSS, MB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, figures in part.items():
+    for name, server in part.items():
         if name != "limits":
             rate, p50, p99 = (
-                " / ".join(f"{scale * figures[count][figure]:,.{digits}f}" for count in CONNECTIONS)
-                for figure, scale, digits in (("rate", 1, 0), ("p50", 1000, 2), ("p99", 1000, 2))
+                " / ".join(f"{scale * server[count][metric]:,.{digits}f}" for count in CONNECTIONS)
+                for metric, scale, digits in (("rate", 1, 0), ("p50", 1000, 2), ("p99", 1000, 2))
             )
-            cpu = f"{1e6 * figures['16']['cpu']:,.0f}"
-            lines.append(
-                f"| {name} | {rate} | {p50} | {p99} | {cpu} | {figures['ready']:.2f} | {figures['pss']:.0f} |"
-            )
+            cpu = f"{1e6 * server['16']['cpu']:,.0f}"
+            ready, pss = f"{server['ready']:.2f}", f"{server['pss']:.0f}"
+            lines.append(f"| {name} | {rate} | {p50} | {p99} | {cpu} | {ready} | {pss} |")
     return "\n".join(lines)
 
 
-def _bulk(bulk: Found) -> str:
+def _bulk(bulk: Results) -> str:
     ways = [f"{count} {way}" for count in (32, 256) for way in ("npy", "json", "multipart")]
     lines = [
         "### Many images a request",
         "",
-        "Images a second of the small network, two requests at a time. This service answers npy in npy, the others "
-        "in JSON; PyTriton takes the binary form of the open inference protocol in place of npy and multipart.",
+        "Images a second of the small network, two requests at a time. This service responds to npy"
+        " in npy, the others in JSON. PyTriton takes the binary form of the open inference protocol"
+        " instead of npy and multipart.",
         "",
         "| server | " + " | ".join(way.replace(" ", " in ") for way in ways) + " |",
         "| --- |" + " --- |" * len(ways),
@@ -107,22 +110,22 @@ def _bulk(bulk: Found) -> str:
     return "\n".join(lines)
 
 
-def _opening(opening: Found) -> str:
+def _opening(opening: Results) -> str:
     plain, optimised = (
         f"{1000 * each['seconds']:.0f} ms and {each['bytes'] / 1e6:.1f} MB"
         for each in (opening["plain"], opening["optimised"])
     )
     return (
-        f"Opening the {opening['graphs']} graphs of the shipped models on one core costs {plain}; "
-        f"optimised beforehand, it would be {optimised} (decision 15)."
+        f"Opening the {opening['graphs']} graphs of the shipped models on one core takes {plain};"
+        f" optimised graphs would take {optimised} (decision 15)."
     )
 
 
-def _goals(found: Found) -> Iterator[str]:
-    if "digits" in found:
-        yield from _digits(found["digits"])
-    if "bulk" in found:
-        bulk = found["bulk"]
+def _goals(results: Results) -> Iterator[str]:
+    if "digits" in results:
+        yield from _digits(results["digits"])
+    if "bulk" in results:
+        bulk = results["bulk"]
         for operation, name in (("anomaly-score", OURS), ("encode", "encode")):
             bare = 256 / bulk["limits"][operation]["session"]["256"]
             yield _line(
@@ -130,43 +133,45 @@ def _goals(found: Found) -> Iterator[str]:
                 "at least 0.85",
                 bulk[name]["256 npy"] / bare,
             )
-    if "cores" in found:
-        cores = found["cores"]
+    if "cores" in results:
+        cores = results["cores"]
         bare = max(int(size) / time for size, time in cores["limits"]["session"].items())
         yield _line(
             "256x256 JPEG, 16 connections, both cores: over the bare session",
             "at least 0.95",
             cores["16"]["rate"] / bare,
         )
-    if "large" in found:
-        ours, whole = (found["large"][name]["1"]["rate"] for name in (OURS, "FastAPI, naive"))
+    if "large" in results:
+        ours, whole = (results["large"][name]["1"]["rate"] for name in (OURS, "FastAPI, naive"))
         yield _line(
             "4000x3000 JPEG: over a server that decodes it whole", "at least 2.5", ours / whole
         )
-    if "overload" in found:
-        normal, many = found["overload"]["64"], found["overload"]["640"]
+    if "overload" in results:
+        normal, many = results["overload"]["64"], results["overload"]["640"]
         yield f"| statuses of a minute at 64 connections | only 200 | {_statuses(normal)} |"
         yield f"| statuses at ten times as many | 200 and 429 | {_statuses(many)} |"
         yield _line(
-            "p99 of those that were accepted then, over the normal",
+            "p99 of accepted requests then, over p99 at 64 connections",
             "at most 2",
             many["p99"] / normal["p99"],
         )
-    if "start" in found:
-        yield f"| start to ready with all shipped models | at most 1.5 s | {found['start']['ready']:.2f} s |"
-        yield f"| PSS then | at most 180 MB | {found['start']['pss']:.0f} MB |"
+    if "start" in results:
+        ready = f"{results['start']['ready']:.2f} s"
+        yield f"| start to ready with all shipped models | at most 1.5 s | {ready} |"
+        yield f"| PSS then | at most 180 MB | {results['start']['pss']:.0f} MB |"
 
 
-def _digits(part: Found) -> Iterator[str]:
-    ours, empty, limits = part[OURS], part[EMPTY], part["limits"]
-    peers = {name: figures for name, figures in part.items() if name not in (OURS, *BARE, "limits")}
+def _digits(part: Results) -> Iterator[str]:
+    ours, empty, limits = part[OURS], part[EMPTY_FASTAPI], part["limits"]
+    others = (OURS, *EMPTY_SERVERS, "limits")
+    peers = {name: server for name, server in part.items() if name not in others}
     for count, goal in zip(
         CONNECTIONS, ("1.4; stretch 1.7", "2.0; stretch 2.4", "1.7; stretch 2.1"), strict=True
     ):
         best = max(peers, key=lambda name: peers[name][count]["rate"])
         ratio = ours[count]["rate"] / peers[best][count]["rate"]
-        what = f"requests a second at {count} over the best peer's ({best})"
-        yield _line(what, f"at least {goal}", ratio)
+        metric = f"requests a second at {count} over the best peer's ({best})"
+        yield _line(metric, f"at least {goal}", ratio)
     batch = limits["session"]["16"] / 16 + limits["decode"]
     yield _line(
         "CPU of a request at 16 beyond decoding and session, over an empty FastAPI endpoint's",
@@ -182,11 +187,9 @@ def _digits(part: Found) -> Iterator[str]:
     yield _line("p99 over p50 at 16", "at most 2.5", ours["16"]["p99"] / ours["16"]["p50"])
 
 
-def _line(what: str, goal: str, measured: float) -> str:
-    return f"| {what} | {goal} | {measured:.2f} |"
+def _line(metric: str, goal: str, measured: float) -> str:
+    return f"| {metric} | {goal} | {measured:.2f} |"
 
 
-def _statuses(figures: Found) -> str:
-    return ", ".join(
-        f"{count:,} of {status}" for status, count in sorted(figures["statuses"].items())
-    )
+def _statuses(load: Results) -> str:
+    return ", ".join(f"{count:,} of {status}" for status, count in sorted(load["statuses"].items()))

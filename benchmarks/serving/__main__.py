@@ -1,11 +1,14 @@
-"""The service beside its peers and beside the limits of its machine, in one run.
+"""Compare the service with its peers and with the limits of its machine.
 
-    python -m benchmarks.serving [--only PART...] [--seconds 3] [--rounds 3] [--environments runs/peers]
+    python -m benchmarks.serving [--only PART...] [--seconds 3] [--rounds 3]
+                                 [--environments runs/peers]
 
-Each server runs on core 0 and the load comes from core 1, but for the part `cores`, where all share both. The servers
-take turns, and a figure is the median over the rounds. All load the same graph, and each must give the score of the
-bare session before it is timed. The peers are installed, in the versions of `servers.py`, on the first run; it needs
-the extras `cpu`, `training` and `benchmarks`, and for PyTriton a `/usr/bin/python3.11`.
+Each server runs on core 0, and the load comes from core 1; in the part `cores` all share both.
+Every round runs each server once, and a metric is the median over the rounds. All servers load the
+same graph, and each must return the score of the bare session before it is timed.
+
+The first run installs the peers, in the versions of `servers.py`. It needs the extras `cpu`,
+`training` and `benchmarks`, and for PyTriton a `/usr/bin/python3.11`.
 """
 
 import argparse
@@ -27,19 +30,20 @@ import onnxruntime
 from PIL import Image
 
 from benchmarks.serving import load, networks, servers
-from benchmarks.serving.bodies import picture
-from benchmarks.serving.load import Answers, Request
-from benchmarks.serving.servers import PORT, Bulk, Running, Server
+from benchmarks.serving.bodies import draw_picture
+from benchmarks.serving.load import Request, Responses
+from benchmarks.serving.servers import PORT, Bulk, RunningServer, Server
 from bundle import imaging
 
 OUTPUT = Path("docs/results/serving.json")
 PARTS = ("digits", "photos", "bulk", "cores", "large", "overload", "start")
 CONNECTIONS = (1, 16, 64)
-BATCHES = (32, 256)
-Figures = dict[str, Any]
+BULK_IMAGES = (32, 256)  # in a request
+Metrics = dict[str, Any]
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", description=__doc__.splitlines()[0]
     )
@@ -57,10 +61,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="JSON", help="(%(default)s)")
     options = parser.parse_args()
     os.sched_setaffinity(0, {1})
-    results: Figures = json.loads(options.output.read_text()) if options.output.is_file() else {}
-    results["machine"] = (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}"
-    )
+    results: Metrics = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    processor = platform.processor() or platform.machine()
+    results["machine"] = f"{processor}, {os.cpu_count()} cores, {platform.platform()}"
     bench = Bench(options.work, options.environments, options.seconds, options.rounds)
     for part in options.only:
         print(f"{part}:", flush=True)
@@ -70,46 +73,52 @@ def main() -> None:
 
 
 class Bench:
-    """Each part gives its figures; times are in seconds, memory in megabytes."""
+    """The parts of the benchmark; each returns its metrics, in seconds and megabytes."""
 
     def __init__(self, work: Path, environments: Path, seconds: float, rounds: int) -> None:
         self.models, self.environments = (work / "models").resolve(), environments.resolve()
         self.seconds, self.rounds = seconds, rounds
         self.graphs = {name: networks.write(name, self.models) for name in networks.NETS}
 
-    def digits(self) -> Figures:
-        return self._singles("digits", picture(28, 28, "PNG"), "image/png", batches=(1, 16, 64))
+    def digits(self) -> Metrics:
+        """Small images of a small network."""
+        return self._singles(
+            "digits", draw_picture(28, 28, "PNG"), "image/png", batches=(1, 16, 64)
+        )
 
-    def photos(self) -> Figures:
-        return self._singles("photos", picture(256, 256, "JPEG"), "image/jpeg", batches=(1, 16))
+    def photos(self) -> Metrics:
+        """JPEGs of a network that takes about 20 ms."""
+        return self._singles(
+            "photos", draw_picture(256, 256, "JPEG"), "image/jpeg", batches=(1, 16)
+        )
 
-    def bulk(self) -> Figures:
-        """Many images a request of the small network, two requests at a time: one is read while the other runs."""
+    def bulk(self) -> Metrics:
+        """Bulk requests of the small network, two at a time: one is read while the other runs."""
         spec = networks.NETS["digits"].spec
         pixels = np.random.default_rng(1).integers(0, 256, (256, *spec.shape), dtype=np.uint8)
         images = [imaging.encode_png(image) for image in pixels]
         expected = self._scores("digits", pixels)
-        rounds: dict[str, list[Figures]] = {}
+        rounds: dict[str, list[Metrics]] = {}
         for _ in range(self.rounds):
             for server in (servers.ours("digits"), *servers.peers()):
                 rounds.setdefault(server.name, []).append(
                     self._bulk(server, server.bulk, pixels, images, expected)
                 )
-            encode = servers.our_bulk("/v1/models/digits/encode")
+            encode = servers.build_our_bulk("/v1/models/digits/encode")
             rounds.setdefault("encode", []).append(
                 self._bulk(servers.ours("digits"), encode, pixels, images)
             )
-        image, encoder = picture(28, 28, "PNG"), self.models / "digits" / "1" / "encoder.onnx"
+        image, encoder = draw_picture(28, 28, "PNG"), self.models / "digits" / "1" / "encoder.onnx"
         limits = {
-            "anomaly-score": self._limits(self.graphs["digits"], image, BATCHES),
-            "encode": self._limits(encoder, image, BATCHES),
+            "anomaly-score": self._limits(self.graphs["digits"], image, BULK_IMAGES),
+            "encode": self._limits(encoder, image, BULK_IMAGES),
         }
-        return {name: medians(each) for name, each in rounds.items()} | {"limits": limits}
+        return {name: take_medians(each) for name, each in rounds.items()} | {"limits": limits}
 
-    def cores(self) -> Figures:
-        """Both cores for the server, which shares them with the load."""
-        image = picture(256, 256, "JPEG")
-        found: Figures = {
+    def cores(self) -> Metrics:
+        """JPEGs on both cores, which the server shares with the load."""
+        image = draw_picture(256, 256, "JPEG")
+        found: Metrics = {
             "limits": self._limits(self.graphs["photos"], image, (1, 16), cores=(0, 1))
         }
         request = servers.ours("photos").ask(image, "image/jpeg")
@@ -118,69 +127,71 @@ class Bench:
         print(f"  {found['16']['rate']:.1f} requests a second")
         return found
 
-    def large(self) -> Figures:
-        """A photograph of twelve megapixels, against a peer that decodes it whole."""
-        image = picture(3000, 4000, "JPEG")
-        found: Figures = {}
+    def large(self) -> Metrics:
+        """A photograph of twelve megapixels, compared with a peer that decodes it whole."""
+        image = draw_picture(3000, 4000, "JPEG")
+        found: Metrics = {}
         for server in (servers.ours("photos"), servers.peers()[0]):
             found[server.name] = self._serve(server, "photos", image, "image/jpeg", (1, 4))
         return found
 
-    def overload(self) -> Figures:
-        """A minute at 64 connections, then ten times as many, with room for 64 images in flight."""
-        request = servers.ours("digits").ask(picture(28, 28, "PNG"), "image/png")
+    def overload(self) -> Metrics:
+        """A minute at 64 connections, then at 640, with slots for 64 images."""
+        request = servers.ours("digits").ask(draw_picture(28, 28, "PNG"), "image/png")
         with self._ours("digits", AE_MAX_IMAGES="64", AE_MAX_QUEUED_IMAGES="64") as running:
             found = {str(count): self._load(running, request, count, 60) for count in (64, 640)}
-        for count, figures in found.items():
+        for count, each in found.items():
             print(
-                f"  {count} connections: p99 {figures['p99'] * 1000:.1f} ms, statuses {figures['statuses']}"
+                f"  {count} connections: p99 {each['p99'] * 1000:.1f} ms,"
+                f" statuses {each['statuses']}"
             )
         return found
 
-    def start(self) -> Figures:
-        """The shipped models."""
+    def start(self) -> Metrics:
+        """Seconds until ready, and memory, with all shipped models."""
         request = Request(
-            "/v1/models/mnist-undercomplete/anomaly-score", "image/png", picture(28, 28, "PNG")
+            "/v1/models/mnist-undercomplete/anomaly-score", "image/png", draw_picture(28, 28, "PNG")
         )
         ready, memory = [], []
         for _ in range(self.rounds):
             server = servers.ours("mnist-undercomplete")
-            with servers.running(server, Path(sys.executable), request, (0,)) as running:
+            with servers.run(server, Path(sys.executable), request, (0,)) as running:
                 ready.append(running.ready_after)
                 memory.append(running.pss())
-        found: Figures = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
+        found: Metrics = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
         print(f"  ready after {found['ready']:.2f} s, {found['pss']:.0f} MB")
         found["opening"] = self._in_child("benchmarks.serving.session_start", "models")
         return found
 
-    def _singles(self, net: str, image: bytes, kind: str, batches: Sequence[int]) -> Figures:
-        """One image a request: every server in turn, then the limits."""
-        rounds: dict[str, list[Figures]] = {}
+    def _singles(self, net: str, image: bytes, kind: str, batches: Sequence[int]) -> Metrics:
+        """One image a request: every server, then the limits."""
+        rounds: dict[str, list[Metrics]] = {}
         for _ in range(self.rounds):
             for server in (servers.ours(net), *servers.peers(), *servers.limits()):
                 rounds.setdefault(server.name, []).append(
                     self._serve(server, net, image, kind, CONNECTIONS)
                 )
-        found = {name: medians(each) for name, each in rounds.items()}
+        found = {name: take_medians(each) for name, each in rounds.items()}
         return found | {"limits": self._limits(self.graphs[net], image, batches)}
 
     def _serve(
         self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]
-    ) -> Figures:
+    ) -> Metrics:
         request = server.ask(image, kind)
         with self._running(server, net, request) as running:
-            self._check(server, net, image, load.ask(request, PORT))
+            self._check(server, net, image, load.send(request, PORT))
             self._load(running, request, 8, 1.0)
-            figures: Figures = {
+            metrics: Metrics = {
                 str(count): self._load(running, request, count) for count in connections
             }
-            figures |= {"ready": running.ready_after, "pss": running.pss()}
+            metrics |= {"ready": running.ready_after, "pss": running.pss()}
+        loads = {count: metrics[str(count)] for count in connections}
         shown = "  ".join(
-            f"{count}: {figures[str(count)]['rate']:,.0f}/s, p50 {figures[str(count)]['p50'] * 1000:.2f} ms"
-            for count in connections
+            f"{count}: {each['rate']:,.0f}/s, p50 {each['p50'] * 1000:.2f} ms"
+            for count, each in loads.items()
         )
         print(f"  {server.name:18} {shown}", flush=True)
-        return figures
+        return metrics
 
     def _bulk(
         self,
@@ -189,50 +200,54 @@ class Bench:
         pixels: np.ndarray,
         images: Sequence[bytes],
         expected: np.ndarray | None = None,
-    ) -> Figures:
-        """Images a second, by how many a request holds and how; the answers must be the expected scores, if any."""
-        found: Figures = {}
+    ) -> Metrics:
+        """Images a second, by number of images in a request and by format.
+
+        Raises RuntimeError if responses differ from the expected scores.
+        """
+        found: Metrics = {}
         sample = server.ask(images[0], "image/png")
         with self._running(server, "digits", sample, BULK="1") as running:
-            for count, (way, make) in itertools.product(BATCHES, ways.items()):
+            for count, (way, make) in itertools.product(BULK_IMAGES, ways.items()):
                 request = make(pixels[:count], images[:count])
-                answer = load.ask(request, PORT)
+                response = load.send(request, PORT)
                 if expected is not None and not np.allclose(
-                    servers.scores(answer), expected[:count], rtol=1e-4
+                    servers.parse_scores(response), expected[:count], rtol=1e-4
                 ):
                     raise RuntimeError(
-                        f"{server.name} scores {count} images in {way} other than the bare session does"
+                        f"{server.name} and the bare session score {count} images in {way}"
+                        " differently"
                     )
                 self._load(running, request, 2, 0.5)
                 found[f"{count} {way}"] = self._load(running, request, 2)["rate"] * count
-        shown = "  ".join(f"{what}: {rate:,.0f}/s" for what, rate in found.items())
+        shown = "  ".join(f"{name}: {rate:,.0f}/s" for name, rate in found.items())
         print(f"  {server.name:18} {shown}", flush=True)
         return found
 
-    def _check(self, server: Server, net: str, image: bytes, answer: bytes) -> None:
-        """Raise RuntimeError where a server's score is not that of the bare session."""
+    def _check(self, server: Server, net: str, image: bytes, response: bytes) -> None:
+        """Raise RuntimeError if a server's score is not the bare session's."""
         if server.name.startswith("empty"):
             return
         spec = networks.NETS[net].spec
         decoded = Image.open(io.BytesIO(image)).convert("L" if spec.channels == 1 else "RGB")
         if decoded.size != (spec.width, spec.height):
-            return  # resized in ways of their own
+            return  # each server resizes in its own way
         (expected,) = self._scores(net, np.asarray(decoded).reshape(1, *spec.shape))
-        (score,) = servers.scores(answer)
+        (score,) = servers.parse_scores(response)
         if not np.isclose(score, expected, rtol=1e-4):
-            raise RuntimeError(f"{server.name} gives {score}, the bare session {expected}")
+            raise RuntimeError(f"{server.name} returns {score}, but the bare session {expected}")
 
     def _scores(self, net: str, pixels: np.ndarray) -> np.ndarray:
-        """Those of the bare session."""
+        """Scores of the bare session."""
         session = onnxruntime.InferenceSession(self.graphs[net], providers=["CPUExecutionProvider"])
         scores: np.ndarray = session.run(["scores"], {"images": pixels})[0]
         return scores
 
     def _ours(
         self, net: str, cores: Sequence[int] = (0,), **environment: str
-    ) -> AbstractContextManager[Running]:
+    ) -> AbstractContextManager[RunningServer]:
         server, spec = servers.ours(net), networks.NETS[net].spec
-        sample = server.ask(picture(spec.height, spec.width, "PNG"), "image/png")
+        sample = server.ask(draw_picture(spec.height, spec.width, "PNG"), "image/png")
         return self._running(server, net, sample, cores, **environment)
 
     def _running(
@@ -242,17 +257,19 @@ class Bench:
         sample: Request,
         cores: Sequence[int] = (0,),
         **environment: str,
-    ) -> AbstractContextManager[Running]:
-        python = servers.python_of(server, self.environments)
-        places = {
+    ) -> AbstractContextManager[RunningServer]:
+        python = servers.install(server, self.environments)
+        common = {
             "AE_MODELS": str(self.models),
             "MODEL": str(self.graphs[net]),
             "AE_LOG_FORMAT": "json",
         }
-        return servers.running(server, python, sample, cores, **places, **environment)
+        return servers.run(server, python, sample, cores, **common, **environment)
 
-    def _median(self, running: Running, request: Request, connections: Sequence[int]) -> Figures:
-        return medians(
+    def _median(
+        self, running: RunningServer, request: Request, connections: Sequence[int]
+    ) -> Metrics:
+        return take_medians(
             [
                 {str(count): self._load(running, request, count) for count in connections}
                 for _ in range(self.rounds)
@@ -260,22 +277,22 @@ class Bench:
         )
 
     def _load(
-        self, running: Running, request: Request, connections: int, seconds: float = 0.0
-    ) -> Figures:
+        self, running: RunningServer, request: Request, connections: int, seconds: float = 0.0
+    ) -> Metrics:
         began = running.cpu()
-        answers: Answers = load.run(request, PORT, connections, seconds or self.seconds)
+        responses: Responses = load.run(request, PORT, connections, seconds or self.seconds)
         return {
-            "rate": answers.rate,
-            "p50": answers.percentile(50),
-            "p99": answers.percentile(99),
-            "cpu": (running.cpu() - began) / sum(answers.statuses.values()),
-            "statuses": dict(answers.statuses),
+            "rate": responses.rate,
+            "p50": responses.percentile(50),
+            "p99": responses.percentile(99),
+            "cpu": (running.cpu() - began) / sum(responses.statuses.values()),
+            "statuses": dict(responses.statuses),
         }
 
     def _limits(
         self, graph: Path, image: bytes, batches: Sequence[int], cores: Sequence[int] = (0,)
-    ) -> Figures:
-        """Decoding and the bare session."""
+    ) -> Metrics:
+        """Seconds of decoding and of the bare session."""
         path = self.models.parent / "image"
         path.write_bytes(image)
         return self._in_child(
@@ -288,8 +305,8 @@ class Bench:
             cores=cores,
         )
 
-    def _in_child(self, module: str, *arguments: str, cores: Sequence[int] = (0,)) -> Figures:
-        """What a module prints on the server's cores, while this process keeps its own as busy as a load does."""
+    def _in_child(self, module: str, *arguments: str, cores: Sequence[int] = (0,)) -> Metrics:
+        """Metrics that a module measures on the server's cores, while this process is busy."""
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
@@ -298,15 +315,15 @@ class Bench:
         )
         while len(cores) == 1 and process.poll() is None:
             pass
-        told, _ = process.communicate()
-        found: Figures = json.loads(told)
-        print(f"  {module.rpartition('.')[2]}: {told.strip()}", flush=True)
+        printed, _ = process.communicate()
+        found: Metrics = json.loads(printed)
+        print(f"  {module.rpartition('.')[2]}: {printed.strip()}", flush=True)
         return found
 
 
-def medians(rounds: Sequence[Figures]) -> Figures:
-    """The median of each figure; of statuses the sums."""
-    merged: Figures = {}
+def take_medians(rounds: Sequence[Metrics]) -> Metrics:
+    """The median of each metric over the rounds; sums of statuses."""
+    merged: Metrics = {}
     for key, value in rounds[0].items():
         values = [each[key] for each in rounds]
         if key == "statuses":
@@ -315,7 +332,8 @@ def medians(rounds: Sequence[Figures]) -> Figures:
                 for status in set().union(*values)
             }
         else:
-            merged[key] = medians(values) if isinstance(value, dict) else statistics.median(values)
+            nested = isinstance(value, dict)
+            merged[key] = take_medians(values) if nested else statistics.median(values)
     return merged
 
 

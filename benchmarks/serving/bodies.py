@@ -1,4 +1,4 @@
-"""What is sent: pictures, and requests that hold one or many in each server's own form."""
+"""Bodies of requests: pictures, and one or many of them in the format of each server."""
 
 import base64
 import io
@@ -14,43 +14,43 @@ from benchmarks.serving.load import Request
 NPY = "application/x-npy"
 
 
-def picture(height: int, width: int, kind: str) -> bytes:
-    """A picture with something in it, for noise is neither what is sent nor what codecs are made for."""
+def draw_picture(height: int, width: int, kind: str) -> bytes:
+    """Draw a smooth picture and encode it, because codecs are not made for noise."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = (np.sin(12 * x + 5 * y) + np.cos(9 * y * x) + 2) / 4
     grey = (waves * 255).astype(np.uint8)
-    array = (
-        grey
-        if kind == "PNG" and height == 28
-        else np.stack([grey, grey[::-1], 255 - grey], axis=-1)
-    )
+    is_digit = kind == "PNG" and height == 28
+    array = grey if is_digit else np.stack([grey, grey[::-1], 255 - grey], axis=-1)
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind)
     return buffer.getvalue()
 
 
 def npy(path: str, pixels: np.ndarray, *, both_ways: bool = False) -> Request:
-    """An array of pixels; `both_ways` asks for the answer as an array too."""
+    """Request with an array of pixels; `both_ways` requests an array in the response, too."""
     buffer = io.BytesIO()
     np.save(buffer, pixels)
     return Request(path, NPY, buffer.getvalue(), (("Accept", NPY),) if both_ways else ())
 
 
 def in_json(path: str, images: Sequence[bytes]) -> Request:
+    """Request with encoded images in JSON."""
     document = {"images": [base64.b64encode(image).decode() for image in images]}
     return Request(path, "application/json", json.dumps(document).encode())
 
 
 def multipart(
-    path: str, images: Sequence[bytes], field: str = "images", kind: str = "image/png"
+    path: str, images: Sequence[bytes], field: str = "images", media_type: str = "image/png"
 ) -> Request:
-    head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="image"\r\nContent-Type: {kind}\r\n\r\n'
+    """Request with encoded images in the parts of a multipart body."""
+    disposition = f'Content-Disposition: form-data; name="{field}"; filename="image"'
+    head = f"--x\r\n{disposition}\r\nContent-Type: {media_type}\r\n\r\n"
     body = b"".join(head.encode() + image + b"\r\n" for image in images) + b"--x--\r\n"
     return Request(path, "multipart/form-data; boundary=x", body)
 
 
 def inference_json(images: Sequence[bytes]) -> Request:
-    """Encoded images in the JSON of the open inference protocol, version 2."""
+    """Request with encoded images in the JSON of the open inference protocol, version 2."""
     texts = [base64.b64encode(image).decode() for image in images]
     tensor = {"name": "image", "shape": [len(images), 1], "datatype": "BYTES"}
     document = {"inputs": [tensor | {"parameters": {"content_type": "base64"}, "data": texts}]}
@@ -58,12 +58,13 @@ def inference_json(images: Sequence[bytes]) -> Request:
 
 
 def inference_images(images: Sequence[bytes]) -> Request:
-    """Encoded images in the binary form of the same protocol."""
+    """Request with encoded images in the binary form of the same protocol."""
     data = b"".join(struct.pack("<I", len(image)) + image for image in images)
     return _inference_binary("score", "BYTES", [len(images), 1], data)
 
 
 def inference_pixels(pixels: np.ndarray) -> Request:
+    """Request with pixels in the binary form of the same protocol."""
     return _inference_binary("pixels", "UINT8", list(pixels.shape), pixels.tobytes())
 
 

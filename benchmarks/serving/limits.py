@@ -1,4 +1,4 @@
-"""What a request costs at the least: decoding its image with Pillow alone, and running the bare session.
+"""Measure the least time of a request: decoding with Pillow alone, and the bare session.
 
     python -m benchmarks.serving.limits GRAPH IMAGE THREADS SECONDS BATCH...
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 
 def main() -> None:
+    """Run the command."""
     graph, picture, threads, seconds, *batches = sys.argv[1:]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(threads)

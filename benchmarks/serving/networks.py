@@ -1,4 +1,4 @@
-"""The networks that are served: untrained, for speed does not depend on what they learnt, and of two sizes."""
+"""Networks of two sizes to serve; untrained, because speed does not depend on training."""
 
 import tempfile
 from datetime import UTC, datetime
@@ -28,6 +28,8 @@ from training.pipeline import publish
 
 
 class Net(NamedTuple):
+    """A network, and its input."""
+
     spec: InputSpec
     architecture: ConvolutionalConfig
 
@@ -45,7 +47,10 @@ NETS = {
 
 
 def write(name: str, models: Path) -> Path:
-    """Write the bundle of a network below `models`, if it is not there; gives its single graph for the peers."""
+    """Write the bundle of a network below `models`, unless it exists.
+
+    Returns its single graph, which the peers serve.
+    """
     directory = models / name / "1"
     if not directory.is_dir():
         with publish.open_staging(models, name) as staged:
@@ -54,7 +59,7 @@ def write(name: str, models: Path) -> Path:
 
 
 def write_fp16(name: str, models: Path) -> str:
-    """Write the network's bundle in half precision beside it, if it is not there; gives its name."""
+    """Write the network's bundle in fp16 beside it, unless it exists; returns its name."""
     converted = f"{name}-fp16"
     if not (models / converted).is_dir():
         plain = load_newest(models, name)
@@ -83,7 +88,7 @@ def _write(name: str, directory: Path) -> ModelManifest:
     scores = np.concatenate(
         [graphs.chain(exported.files, images=image[None])["scores"] for image in images]
     )
-    onnx.save(_whole(directory), directory / "whole.onnx")
+    onnx.save(_merge_graphs(directory), directory / "whole.onnx")
     return ModelManifest(
         name=name,
         version=1,
@@ -110,8 +115,8 @@ def _write(name: str, directory: Path) -> ModelManifest:
     )
 
 
-def _whole(directory: Path) -> onnx.ModelProto:
-    """The graphs of anomaly scoring as one, images to scores: what someone would export for scores alone."""
+def _merge_graphs(directory: Path) -> onnx.ModelProto:
+    """Merge the graphs of anomaly scoring into one, as an export for scores alone would be."""
     encoder, decoder, scorer = (
         onnx.compose.add_prefix(onnx.load(directory / f"{name}.onnx"), f"{name}.")
         for name in ("encoder", "decoder", "scorer")
@@ -120,8 +125,8 @@ def _whole(directory: Path) -> onnx.ModelProto:
     merged = onnx.compose.merge_models(
         merged, scorer, [("decoder.intensities", "scorer.intensities")], outputs=["scorer.scores"]
     )
-    (doubled,) = (given for given in merged.graph.input if given.name == "scorer.images")
-    merged.graph.input.remove(doubled)
+    (duplicate,) = (value for value in merged.graph.input if value.name == "scorer.images")
+    merged.graph.input.remove(duplicate)
     for images in ("encoder.images", "scorer.images"):
         _rename(merged.graph, images, "images")
     _rename(merged.graph, "scorer.scores", "scores")

@@ -1,9 +1,11 @@
-"""Where the time of one small request goes, inside the process.
+"""Measure the time of each part of a small request, inside the process.
 
-    python -m benchmarks.serving.profile [--work runs/serving] [--output docs/results/serving-profile.json]
+    python -m benchmarks.serving.profile [--work runs/serving]
+                                         [--output docs/results/serving-profile.json]
 
-Requests for the score of a 28x28 PNG are made without a network, 16 at a time, on one core with one thread, first to
-an application that answers at once, then to ones that do one thing more each; what a thing costs is the difference.
+Requests for the score of a 28x28 PNG are made without a network connection, 16 at a time, on one
+core with one thread. The first application responds at once, and each further one has one part
+more. The time of a part is the difference.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.serving import networks
-from benchmarks.serving.bodies import picture
+from benchmarks.serving.bodies import draw_picture
 from bundle import imaging
 from service.api import endpoint
 from service.api.dependencies import Services
@@ -34,12 +36,13 @@ from service.app import build_services, create_app
 from service.settings import Settings
 from service.telemetry import logging
 
-AT_ONCE, ROUNDS, REQUESTS = 16, 7, 1600
+CONCURRENT_REQUESTS, ROUNDS, ROUND_REQUESTS = 16, 7, 1600
 MAX_PIXELS = 10**6
 PATH = "/v1/models/digits/anomaly-score"
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving.profile", description=__doc__.splitlines()[0]
     )
@@ -66,26 +69,26 @@ def main() -> None:
 
 async def _measure(services: Services) -> dict[str, float]:
     """Seconds of each part of a request."""
-    body = picture(28, 28, "PNG")
+    body = draw_picture(28, 28, "PNG")
     steps: dict[str, ASGIApp] = {
-        "task and messages": _at_once,
-        "identity, times, count and log line": RequestLifecycle(_at_once, services.metrics),
-        "errors, path, key, options and negotiation": _only(_answer, services),
-        "reading the body": _only(_read, services),
-        "decoding the PNG": _only(_decode, services),
+        "task and messages": _respond_at_once,
+        "identity, times, count and log line": RequestLifecycle(_respond_at_once, services.metrics),
+        "errors, path, key, options and negotiation": _build_app(_respond, services),
+        "reading the body": _build_app(_read, services),
+        "decoding the PNG": _build_app(_decode, services),
         "queue, batch, verdict and JSON": create_app(services),
     }
     before, costs = 0.0, {}
     for name, app in steps.items():
-        total = await _seconds(app, body)
+        total = await _measure_seconds(app, body)
         costs[name], before = total - before, total
-    inference = _inference(services)
+    inference = _measure_inference(services)
     costs["queue, batch, verdict and JSON"] -= inference
     return costs | {"inference": inference}
 
 
-def _only(handle: Callable[[Call, Any], Awaitable[Response]], services: Services) -> ASGIApp:
-    """The application with an operation that does no more than `handle`."""
+def _build_app(handle: Callable[[Call, Any], Awaitable[Response]], services: Services) -> ASGIApp:
+    """Build the application with an operation that only calls `handle`."""
     operation = Operation(
         OPERATION.name,
         handle,
@@ -98,29 +101,29 @@ def _only(handle: Callable[[Call, Any], Awaitable[Response]], services: Services
     return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
 
 
-async def _at_once(_: Scope, __: Receive, send: Send) -> None:
+async def _respond_at_once(_: Scope, __: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _answer(_: Call, __: object) -> Response:
+async def _respond(_: Call, __: object) -> Response:
     return Response(b"", media_type="application/json")
 
 
 async def _read(call: Call, _: object) -> Response:
     await call.read_images()
-    return await _answer(call, _)
+    return await _respond(call, _)
 
 
 async def _decode(call: Call, _: object) -> Response:
-    given = await call.read_images()
-    assert isinstance(given.images, list)
-    imaging.decode(given.images[0], call.model.manifest.input, MAX_PIXELS)
-    return await _answer(call, _)
+    images = await call.read_images()
+    assert isinstance(images.images, list)
+    imaging.decode(images.images[0], call.model.manifest.input, MAX_PIXELS)
+    return await _respond(call, _)
 
 
-async def _seconds(app: ASGIApp, body: bytes) -> float:
-    """Of one request, in the best of some rounds."""
+async def _measure_seconds(app: ASGIApp, body: bytes) -> float:
+    """Seconds of a request, in the best round."""
     headers = [(b"content-type", b"image/png"), (b"content-length", str(len(body)).encode())]
     best = float("inf")
 
@@ -139,29 +142,29 @@ async def _seconds(app: ASGIApp, body: bytes) -> float:
 
         async def receive() -> Message:
             if not unread:
-                await asyncio.Event().wait()  # the client stays
+                await asyncio.Event().wait()  # the client stays connected
             return unread.pop()
 
         await app(scope | {"headers": headers}, receive, send)
 
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        for _ in range(REQUESTS // AT_ONCE):
-            await asyncio.gather(*(request() for _ in range(AT_ONCE)))
-        best = min(best, (time.perf_counter() - began) / REQUESTS)
+        for _ in range(ROUND_REQUESTS // CONCURRENT_REQUESTS):
+            await asyncio.gather(*(request() for _ in range(CONCURRENT_REQUESTS)))
+        best = min(best, (time.perf_counter() - began) / ROUND_REQUESTS)
     return best
 
 
-def _inference(services: Services) -> float:
-    """Seconds of an image in a batch of those that are asked for at once."""
+def _measure_inference(services: Services) -> float:
+    """Seconds of an image in a batch of the concurrent requests."""
     model = services.registry.get("digits")
-    images = np.zeros((AT_ONCE, *model.manifest.input.shape), np.uint8)
+    images = np.zeros((CONCURRENT_REQUESTS, *model.manifest.input.shape), np.uint8)
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        for _ in range(REQUESTS // AT_ONCE):
+        for _ in range(ROUND_REQUESTS // CONCURRENT_REQUESTS):
             model.run(("encoder", "decoder", "scorer"), {"images": images}, ("scores",))
-        best = min(best, (time.perf_counter() - began) / REQUESTS)
+        best = min(best, (time.perf_counter() - began) / ROUND_REQUESTS)
     return best
 
 

@@ -1,4 +1,4 @@
-"""The servers of the benchmark: how each is installed, started and asked."""
+"""Servers of the benchmark: installation, start, requests and responses of each."""
 
 import io
 import json
@@ -18,69 +18,73 @@ import psutil
 import virtualenv
 
 from benchmarks.serving import bodies
-from benchmarks.serving.load import Request, ask
+from benchmarks.serving.load import Request, send
 
 PEERS = Path(__file__).parent / "peers"
 PORT = 8230
-COMMON = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy")
+START_SECONDS, STOP_SECONDS = 120, 20  # timeouts
+COMMON_PACKAGES = ("onnxruntime==1.31.1", "pillow==13.0.0", "numpy")
 
 
 Ask = Callable[[bytes, str], Request]  # of an encoded image and its media type
-Bulk = Callable[
-    [np.ndarray, Sequence[bytes]], Request
-]  # of the same images as pixels (n, h, w, c) and as PNGs
+# Of the same images as pixels (n, h, w, c) and as PNGs.
+Bulk = Callable[[np.ndarray, Sequence[bytes]], Request]
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that scores images: `ask` makes a request of one, `bulk` one of many in each way that it has."""
+    """A server that scores images."""
 
     name: str
     command: tuple[str, ...]  # after the Python of its environment
-    ask: Ask
-    install: tuple[str, ...] = ()  # none: it runs in this environment
-    bulk: Mapping[str, Bulk] = field(default_factory=dict)
+    ask: Ask  # builds a request with one image
+    packages: tuple[str, ...] = ()  # none: it runs in this environment
+    bulk: Mapping[str, Bulk] = field(default_factory=dict)  # builds a request with many, by format
 
 
 @dataclass
-class Running:
-    """A server that runs, pinned to some cores."""
+class RunningServer:
+    """A server process with its children, pinned to some cores."""
 
     process: psutil.Process
     ready_after: float  # seconds
 
     def cpu(self) -> float:
-        """Seconds of processor time, of the whole tree."""
+        """Seconds of processor time, of all processes."""
         return sum(sum(each.cpu_times()[:2]) for each in self._tree())
 
     def pss(self) -> float:
-        """Megabytes of memory, with what processes share counted once."""
+        """Megabytes of memory (PSS): shared memory counts once."""
         return sum(each.memory_full_info().pss for each in self._tree()) / 1e6
 
     def _tree(self) -> list[psutil.Process]:
         return [self.process, *self.process.children(recursive=True)]
 
 
-def _raw(path: str) -> Ask:
-    return lambda image, kind: Request(path, kind, image)
+def _ask_raw(path: str) -> Ask:
+    return lambda image, media_type: Request(path, media_type, image)
 
 
-def _part(path: str, field: str) -> Ask:
-    return lambda image, kind: bodies.multipart(path, [image], field, kind)
+def _ask_multipart(path: str, field: str) -> Ask:
+    return lambda image, media_type: bodies.multipart(path, [image], field, media_type)
 
 
 def ours(net: str, device: str = "cpu") -> Server:
+    """This service."""
     path = f"/v1/models/{net}/anomaly-score"
     command = ("-m", "service", "serve", "--port", str(PORT), "--device", device)
-    return Server("this service", command, _raw(path), bulk=our_bulk(path))
+    return Server("this service", command, _ask_raw(path), bulk=build_our_bulk(path))
 
 
-def our_bulk(path: str) -> dict[str, Bulk]:
-    return _ways(path, path, path, both_ways=True)
+def build_our_bulk(path: str) -> dict[str, Bulk]:
+    """Bulk requests of this service to one path."""
+    return _build_bulk(path, path, path, both_ways=True)
 
 
-def _ways(npy: str, in_json: str, multipart: str, *, both_ways: bool = False) -> dict[str, Bulk]:
-    """Many images in each of three bodies, by the path that takes it."""
+def _build_bulk(
+    npy: str, in_json: str, multipart: str, *, both_ways: bool = False
+) -> dict[str, Bulk]:
+    """Bulk requests in each of three formats, by the path that takes it."""
     return {
         "npy": lambda pixels, _: bodies.npy(npy, pixels, both_ways=both_ways),
         "json": lambda _, images: bodies.in_json(in_json, images),
@@ -89,16 +93,17 @@ def _ways(npy: str, in_json: str, multipart: str, *, both_ways: bool = False) ->
 
 
 def peers() -> list[Server]:
-    """Each is sent many images in the ways that it offers."""
+    """Other servers; each is sent bulk requests in the formats that it supports."""
     serve = ("-m", "bentoml", "serve", "bentoml_service:Score", "--port", str(PORT))
-    plain, by_type = _ways("/npy", "/json", "/multipart"), _ways("/score", "/score", "/score")
+    by_path = _build_bulk("/npy", "/json", "/multipart")
+    by_media_type = _build_bulk("/score", "/score", "/score")
     return [
         Server(
             "FastAPI, naive",
             ("naive.py",),
-            _part("/score", "image"),
+            _ask_multipart("/score", "image"),
             ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", "python-multipart"),
-            plain,
+            by_path,
         ),
         Server(
             "MLServer 1.7.1",
@@ -110,11 +115,11 @@ def peers() -> list[Server]:
         Server(
             "LitServe 0.2.19",
             ("litserve_server.py",),
-            _part("/score", "request"),
+            _ask_multipart("/score", "request"),
             ("litserve==0.2.19", "python-multipart"),
-            {"json": plain["json"]},
+            {"json": by_path["json"]},
         ),
-        Server("BentoML 1.4.39", serve, _raw("/score"), ("bentoml==1.4.39",), plain),
+        Server("BentoML 1.4.39", serve, _ask_raw("/score"), ("bentoml==1.4.39",), by_path),
         Server(
             "PyTriton 0.7.0",
             ("pytriton_server.py",),
@@ -128,27 +133,27 @@ def peers() -> list[Server]:
         Server(
             "Ray Serve 2.60.0",
             ("ray_server.py",),
-            _raw("/score"),
+            _ask_raw("/score"),
             ("ray[serve]==2.60.0", "python-multipart"),
-            by_type,
+            by_media_type,
         ),
     ]
 
 
 def limits() -> list[Server]:
-    """Servers that do nothing but read the same body."""
+    """Servers that only read the body."""
     return [
-        Server("empty ASGI", ("limit_asgi.py",), _raw("/score")),
-        Server("empty FastAPI", ("limit_fastapi.py",), _raw("/score")),
+        Server("empty ASGI", ("limit_asgi.py",), _ask_raw("/score")),
+        Server("empty FastAPI", ("limit_fastapi.py",), _ask_raw("/score")),
     ]
 
 
-def scores(answer: bytes) -> list[float]:
-    """In whichever form one of the servers says them."""
-    if answer.startswith(b"\x93NUMPY"):
-        found: list[float] = np.load(io.BytesIO(answer)).tolist()
+def parse_scores(response: bytes) -> list[float]:
+    """Scores in the response of any of the servers."""
+    if response.startswith(b"\x93NUMPY"):
+        found: list[float] = np.load(io.BytesIO(response)).tolist()
         return found
-    match json.loads(answer):
+    match json.loads(response):
         case {"results": results}:
             return [float(result["score"]) for result in results]
         case {"outputs": [{"data": data}]}:
@@ -157,14 +162,14 @@ def scores(answer: bytes) -> list[float]:
             return [float(score) for score in many]
         case {"score": score}:
             return [float(score)]
-    raise ValueError(f"no scores in {answer[:100]!r}")
+    raise ValueError(f"no scores in {response[:100]!r}")
 
 
-def python_of(server: Server, environments: Path) -> Path:
-    """The Python of the server's environment, which is made where it is not there yet."""
-    if not server.install:
+def install(server: Server, environments: Path) -> Path:
+    """Create the server's environment, unless it exists; returns its Python."""
+    if not server.packages:
         return Path(sys.executable)
-    # PyTriton's stub brings the core of CPython 3.11.2 and takes the standard library of the Python that it runs with.
+    # PyTriton's stub has the core of CPython 3.11.2, but needs the standard library of its Python.
     base = "/usr/bin/python3.11" if server.name.startswith("PyTriton") else sys.executable
     directory = environments / server.name.split()[0].strip(",").lower()
     python = directory / "bin" / "python"
@@ -172,18 +177,19 @@ def python_of(server: Server, environments: Path) -> Path:
         print(f"installing {server.name} into {directory}", flush=True)
         virtualenv.cli_run([str(directory), "--python", base])
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *server.install, *COMMON], check=True
+            [python, "-m", "pip", "install", "--quiet", *server.packages, *COMMON_PACKAGES],
+            check=True,
         )
     return python
 
 
 @contextmanager
-def running(
+def run(
     server: Server, python: Path, sample: Request, cores: Sequence[int], **environment: str
-) -> Iterator[Running]:
-    """Start a server, wait until it answers the sample, and end it with all that it started."""
-    if _listens():
-        raise RuntimeError(f"port {PORT} is in use: end what listens there")
+) -> Iterator[RunningServer]:
+    """Start a server, wait until it responds to the sample, and end it with its children."""
+    if _is_port_open():
+        raise RuntimeError(f"port {PORT} is in use: end the process that listens there")
     own = server.command[0] != "-m" or server.command[1] == "bentoml"
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -208,19 +214,19 @@ def running(
                     f"{server.name} ended with {process.returncode} before it was ready"
                 )
             try:
-                ask(sample, PORT)
+                send(sample, PORT)
                 break
             except (OSError, ValueError):
-                if time.perf_counter() - began > 120:
+                if time.perf_counter() - began > START_SECONDS:
                     raise
                 time.sleep(0.02)
-        yield Running(psutil.Process(process.pid), time.perf_counter() - began)
+        yield RunningServer(psutil.Process(process.pid), time.perf_counter() - began)
     finally:
         _end(process)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a server with all that it started, and wait until its port is free."""
+    """End a server with its children, and wait until its port is free."""
     tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -231,11 +237,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         with suppress(psutil.NoSuchProcess):
             left.kill()
     process.wait()
-    until = time.perf_counter() + 20
-    while _listens() and time.perf_counter() < until:
+    until = time.perf_counter() + STOP_SECONDS
+    while _is_port_open() and time.perf_counter() < until:
         time.sleep(0.05)
 
 
-def _listens() -> bool:
+def _is_port_open() -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", PORT)) == 0

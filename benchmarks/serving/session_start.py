@@ -1,9 +1,9 @@
-"""What it would save of a start if graphs were optimised beforehand.
+"""Measure the time that optimised graphs would save at the start.
 
     python -m benchmarks.serving.session_start MODELS
 
-Prints JSON: how many graphs there are, and of the plain and of the optimised ones the seconds that opening them takes,
-the best of some rounds, and their bytes.
+Prints JSON: the number of graphs, and for plain and optimised graphs the seconds to open them, in
+the best round, and their bytes.
 """
 
 import json
@@ -20,9 +20,9 @@ ROUNDS = 5
 
 
 def main() -> None:
-    onnxruntime.set_default_logger_severity(
-        3
-    )  # it warns of what it optimises for this machine alone
+    """Run the command."""
+    # Otherwise it warns of optimisations that suit this machine alone.
+    onnxruntime.set_default_logger_severity(3)
     plain = sorted(Path(sys.argv[1]).glob("*/*/*.onnx"))
     with tempfile.TemporaryDirectory() as directory:
         optimised = [Path(directory) / f"{number}.onnx" for number in range(len(plain))]

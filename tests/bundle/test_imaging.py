@@ -10,7 +10,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from bundle import imaging
 from bundle.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 from bundle.manifest import InputSpec
-from service.api import responses
 
 GREY = InputSpec(height=4, width=6, channels=1)
 RGB = InputSpec(height=4, width=6, channels=3)
@@ -176,18 +175,6 @@ def test_png_is_lossless(spec: InputSpec) -> None:
     np.testing.assert_array_equal(
         imaging.decode(imaging.encode_png(pixels), spec, ANY).pixels, pixels
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "shape"), [(1, (4, 6)), (2, (4, 12)), (3, (8, 12)), (5, (8, 18))]
-)
-def test_tiles_stand_row_by_row_and_the_rest_is_black(count: int, shape: tuple[int, int]) -> None:
-    images = [np.full((4, 6, 1), index + 1, np.uint8) for index in range(count)]
-    grid = responses.tile(images)
-    assert grid.shape == (*shape, 1)
-    columns = shape[1] // 6
-    cells = [grid[4 * (i // columns), 6 * (i % columns), 0] for i in range(shape[0] // 4 * columns)]
-    assert cells == [*range(1, count + 1), *[0] * (len(cells) - count)]
 
 
 def test_a_png_without_its_end_is_refused() -> None:

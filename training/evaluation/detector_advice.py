@@ -49,16 +49,16 @@ def explain_weakness(trials: Trials, seed: int) -> str | None:
         return None
     return (
         f"of larger synthetic anomalies, the second hardest kind has an AUROC of {bound:.2f}"
-        f" at its lower 95 % bound, not above {selection.RANDOM_AUROC}, which is chance"
+        f" at its lower 95 % bound, not above {selection.RANDOM_AUROC}, that of random scores"
     )
 
 
 def format_calibration(count: int) -> str:
     """A sentence on the false positive rates that a number of calibration images allows."""
     current = count + 1
-    text = f"{count:,} good photographs: at the finest, one false alarm in {current:,} good parts"
+    text = f"{count:,} normal images: the minimum false positive rate is 1 in {current:,}"
     next_goal = next((goal for goal in (100, 1000) if goal > current), None)
-    return f"{text}; {next_goal - current} more allow one in {next_goal:,}" if next_goal else text
+    return f"{text}; {next_goal - current} more allow 1 in {next_goal:,}" if next_goal else text
 
 
 def give_advice(trials: Trials, images: Images, calibrated: int, larger: bool) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The least that uvicorn can do: an application that reads the body and says that it is well."""
+"""Lower bound of uvicorn: an application that reads the body and responds at once."""
 
 from typing import Any
 

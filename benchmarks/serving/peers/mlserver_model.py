@@ -1,4 +1,4 @@
-"""MLServer: a custom runtime, without its pool of processes, which costs it time on one core."""
+"""MLServer: a custom runtime, without its pool of processes, which is slow on one core."""
 
 import asyncio
 import os

@@ -14,12 +14,12 @@ class Score:
         self.scorer = Scorer()
 
     async def __call__(self, request: Request) -> dict[str, Any]:
-        kind, _, _ = request.headers["content-type"].partition(";")
-        if kind == "application/x-npy":
+        media_type, _, _ = request.headers["content-type"].partition(";")
+        if media_type == "application/x-npy":
             return {"scores": self.scorer.of_npy(await request.body())}
-        if kind == "application/json":
+        if media_type == "application/json":
             return {"scores": self.scorer.of_base64((await request.json())["images"])}
-        if kind == "multipart/form-data":
+        if media_type == "multipart/form-data":
             form = await request.form()
             return {
                 "scores": self.scorer.of_many(

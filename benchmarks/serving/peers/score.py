@@ -1,8 +1,8 @@
-"""What every peer does between its request and its answer: images to pixels, pixels to scores.
+"""Scoring in every peer: images to pixels, pixels to scores.
 
-Runs in the peers' own environments, with Pillow, NumPy and ONNX Runtime. The environment variables `MODEL`, `PORT` and
-`THREADS` say which graph, where, and with how many threads; `BULK` is set where many images a request will come, for
-which some peers need more processes.
+It runs in the peers' environments, with Pillow, NumPy and ONNX Runtime. The environment variables
+`MODEL`, `PORT` and `THREADS` name the graph, the port and the number of threads. `BULK` is set for
+bulk requests, because some peers need more processes for them.
 """
 
 import base64
@@ -19,6 +19,8 @@ PORT = int(os.environ.get("PORT", "8000"))
 
 
 class Scorer:
+    """The graph, and the decoding of its input."""
+
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ["THREADS"])

@@ -87,15 +87,14 @@ def test_few_photographs_ask_for_more() -> None:
     [
         (
             212,
-            "212 good photographs: at the finest, one false alarm in 213 good parts;"
-            " 787 more allow one in 1,000",
+            "212 normal images: the minimum false positive rate is 1 in 213;"
+            " 787 more allow 1 in 1,000",
         ),
         (
             20,
-            "20 good photographs: at the finest, one false alarm in 21 good parts;"
-            " 79 more allow one in 100",
+            "20 normal images: the minimum false positive rate is 1 in 21; 79 more allow 1 in 100",
         ),
-        (1500, "1,500 good photographs: at the finest, one false alarm in 1,501 good parts"),
+        (1500, "1,500 normal images: the minimum false positive rate is 1 in 1,501"),
     ],
 )
 def test_a_calibration_is_said_as_a_person_would(count: int, line: str) -> None:
@@ -106,7 +105,7 @@ def test_a_detector_near_chance_is_weak() -> None:
     assert detector_advice.explain_weakness(trials(neighbours=2), seed=0) is None
     reason = detector_advice.explain_weakness(trials(neighbours=0), seed=0)
     assert reason is not None
-    assert "not above 0.5, which is chance" in reason
+    assert "not above 0.5, that of random scores" in reason
 
 
 def test_the_table_has_a_row_for_each_candidate_and_a_column_for_each_kind() -> None:

@@ -176,7 +176,7 @@ def test_every_photograph_calibrates_by_cross_fitting(
     assert manifest.training_data.images == {"training": 20, "calibration": 20, "test": 5}
     assert "calibrating on 20 images, in 20 folds" in logged
     assert any(
-        line.startswith("20 good photographs: at the finest, one false alarm in 21 good parts")
+        line.startswith("20 normal images: the minimum false positive rate is 1 in 21")
         for line in logged
     )
 
