@@ -25,7 +25,7 @@ serve: $(VENV)/.serve-$(DEVICE)  ## Serve the shipped models (HOST, PORT, DEVICE
 	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
 
 test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
 	$(VENV)/bin/ruff check .

@@ -4,8 +4,8 @@
 
 DIR holds folders `mnist` and `fashion-mnist` with the IDX files, and `mvtec-bottle-256`, `cookies`
 and `screw` in the layout of MVTec AD. A task is skipped if its folder is missing. Bundles are
-published below `runs`. A bundle is reused if it is shipped with the same recipe, or if the same
-revision of the code has trained it with the same recipe.
+published below `runs`. A shipped bundle of the same recipe is reused. A bundle below `runs` is
+reused if the revision of the code is the same, too.
 
 Studies are of choices, few photographs, splits and false positives; they publish nothing.
 """

@@ -18,6 +18,7 @@ import argparse
 import copy
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,42 +82,35 @@ def main() -> None:
     }
     with open_process() as here:
         for seed in range(options.seeds):
-            overrides = [NO_AUGMENTATION, *options.set, f"seed={seed}"]
-            masked = recipe.load_network("mnist-classifier", [*overrides, MASKING])
-            divided = splits.split(
-                everything, masked.data.calibration, masked.data.validation, seed
-            )
-            labelled = {count: take_balanced(divided.training, count) for count in options.labels}
-            few = {
-                count: recipe.load_network(
-                    "mnist-classifier", [*overrides, *_plan_batches(count, options.steps)]
-                )
-                for count in options.labels
-            }
-            fresh = _build_network(masked)
-            trained = _train(copy.deepcopy(fresh), masked, divided, here, stage="autoencoder")
-            components = PrincipalComponents(
-                divided.training.images, fresh.autoencoder.latent_dim, seed
-            )
-            for count in options.labels:
-                images, labels = labelled[count].images, labelled[count].labels
-                assert labels is not None  # take_balanced needs them
-                measured = {PCA: components.measure_accuracy(images, labels, test)}
-                repeated = replace(
-                    divided, training=_repeat(labelled[count], few[count], options.steps)
-                )
-                for name, start in (("pre-trained", trained), ("from the start", fresh)):
-                    network = _train(
-                        copy.deepcopy(start), few[count], repeated, here, stage="classifier"
-                    )
-                    measured[name] = _measure_accuracy(network, test)
-                for name, accuracy in measured.items():
-                    accuracies[name].setdefault(count, []).append(accuracy)
-                    print(f"seed {seed}, {count} labels, {name}: {accuracy:.4f}", flush=True)
+            for count, name, accuracy in _compare(seed, everything, test, here, options):
+                accuracies[name].setdefault(count, []).append(accuracy)
+                print(f"seed {seed}, {count} labels, {name}: {accuracy:.4f}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(
         json.dumps({"steps": options.steps, "accuracy": accuracies}, indent=1) + "\n"
     )
+
+
+def _compare(
+    seed: int, everything: Split, test: Split, here: Process, options: argparse.Namespace
+) -> Iterator[tuple[int, str, float]]:
+    """Accuracy of each method with one seed, by number of labels."""
+    overrides = [NO_AUGMENTATION, *options.set, f"seed={seed}"]
+    masked = recipe.load_network("mnist-classifier", [*overrides, MASKING])
+    divided = splits.split(everything, masked.data.calibration, masked.data.validation, seed)
+    fresh = _build_network(masked)
+    trained = _train(copy.deepcopy(fresh), masked, divided, here, stage="autoencoder")
+    components = PrincipalComponents(divided.training.images, fresh.autoencoder.latent_dim, seed)
+    for count in options.labels:
+        batches = _plan_batches(count, options.steps)
+        few = recipe.load_network("mnist-classifier", [*overrides, *batches])
+        labelled = take_balanced(divided.training, count)
+        assert labelled.labels is not None  # take_balanced needs them
+        yield count, PCA, components.measure_accuracy(labelled.images, labelled.labels, test)
+        repeated = replace(divided, training=_repeat(labelled, few, options.steps))
+        for name, start in (("pre-trained", trained), ("from the start", fresh)):
+            network = _train(copy.deepcopy(start), few, repeated, here, stage="classifier")
+            yield count, name, _measure_accuracy(network, test)
 
 
 def _build_network(chosen: Recipe) -> Classifier:

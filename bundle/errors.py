@@ -8,7 +8,7 @@ DomainError
 │   └── InvalidLatents       in `service.errors`
 ├── InvalidParameter
 ├── BundleError
-├── (errors of requests)     in `service.errors` and `service.api`; `service.api.errors` has statuses
+├── (errors of requests)     in `service.errors`, `service.api` and `service.bulk`
 └── TrainingError            in `training.errors`
 """
 

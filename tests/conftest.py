@@ -11,16 +11,6 @@ from tests.bundles import write_bundle
 DATA = Path(__file__).parent / "data"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file in one process, and so those that share the trained bundles."""
-    for item in items:
-        shares = (
-            "published" in getattr(item, "fixturenames", ()) and item.path.parent.name == "pipeline"
-        )
-        group = "published" if shares else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:

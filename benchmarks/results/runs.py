@@ -13,10 +13,10 @@ Run = dict[str, Any]
 
 def read(path: Path) -> dict[str, list[Run]]:
     """The runs of each recipe, by its name; none if there is no file yet."""
-    found: dict[str, list[Run]] = (
+    stored: dict[str, list[Run]] = (
         json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     )
-    return found
+    return stored
 
 
 def write(name: str, run: Run, path: Path) -> None:

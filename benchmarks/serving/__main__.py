@@ -118,34 +118,34 @@ class Bench:
     def cores(self) -> Metrics:
         """JPEGs on both cores, which the server shares with the load."""
         image = draw_picture(256, 256, "JPEG")
-        found: Metrics = {
+        measured: Metrics = {
             "limits": self._limits(self.graphs["photos"], image, (1, 16), cores=(0, 1))
         }
         request = servers.ours("photos").ask(image, "image/jpeg")
         with self._ours("photos", cores=(0, 1)) as running:
-            found |= self._median(running, request, (16,))
-        print(f"  {found['16']['rate']:.1f} requests a second")
-        return found
+            measured |= self._median(running, request, (16,))
+        print(f"  {measured['16']['rate']:.1f} requests a second")
+        return measured
 
     def large(self) -> Metrics:
         """A photograph of twelve megapixels, compared with a peer that decodes it whole."""
         image = draw_picture(3000, 4000, "JPEG")
-        found: Metrics = {}
+        measured: Metrics = {}
         for server in (servers.ours("photos"), servers.peers()[0]):
-            found[server.name] = self._serve(server, "photos", image, "image/jpeg", (1, 4))
-        return found
+            measured[server.name] = self._serve(server, "photos", image, "image/jpeg", (1, 4))
+        return measured
 
     def overload(self) -> Metrics:
         """A minute at 64 connections, then at 640, with slots for 64 images."""
         request = servers.ours("digits").ask(draw_picture(28, 28, "PNG"), "image/png")
         with self._ours("digits", AE_MAX_IMAGES="64", AE_MAX_QUEUED_IMAGES="64") as running:
-            found = {str(count): self._load(running, request, count, 60) for count in (64, 640)}
-        for count, each in found.items():
+            measured = {str(count): self._load(running, request, count, 60) for count in (64, 640)}
+        for count, each in measured.items():
             print(
                 f"  {count} connections: p99 {each['p99'] * 1000:.1f} ms,"
                 f" statuses {each['statuses']}"
             )
-        return found
+        return measured
 
     def start(self) -> Metrics:
         """Seconds until ready, and memory, with all shipped models."""
@@ -158,10 +158,10 @@ class Bench:
             with servers.run(server, Path(sys.executable), request, (0,)) as running:
                 ready.append(running.ready_after)
                 memory.append(running.pss())
-        found: Metrics = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
-        print(f"  ready after {found['ready']:.2f} s, {found['pss']:.0f} MB")
-        found["opening"] = self._in_child("benchmarks.serving.session_start", "models")
-        return found
+        measured: Metrics = {"ready": statistics.median(ready), "pss": statistics.median(memory)}
+        print(f"  ready after {measured['ready']:.2f} s, {measured['pss']:.0f} MB")
+        measured["opening"] = self._in_child("benchmarks.serving.session_start", "models")
+        return measured
 
     def _singles(self, net: str, image: bytes, kind: str, batches: Sequence[int]) -> Metrics:
         """One image a request: every server, then the limits."""
@@ -171,8 +171,8 @@ class Bench:
                 rounds.setdefault(server.name, []).append(
                     self._serve(server, net, image, kind, CONNECTIONS)
                 )
-        found = {name: take_medians(each) for name, each in rounds.items()}
-        return found | {"limits": self._limits(self.graphs[net], image, batches)}
+        measured = {name: take_medians(each) for name, each in rounds.items()}
+        return measured | {"limits": self._limits(self.graphs[net], image, batches)}
 
     def _serve(
         self, server: Server, net: str, image: bytes, kind: str, connections: Sequence[int]
@@ -205,7 +205,7 @@ class Bench:
 
         Raises RuntimeError if responses differ from the expected scores.
         """
-        found: Metrics = {}
+        measured: Metrics = {}
         sample = server.ask(images[0], "image/png")
         with self._running(server, "digits", sample, BULK="1") as running:
             for count, (way, make) in itertools.product(BULK_IMAGES, ways.items()):
@@ -219,10 +219,10 @@ class Bench:
                         " differently"
                     )
                 self._load(running, request, 2, 0.5)
-                found[f"{count} {way}"] = self._load(running, request, 2)["rate"] * count
-        shown = "  ".join(f"{name}: {rate:,.0f}/s" for name, rate in found.items())
+                measured[f"{count} {way}"] = self._load(running, request, 2)["rate"] * count
+        shown = "  ".join(f"{name}: {rate:,.0f}/s" for name, rate in measured.items())
         print(f"  {server.name:18} {shown}", flush=True)
-        return found
+        return measured
 
     def _check(self, server: Server, net: str, image: bytes, response: bytes) -> None:
         """Raise RuntimeError if a server's score is not the bare session's."""
@@ -316,9 +316,9 @@ class Bench:
         while len(cores) == 1 and process.poll() is None:
             pass
         printed, _ = process.communicate()
-        found: Metrics = json.loads(printed)
+        measured: Metrics = json.loads(printed)
         print(f"  {module.rpartition('.')[2]}: {printed.strip()}", flush=True)
-        return found
+        return measured
 
 
 def take_medians(rounds: Sequence[Metrics]) -> Metrics:

@@ -3,9 +3,9 @@
     python -m benchmarks.serving.profile [--work runs/serving]
                                          [--output docs/results/serving-profile.json]
 
-Requests for the score of a 28x28 PNG are made without a network connection, 16 at a time, on one
-core with one thread. The first application responds at once, and each further one has one part
-more. The time of a part is the difference.
+Requests for the score of a 28x28 PNG run without a network connection, 16 at a time. The process
+has one core and one thread. The first application responds at once, and each further one has one
+part more. The time of a part is the difference.
 """
 
 import argparse

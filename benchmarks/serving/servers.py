@@ -151,8 +151,8 @@ def limits() -> list[Server]:
 def parse_scores(response: bytes) -> list[float]:
     """Scores in the response of any of the servers."""
     if response.startswith(b"\x93NUMPY"):
-        found: list[float] = np.load(io.BytesIO(response)).tolist()
-        return found
+        scores: list[float] = np.load(io.BytesIO(response)).tolist()
+        return scores
     match json.loads(response):
         case {"results": results}:
             return [float(result["score"]) for result in results]

@@ -28,12 +28,12 @@ def main() -> None:
         optimised = [Path(directory) / f"{number}.onnx" for number in range(len(plain))]
         for source, target in zip(plain, optimised, strict=True):
             _open(source, GraphOptimizationLevel.ORT_ENABLE_ALL, target)
-        found = {
+        results = {
             "graphs": len(plain),
             "plain": _measure(plain, GraphOptimizationLevel.ORT_ENABLE_ALL),
             "optimised": _measure(optimised, GraphOptimizationLevel.ORT_DISABLE_ALL),
         }
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 def _measure(graphs: Sequence[Path], level: GraphOptimizationLevel) -> dict[str, float]:

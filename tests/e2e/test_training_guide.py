@@ -131,7 +131,7 @@ def test_the_commands_of_the_guide_work(workplace: Path, monkeypatch: pytest.Mon
     assert re.search(
         r"\| cookies: train/good against test \| \d+\.\d\d ± \d+\.\d\d; pixels \d+\.\d\d", results
     )
-    assert re.search(r"Killed, it left [\d,]+ rows; .* with 0 rows\nlost and 0 doubled", results)
+    assert re.search(r"killed run left [\d,]+ rows\. .*, with\n0 rows lost and 0 doubled", results)
     assert re.search(r"\| 20 \| \d+\.\d\d ± \d+\.\d\d % \| \d+\.\d\d ± \d+\.\d\d % \|", results)
     speeds = json.loads((workplace / "docs" / "results" / "training-speed.json").read_text())[
         "images_per_second"

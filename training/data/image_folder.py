@@ -209,10 +209,10 @@ def read_splits(
 
 def list_images(directory: Path, log: Log, excluded: Collection[str] = ()) -> list[Path]:
     """Scan a directory for images, by their suffixes, but not in the subfolders `excluded`."""
-    found = sorted(path for path in directory.rglob("*") if not _is_hidden(path, directory))
-    found = [path for path in found if path.relative_to(directory).parts[0] not in excluded]
-    paths = [path for path in found if is_image(path, directory)]
-    others = sorted({*found} - {*paths})
+    visible = sorted(path for path in directory.rglob("*") if not _is_hidden(path, directory))
+    visible = [path for path in visible if path.relative_to(directory).parts[0] not in excluded]
+    paths = [path for path in visible if is_image(path, directory)]
+    others = sorted({*visible} - {*paths})
     for link in (path for path in others if path.is_symlink() and path.is_dir()):
         log(f"{link}: skipped, because it is a link to a folder")
     if count := sum(path.is_file() for path in others):
@@ -275,12 +275,12 @@ def _no_images(directory: Path) -> DataError:
 
 
 def _find_split(folders: Sequence[Path], names: Collection[str]) -> Path | None:
-    found = [path for path in folders if path.name.lower() in names]
-    if len(found) > 1:
+    matching = [path for path in folders if path.name.lower() in names]
+    if len(matching) > 1:
         raise DataError(
-            f"{found[0]} and {found[1]} are the same split: put all images into {found[0]}"
+            f"{matching[0]} and {matching[1]} are the same split: put all images into {matching[0]}"
         )
-    return found[0] if found else None
+    return matching[0] if matching else None
 
 
 def _join(first: Folder, second: Folder) -> Folder:

@@ -10,6 +10,8 @@ from score import Scorer
 
 @bentoml.service(workers=1, threads=1)
 class Score:
+    """Scores of one or many images, in one method for each format."""
+
     def __init__(self) -> None:
         self.scorer = Scorer()
 

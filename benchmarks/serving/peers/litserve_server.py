@@ -10,6 +10,8 @@ from score import BULK, PORT, Scorer
 
 
 class Api(litserve.LitAPI):
+    """Scores of single images."""
+
     def setup(self, _: str) -> None:
         self.scorer = Scorer()
 
@@ -24,6 +26,8 @@ class Api(litserve.LitAPI):
 
 
 class Json(Api):
+    """Scores of many images in JSON."""
+
     def decode_request(self, request: dict[str, list[str]]) -> Any:
         return [self.scorer.decode(base64.b64decode(text)) for text in request["images"]]
 

@@ -12,6 +12,8 @@ from score import PORT, Scorer
 
 
 class Score(MLModel):
+    """Scores of one or many images."""
+
     async def load(self) -> bool:
         self.scorer = Scorer()
         return True

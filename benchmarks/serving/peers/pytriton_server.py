@@ -11,12 +11,14 @@ scorer = Scorer()
 
 @batch
 def infer(image: np.ndarray) -> dict[str, np.ndarray]:
+    """Score encoded images."""
     images = np.stack([scorer.decode(body) for (body,) in image])
     return {"score": np.array(scorer.score(images), dtype=np.float32)[:, None]}
 
 
 @batch
 def infer_pixels(image: np.ndarray) -> dict[str, np.ndarray]:
+    """Score pixels."""
     return {"score": np.array(scorer.score(image), dtype=np.float32)[:, None]}
 
 

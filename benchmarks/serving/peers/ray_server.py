@@ -10,6 +10,8 @@ from starlette.requests import Request
 
 @serve.deployment(max_ongoing_requests=64)
 class Score:
+    """Scores of one or many images, by the media type of the request."""
+
     def __init__(self) -> None:
         self.scorer = Scorer()
 

@@ -266,9 +266,9 @@ def test_every_domain_error_has_a_status() -> None:
         below = kind.__subclasses__()
         return set().union(*map(leaves, below)) if below else {kind}
 
-    unserved = {BundleError, DeviceError} | leaves(
-        BulkError
-    )  # raised while loading, or by no request
-    raised = leaves(DomainError) - unserved - {InvalidItems, ItemError}
-    assert raised == set(STATUSES)
+    # Raised while loading, by no request, or by training, which other tests may have imported.
+    elsewhere = {BundleError, DeviceError} | leaves(BulkError)
+    raised = leaves(DomainError) - elsewhere - {InvalidItems, ItemError}
+    of_requests = {kind for kind in raised if not kind.__module__.startswith("training")}
+    assert of_requests == set(STATUSES)
     assert set(CODES_BY_STATUS.values()) == {"not_found", "method_not_allowed"}

@@ -135,7 +135,7 @@ def test_a_collapse_is_seen_behind_it() -> None:
     [
         ({"code_activation": "linear"}, r"refinement needs codes in -1\.\.1"),
         ({"variational": True}, r"refinement needs codes in -1\.\.1"),
-        ({"latent_dim": 17}, "latent_dim may be at most 16"),
+        ({"latent_dim": 17}, "latent_dim is 17, and may be at most 16"),
     ],
 )
 def test_it_is_of_small_bounded_codes_only(changed: dict[str, object], fault: str) -> None:

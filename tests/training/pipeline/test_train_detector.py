@@ -405,7 +405,7 @@ def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
         ),
         ("photo-anomaly", ["input.channels=1"], "input.channels must be 3"),
         ("photo-anomaly", ["training.epochs=3"], "training: there is no such entry"),
-        ("photo-anomaly", ["data.dataset=folder"], "data.dataset must be photographs"),
+        ("photo-anomaly", ["data.dataset=folder"], "is folder, but a detector takes photographs"),
         (
             "photo-anomaly",
             ["detector.candidates=['gaussians + gaussians']"],
