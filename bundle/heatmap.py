@@ -28,16 +28,25 @@ class Region:
     height: int
     score: float
 
+    def scale(self, old: tuple[int, ...], new: tuple[int, ...]) -> "Region":
+        """The same box in its image resized from old to new, (height, width), rounded outwards."""
+        down, across = new[0] / old[0], new[1] / old[1]
+        left, top = int(self.x * across), int(self.y * down)
+        right = -int(-(self.x + self.width) * across // 1)
+        bottom = -int(-(self.y + self.height) * down // 1)
+        width, height = min(right, new[1]) - left, min(bottom, new[0]) - top
+        return Region(left, top, width, height, self.score)
 
-def heat(error_map: Floats, scale: ErrorMapScale) -> npt.NDArray[np.uint8]:
+
+def heat(error_map: Floats, scale: ErrorMapScale) -> Pixels:
     """Brightness of each pixel, (height, width) -> uint8: 0 in most normal images, 255 in few."""
     brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
     return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
 
 
-def in_colour(heatmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def in_colour(heatmap: Pixels) -> Pixels:
     """A heatmap (height, width) as RGB (height, width, 3): from black to pale yellow."""
-    colours: npt.NDArray[np.uint8] = _COLOUR_MAP[heatmap]
+    colours: Pixels = _COLOUR_MAP[heatmap]
     return colours
 
 
@@ -122,7 +131,7 @@ def _outline(image: Image.Image, region: Region) -> None:
         pen.rectangle((left, top, right, bottom), outline=colour, width=line)
 
 
-def _colour_map() -> npt.NDArray[np.uint8]:
+def _colour_map() -> Pixels:
     """256 RGB colours of evenly rising lightness, which colour-blind people tell apart by it.
 
     The course is that of matplotlib's inferno (Smith and van der Walt 2015), by nine stops.

@@ -1,7 +1,6 @@
 """Decoding of the images of a request, in threads unless they are small."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,9 +10,9 @@ from bundle import imaging
 from bundle.errors import ItemError
 from bundle.imaging import DecodedImage
 from bundle.manifest import InputSpec
-from service.errors import DeadlineExceeded, InvalidItems
+from service.errors import InvalidItems
 from service.operations.timings import Timings
-from service.operations.values import EncodedImages, Images, map_items
+from service.operations.values import EncodedImages, Images, check_deadline, map_items
 
 # An image up to this size is decoded before a thread would start.
 MAX_INLINE_PIXELS = 128 * 128
@@ -62,11 +61,7 @@ class Decoder:
         self, encoded: Sequence[bytes], spec: InputSpec, deadline: float
     ) -> list[DecodedImage]:
         def decode(index: int) -> DecodedImage:
-            if time.monotonic() > deadline:
-                done = f"{index} of {len(encoded)} images were decoded"
-                raise DeadlineExceeded(
-                    f"the request reached its timeout after {done}; send fewer images"
-                )
+            check_deadline(deadline, f"{index} of {len(encoded)} images were decoded")
             return imaging.decode(encoded[index], spec, self.max_pixels)
 
         loop = asyncio.get_running_loop()

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from bundle import heatmap, imaging
-from bundle.heatmap import Region
 from bundle.manifest import ErrorMapScale, InputSpec
 from bundle.tensors import Floats, Pixels
 from service.operations.values import Localisation, Pictures
@@ -25,7 +24,9 @@ class Localiser:
 
         The image is encoded, or pixels at the model's size.
         """
-        regions = [self._enlarge(region, size) for region in heatmap.regions(error_map, self.scale)]
+        regions = [
+            region.scale(error_map.shape, size) for region in heatmap.regions(error_map, self.scale)
+        ]
         brightness = imaging.resize(heatmap.heat(error_map, self.scale), size, self.spec)
         picture = overlay = None
         if self.pictures.heatmap:
@@ -35,12 +36,3 @@ class Localiser:
                 image = imaging.decode_original(image, self.spec, self.max_pixels)
             overlay = imaging.encode_png(heatmap.draw(image, brightness, regions))
         return Localisation(regions, picture, overlay)
-
-    def _enlarge(self, region: Region, size: tuple[int, int]) -> Region:
-        """Scale a box to an image of the size (height, width), rounded outwards."""
-        down, across = size[0] / self.spec.height, size[1] / self.spec.width
-        left, top = int(region.x * across), int(region.y * down)
-        right = -int(-(region.x + region.width) * across // 1)
-        bottom = -int(-(region.y + region.height) * down // 1)
-        width, height = min(right, size[1]) - left, min(bottom, size[0]) - top
-        return Region(left, top, width, height, region.score)

@@ -33,6 +33,7 @@ from service.operations.values import (
     ReconstructResult,
     ScoreResult,
     check_count,
+    check_deadline,
     check_supported,
     map_items,
 )
@@ -244,11 +245,9 @@ class Operations:
         originals, overlay = encoded.images, localiser.pictures.overlay
 
         def localise(index: int) -> Localisation:
-            if overlay and time.monotonic() > self._deadline(timings):
+            if overlay:
                 done = f"{index} of {len(error_maps)} overlays were drawn"
-                raise DeadlineExceeded(
-                    f"the request reached its timeout after {done}; send fewer images"
-                )
+                check_deadline(self._deadline(timings), done)
             as_array = isinstance(originals, np.ndarray)
             image = images.pixels[index] if as_array else originals[index]
             return localiser.localise(image, error_maps[index], images.original_sizes[index])

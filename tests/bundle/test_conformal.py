@@ -47,8 +47,8 @@ def test_one_percent_needs_99_calibration_scores(count: int, decided: bool) -> N
 def test_without_a_rate_the_lowest_is_taken_that_can_be_told(count: int, rate: float) -> None:
     calibrated = conformal([index / 1000 for index in range(count)])
     assert calibrated.default_rate == default_rate(count) == rate
-    told = [each for each in RATES if calibrated.threshold(each) is not None]
-    assert told[:1] == ([rate] if told else [])
+    allowed = [each for each in RATES if calibrated.threshold(each) is not None]
+    assert allowed[:1] == ([rate] if allowed else [])
 
 
 @given(st.integers(1, 10**6))
@@ -62,8 +62,8 @@ def test_the_minimum_rate_can_be_told_and_is_hardly_larger_than_it_must_be(count
 @given(st.integers(1, 300), st.floats(0.001, 0.999))
 def test_a_rate_can_be_told_where_it_has_a_threshold(count: int, rate: float) -> None:
     calibrated = conformal([0.5] * count)
-    told = allows_rate(count, rate)
-    assert (calibrated.threshold(rate) is not None) == (calibrated.reason(rate) is None) == told
+    allowed = allows_rate(count, rate)
+    assert (calibrated.threshold(rate) is not None) == (calibrated.reason(rate) is None) == allowed
 
 
 def test_the_reason_for_no_verdict_names_the_rate_that_gives_one() -> None:

@@ -48,9 +48,9 @@ def test_a_wrong_setting_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert cli.main(["check"]) == 1
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert "SECRET" not in told
+    printed = capsys.readouterr().err
+    assert complaint in printed
+    assert "SECRET" not in printed
 
 
 def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:

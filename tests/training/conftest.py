@@ -36,7 +36,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Of torch and of the linear algebra: for small matrices, threads only wait for each other."""
+    """Limit torch and linear algebra to one thread, because small matrices gain nothing by more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -69,8 +69,8 @@ def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
     )
 
 
-def run(recipe: Recipe, data: Path, directory: Path, tell: Log = silence) -> Path:
-    path = train_pipeline.run(recipe, data, directory / "models", directory / "runs", tell)
+def run(recipe: Recipe, data: Path, directory: Path, log: Log = silence) -> Path:
+    path = train_pipeline.run(recipe, data, directory / "models", directory / "runs", log)
     assert path is not None  # only the first of several processes publishes
     return path
 
@@ -107,7 +107,7 @@ def train(
     images: Split,
     runs: Path,
     process: Process = CPU,
-    tell: Log = silence,
+    log: Log = silence,
     open_checkpoints: Callable[[Path, str], Checkpoints] = Checkpoints,
 ) -> Trained:
     """Train as the pipeline does."""
@@ -116,7 +116,7 @@ def train(
     network = Classifier(autoencoder, 10) if recipe.classifier else autoencoder
     planned = plan_stages(recipe, network, split(recipe, images))
     checkpoints = open_checkpoints(runs, recipe.fingerprint())
-    return Trained(network, loop.train(planned, recipe.seed, checkpoints, process, tell))
+    return Trained(network, loop.train(planned, recipe.seed, checkpoints, process, log))
 
 
 def assert_equal(a: nn.Module, b: nn.Module) -> None:

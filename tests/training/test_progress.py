@@ -14,14 +14,14 @@ class Terminal(io.StringIO):
 def test_a_terminal_shows_a_bar_and_the_log_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, logged = Terminal(), list[str]()
     monkeypatch.setattr("sys.stderr", terminal)
-    assert image_file.map_in_threads(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
+    assert image_file.map_with_progress(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
     assert "reading: 100%" in terminal.getvalue()
     assert logged == []
 
 
 def test_elsewhere_the_log_has_a_line_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     logged: list[str] = []
-    assert image_file.map_in_threads(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
+    assert image_file.map_with_progress(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
     assert capsys.readouterr().err == ""
     assert logged == ["reading: 3 files"]
 
@@ -49,7 +49,7 @@ def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(
         log("the trials begin")
         assert list(progress.step_through([1, 2], log)) == [1, 2]
         progress.begin("fitting", log)
-        assert image_file.map_in_threads(str, [1, 2], "reading", progress.silence) == ["1", "2"]
+        assert image_file.map_with_progress(str, [1, 2], "reading", progress.silence) == ["1", "2"]
         assert _shown(terminal) == "fitting:  80%"
         progress.begin("report", log)
         assert _shown(terminal) == "report:  90%"
@@ -67,7 +67,7 @@ def _shown(terminal: Terminal) -> str:
 def test_a_run_in_stages_shows_no_bar_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     logged: list[str] = []
     with progress.Stages(logged.append, {"decoding": 1, "report": 3}) as log:
-        assert image_file.map_in_threads(str, [1, 2], "reading", log) == ["1", "2"]
+        assert image_file.map_with_progress(str, [1, 2], "reading", log) == ["1", "2"]
         progress.begin("report", log)
     assert capsys.readouterr().err == ""
     assert logged == ["reading: 2 files"]

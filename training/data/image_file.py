@@ -84,7 +84,7 @@ def decode(paths: Sequence[Path], spec: InputSpec, log: Log) -> npt.NDArray[np.u
     def decode_into_place(index: int) -> None:
         images[index] = _decode_one(paths[index], spec)
 
-    map_in_threads(
+    map_with_progress(
         decode_into_place, range(len(paths)), f"decoding at {spec.height}x{spec.width}", log
     )
     return images
@@ -95,7 +95,7 @@ def decode_at_own_size(path: Path, spec: InputSpec, size: tuple[int, int]) -> te
     return _decode_one(path, spec.model_copy(update={"height": size[0], "width": size[1]}))
 
 
-def map_in_threads(
+def map_with_progress(
     work: Callable[[Item], Result], items: Sequence[Item], desc: str, log: Log
 ) -> list[Result]:
     """Results of a function of each item, in order, computed in a few threads.

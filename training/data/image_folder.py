@@ -155,7 +155,7 @@ def read(
     check_exists(directory)
     paths = list_images(directory, log, excluded)
     images = np.empty((len(paths), *spec.shape), dtype=np.uint8)
-    files = image_file.map_in_threads(
+    files = image_file.map_with_progress(
         lambda index: _read_into(images[index], paths[index], spec),
         range(len(paths)),
         f"reading {directory.name}",

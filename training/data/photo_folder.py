@@ -190,7 +190,7 @@ def _check_split(
     if home == layout.test:
         _check_labels(paths, home)
     small = spec.model_copy(update={"height": PREVIEW_PIXELS, "width": PREVIEW_PIXELS})
-    photos = image_file.map_in_threads(
+    photos = image_file.map_with_progress(
         lambda path: _preview(path, home, small), paths, f"checking {layout.name(home)}", log
     )
     files = [photo.file for photo in photos]
@@ -308,7 +308,7 @@ def _find_masks(home: Path, test: Path | None, photos: Photos, log: Log) -> tupl
     if test is None or not photos or not home.is_dir():
         return (None,) * len(photos)
     masks = [_find_mask(home, test, photo.path) for photo in photos]
-    marked = image_file.map_in_threads(
+    marked = image_file.map_with_progress(
         lambda mask: mask is not None and bool(_read_mask(mask).any()), masks, "checking masks", log
     )
     for photo, is_marked in zip(photos, marked, strict=True):

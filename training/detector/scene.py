@@ -8,14 +8,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bundle.tensors import TensorName, Tensors
+from bundle.tensors import Images, TensorName, Tensors
 
 MAX_BATCH_IMAGES = 8  # encoded or scored at once, to limit memory
 MAX_BATCH_PIXELS = MAX_BATCH_IMAGES * 256 * 256
 
 # By name: `images` (n, height, width, channels), `latents` and `features_<stride>`.
 Scene = Mapping[str, Tensor]
-Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from bundle.tensors import Images
 from training.detector.threads import map_in_threads
 
 Crop = npt.NDArray[np.float32]  # (height, width, channels), 0 to 255
 Mask = npt.NDArray[np.float32]  # (height, width), 0 to 1
-Images = npt.NDArray[np.uint8]
 
 MIN_VISIBLE_LEVELS = 12  # of 255: a smaller change of a pixel is invisible
 MAX_TRIES = 20  # positions and strengths, until enough of a region has changed

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from bundle import imaging
 from bundle.manifest import InputSpec
+from bundle.tensors import Images
 from training import progress
 from training.config import Size
 from training.detector import fitters, selection, synthetic_anomalies
@@ -16,7 +17,7 @@ from training.detector.components import BASELINES, MEMORY_BANKS, ComponentName,
 from training.detector.config import DetectorConfig
 from training.detector.cross_fitting import Scores, assign_folds, cross_score
 from training.detector.encoder import FEATURE_STRIDES
-from training.detector.scene import Images, SceneReader, Scenes
+from training.detector.scene import SceneReader, Scenes
 from training.detector.selection import Outcome
 from training.detector.synthetic_anomalies import SyntheticAnomalies
 from training.detector.threads import map_in_threads

@@ -53,7 +53,7 @@ class AutoencoderResults:
 
     @cached_property
     def principal_components(self) -> PrincipalComponents | None:
-        """As many components as latent dimensions; None if pixels or images are too few."""
+        """Components, as many as latent dimensions; None if pixels or images are too few."""
         training = self.images.splits.training.images
         if self.latent_dim >= min(training[0].size, len(training)):
             return None

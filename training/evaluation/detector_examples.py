@@ -11,13 +11,13 @@ import numpy.typing as npt
 from bundle import imaging
 from bundle.conformal import ConformalScores, format_rate
 from bundle.manifest import Calibration, InputSpec
-from bundle.tensors import Images
+from bundle.tensors import Floats, Images, Pixels
 from training.data import image_file, photo_folder
 from training.data.image_set import ImageSet, Photographs
 from training.detector.synthetic_anomalies import KINDS, MIN_VISIBLE_LEVELS
 from training.detector.trials import Trials
 from training.evaluation import detector_plots as plots
-from training.evaluation.detector_plots import Floats, Mask, Pixels, Row
+from training.evaluation.detector_plots import Mask, Row
 from training.evaluation.detector_results import DetectorResults, score_images
 from training.export.graph_runner import Graphs
 from training.progress import silence

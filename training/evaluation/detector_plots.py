@@ -11,14 +11,13 @@ from scipy import ndimage
 from sklearn.metrics import roc_curve
 
 from bundle import heatmap, imaging
-from bundle.heatmap import Region, heat, regions
+from bundle.heatmap import heat, regions
 from bundle.manifest import Calibration, InputSpec
+from bundle.tensors import Floats, Pixels
 from training.evaluation.plots import DPI
 from training.metrics.detection import auroc
 
-Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.floating[Any]]
 
 BOX_PIXELS = (320, 300)  # height and width that a shown image fits into
 COLUMNS = 3
@@ -76,19 +75,8 @@ def draw_overlay(
 ) -> Pixels:
     """Draw heatmap and regions over an image (height, width, channels), as the service does."""
     scale, size = calibration.error_map, image.shape[:2]
-    boxes = [_scale_region(region, error_map.shape, size) for region in regions(error_map, scale)]
+    boxes = [region.scale(error_map.shape, size) for region in regions(error_map, scale)]
     return heatmap.draw(image, imaging.resize(heat(error_map, scale), size, spec), boxes)
-
-
-def _scale_region(region: Region, old: tuple[int, ...], new: tuple[int, ...]) -> Region:
-    """Scale a box from an image of the old size to one of the new size, rounded outwards."""
-    down, across = new[0] / old[0], new[1] / old[1]
-    left, top = int(region.x * across), int(region.y * down)
-    right, bottom = (
-        -int(-(region.x + region.width) * across // 1),
-        -int(-(region.y + region.height) * down // 1),
-    )
-    return Region(left, top, min(right, new[1]) - left, min(bottom, new[0]) - top, region.score)
 
 
 def draw_outline(image: Pixels, mask: Mask) -> Pixels:

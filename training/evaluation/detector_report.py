@@ -8,6 +8,7 @@ import numpy as np
 
 from bundle.conformal import RATES, ConformalScores, allows_rate
 from bundle.manifest import Calibration, Selection
+from bundle.tensors import Floats
 from training.data.image_set import ImageSet
 from training.detector import selection
 from training.detector.components import BASELINES
@@ -17,7 +18,7 @@ from training.evaluation import detector_advice, page
 from training.evaluation import detector_examples as examples
 from training.evaluation import detector_plots as plots
 from training.evaluation.detector_examples import Examples
-from training.evaluation.detector_plots import Floats, Group
+from training.evaluation.detector_plots import Group
 from training.evaluation.detector_results import DetectorResults
 from training.evaluation.page import Picture, Section, Table, Text
 from training.export.published import PublishedBundle

@@ -17,11 +17,10 @@ from bundle.conformal import ConformalScores
 from bundle.heatmap import heat
 from bundle.latents import interpolate
 from bundle.manifest import Calibration
-from bundle.tensors import Images, Labels
+from bundle.tensors import Floats, Images, Labels
 from training.export.graph_runner import RECONSTRUCTION_GRAPHS
 from training.export.published import PublishedBundle
 
-Floats = npt.NDArray[np.floating[Any]]
 COLUMNS = 16
 DPI = 100
 MIN_WHITE_LEVEL = 244  # of 255; a colour with higher channels becomes white, as the page

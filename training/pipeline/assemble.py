@@ -50,24 +50,16 @@ def assemble(
         (staging / HISTORY).write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
         log("evaluating on the test images")
         results = AutoencoderResults(graphs, calibrated, images, evaluation, network.latent_dim)
-        draft = draft_manifest.draft_network(
+        provenance = draft_manifest.record_provenance(
             recipe,
-            images,
-            architecture=network.describe(),
-            latent_dim=network.latent_dim,
-            graphs=exported.files,
-            golden=GOLDEN,
-            prior=prior,
-            calibration=calibrated,
-            metrics=results.metrics(),
-            provenance=draft_manifest.record_provenance(
-                recipe,
-                trained.git_revision,
-                exported.parity,
-                device=trained.device,
-                minutes=trained.minutes,
-            ),
-            files=publish.compute_digests(staging),
+            trained.git_revision,
+            exported.parity,
+            device=trained.device,
+            minutes=trained.minutes,
+        )
+        files = publish.compute_digests(staging)
+        draft = draft_manifest.draft_network(
+            recipe, network, exported.files, prior, results, provenance, files
         )
 
         def draw(model: PublishedBundle) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from bundle.manifest import (
     Capability,
+    GraphName,
     LatentPrior,
     MixturePrior,
     ModelManifest,
@@ -18,11 +19,13 @@ from bundle.manifest import (
     TrainingData,
 )
 from bundle.tensors import Images
+from training.architectures import Autoencoder
 from training.data import dataset
 from training.data.dataset import RunImages
-from training.export import prior
+from training.evaluation.autoencoder_results import AutoencoderResults
+from training.export import prior as mixture
 from training.export.graph_runner import RUNTIME_VERSION, Graphs
-from training.export.published import PRIOR
+from training.export.published import GOLDEN, PRIOR
 from training.recipe import Recipe
 
 LIBRARIES = (
@@ -69,17 +72,33 @@ def read_library_versions() -> dict[str, str]:
     return versions | {"onnxruntime": RUNTIME_VERSION}
 
 
-def draft_network(recipe: Recipe, images: RunImages, **measured: Any) -> ModelManifest:
-    """Draft the manifest of a trained network; `measured` has the entries beside the recipe's."""
+def draft_network(
+    recipe: Recipe,
+    network: Autoencoder,
+    graphs: dict[GraphName, str],
+    prior: LatentPrior | None,
+    results: AutoencoderResults,
+    provenance: Provenance,
+    files: dict[str, str],
+) -> ModelManifest:
+    """Draft the manifest of a trained network; `files` has the digests of its files."""
     return ModelManifest(
         name=recipe.name,
         version=1,
         description=recipe.description,
+        architecture=network.describe(),
         capabilities=_list_capabilities(recipe),
         input=recipe.input,
-        classes=images.dataset.classes if recipe.classifier else (),
-        training_data=_describe_data(recipe, images),
-        **measured,
+        latent_dim=network.latent_dim,
+        graphs=graphs,
+        golden=GOLDEN,
+        prior=prior,
+        calibration=results.calibration,
+        classes=results.images.dataset.classes if recipe.classifier else (),
+        metrics=results.metrics(),
+        training_data=_describe_data(recipe, results.images),
+        provenance=provenance,
+        files=files,
     )
 
 
@@ -123,6 +142,6 @@ def fit_prior(
         return StandardNormal()
     if not _has_prior(recipe):
         return None
-    latents = prior.encode_for_mixture(graphs, training)
-    prior.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / PRIOR)
+    latents = mixture.encode_for_mixture(graphs, training)
+    mixture.fit_mixture(latents, recipe.mixture_components, recipe.seed).save(staging / PRIOR)
     return MixturePrior(file=PRIOR)

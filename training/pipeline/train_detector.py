@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from bundle.manifest import (
     GraphName,
     InputSpec,
     ModelManifest,
+    Provenance,
     Selection,
     TrainingData,
 )
@@ -113,22 +114,34 @@ def _calibrate(fitted: FittedDetector, data: DetectorData) -> Calibration:
 
 
 def _draft_manifest(
-    recipe: DetectorRecipe, results: DetectorResults, **measured: Any
+    recipe: DetectorRecipe,
+    results: DetectorResults,
+    architecture: str,
+    latent_dim: int,
+    selection: Selection,
+    metrics: dict[str, float],
+    provenance: Provenance,
+    files: dict[str, str],
 ) -> ModelManifest:
-    """Draft the manifest of a detector; `measured` has the entries beside recipe and results."""
+    """Draft the manifest of a detector; `files` has the digests of its files."""
     calibrated = results.calibration
     return ModelManifest(
         name=recipe.name,
         version=1,
         description=recipe.description,
+        architecture=architecture,
         capabilities=("encode", "anomaly-score"),
         input=results.spec,
+        latent_dim=latent_dim,
         graphs={"encoder": ENCODER, "scorer": SCORER},
         golden=GOLDEN,
         calibration=calibrated,
         max_batch=MAX_BATCH_IMAGES,
+        selection=selection,
+        metrics=metrics,
         training_data=_describe_data(recipe, results.data, len(calibrated.scores)),
-        **measured,
+        provenance=provenance,
+        files=files,
     )
 
 

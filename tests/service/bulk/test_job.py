@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ from service.settings import Settings
 from tests.bundles import write_bundle
 
 HEADER = ["path", "score", "p_value", "threshold", "is_anomaly", "heatmap", "overlay", "error"]
+
+
+@contextmanager
+def interruption(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Interrupt the command once all files are scored."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("service.bulk.tables.write", interrupt)
+        yield
 
 
 @pytest.fixture
@@ -275,12 +288,8 @@ def test_an_interrupted_run_holds_the_rate_that_it_took(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
     options = ("--models", str(few), "--overlays", str(tmp_path / "over"))
-    with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.tables.write", interrupted)
+    with interruption(monkeypatch):
         assert score(*options) == 130
     assert journal.read_run(tmp_path / "scores.csv.partial")["false-positive-rate"] == 0.05
     write_bundle(few, "tiny", 2)  # whose default would be 0.01
@@ -341,11 +350,7 @@ def test_a_list_is_read_from_a_file_and_from_standard_input(
 def test_what_an_interrupted_run_left_is_finished(
     score: Callable[..., int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.tables.write", interrupted)
+    with interruption(monkeypatch):
         assert score(output="scores.jsonl") == 130
     with sqlite3.connect(tmp_path / "scores.jsonl.partial") as rows:
         # So that it shows who wrote it.
@@ -373,11 +378,7 @@ def test_an_interrupted_run_goes_on_with_its_own_version(
     own = tmp_path / "models"
     shutil.copytree(models / "tiny" / "1", own / "tiny" / "1")
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.tables.write", interrupted)
+    with interruption(monkeypatch):
         assert score("--models", str(own)) == 130
     shutil.copytree(models / "tiny" / "2", own / "tiny" / "2")
     (photos / "8.png").write_bytes((photos / "3.png").read_bytes())
@@ -392,11 +393,7 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("service.bulk.tables.write", interrupted)
+    with interruption(monkeypatch):
         assert score() == 130
     assert "rerun to resume from" in capsys.readouterr().err
     assert score(sources=(str(photos / "3.png"),)) == 1

@@ -9,7 +9,7 @@ from service.bulk.journal import Journal, JournalError, Row, read_run
 
 RUN = {"model": "tiny", "version": "1"}
 GOOD = Row("a.png", 0.5, 0.25, 0.75, False, "heat/a.png.png")
-STRANGE = Row("b.png", 0.9, 0.01, 0.75, True)
+ANOMALOUS = Row("b.png", 0.9, 0.01, 0.75, True)
 OVERLAID = Row("e.png", 0.9, 0.01, 0.75, True, None, "over/e.png.png")
 UNSURE = Row("c.png", 0.1, 1.0, None, None)
 BAD = Row("d.png", error="no image")
@@ -18,8 +18,8 @@ BAD = Row("d.png", error="no image")
 def test_rows_are_read_back_in_the_order_of_the_files(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(3, BAD), (2, UNSURE)])
-        journal.write([(0, GOOD), (1, STRANGE), (4, OVERLAID)])
-        assert [*journal.read_rows()] == [GOOD, STRANGE, UNSURE, BAD, OVERLAID]
+        journal.write([(0, GOOD), (1, ANOMALOUS), (4, OVERLAID)])
+        assert [*journal.read_rows()] == [GOOD, ANOMALOUS, UNSURE, BAD, OVERLAID]
         assert journal.count() == 5
         assert journal.count_outcomes() == (2, 1)
         assert journal.find_done(["a.png", "x.png"]) == {"a.png"}
@@ -31,8 +31,8 @@ def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD)])
     with Journal(tmp_path / "journal", RUN) as journal:
-        journal.write([(0, GOOD._replace(score=7.0)), (1, STRANGE)])
-        assert [*journal.read_rows()] == [GOOD, STRANGE]
+        journal.write([(0, GOOD._replace(score=7.0)), (1, ANOMALOUS)])
+        assert [*journal.read_rows()] == [GOOD, ANOMALOUS]
         journal.remove()
     assert [*tmp_path.iterdir()] == []
 

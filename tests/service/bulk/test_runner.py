@@ -50,11 +50,11 @@ def score(
     heatmaps: Path | None = None,
     overlays: Path | None = None,
 ) -> int:
-    told: list[int] = []
+    reported: list[int] = []
     with Journal(journal, {}) as opened:
         folders = Folders(heatmaps, overlays)
-        asyncio.run(BulkRunner(scorer, opened, at_once, folders, told.append).run(iter(paths)))
-    return sum(told)
+        asyncio.run(BulkRunner(scorer, opened, at_once, folders, reported.append).run(iter(paths)))
+    return sum(reported)
 
 
 def rows(journal: Path) -> list[Row]:
@@ -185,7 +185,7 @@ def test_where_no_heatmap_can_be_written_the_run_ends(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_come_keep_nothing_from_ending(tmp_path: Path) -> None:
-    """As a pipe that nobody writes to."""
+    """A pipe that nobody writes to."""
     waits, forever = threading.Event(), threading.Event()
 
     def files() -> Iterator[Path]:

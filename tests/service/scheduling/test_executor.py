@@ -22,7 +22,7 @@ def executor() -> Iterator[DeviceExecutor]:
 
 
 class Gate:
-    """A run that says when it has begun, and ends when it is told to."""
+    """A run that says when it has begun, and ends when its gate opens."""
 
     def __init__(self) -> None:
         self.began, self.open = threading.Event(), threading.Event()

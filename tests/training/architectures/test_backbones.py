@@ -72,7 +72,7 @@ def test_folded_normalisation_changes_no_feature(network: EfficientNetLite0) -> 
 def test_photographs_are_classified_rightly(
     network: EfficientNetLite0, name: str, label: int
 ) -> None:
-    """As Egyptian cat, espresso and missile."""
+    """The classes are Egyptian cat, espresso and missile."""
     assert network.classify(photograph(name)).argmax() == label
 
 

@@ -41,17 +41,17 @@ def photos(tmp_path: Path) -> Path:
 def read(
     directory: Path, spec: InputSpec = RGB, policy: image_file.InvalidFilePolicy = "stop"
 ) -> tuple[image_folder.Folder, list[str]]:
-    told: list[str] = []
-    return image_folder.read(directory, spec, policy, told.append), told
+    logged: list[str] = []
+    return image_folder.read(directory, spec, policy, logged.append), logged
 
 
 def test_every_format_and_size_is_brought_to_the_models_size(photos: Path) -> None:
-    found, told = read(photos)
+    found, logged = read(photos)
     assert found.images.shape == (6, 8, 12, 3)
     assert found.classes == ("a", "b")
     assert found.labels is not None
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert told == [
+    assert logged == [
         f"{photos}: skipped 1 file(s) without an image suffix",
         "reading photos: 6 files",
     ]
@@ -80,11 +80,11 @@ def spoil(photos: Path) -> None:
 
 def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -> None:
     spoil(photos)
-    told: list[str] = []
+    logged: list[str] = []
     complaint = "5 of 11 files are invalid; mend them, or set data.invalid_files to skip or convert"
     with pytest.raises(DataError, match=re.escape(complaint)):
-        image_folder.read(photos, RGB, "stop", told.append)
-    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in told[2:])
+        image_folder.read(photos, RGB, "stop", logged.append)
+    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in logged[2:])
     assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
     assert faults["grey.png"] == "its mode is L, and the model takes RGB"
     assert faults["clear.png"] == "its mode is RGBA, with transparency"
@@ -93,12 +93,12 @@ def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -
 
 def test_unfit_files_are_left_out_or_converted_as_asked(photos: Path) -> None:
     spoil(photos)
-    skipped, told = read(photos, policy="skip")
-    assert (len(skipped.images), len(told)) == (6, 2 + 5)
-    converted, told = read(photos, policy="convert")
-    assert (len(converted.images), len(told)) == (8, 2 + 5)
+    skipped, logged = read(photos, policy="skip")
+    assert (len(skipped.images), len(logged)) == (6, 2 + 5)
+    converted, logged = read(photos, policy="convert")
+    assert (len(converted.images), len(logged)) == (8, 2 + 5)
     assert (converted.images[-1] == 7).all()
-    assert sum(line.startswith(f"{photos}: converted 1 of ") for line in told) == 2
+    assert sum(line.startswith(f"{photos}: converted 1 of ") for line in logged) == 2
 
 
 def test_a_grey_model_takes_grey_files(photos: Path) -> None:
@@ -117,13 +117,13 @@ def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
         image.save(photos / name / "0.tiff")
     for spec, unfit in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
         names = ("grey", "coloured", "ink")
-        told = [
+        logged = [
             line
             for name in names
             for line in read(photos / name, spec, "convert")[1]
             if "its mode" in line
         ]
-        assert [Path(line.partition(": ")[0]).name for line in told] == unfit
+        assert [Path(line.partition(": ")[0]).name for line in logged] == unfit
 
 
 def test_a_file_that_may_not_be_read_is_unfit(
@@ -137,10 +137,10 @@ def test_a_file_that_may_not_be_read_is_unfit(
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    found, told = read(photos, policy="skip")
+    found, logged = read(photos, policy="skip")
     assert len(found.images) == 5
     assert found.paths[-1].name == "5.PNG"
-    assert f"{photos}/b/4.tiff: [Errno 13] Permission denied" in told
+    assert f"{photos}/b/4.tiff: [Errno 13] Permission denied" in logged
 
 
 def test_a_linked_folder_is_said_to_be_passed_over(photos: Path, tmp_path: Path) -> None:
@@ -316,8 +316,8 @@ def test_sixteen_bits_that_use_little_of_their_range_are_logged_with_what_to_set
     (line,) = (line for line in read(directory, GREY)[1] if line.startswith("warning"))
     assert f"the 2 16-bit files in {directory} never exceed {peak} of 65535" in line
     assert line.endswith(f"--set input.white_16_bit={white}")
-    told = GREY.model_copy(update={"white_16_bit": white})
-    found, logged = read(directory, told)
+    spec = GREY.model_copy(update={"white_16_bit": white})
+    found, logged = read(directory, spec)
     assert not any(line.startswith("warning") for line in logged)
     assert found.images.max() == np.round(255 * peak / white)
 

@@ -16,7 +16,7 @@ def digits() -> torch.Tensor:
 
 
 def coefficients(images: torch.Tensor) -> torch.Tensor:
-    """Of each cell: (n, features, cells)."""
+    """Features of each cell: (n, features, cells)."""
     return torch.unflatten(Scattering()(images), 1, (-1, CELLS**2))
 
 

@@ -26,7 +26,7 @@ def trials(
     pca_mean: float | None = None,
     extent: float = 0.2,
 ) -> Trials:
-    """Of candidates at such distances between normal and anomalous scores; the first was chosen."""
+    """Trials of candidates with these distances of anomalous scores; the first was chosen."""
     distances: dict[ComponentName, float | None] = {
         "neighbours": neighbours,
         "gaussians": gaussians,

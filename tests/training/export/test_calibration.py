@@ -18,13 +18,13 @@ def test_a_heatmap_is_bright_beyond_the_largest_errors_of_nearly_all_normal_imag
     assert found.high == pytest.approx(1 + share * (count - 1))
 
 
-@pytest.mark.parametrize("strange", [1, 3])
+@pytest.mark.parametrize("atypical", [1, 3])
 def test_few_strange_photographs_among_few_leave_the_scale_of_heatmaps_as_it_is(
-    strange: int,
+    atypical: int,
 ) -> None:
     maps = maps_of(40)
     without = summarise(maps.mean(axis=(1, 2)), maps, "any").error_map
-    maps[:strange] += 100
+    maps[:atypical] += 100
     found = summarise(maps.mean(axis=(1, 2)), maps, "any").error_map
     assert found.low == pytest.approx(without.low, rel=0.05)
     assert found.high == pytest.approx(without.high, rel=0.05)

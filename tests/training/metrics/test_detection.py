@@ -23,7 +23,7 @@ def test_pixels_outside_the_masks_of_anomalous_images_are_normal() -> None:
 
 
 def test_every_region_counts_the_same_in_aupro() -> None:
-    """Of a large and a small defect, the large one is found at any rate: half of the regions."""
+    """One of two regions, the larger, is found at any rate."""
     masks = np.zeros((1, 40, 40), dtype=bool)
     masks[0, 2:22, 2:22] = masks[0, 30:32, 30:32] = True
     maps = np.random.default_rng(0).random((1, 40, 40))

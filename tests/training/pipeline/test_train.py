@@ -205,12 +205,12 @@ def test_training_again_publishes_the_next_version_and_leaves_only_what_was_trac
 
 
 def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -> None:
-    told: list[str] = []
+    logged: list[str] = []
     recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "training.epochs=1")
-    path = run(recipe, DATA / "mnist", tmp_path, told.append)
+    path = run(recipe, DATA / "mnist", tmp_path, logged.append)
     metrics = read_manifest(path).metrics
     assert not any(name.startswith("auroc") for name in metrics)
-    assert any("there is no folder fashion-mnist" in line for line in told)
+    assert any("there is no folder fashion-mnist" in line for line in logged)
 
 
 def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
@@ -347,12 +347,12 @@ def test_errors_are_told_without_a_traceback(
         )
         == 1
     )
-    told = capsys.readouterr().err
-    assert "did you mean 'mnist-vae'" in told
-    assert "there is no train-images-idx3-ubyte.gz" in told
-    assert "architecture: 28x28 cannot be halved 3 times" in told
-    assert "256 images to train on are too few" in told
-    assert "File exists" in told
+    printed = capsys.readouterr().err
+    assert "did you mean 'mnist-vae'" in printed
+    assert "there is no train-images-idx3-ubyte.gz" in printed
+    assert "architecture: 28x28 cannot be halved 3 times" in printed
+    assert "256 images to train on are too few" in printed
+    assert "File exists" in printed
 
 
 def test_the_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,9 +38,9 @@ def test_early_stopping_does_not_save_a_collapse(images: Split, tmp_path: Path) 
 def test_a_run_that_is_too_short_for_the_guard_says_that_it_ended_in_a_collapse(
     images: Split, tmp_path: Path
 ) -> None:
-    told: list[str] = []
-    train(tiny("mnist-vae", "loss.beta=1000"), images, tmp_path, tell=told.append)
-    assert told[1:] == ["warning: autoencoder ended in a collapse: all 32 latent units are dead"]
+    logged: list[str] = []
+    train(tiny("mnist-vae", "loss.beta=1000"), images, tmp_path, log=logged.append)
+    assert logged[1:] == ["warning: autoencoder ended in a collapse: all 32 latent units are dead"]
 
 
 def test_a_collapse_is_told_from_a_living_network() -> None:
