@@ -3,12 +3,27 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from service.app import build_services, create_app
 from service.settings import Settings
 from tests.bundles import write_bundle
 
 DATA = Path(__file__).parent / "data"
+
+
+class Scheduling(LoadFileScheduling):
+    """Gives each file to one worker, and files that share the costly `published` to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return file.replace("pipeline/test_republish", "pipeline/test_train")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

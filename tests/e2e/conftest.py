@@ -1,4 +1,6 @@
+import contextlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -29,6 +31,19 @@ SMALL_DETECTOR = [
     )
     for word in ("--set", entry)
 ]
+
+
+def run_module(module: str, arguments: list[str], directory: Path) -> None:
+    """Run `python -m module` in a directory, but in this process, which spares the imports."""
+    code: object = None
+    with contextlib.chdir(directory), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        patch.delitem(sys.modules, f"{module}.__main__", raising=False)  # a test may import it
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code
+    assert not code, [module, *arguments]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Every command of docs/training.md works, here on a few images and away from the repository."""
 
-import contextlib
 import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -16,7 +14,7 @@ from PIL import Image
 from benchmarks.results.__main__ import render
 from bundle.manifest import MANIFEST
 from tests.conftest import DATA
-from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR
+from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, run_module
 from training import recipe
 from training.recipe import AnyRecipe, DetectorRecipe, EmbeddingRecipe, Recipe
 
@@ -49,21 +47,16 @@ OPTIONS = {
 }
 
 
-def small(command: str) -> list[str]:
+def small(words: list[str]) -> list[str]:
     """The command with fewer images and steps."""
-    words = command.split()
-    runner = {
-        "python": [sys.executable],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
-    }[words[0]]
     if "my-embeddings" in words:
-        return [*runner, *words[1:], "--set", "embedding.size=64"]
+        return [*words, "--set", "embedding.size=64"]
     kind = next((word for word in words if word in OPTIONS), None)
     extra = list(OPTIONS[kind]) if kind else []
     if kind in ("train", "benchmarks.zoo", "benchmarks.few_labels", "benchmarks.training_speed"):
         extra += SMALL
     if "photo-anomaly" in words:
-        return [*runner, *words[1:], *OPTIONS["benchmarks.anomaly"]]
+        return [*words, *OPTIONS["benchmarks.anomaly"]]
     if "folder" in words:
         extra += [
             "--data",
@@ -78,7 +71,7 @@ def small(command: str) -> list[str]:
         extra += ["--set", "training.batch_size=2"]
     if "pretraining.epochs=5" in words:
         extra += ["--set", "pretraining.epochs=1", "--set", "pretraining.batch_size=32"]
-    return [*runner, *words[1:], *extra]
+    return [*words, *extra]
 
 
 @pytest.fixture(scope="module")
@@ -98,28 +91,22 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def run(command: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a command: `python -m MODULE` in this process, which spares the import of torch."""
-    words = small(command)
-    if words[1:3] == ["-m", "torch.distributed.run"]:
+def run(command: str, workplace: Path) -> None:
+    """Run a command; torchrun in processes of its own."""
+    runner, *words = small(command.split())
+    if runner == "torchrun":
+        launcher = [sys.executable, "-m", "torch.distributed.run", *words]
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-        subprocess.run(words, cwd=workplace, env=environment, check=True, timeout=300)
-        return
-    failed: object = None
-    with contextlib.chdir(workplace), monkeypatch.context() as patch:
-        patch.setattr(sys, "argv", words[2:])
-        patch.delitem(sys.modules, f"{words[2]}.__main__", raising=False)  # which this test imports
-        try:
-            runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-        except SystemExit as end:
-            failed = end.code
-    assert not failed, command
+        subprocess.run(launcher, cwd=workplace, env=environment, check=True, timeout=300)
+    else:
+        assert words[0] == "-m"
+        run_module(words[1], words[2:], workplace)
 
 
-def test_the_commands_of_the_guide_work(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     assert len(COMMANDS) == 19
     for command in COMMANDS:
-        run(command, workplace, monkeypatch)
+        run(command, workplace)
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}
     of_stacks = {"my-stack", "sharp", "greedy", "my-stack-fp16", "shared", "mnist-undercomplete"}
     assert published == {*of_stacks, "my-photos", "my-embeddings", "parts"}

@@ -28,9 +28,13 @@ CPU = Process(torch.device("cpu"))
 SMALL = {
     "mnist-undercomplete": [],
     "mnist-denoising": ["architecture.code_channels=1"],
-    "mnist-vae": ["evaluation.importance_samples=50", "evaluation.images=3"],
+    "mnist-vae": [
+        "evaluation.importance_samples=50",
+        "evaluation.images=3",
+        "mixture_components=0",
+    ],
     "mnist-classifier": ["architecture.latent_dim=4"],
-    "mnist-latent2": [],
+    "mnist-latent2": ["architecture.refinement=1"],
 }
 
 

@@ -1,5 +1,6 @@
 """The scorer graph: what ONNX Runtime makes of it is what torch does."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 from scipy import ndimage
 
 from bundle.manifest import GraphName
-from bundle.tensors import TensorName
 from tests.training.detector.fakes import SIDE, FakeReader, anomalous_images, encode, normal_images
 from training.detector import fitters
 from training.detector.components import COMPONENT_NAMES, ComponentName
@@ -46,20 +46,31 @@ def tensors(made: Scorer, images: np.ndarray) -> list[torch.Tensor]:
     return [scene[name] for name in made.inputs]
 
 
+def encoder_graph(images: np.ndarray) -> Graph:
+    encoder = FakeReader().encoder
+    return Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
+
+
+@pytest.fixture(scope="module")
+def exported_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
+    onnx_export.write(encoder_graph(normal_images(2)), path)
+    return path
+
+
 @pytest.mark.parametrize("name", COMPONENT_NAMES)
 def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
-    name: ComponentName, tmp_path: Path
+    name: ComponentName, exported_encoder: Path, tmp_path: Path
 ) -> None:
     made = scorer(name, mapped="gaussians" if name == "nearest-images" else name)
-    encoding, images = FakeReader().encoder, anomalous_images(8)[0]
-    given: dict[TensorName, torch.Tensor] = {"images": torch.from_numpy(images[:2])}
+    images = anomalous_images(8)[0]
     example = dict(zip(made.inputs, tensors(made, images[:2]), strict=True))
     graphs: dict[GraphName, Graph] = {
-        "encoder": Graph(encoding, given, encoding.outputs),
+        "encoder": encoder_graph(images),
         "scorer": Graph(made, example, SCORER_OUTPUTS),
     }
-    for each, graph in graphs.items():
-        onnx_export.write(graph, tmp_path / f"{each}.onnx")
+    shutil.copy(exported_encoder, tmp_path)
+    onnx_export.write(graphs["scorer"], tmp_path / "scorer.onnx")
     assert {node.op_type for node in onnx.load(tmp_path / "scorer.onnx").graph.node} <= {
         *ON_CUDA.split()
     }

@@ -1,5 +1,7 @@
 """From recipe to bundle on a few hundred real images, and what must not be published."""
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -25,10 +27,11 @@ from service.registry.repository import ModelRepository
 from tests.bundles import write_bundle
 from tests.conftest import DATA
 from tests.idx import write_idx
-from tests.training.conftest import SMALL, run, tiny
+from tests.training.conftest import run, tiny, train
 from training import cli, recipe
 from training.architectures import Posterior
 from training.data.mnist import load_test, load_training
+from training.data.splits import Split
 from training.errors import DataError, ParityError, RecipeError
 from training.evaluation import baselines, graph_metrics
 from training.export import parity
@@ -158,11 +161,6 @@ def test_a_folder_that_was_renamed_is_the_same_data(tmp_path: Path) -> None:
     assert evaluate.measure("folder", tmp_path / "pictures", models, lambda _: None)["mse"] > 0
 
 
-def test_a_variational_model_needs_no_mixture(tmp_path: Path) -> None:
-    path = run(tiny("mnist-vae", "mixture_components=0"), DATA, tmp_path)
-    assert (path / REPORT / "samples.png").is_file()
-
-
 def test_a_classifier_without_reconstruction_promises_none(tmp_path: Path) -> None:
     path = run(tiny("classics/mnist-classifier"), DATA, tmp_path)
     assert read_manifest(path).capabilities == ("encode", "classify")
@@ -178,39 +176,46 @@ def test_the_graphs_tell_nothing_of_the_machine_that_made_them(published: Path) 
             assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+@pytest.fixture(scope="module")
+def second_version(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, str]:
+    """A bundle published by the command as version 2, without outliers, and what was printed."""
+    directory = tmp_path_factory.mktemp("second")
+    write_bundle(directory / "models", "mine", 1)
+    command = ["train", "mnist-undercomplete", "--data", str(DATA / "mnist"), "--name", "mine"]
+    command += ["--models", str(directory / "models"), "--runs", str(directory / "runs")]
+    for entry in (
+        "data.calibration=50",
+        "data.validation=20",
+        "training.epochs=1",
+        "training.batch_size=32",
+        "architecture.widths=[8]",
+        "mixture_components=1",
+    ):
+        command += ["--set", entry]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert cli.main(command) == 0
+    return directory / "models" / "mine" / "2", printed.getvalue()
+
+
 def test_training_again_publishes_the_next_version_and_leaves_only_what_was_tracked(
-    tmp_path: Path,
+    second_version: tuple[Path, str],
 ) -> None:
-    for version in (1, 2):
-        command = ["train", "mnist-undercomplete", "--data", str(DATA / "mnist"), "--name", "mine"]
-        command += ["--models", str(tmp_path / "models"), "--runs", str(tmp_path / "runs")]
-        for entry in (
-            "data.calibration=50",
-            "data.validation=20",
-            "training.epochs=1",
-            "mixture_components=1",
-        ):
-            command += ["--set", entry]
-        assert (
-            cli.main(
-                [*command, "--set", "training.batch_size=32", "--set", "architecture.widths=[8]"]
-            )
-            == 0
-        )
-        assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == list(
-            "12"[:version]
-        )
-    (kept,) = (tmp_path / "runs" / "mine").iterdir()
+    published, _ = second_version
+    assert sorted(path.name for path in published.parent.iterdir()) == ["1", "2"]
+    assert read_manifest(published).version == 2
+    (kept,) = (published.parents[2] / "runs" / "mine").iterdir()
     assert {path.name.split(".")[0] for path in kept.iterdir()} == {"metrics", "events"}
 
 
-def test_without_outliers_their_figure_is_left_out_and_said_so(tmp_path: Path) -> None:
-    logged: list[str] = []
-    recipe = tiny("mnist-undercomplete", "architecture.widths=[8]", "training.epochs=1")
-    path = run(recipe, DATA / "mnist", tmp_path, logged.append)
-    metrics = read_manifest(path).metrics
-    assert not any(name.startswith("auroc") for name in metrics)
-    assert any("there is no folder fashion-mnist" in line for line in logged)
+def test_without_outliers_their_figure_is_left_out_and_said_so(
+    second_version: tuple[Path, str],
+) -> None:
+    published, printed = second_version
+    assert not any(name.startswith("auroc") for name in read_manifest(published).metrics)
+    assert "there is no folder fashion-mnist" in printed
 
 
 def test_nothing_is_published_where_onnx_runtime_differs_from_torch(
@@ -314,9 +319,9 @@ def test_an_interrupted_command_says_how_to_resume(
 
 
 def test_where_output_is_piped_there_is_a_line_for_each_stage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tiny("mnist-classifier", *SMALL["mnist-classifier"]), DATA, tmp_path, print)
+    train(tiny("mnist-classifier"), images, tmp_path, log=print)
     shown = capsys.readouterr()
     assert "%|" not in shown.err
     for stage in ("autoencoder", "classifier"):
