@@ -25,7 +25,7 @@ SMALL = [  # makes a training command of the documents short enough for a test
 SMALL_DETECTOR = [
     word
     for entry in (
-        "detector.sizes=[[256, 192]]",
+        "detector.sizes=[128]",
         "detector.candidates=['neighbours']",
         "detector.banks=[200]",
     )

@@ -10,7 +10,8 @@ from training.architectures import build
 from training.data.mnist import load_test
 from training.errors import ParityError
 from training.evaluation import graph_metrics
-from training.export import graph_modules, onnx_export
+from training.export import graph_modules, onnx_export, parity
+from training.export.graph_modules import EncoderGraph, Graph
 from training.export.graph_runner import Graphs
 from training.metrics import reconstruction
 
@@ -21,8 +22,10 @@ def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     images = load_test("mnist", DATA).images
+    graph = Graph(EncoderGraph(model), {"images": torch.from_numpy(images[:2])}, ["latents"])
+    onnx_export.write(graph, tmp_path / "encoder.onnx")
     with pytest.raises(ParityError, match="latents differs from torch by nan"):
-        onnx_export.export(model, recipe.input, images, tmp_path)
+        parity.measure({"encoder": graph}, Graphs(tmp_path, {"encoder": "encoder.onnx"}), images)
 
 
 def test_parity_is_measured_at_every_batch_size(tmp_path: Path) -> None:
