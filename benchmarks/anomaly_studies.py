@@ -15,8 +15,8 @@ from training.data.image_set import DetectorData, ImageSet, Photographs
 from training.detector import fitters, selection
 from training.detector.cross_fitting import score
 from training.detector.fit import fit
-from training.detector.scene import Scenes
-from training.detector.scorer import Scorer
+from training.detector.image_features import ImageFeatures
+from training.detector.scorer import DetectorScorer
 from training.detector.trials import Choice, Trials
 from training.metrics.detection import auroc
 from training.pipeline import load_data, train_detector
@@ -100,7 +100,7 @@ def choice(recipe: DetectorRecipe, home: Path, _: int) -> dict[str, Any]:
         trials = _run_trials(recipe, data, encoders)
         size, bank = data.sizes[0], recipe.detector.banks[0]
         training, test, anomalous = (
-            _read_scenes(images, recipe, size, encoders)
+            _encode(images, recipe, size, encoders)
             for images in (data.training, data.test, data.anomalous.images)
         )
         scores = {}
@@ -150,7 +150,7 @@ def _measure_area(
     """AUROC by image of a detector, made as a published detector is."""
     assert data.anomalous is not None  # every task has labelled images
     trials = trials or _run_trials(recipe, data, encoders)
-    training = _read_scenes(data.training, recipe, trials.choice.size, encoders)
+    training = _encode(data.training, recipe, trials.choice.size, encoders)
     # Two folds are enough for the scales of a sum, on which the order of scores hardly depends.
     config = recipe.detector.model_copy(
         update={"folds": 2 if len(trials.choice.names) == 1 else recipe.detector.folds}
@@ -165,17 +165,21 @@ def _measure_area(
 
 @torch.no_grad()
 def _score(
-    scorer: Scorer, images: ImageSet, recipe: DetectorRecipe, chosen: Choice, encoders: Encoders
+    scorer: DetectorScorer,
+    images: ImageSet,
+    recipe: DetectorRecipe,
+    chosen: Choice,
+    encoders: Encoders,
 ) -> npt.NDArray[np.float32]:
-    scenes = _read_scenes(images, recipe, chosen.size, encoders)
-    scores = [scorer(*(scene[name] for name in scorer.inputs))[0] for scene in scenes.batches()]
+    encoded = _encode(images, recipe, chosen.size, encoders)
+    scores = [scorer(*(batch[name] for name in scorer.inputs))[0] for batch in encoded.batches()]
     return torch.cat(scores).numpy()
 
 
-def _read_scenes(
+def _encode(
     images: ImageSet, recipe: DetectorRecipe, size: tuple[int, int], encoders: Encoders
-) -> Scenes:
-    return encoders.open_reader(size).read(
+) -> ImageFeatures:
+    return encoders.open_encoder(size).encode(
         images.read(recipe.spec(size), silence), keep_images=True
     )
 

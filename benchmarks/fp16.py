@@ -1,7 +1,7 @@
 """Measure the changes by fp16: outputs, errors, scores and verdicts of the shipped models.
 
     python -m benchmarks.fp16 [--only MODEL...] [--data DIR] [--models models]
-                              [--output docs/results/half.json]
+                              [--output docs/results/fp16.json]
 
 Every result is rounded to float16 as a GPU rounds it; nothing is published.
 """
@@ -17,7 +17,7 @@ from training.evaluation.autoencoder_results import AutoencoderResults
 from training.export.published import load_newest
 from training.pipeline import evaluate, republish
 
-OUTPUT = Path("docs/results/half.json")
+OUTPUT = Path("docs/results/fp16.json")
 
 
 def main() -> None:

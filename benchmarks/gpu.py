@@ -81,7 +81,7 @@ def main() -> None:
         fp16 = _serve(
             net, graph, options, {"AE_MODELS": str(models)}, served=networks.write_fp16(net, models)
         )
-        results[net]["half precision"] = _print("half precision", fp16)
+        results[net]["fp16"] = _print("fp16", fp16)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
 

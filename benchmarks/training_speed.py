@@ -36,14 +36,14 @@ from training.image_ops import to_float
 from training.pipeline.plan import plan_stages
 from training.recipe import Recipe
 from training.trainer.distributed import Process, open_process
-from training.trainer.loop import Run, Stage, be_deterministic
+from training.trainer.loop import Run, Stage, make_deterministic
 from training.trainer.optimisers import build_optimiser
 
 OUTPUT = Path("docs/results/training-speed.json")
 RECIPES = ("classics/mnist-undercomplete", "mnist-undercomplete", "mnist-stacked", "mnist-latent2")
 
 
-class Pictures(Dataset[Tensor]):
+class DigitDataset(Dataset[Tensor]):
     """Single images, as torchvision's MNIST returns them through ToTensor."""
 
     def __init__(self, images: Images) -> None:
@@ -139,7 +139,7 @@ def _measure_steps_per_second(steps: Iterator[None], seconds: float, device: tor
 
 
 def _run_ours(stage: Stage, here: Process) -> Iterator[None]:
-    be_deterministic()
+    make_deterministic()
     while True:
         run = Run(stage, 0, torch.Generator(here.device).manual_seed(0), here, seed=0)
         for _ in range(stage.training.epochs):
@@ -171,7 +171,7 @@ def _iterate_on_device(images: Split, size: int, here: Process) -> Iterator[Tens
 def _iterate_loader(images: Split, size: int, here: Process, workers: int) -> Iterator[Tensor]:
     pinned = here.device.type == "cuda"
     loader = DataLoader(
-        Pictures(images.images),
+        DigitDataset(images.images),
         size,
         shuffle=True,
         num_workers=workers,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bundle.manifest import Calibration
 from bundle.tensors import Floats
 
-# False positive rates; where none is asked for, the lowest that the calibration can tell is taken.
+# False positive rates; if none is requested, the lowest that the calibration allows is taken.
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -28,12 +28,12 @@ def allows_rate(images: int, rate: float) -> bool:
     return 1 / (images + 1) <= rate
 
 
-def default_rate(images: int) -> float:
+def find_default_rate(images: int) -> float:
     """The lowest of RATES that so many calibration images allow; the last if they allow none."""
     return next((rate for rate in RATES if allows_rate(images, rate)), RATES[-1])
 
 
-def minimum_rate(images: int) -> float:
+def find_minimum_rate(images: int) -> float:
     """The lowest rate that so many calibration images allow, rounded up to two digits."""
     scale: int = 10 ** (len(str(images + 1)) + 1)
     return -(-scale // (images + 1)) / scale
@@ -65,10 +65,10 @@ class ConformalScores:
     def __init__(self, calibration: Calibration) -> None:
         self.method = calibration.method
         self.scores: npt.NDArray[np.float32] = np.asarray(calibration.scores, dtype=np.float32)
-        # A list too, for a few scores are found faster in it than in an array.
+        # A list too, because a few scores are found faster in it than in an array.
         self._scores: list[float] = self.scores.tolist()
         self._threshold = lru_cache(maxsize=64)(self.threshold)
-        self.default_rate = default_rate(len(self._scores))
+        self.default_rate = find_default_rate(len(self._scores))
 
     def p_value(self, score: float) -> float:
         """(1 + #{calibration scores >= score}) / (n + 1), in (0, 1], of a float32 score."""
@@ -92,9 +92,9 @@ class ConformalScores:
         if self._threshold(false_positive_rate) is not None:
             return None
         n = len(self._scores)
-        least = format_rate(minimum_rate(n))
+        least = format_rate(find_minimum_rate(n))
         advice = f"set false_positive_rate to {least} or more"
-        return f"{n} calibration images tell rates from {least} on: {advice}"
+        return f"{n} calibration images allow no rate below {least}: {advice}"
 
     def verdicts(self, scores: Floats, false_positive_rate: float) -> list[Verdict]:
         threshold = self._threshold(false_positive_rate)

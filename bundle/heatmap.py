@@ -13,9 +13,9 @@ from bundle.tensors import Floats, Pixels
 Ints = npt.NDArray[np.intp]
 
 OPACITY = 0.75  # of the largest heat: the image below it stays visible
-COURSE = (80, 235)  # levels of the colour map in use: neither black nor nearly white
-LINE = 1 / 300  # width of an outline, relative to the image's shorter side
-LIGHT, DARK = "white", "black"
+OVERLAY_LEVELS = (80, 235)  # levels of the colour map in use: neither black nor nearly white
+OUTLINE_WIDTH_SHARE = 1 / 300  # width of an outline, relative to the image's shorter side
+OUTLINE_COLOUR, EDGE_COLOUR = "white", "black"
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Region:
         return Region(left, top, width, height, self.score)
 
 
-def heat(error_map: Floats, scale: ErrorMapScale) -> Pixels:
+def compute_brightness(error_map: Floats, scale: ErrorMapScale) -> Pixels:
     """Brightness of each pixel, (height, width) -> uint8: 0 in most normal images, 255 in few."""
     brightness = np.clip((error_map - scale.low) / (scale.high - scale.low), 0, 1)
     return np.asarray(np.rint(brightness * 255), dtype=np.uint8)
 
 
-def in_colour(heatmap: Pixels) -> Pixels:
+def apply_colours(heatmap: Pixels) -> Pixels:
     """A heatmap (height, width) as RGB (height, width, 3): from black to pale yellow."""
     colours: Pixels = _COLOUR_MAP[heatmap]
     return colours
 
 
-def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
+def find_regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Region]:
     """Boxes around the strongest 4-connected areas that are at least half bright."""
-    rows, starts, stops = _runs(error_map >= (scale.low + scale.high) / 2)
+    rows, starts, stops = _find_runs(error_map >= (scale.low + scale.high) / 2)
     if not len(rows):
         return []
     areas, count = _join_runs(rows, starts, stops)
@@ -62,7 +62,7 @@ def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Re
     np.maximum.at(right, areas, stops)
     np.minimum.at(top, areas, rows)
     np.maximum.at(bottom, areas, rows + 1)
-    np.minimum.at(score, areas, -_largest(error_map, rows, starts, stops))
+    np.minimum.at(score, areas, -_find_largest(error_map, rows, starts, stops))
     strongest = np.argsort(score, kind="stable")[:limit]
     boxes = np.stack([left, top, right - left, bottom - top], axis=1)[strongest].astype(int)
     return [
@@ -71,14 +71,14 @@ def regions(error_map: Floats, scale: ErrorMapScale, limit: int = 16) -> list[Re
     ]
 
 
-def _runs(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+def _find_runs(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
     """Horizontal runs of true pixels: the row, the first column and the end column of each."""
     changes = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(changes == 1)
     return rows, starts, np.nonzero(changes == -1)[1]
 
 
-def _largest(values: Floats, rows: Ints, starts: Ints, stops: Ints) -> Floats:
+def _find_largest(values: Floats, rows: Ints, starts: Ints, stops: Ints) -> Floats:
     """The largest value of each run."""
     bounds = np.stack([starts, stops], axis=1) + rows[:, None] * values.shape[1]
     largest: Floats = np.maximum.reduceat(np.append(values, 0), bounds.ravel())[::2]
@@ -122,23 +122,23 @@ def draw(image: Pixels, heatmap: Pixels, regions: Sequence[Region]) -> Pixels:
 
 def _outline(image: Image.Image, region: Region) -> None:
     """Draw a light line around the region, with a dark edge: one of the two shows on any ground."""
-    line = max(1, round(min(image.size) * LINE))
+    line = max(1, round(min(image.size) * OUTLINE_WIDTH_SHARE))
     pen = ImageDraw.Draw(image)
-    for distance, colour in ((2 * line, DARK), (line, LIGHT)):
+    for distance, colour in ((2 * line, EDGE_COLOUR), (line, OUTLINE_COLOUR)):
         left, top = max(0, region.x - distance), max(0, region.y - distance)
         right = min(image.width, region.x + region.width + distance) - 1
         bottom = min(image.height, region.y + region.height + distance) - 1
         pen.rectangle((left, top, right, bottom), outline=colour, width=line)
 
 
-def _colour_map() -> Pixels:
-    """256 RGB colours of evenly rising lightness, which colour-blind people tell apart by it.
+def _build_colour_map() -> Pixels:
+    """256 RGB colours of evenly rising lightness, distinguishable to colour-blind people.
 
-    The course is that of matplotlib's inferno (Smith and van der Walt 2015), by nine stops.
+    It follows matplotlib's inferno (Smith and van der Walt 2015), by nine stops.
     """
     stops = np.array(_STOPS)
-    levels, places = np.arange(256), np.linspace(0, 255, len(stops))
-    channels = [np.rint(np.interp(levels, places, values)) for values in stops.T]
+    levels, positions = np.arange(256), np.linspace(0, 255, len(stops))
+    channels = [np.rint(np.interp(levels, positions, values)) for values in stops.T]
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
@@ -153,6 +153,8 @@ _STOPS = (
     (249, 203, 53),
     (252, 255, 164),
 )
-_COLOUR_MAP = _colour_map()
-_OVERLAY_COLOURS: Pixels = in_colour(np.rint(np.linspace(*COURSE, 256)).astype(np.uint8))
+_COLOUR_MAP = _build_colour_map()
+_OVERLAY_COLOURS: Pixels = apply_colours(
+    np.rint(np.linspace(*OVERLAY_LEVELS, 256)).astype(np.uint8)
+)
 _OPACITIES: Pixels = np.rint(np.arange(256) * OPACITY).astype(np.uint8)

@@ -20,13 +20,13 @@ from bundle.tensors import Pixels
 
 Mode = Literal["L", "RGB"]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-SAMPLE = 64  # pixels a side that are looked at for colour, at the most
+COLOUR_SAMPLE_SIDE_PIXELS = 64  # at most
 # An image is in colour if over 1 % of its pixels have channels that lie more than 20 levels apart:
 # what JPEG makes of grey stays below that, and so does a slight tint.
 COLOUR_LEVELS, COLOUR_SHARE = 20, 0.01
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _PNG_END = b"IEND\xaeB`\x82"
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_TOO_LARGE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class DecodedImage(NamedTuple):
@@ -48,34 +48,34 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
     a half, a quarter or an eighth of its size, but at no less than `spec.reducing_gap` times the
     model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
     """
-    with _opened(data, max_pixels) as image:
-        return _decoded(image, data, spec)
+    with _open(data, max_pixels) as image:
+        return _decode(image, data, spec)
 
 
 def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> DecodedImage | None:
     """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
-    with _opened(data, max_pixels) as image:
-        return _decoded(image, data, spec) if image.width * image.height <= small else None
+    with _open(data, max_pixels) as image:
+        return _decode(image, data, spec) if image.width * image.height <= small else None
 
 
 def decode_original(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
     """Decode an image as `decode` does, but to RGB at its own size: uint8 (height, width, 3)."""
-    with _opened(data, max_pixels) as image:
+    with _open(data, max_pixels) as image:
         _load(image, data)
-        _turn(image)
-        return np.asarray(_to_mode(image, "RGB", spec.white_16_bit))
+        _apply_orientation(image)
+        return np.asarray(_convert(image, "RGB", spec.white_16_bit))
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _open(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The image with its header read; every error becomes one of `bundle.errors`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
             yield image
     except UnidentifiedImageError:
-        raise _unidentified(data) from None
-    except _TOO_LARGE as error:
+        raise _build_unidentified_error(data) from None
+    except _TOO_LARGE_ERRORS as error:
         raise ImageTooLarge(str(error)) from None
     except (InvalidImage, ImageTooLarge):
         raise
@@ -83,20 +83,20 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise InvalidImage(f"the image cannot be decoded: {error}") from error
 
 
-def _decoded(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
-    whole = image.size
+def _decode(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
+    original = image.size
     if image.format == "JPEG":
-        # No mode is asked for: grey would then be made of colours in another way than elsewhere.
+        # The mode is not set, because the draft would make grey of colours in another way.
         image.draft(None, (math.ceil(spec.reducing_gap * max(spec.height, spec.width)),) * 2)
     reduced = image.size
     _load(image, data)
-    _turn(image)
+    _apply_orientation(image)
     width, height = (
-        image.size if reduced == whole else whole if image.size == reduced else whole[::-1]
+        image.size if reduced == original else original if image.size == reduced else original[::-1]
     )
     mode: Mode = "L" if spec.channels == 1 else "RGB"
-    pixels = fit(np.asarray(_to_mode(image, mode, spec.white_16_bit)), spec)
-    return DecodedImage(pixels, (height, width), spec.channels == 1 and _in_colour(image))
+    pixels = fit(np.asarray(_convert(image, mode, spec.white_16_bit)), spec)
+    return DecodedImage(pixels, (height, width), spec.channels == 1 and _is_in_colour(image))
 
 
 def _load(image: Image.Image, data: bytes) -> None:
@@ -150,28 +150,28 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _turn(image: Image.Image) -> None:
+def _apply_orientation(image: Image.Image) -> None:
     """Apply the EXIF orientation, if it is readable."""
-    if not image.info:  # where EXIF data would be, in whatever format but TIFF, which turns itself
+    if not image.info:  # EXIF data would need it; Pillow turns TIFF itself
         return
-    with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are whole
+    with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are complete
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _in_colour(image: Image.Image) -> bool:
-    """Log whether an image is in colour, by a sample of its pixels unless its mode is grey."""
+def _is_in_colour(image: Image.Image) -> bool:
+    """True if an image is in colour, judged by a sample of its pixels unless its mode is grey."""
     if image.mode in _GREY_MODES or image.mode.startswith("I;16"):
         return False
-    size = min(image.width, SAMPLE), min(image.height, SAMPLE)
+    size = min(image.width, COLOUR_SAMPLE_SIDE_PIXELS), min(image.height, COLOUR_SAMPLE_SIDE_PIXELS)
     sample = image if size == image.size else image.resize(size, Image.Resampling.NEAREST)
-    # By planes, for numpy takes many times as long to reduce an axis of three.
-    red, green, blue = (np.asarray(plane) for plane in _composed(sample, "RGB").split())
+    # By planes, because numpy takes many times as long to reduce an axis of three.
+    red, green, blue = (np.asarray(plane) for plane in _compose(sample, "RGB").split())
     largest = np.maximum(np.maximum(red, green), blue)
     apart = largest - np.minimum(np.minimum(red, green), blue)
     return bool(np.count_nonzero(apart > COLOUR_LEVELS) > COLOUR_SHARE * apart.size)
 
 
-def _to_mode(image: Image.Image, mode: Mode, white: int) -> Image.Image:
+def _convert(image: Image.Image, mode: Mode, white: int) -> Image.Image:
     """The image in 8 bits a channel, on white; 16-bit pixels of the value `white` become 255."""
     if image.mode == "F":
         raise InvalidImage(
@@ -179,11 +179,11 @@ def _to_mode(image: Image.Image, mode: Mode, white: int) -> Image.Image:
             "a channel"
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(image, white)).convert(mode)
-    return _composed(image, mode)
+        return Image.fromarray(_reduce_to_8_bits(image, white)).convert(mode)
+    return _compose(image, mode)
 
 
-def _composed(image: Image.Image, mode: Mode) -> Image.Image:
+def _compose(image: Image.Image, mode: Mode) -> Image.Image:
     """An image of 8 bits a channel in another mode, with its transparency composed on white."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -191,21 +191,21 @@ def _composed(image: Image.Image, mode: Mode) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _to_8_bits(image: Image.Image, white: int) -> Pixels:
+def _reduce_to_8_bits(image: Image.Image, white: int) -> Pixels:
     wide = np.asarray(image)
     if wide.dtype != np.uint16 and (wide.min() < 0 or wide.max() > 65535):
         raise InvalidImage(
             "pixels beyond 16 bits have no defined range; save the image with 8 or 16 bits "
             "a channel"
         )
-    narrow: Pixels = _eight_bits_of_sixteen(white)[wide]
+    narrow: Pixels = _build_8_bit_table(white)[wide]
     if isinstance(transparent := image.info.get("transparency"), int):
         narrow[wide == transparent] = 255
     return narrow
 
 
 @lru_cache(maxsize=8)
-def _eight_bits_of_sixteen(white: int) -> Pixels:
+def _build_8_bit_table(white: int) -> Pixels:
     """Table (65536,) of 8-bit values: `white` and above become 255, halves are rounded up."""
     return np.minimum((np.arange(65536) * 255 + white // 2) // white, 255).astype(np.uint8)
 
@@ -219,7 +219,7 @@ def is_readable(data: bytes) -> bool:
         return False
 
 
-def _unidentified(data: bytes) -> UnsupportedFormat | InvalidImage:
+def _build_unidentified_error(data: bytes) -> UnsupportedFormat | InvalidImage:
     """The error for bytes in no supported format."""
     head = data[:32].lstrip()
     for name, beginnings in _OTHER_FORMATS.items():

@@ -115,11 +115,9 @@ def _add_metrics(telemetry: Metrics, registry: ModelRegistry, admission: Admissi
     """Add the metrics that are read on request: models, gauges and scores."""
     for model in registry.all():
         telemetry.add_model(model.manifest.name, model.manifest.version, model.provider)
+    telemetry.add_gauge("ae_images_in_flight", "Images in flight.", lambda: admission.images)
     telemetry.add_gauge(
-        "ae_images_in_flight", "Images of admitted requests.", lambda: admission.images
-    )
-    telemetry.add_gauge(
-        "ae_bytes_in_flight", "Bytes of the bodies of these requests.", lambda: admission.bytes
+        "ae_bytes_in_flight", "Bytes of request bodies in flight.", lambda: admission.bytes
     )
 
     def read_scores() -> Iterator[tuple[str, int, DriftMetrics]]:

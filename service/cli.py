@@ -34,9 +34,9 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status, which is 1 after an error message."""
     options = _build_parser().parse_args(arguments)
-    given = {name: value for name, value in vars(options).items() if value is not None}
+    overrides = {name: value for name, value in vars(options).items() if value is not None}
     try:
-        settings = Settings(**given)
+        settings = Settings(**overrides)
     except ValidationError as error:
         _print_invalid(error)
         return 1

@@ -41,7 +41,7 @@ class InvalidItems(DomainError):
 
 
 class TooManyImages(DomainError):
-    """A request holds or asks for more images or latents than the limit."""
+    """A request or its response would hold more images or latents than the limit."""
 
 
 class ModelNotFound(DomainError):

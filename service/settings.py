@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         32 * 2**20, description="Maximum bytes of the body of one request."
     )
     max_images: PositiveInt = Field(
-        256, description="Maximum images or latents that one request holds or asks for."
+        256, description="Maximum images or latents in one request or response."
     )
     max_image_pixels: PositiveInt = Field(
         32_000_000, description="Maximum pixels of one encoded image."

@@ -22,7 +22,7 @@ from bundle.manifest import (
     GraphName,
     InputSpec,
     ModelManifest,
-    sha256_of,
+    compute_sha256,
 )
 
 SPEC = InputSpec(height=4, width=6, channels=1)
@@ -170,7 +170,7 @@ def _write_manifest(
             "libraries": {},
             "parity": {},
         },
-        "files": {path.name: sha256_of(path) for path in sorted(directory.iterdir())},
+        "files": {path.name: compute_sha256(path) for path in sorted(directory.iterdir())},
     }
     manifest = ModelManifest.model_validate(values | entries)
     (directory / MANIFEST).write_text(manifest.model_dump_json())
@@ -180,7 +180,9 @@ def rewrite_manifest(directory: Path, **changes: Any) -> None:
     """Change entries of a bundle's manifest, and bring its digests up to date."""
     manifest = ModelManifest.model_validate_json((directory / MANIFEST).read_bytes())
     files = {
-        path.name: sha256_of(path) for path in sorted(directory.iterdir()) if path.name != MANIFEST
+        path.name: compute_sha256(path)
+        for path in sorted(directory.iterdir())
+        if path.name != MANIFEST
     }
     (directory / MANIFEST).write_text(
         manifest.model_copy(update={"files": files, **changes}).model_dump_json()

@@ -19,11 +19,11 @@ def test_every_path_of_the_map_exists() -> None:
     assert missing == []
 
 
-def test_every_room_is_on_the_map() -> None:
+def test_every_package_is_on_the_map() -> None:
     packages = [
         path.parent.relative_to(ROOT).as_posix()
-        for room in ("service", "training")
-        for path in sorted((ROOT / room).glob("*/__init__.py"))
+        for home in ("service", "training")
+        for path in sorted((ROOT / home).glob("*/__init__.py"))
     ]
     assert [path for path in packages if f"`{path}/`" not in MAP] == []
 

@@ -16,8 +16,8 @@ from training import recipe
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
-def figures(seed: int, mse: float, *overrides: str) -> runs.Run:
-    """Those of a run of mnist-stacked."""
+def make_run(seed: int, mse: float, *overrides: str) -> runs.Run:
+    """A run of mnist-stacked."""
     made = recipe.load("mnist-stacked", [f"seed={seed}", *overrides], f"run-{seed}").model_dump(
         mode="json"
     )
@@ -32,7 +32,7 @@ def figures(seed: int, mse: float, *overrides: str) -> runs.Run:
 
 def test_the_seeds_of_a_recipe_stand_together(tmp_path: Path) -> None:
     for seed, mse in ((1, 0.3), (0, 0.1), (0, 0.2)):
-        runs.write("mnist-stacked", figures(seed, mse), tmp_path / "models.json")
+        runs.write("mnist-stacked", make_run(seed, mse), tmp_path / "models.json")
     assert [
         run["metrics"]["mse"] for run in runs.read(tmp_path / "models.json")["mnist-stacked"]
     ] == [0.2, 0.3]
@@ -42,14 +42,14 @@ def test_the_seeds_of_a_recipe_stand_together(tmp_path: Path) -> None:
 def test_runs_of_a_recipe_that_has_changed_are_not_counted_with_the_new_ones(
     tmp_path: Path,
 ) -> None:
-    runs.write("mnist-stacked", figures(1, 0.3, "training.epochs=2"), tmp_path / "models.json")
+    runs.write("mnist-stacked", make_run(1, 0.3, "training.epochs=2"), tmp_path / "models.json")
     row = "MSE {} | MSE 0.500000 |  | at most 0.0020 | 2.0 min, CPU, one run"
     assert f"{row.format('0.300000')}, with other settings" in render(tmp_path)
-    runs.write("mnist-stacked", figures(0, 0.1), tmp_path / "models.json")
+    runs.write("mnist-stacked", make_run(0, 0.1), tmp_path / "models.json")
     assert f"{row.format('0.100000')} |" in render(tmp_path)
 
 
-def test_the_serving_section_holds_every_server_and_goal_of_its_figures() -> None:
+def test_the_serving_section_holds_every_server_and_goal_of_its_metrics() -> None:
     found = json.loads((RESULTS / "serving.json").read_text())
     text = serving.section(found)
     for part in serving.TITLES:
@@ -60,7 +60,7 @@ def test_the_serving_section_holds_every_server_and_goal_of_its_figures() -> Non
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
+def test_the_load_counts_every_response_by_its_status(chunked: bool) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -77,7 +77,7 @@ def test_the_load_counts_every_answer_by_its_status(chunked: bool) -> None:
                 self.wfile.write(b"ok")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
@@ -136,13 +136,13 @@ def test_the_standard_error_of_a_single_run_stands_in_the_table() -> None:
     assert "| 96.00 ± 1.20; pixels 97.00, AUPRO 90.00 | – | – | – |" in text
 
 
-def test_embeddings_that_tell_kinds_apart_are_measured_so() -> None:
+def test_embeddings_that_separate_classes_score_1() -> None:
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 40)
-    apart = np.eye(3, dtype=np.float32)[labels] + generator.normal(0, 0.05, (120, 3)).astype(
+    separated = np.eye(3, dtype=np.float32)[labels] + generator.normal(0, 0.05, (120, 3)).astype(
         np.float32
     )
-    found = embeddings.measure(apart, labels, labelled=20, seed=0)
+    found = embeddings.measure(separated, labels, labelled=20, seed=0)
     assert found == {"5-nn": 1.0, "probe": 1.0, "precision at 10": 1.0}
     mixed = embeddings.measure(
         generator.normal(size=(120, 3)).astype(np.float32), labels, labelled=20, seed=0

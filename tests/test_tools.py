@@ -5,7 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_where_pip_cannot_be_had_the_package_that_brings_it_is_named(tmp_path: Path) -> None:
+def test_a_missing_pip_names_its_package(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     refusing = tmp_path / "bin" / "apt-get"

@@ -15,7 +15,7 @@ from training import recipe, recipes
 from training.recipe import Recipe
 
 
-class Row(NamedTuple):
+class ResultRow(NamedTuple):
     """A line of the table: a recipe, its metrics, results by others, and the goal."""
 
     recipe: str
@@ -34,43 +34,43 @@ NAMES = {
     "accuracy": "accuracy",
 }
 ROWS = (
-    Row("mnist-undercomplete", ("mse",), "", "at most 0.0010; stretch 0.0007"),
-    Row("classics/mnist-undercomplete", ("mse",), "reported: 0.0279"),
-    Row("mnist-stacked", ("mse",), "", "at most 0.0020"),
-    Row("studies/mnist-stacked-greedy", ("mse",)),
-    Row("classics/mnist-stacked", ("mse",)),
-    Row("classics/mnist-stacked-greedy", ("mse",)),
-    Row("mnist-stacked-sigmoid", ("mse",), "", "at most 0.0022"),
-    Row("studies/mnist-stacked-sigmoid-greedy", ("mse",)),
-    Row("classics/mnist-stacked-sigmoid", ("mse",), "reported: 0.0446"),
-    Row("classics/mnist-stacked-sigmoid-greedy", ("mse",)),
-    Row(
+    ResultRow("mnist-undercomplete", ("mse",), "", "at most 0.0010; stretch 0.0007"),
+    ResultRow("classics/mnist-undercomplete", ("mse",), "reported: 0.0279"),
+    ResultRow("mnist-stacked", ("mse",), "", "at most 0.0020"),
+    ResultRow("studies/mnist-stacked-greedy", ("mse",)),
+    ResultRow("classics/mnist-stacked", ("mse",)),
+    ResultRow("classics/mnist-stacked-greedy", ("mse",)),
+    ResultRow("mnist-stacked-sigmoid", ("mse",), "", "at most 0.0022"),
+    ResultRow("studies/mnist-stacked-sigmoid-greedy", ("mse",)),
+    ResultRow("classics/mnist-stacked-sigmoid", ("mse",), "reported: 0.0446"),
+    ResultRow("classics/mnist-stacked-sigmoid-greedy", ("mse",)),
+    ResultRow(
         "mnist-denoising",
         ("psnr", "ssim"),
         "a small U-Net: 21.0 dB, 0.86",
         "at least 22.0 dB, 0.90; stretch 22.5, 0.92",
     ),
-    Row("classics/mnist-denoising", ("psnr", "ssim"), "after 5 epochs: 18.2 dB, 0.81"),
-    Row("mnist-latent2", ("mse",), "", "at most 0.0345"),
-    Row("classics/mnist-latent2", ("mse",), "an MLP: 0.0401"),
-    Row("fashion-latent3", ("mse",), "", "at most 0.0185"),
-    Row("classics/fashion-latent3", ("mse",), "an MLP: 0.0220"),
-    Row(
+    ResultRow("classics/mnist-denoising", ("psnr", "ssim"), "after 5 epochs: 18.2 dB, 0.81"),
+    ResultRow("mnist-latent2", ("mse",), "", "at most 0.0345"),
+    ResultRow("classics/mnist-latent2", ("mse",), "an MLP: 0.0401"),
+    ResultRow("fashion-latent3", ("mse",), "", "at most 0.0185"),
+    ResultRow("classics/fashion-latent3", ("mse",), "an MLP: 0.0220"),
+    ResultRow(
         "mnist-vae",
         ("nll", "elbo", "mse"),
         "VampPrior 85.8, PIWAE 84.6 nats",
         "NLL at most 85.0 nats; stretch 84.0",
     ),
-    Row("classics/mnist-vae", ("nll", "elbo", "mse")),
-    Row("fashion-vae", ("elbo", "mse")),
-    Row(
+    ResultRow("classics/mnist-vae", ("nll", "elbo", "mse")),
+    ResultRow("fashion-vae", ("elbo", "mse")),
+    ResultRow(
         "mnist-classifier",
         ("accuracy",),
         "stacked denoising AE 98.72 %, ladder 99.43 %",
         "at least 99.0 %; stretch 99.4",
     ),
-    Row("classics/mnist-classifier", ("accuracy",), "reported: 96.16 %"),
-    Row("mnist-classifier-conv", ("accuracy",), "", "at least 99.6 %"),
+    ResultRow("classics/mnist-classifier", ("accuracy",), "reported: 96.16 %"),
+    ResultRow("mnist-classifier-conv", ("accuracy",), "", "at least 99.6 %"),
 )
 
 
@@ -151,14 +151,14 @@ a run is killed and resumed.
 
 {_bulk(_read(results, "bulk"))}
 
-## Half precision
+## Models in fp16
 
 `python -m benchmarks.fp16`: changes by fp16 (`python -m training convert-fp16`) of the shipped
 models, with every result rounded as a GPU rounds it. The largest differences are on the first
 1,000 test images, half of them resized; the rest is on all 10,000. A model is refused if its
 outputs would change too much.
 
-{_fp16(_read(results, "half"))}
+{_fp16(_read(results, "fp16"))}
 
 ## Speed of the training loop
 

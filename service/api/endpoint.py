@@ -26,7 +26,7 @@ from service.api.negotiation import choose
 from service.api.operation import Call, Operation
 from service.api.parsing import validate_options
 from service.api.requests import IncomingRequest
-from service.api.throttle import Throttle
+from service.api.throttle import RejectionThrottle
 from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded
 
 PREFIXES = ("/v1/models/{model}/versions/{version}", "/v1/models/{model}")
@@ -39,7 +39,7 @@ class OperationEndpoint:
         self._services = services
         self._operations = {operation.name: operation for operation in operations}
         self._watcher = DisconnectWatcher()
-        self._throttle = Throttle()
+        self._throttle = RejectionThrottle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -16,7 +16,7 @@ from service.registry.loaded_model import LoadedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 
-MAX_INLINE_PIXELS = 4096  # PNGs up to this size are written before a thread would start
+MAX_INLINE_PNG_PIXELS = 4096  # PNGs up to this size are written before a thread would start
 
 
 class Call(NamedTuple):
@@ -33,12 +33,12 @@ class Call(NamedTuple):
         return await requests.read_images(self.request, self.services.body_limits)
 
     async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
-        """Make the response, in a thread if it holds more than `MAX_INLINE_PIXELS` of PNG.
+        """Make the response, in a thread if it holds more than `MAX_INLINE_PNG_PIXELS` of PNG.
 
         `pixels` is the number of pixels or of bytes. The time counts as encoding.
         """
         with self.timings.measure("encode"):
-            return make() if pixels <= MAX_INLINE_PIXELS else await asyncio.to_thread(make)
+            return make() if pixels <= MAX_INLINE_PNG_PIXELS else await asyncio.to_thread(make)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ REJECTIONS_PER_SECOND, BURST_REJECTIONS = 500.0, 100.0
 MAX_WAIT_SECONDS = 1.0  # by then the client may retry anyway
 
 
-class Throttle:
+class RejectionThrottle:
     """Delays callers to `rate` per second, after a burst of `burst`, by at most `max_wait` seconds.
 
     If more than `rate * max_wait` callers wait, each waits `max_wait` seconds, and the rate rises.

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bundle.conformal import allows_rate, default_rate, format_rate, minimum_rate
+from bundle.conformal import allows_rate, find_default_rate, find_minimum_rate, format_rate
 from bundle.errors import InvalidParameter
 from service import cores
 from service.bulk import journal, sources, tables
 from service.bulk.journal import Journal
 from service.bulk.runner import CHUNK_IMAGES, BulkRunner, Folders
 from service.bulk.scorers import LocalScorer, Scorer
-from service.operations import Operations, Pictures, check_supported
+from service.operations import Operations, Pictures, require_part
 from service.registry.registry import ModelRegistry
 
 STDIN = "-"
@@ -80,7 +80,7 @@ class ScoreJob:
     def choose_rate(self, calibration_images: int) -> float:
         """Return the requested false positive rate, or the default for so many images."""
         rate = self.false_positive_rate
-        return default_rate(calibration_images) if rate is None else rate
+        return find_default_rate(calibration_images) if rate is None else rate
 
     def find_files(self) -> Iterator[Path]:
         """Find the files of the sources and of the list."""
@@ -138,11 +138,9 @@ def score_locally(
     """Score with a model of this process. Raises DomainError; finished rows are kept."""
     source = str(models.resolve())
     loaded = registry.get(job.model, job.find_interrupted_version(source))
-    manifest = loaded.manifest
-    check_supported(manifest.name, "anomaly-score", manifest.capabilities)
-    assert manifest.calibration is not None  # the manifest requires it for anomaly-score
-    images = len(manifest.calibration.scores)
-    model = ScoringModel(source, str(manifest.version), images, job.choose_rate(images))
+    scoring = require_part(loaded, "anomaly-score", loaded.scoring)
+    images = len(scoring.conformal.scores)
+    model = ScoringModel(source, str(loaded.manifest.version), images, job.choose_rate(images))
     scorer = LocalScorer(operations, loaded, model.rate, job.pictures)
     asyncio.run(_score(job, scorer, model))
 
@@ -196,7 +194,7 @@ def _describe_verdicts(model: ScoringModel, anomalous: int) -> str:
     """Return the number of anomalous images; or the minimum rate, if the rate is lower."""
     if allows_rate(model.calibration_images, model.rate):
         return f"{anomalous} anomalous"
-    least = format_rate(minimum_rate(model.calibration_images))
+    least = format_rate(find_minimum_rate(model.calibration_images))
     return f"no verdict: the minimum false_positive_rate is {least}"
 
 

@@ -18,9 +18,7 @@ from service.operations import Pictures, check_supported
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 300.0  # of an unavailable service
-FIRST_WAIT_SECONDS = 0.5  # doubled after each attempt, unless the service sends Retry-After
-MAX_WAIT_SECONDS = 10.0
+MAX_RETRY_WAIT_SECONDS = 10.0
 
 
 class RemoteError(BulkError):
@@ -44,6 +42,16 @@ def connect(url: str, key: str | None) -> httpx2.AsyncClient:
         raise InvalidParameter(f"--url {url!r} is not a URL: {error}") from None
 
 
+class Retry(NamedTuple):
+    """Seconds: of all retries, and of the first wait, which is doubled after each attempt."""
+
+    timeout: float
+    first_wait: float
+
+
+RETRY = Retry(timeout=300.0, first_wait=0.5)  # unless the service sends Retry-After
+
+
 class ScoringCard(NamedTuple):
     """The version of a model, and the number of its calibration images."""
 
@@ -57,7 +65,7 @@ async def fetch_card(client: httpx2.AsyncClient, model: str, version: str | None
     Raises RemoteError if it is unavailable, OperationNotSupported if the model cannot score.
     """
     path = _build_path(model) if version is None else f"{_build_path(model)}/versions/{version}"
-    response = await _fetch(client, "GET", path, RETRY_SECONDS)
+    response = await _fetch(client, "GET", path, RETRY)
     if response.status_code != 200:
         raise RemoteError(_describe(response))
     try:
@@ -79,10 +87,10 @@ class RemoteScorer:
         rate: float,
         pictures: Pictures,
         *,
-        timeout: float = RETRY_SECONDS,
+        retry: Retry = RETRY,
     ) -> None:
-        """Score at the false positive rate `rate`; retry for `timeout` seconds."""
-        self._client, self._timeout, self._pictures = client, timeout, pictures
+        """Score at the false positive rate `rate`."""
+        self._client, self._retry, self._pictures = client, retry, pictures
         self._path = f"{_build_path(model)}/versions/{version}/anomaly-score"
         self._rate = str(rate)
 
@@ -107,7 +115,7 @@ class RemoteScorer:
         query = {"false_positive_rate": self._rate, "heatmap": heatmap}
         files = [("images", (str(index), image)) for index, image in enumerate(images)]
         body = {"params": query, "files": files}
-        response = await _fetch(self._client, "POST", self._path, self._timeout, **body)
+        response = await _fetch(self._client, "POST", self._path, self._retry, **body)
         try:
             if response.status_code != 200:
                 raise _build_rejection(response, len(images))
@@ -133,14 +141,13 @@ def _build_invalid_response(response: httpx2.Response, error: Exception) -> Remo
 
 
 async def _fetch(
-    client: httpx2.AsyncClient, method: str, path: str, timeout: float, **request: Any
+    client: httpx2.AsyncClient, method: str, path: str, retry: Retry, **request: Any
 ) -> httpx2.Response:
     """Send a request; retry if the service is overloaded, not ready, or unreachable.
 
-    Raises RemoteError after `timeout` seconds of retries.
+    Raises RemoteError if no retry succeeds in time.
     """
-    until = time.monotonic() + timeout
-    wait = FIRST_WAIT_SECONDS
+    until, wait = time.monotonic() + retry.timeout, retry.first_wait
     while True:
         response, problem = await _try_once(client, method, path, **request)
         if response is not None:
@@ -149,11 +156,12 @@ async def _fetch(
             after = response.headers.get("retry-after", "")
             wait = float(after) if after.isdecimal() else wait
         if response is None or response.status_code != 429:
-            logger.warning("%s: %s; retrying for up to %.0f s", client.base_url, problem, timeout)
+            seconds = retry.timeout
+            logger.warning("%s: %s; retrying for up to %.0f s", client.base_url, problem, seconds)
         if time.monotonic() + wait > until:
             raise RemoteError(f"{client.base_url}: {problem}; rerun to resume")
         await asyncio.sleep(wait)
-        wait = min(2 * wait, MAX_WAIT_SECONDS)
+        wait = min(2 * wait, MAX_RETRY_WAIT_SECONDS)
 
 
 async def _try_once(

@@ -50,10 +50,13 @@ class OnnxEngine:
         threads: int | None = None,
         gpu: GpuOptions = GPU_DEFAULTS,
         max_batch_size: int = 64,
+        machine: Machine | None = None,
     ) -> None:
+        """Choose the providers of the policy on the machine, which is inspected unless given."""
         self._policy, self._gpu, self._max_batch_size = policy, gpu, max_batch_size
         self._threads = threads or cores.count()
-        machine = inspect_machine() if policy != "cpu" else Machine(frozenset())
+        if machine is None:
+            machine = inspect_machine() if policy != "cpu" else Machine(frozenset())
         self.candidates = list_candidates(policy, machine, gpu)
         if policy == "auto" and machine.cuda_problem:
             logger.warning("device policy auto: using the CPU: %s", machine.cuda_problem)

@@ -1,7 +1,7 @@
 """Use cases of the service, independent of HTTP."""
 
 from service.operations.timings import Timings
-from service.operations.use_cases import Operations
+from service.operations.use_cases import Operations, require_part
 from service.operations.values import (
     MAX_SEED,
     NO_PICTURES,
@@ -34,4 +34,5 @@ __all__ = [
     "check_count",
     "check_supported",
     "map_items",
+    "require_part",
 ]

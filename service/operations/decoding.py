@@ -12,7 +12,7 @@ from bundle.imaging import DecodedImage
 from bundle.manifest import InputSpec
 from service.errors import InvalidItems
 from service.operations.timings import Timings
-from service.operations.values import EncodedImages, Images, check_deadline, map_items
+from service.operations.values import DecodedImages, EncodedImages, check_deadline, map_items
 
 # An image up to this size is decoded before a thread would start.
 MAX_INLINE_PIXELS = 128 * 128
@@ -31,7 +31,7 @@ class Decoder:
 
     async def decode(
         self, encoded: EncodedImages, spec: InputSpec, deadline: float, timings: Timings
-    ) -> Images:
+    ) -> DecodedImages:
         """Decode and resize all images to the model's size.
 
         Raises InvalidItems, or DeadlineExceeded between two images.
@@ -44,9 +44,9 @@ class Decoder:
                 decoded = await self._decode_in_threads(encoded.images, spec, deadline)
         lost_colour = [index for index, image in enumerate(decoded) if image.lost_colour]
         if len(decoded) == 1:
-            return Images(decoded[0].pixels[None], [decoded[0].original_size], lost_colour)
+            return DecodedImages(decoded[0].pixels[None], [decoded[0].original_size], lost_colour)
         sizes = [image.original_size for image in decoded]
-        return Images(np.stack([image.pixels for image in decoded]), sizes, lost_colour)
+        return DecodedImages(np.stack([image.pixels for image in decoded]), sizes, lost_colour)
 
     def _decode_small(self, encoded: Sequence[bytes], spec: InputSpec) -> list[DecodedImage] | None:
         """Decode a single small image at once; return None for other images."""
@@ -68,9 +68,9 @@ class Decoder:
         return await loop.run_in_executor(self.pool, map_items, len(encoded), decode)
 
 
-def _check_array(array: np.ndarray, spec: InputSpec) -> Images:
+def _check_array(array: np.ndarray, spec: InputSpec) -> DecodedImages:
     try:
         pixels = imaging.check_array(array, spec)
     except ItemError as error:
         raise InvalidItems([(0, error)]) from None
-    return Images(pixels, [(spec.height, spec.width)] * len(pixels))
+    return DecodedImages(pixels, [(spec.height, spec.width)] * len(pixels))

@@ -25,12 +25,15 @@ class Localiser:
         The image is encoded, or pixels at the model's size.
         """
         regions = [
-            region.scale(error_map.shape, size) for region in heatmap.regions(error_map, self.scale)
+            region.scale(error_map.shape, size)
+            for region in heatmap.find_regions(error_map, self.scale)
         ]
-        brightness = imaging.resize(heatmap.heat(error_map, self.scale), size, self.spec)
+        brightness = imaging.resize(
+            heatmap.compute_brightness(error_map, self.scale), size, self.spec
+        )
         picture = overlay = None
         if self.pictures.heatmap:
-            picture = imaging.encode_png(heatmap.in_colour(brightness))
+            picture = imaging.encode_png(heatmap.apply_colours(brightness))
         if self.pictures.overlay:
             if isinstance(image, bytes):
                 image = imaging.decode_original(image, self.spec, self.max_pixels)

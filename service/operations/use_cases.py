@@ -20,12 +20,12 @@ from service.operations.values import (
     MAX_SEED,
     NO_PICTURES,
     ClassifyResult,
+    DecodedImages,
     DecodedLatents,
     DenoiseResult,
     EncodedImages,
     EncodeResult,
     Floats,
-    Images,
     Latents,
     Limits,
     Localisation,
@@ -137,7 +137,7 @@ class Operations:
 
         Returns the seed too, which is random if it was None.
         """
-        prior = _require(model, "sample", model.prior)
+        prior = require_part(model, "sample", model.prior)
         self._check_count(count)
         seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
         latents = prior.draw(count, seed, temperature)
@@ -155,7 +155,7 @@ class Operations:
 
         The default rate is the lowest of `conformal.RATES` that the calibration allows.
         """
-        scoring = _require(model, "anomaly-score", model.scoring)
+        scoring = require_part(model, "anomaly-score", model.scoring)
         conformal = scoring.conformal
         localise = any(pictures)
         outputs = (*model.scoring_outputs, *(("error_maps",) if localise else ()))
@@ -220,7 +220,7 @@ class Operations:
         outputs: Sequence[TensorName],
         timings: Timings,
         original_size: bool = False,
-    ) -> tuple[Images, Tensors]:
+    ) -> tuple[DecodedImages, Tensors]:
         """Decode images, and run the graphs of a capability on them."""
         _check_supported(model, capability)
         self._check_count(len(images.images))
@@ -237,7 +237,7 @@ class Operations:
         self,
         localiser: Localiser,
         encoded: EncodedImages,
-        images: Images,
+        images: DecodedImages,
         error_maps: Floats,
         timings: Timings,
     ) -> list[Localisation]:
@@ -268,7 +268,7 @@ class Operations:
             raise ImageTooLarge(
                 f"the response would hold {pixels} pixels, and may hold "
                 f"{self._limits.max_output_pixels}; send fewer images, "
-                "or do not ask for images of the input's size"
+                "or omit images of the input's size"
             )
 
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
@@ -310,7 +310,9 @@ class Operations:
     def _deadline(self, timings: Timings) -> float:
         return timings.started + self._limits.request_timeout
 
-    async def _prepare(self, model: LoadedModel, images: EncodedImages, timings: Timings) -> Images:
+    async def _prepare(
+        self, model: LoadedModel, images: EncodedImages, timings: Timings
+    ) -> DecodedImages:
         return await self._decoder.decode(
             images, model.manifest.input, self._deadline(timings), timings
         )
@@ -346,7 +348,7 @@ def _check_supported(model: LoadedModel, capability: Capability) -> None:
     check_supported(model.manifest.name, capability, model.manifest.capabilities)
 
 
-def _require(model: LoadedModel, capability: Capability, part: Required | None) -> Required:
+def require_part(model: LoadedModel, capability: Capability, part: Required | None) -> Required:
     """Return the part of a model that a capability needs. Raises OperationNotSupported."""
     _check_supported(model, capability)
     if part is None:
@@ -354,7 +356,7 @@ def _require(model: LoadedModel, capability: Capability, part: Required | None) 
     return part
 
 
-def _list_warnings(model: LoadedModel, images: Images) -> list[str]:
+def _list_warnings(model: LoadedModel, images: DecodedImages) -> list[str]:
     """Return a warning about colour images for a model of grey images, if any."""
     indices = images.lost_colour
     if not indices:

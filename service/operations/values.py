@@ -43,7 +43,7 @@ class EncodedImages:
     images: Sequence[bytes] | Array
 
 
-class Images(NamedTuple):
+class DecodedImages(NamedTuple):
     """Images at the model's size, uint8 (n, height, width, channels), and their original sizes.
 
     `lost_colour` holds the indices of colour images that became grey for the model.
@@ -144,7 +144,7 @@ def check_supported(name: str, capability: Capability, capabilities: Sequence[st
 
 
 def check_count(count: int, max_count: int) -> None:
-    """Raise TooManyImages if a request holds or asks for more than `max_count` items."""
+    """Raise TooManyImages if a request or its response would hold more than `max_count` items."""
     if count > max_count:
         raise TooManyImages(
             f"{count} images or latents are too many for one request; send at most {max_count}"

@@ -42,7 +42,7 @@ class LoadedModel:
     @property
     def scoring_outputs(self) -> tuple[TensorName, ...]:
         """The outputs of the graphs for an anomaly score."""
-        return outputs_of("anomaly-score", self.sessions)
+        return list_outputs("anomaly-score", self.sessions)
 
     def run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
@@ -63,7 +63,7 @@ class LoadedModel:
         return output in self.sessions[graph].outputs
 
 
-def outputs_of(
+def list_outputs(
     capability: Capability, sessions: Mapping[GraphName, Session]
 ) -> tuple[TensorName, ...]:
     """Return the results of a capability; for a score also latent distances, if any, for drift."""

@@ -26,7 +26,7 @@ from bundle.tensors import Array, Tensors
 from service.inference.engine import Engine
 from service.inference.session import Session
 from service.registry.drift import Drift
-from service.registry.loaded_model import LoadedModel, Scoring, outputs_of
+from service.registry.loaded_model import LoadedModel, Scoring, list_outputs
 from service.registry.repository import BundleLocation, ModelRepository
 
 # For floats, absolute plus relative, and steps of uint8 images; a correct GPU stays far below.
@@ -60,7 +60,7 @@ class Loader:
         chain = self._engine.chain(sessions, manifest.max_batch)
         for capability, names in graphs.items():
             start = STARTS.get(capability, "images")
-            chain.warm_up(names, [start], outputs_of(capability, sessions))
+            chain.warm_up(names, [start], list_outputs(capability, sessions))
         prior = _load_prior(manifest, directory)
         return LoadedModel(manifest, sessions, chain, graphs, prior, _build_scoring(manifest))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bundle.errors import BundleError
-from bundle.manifest import MANIFEST, ModelManifest, sha256_of
+from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ModelRepository:
     @staticmethod
     def _check(path: Path, digest: str) -> None:
         try:
-            found = sha256_of(path)
+            found = compute_sha256(path)
         except OSError as error:
             raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
         if found != digest:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bundle.heatmap import Region, draw, heat, in_colour, regions
+from bundle.heatmap import Region, apply_colours, compute_brightness, draw, find_regions
 from bundle.manifest import ErrorMapScale
 
 SCALE = ErrorMapScale(low=0.1, high=0.5)
@@ -9,7 +9,9 @@ COLD = np.zeros((40, 60), np.uint8)
 
 
 def test_heat_is_dark_at_the_low_end_and_bright_at_the_high_end() -> None:
-    assert heat(np.array([[0.0, 0.1, 0.2, 0.5, 9.0]]), SCALE).tolist() == [[0, 0, 64, 255, 255]]
+    assert compute_brightness(np.array([[0.0, 0.1, 0.2, 0.5, 9.0]]), SCALE).tolist() == [
+        [0, 0, 64, 255, 255]
+    ]
 
 
 def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> None:
@@ -18,7 +20,7 @@ def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> No
     error_map[2, 3] = 0.45
     error_map[4:6, 6] = 0.9
     error_map[0, 7] = 0.2  # not bright enough
-    strongest, other = regions(error_map, SCALE)
+    strongest, other = find_regions(error_map, SCALE)
     assert (strongest.x, strongest.y, strongest.width, strongest.height, strongest.score) == (
         6,
         4,
@@ -30,22 +32,22 @@ def test_regions_are_the_boxes_of_connected_bright_areas_strongest_first() -> No
 
 
 def test_areas_that_touch_at_a_corner_only_are_two() -> None:
-    assert len(regions(np.eye(3), SCALE)) == 3
+    assert len(find_regions(np.eye(3), SCALE)) == 3
 
 
 def test_regions_are_limited_in_number() -> None:
-    assert len(regions(np.eye(40), SCALE, limit=16)) == 16
+    assert len(find_regions(np.eye(40), SCALE, limit=16)) == 16
 
 
 def test_an_area_that_winds_is_one() -> None:
-    """Each of its rows has many runs, which are joined only far away."""
+    """Rows of a spiral have many runs, which are joined only far away."""
     spiral = np.zeros((39, 39))
     for ring in range(0, 19, 2):
         spiral[ring : 39 - ring, (ring, 38 - ring)] = 1
         spiral[(ring, 38 - ring), ring : 39 - ring] = 1
         spiral[ring + 1, ring] = 0  # open the ring, and lead into the next one
         spiral[ring + 2, ring + 1] = 1
-    (found,) = regions(spiral, SCALE)
+    (found,) = find_regions(spiral, SCALE)
     assert (found.x, found.y, found.width, found.height) == (0, 0, 39, 39)
 
 
@@ -89,8 +91,8 @@ def test_outlines_are_as_wide_as_the_image_is_large() -> None:
     assert (drawn[120, 90:110] == 255).sum() == 3
 
 
-def test_lightness_tells_the_colours_of_a_heatmap_apart() -> None:
-    linear = (in_colour(np.arange(256, dtype=np.uint8)) / 255) ** 2.2
+def test_colours_of_a_heatmap_rise_in_lightness() -> None:
+    linear = (apply_colours(np.arange(256, dtype=np.uint8)) / 255) ** 2.2
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     lightness = 116 * np.cbrt(np.maximum(luminance, 0.008856)) - 16
     assert (np.diff(luminance) > 0).all()

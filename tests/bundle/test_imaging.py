@@ -16,9 +16,9 @@ RGB = InputSpec(height=4, width=6, channels=3)
 ANY = 10**6
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -26,11 +26,11 @@ def gradient(height: int = 4, width: int = 6) -> Image.Image:
     return Image.fromarray(np.arange(height * width, dtype=np.uint8).reshape(height, width) * 7)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
-def test_a_lossless_image_of_the_models_size_is_taken_pixel_by_pixel(kind: str) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {}
-    image = gradient().convert("RGB") if kind == "WEBP" else gradient()
-    decoded = imaging.decode(encoded(image, kind, **options), GREY, ANY)
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_a_lossless_image_of_the_models_size_is_taken_pixel_by_pixel(image_format: str) -> None:
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    image = gradient().convert("RGB") if image_format == "WEBP" else gradient()
+    decoded = imaging.decode(encoded(image, image_format, **options), GREY, ANY)
     np.testing.assert_array_equal(decoded.pixels[..., 0], np.asarray(gradient()))
     assert decoded.original_size == (4, 6)
 
@@ -72,19 +72,19 @@ def test_sixteen_bit_grey_is_scaled_to_eight() -> None:
     assert decoded.pixels.ravel().tolist() == [0, 0, 1, 128, 255, 100]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_twelve_bits_in_sixteen_keep_all_their_levels(kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_twelve_bits_in_sixteen_keep_all_their_levels(image_format: str) -> None:
     wide = np.array([0, 8, 9, 2048, 4095, 65535], dtype=np.uint16).reshape(1, 6)
     twelve = GREY.model_copy(update={"height": 1, "white_16_bit": 4095})
-    decoded = imaging.decode(encoded(Image.fromarray(wide), kind), twelve, ANY)
+    decoded = imaging.decode(encoded(Image.fromarray(wide), image_format), twelve, ANY)
     assert decoded.pixels.ravel().tolist() == [0, 0, 1, 128, 255, 255]
 
 
 def test_sixteen_bits_are_scaled_as_before_there_was_a_choice_of_white() -> None:
-    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     spec = InputSpec(height=256, width=256, channels=1)
-    decoded = imaging.decode(encoded(Image.fromarray(every)), spec, ANY)
-    np.testing.assert_array_equal(decoded.pixels[..., 0], (every.astype(int) + 128) // 257)
+    decoded = imaging.decode(encoded(Image.fromarray(levels)), spec, ANY)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], (levels.astype(int) + 128) // 257)
 
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:
@@ -96,9 +96,9 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr"])
 def test_every_mode_comes_out_as_the_models(mode: str) -> None:
     image = Image.new("RGB", (6, 4), "white").convert(mode)
-    kind = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
+    image_format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
     for spec in (GREY, RGB):
-        pixels = imaging.decode(encoded(image, kind), spec, ANY).pixels
+        pixels = imaging.decode(encoded(image, image_format), spec, ANY).pixels
         assert pixels.shape == spec.shape
         assert pixels.min() >= 254
 
@@ -121,14 +121,14 @@ def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
         imaging.decode(data, GREY, ANY)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_a_truncated_image_is_refused(kind: str) -> None:
-    data = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), kind)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_a_truncated_image_is_refused(image_format: str) -> None:
+    data = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), image_format)
     with pytest.raises(InvalidImage):
         imaging.decode(data[: len(data) // 2], GREY, ANY)
 
 
-def test_a_format_that_is_not_read_is_named() -> None:
+def test_an_unsupported_format_is_named() -> None:
     with pytest.raises(UnsupportedFormat, match="PNM images are not supported"):
         imaging.decode(encoded(gradient(), "PPM"), GREY, ANY)
 
@@ -229,8 +229,8 @@ def test_a_jpeg_far_larger_than_the_model_is_decoded_smaller_and_looks_the_same(
     y, x = np.mgrid[0:301, 0:402]
     image = Image.fromarray(((np.sin(x / 60) + np.cos(y / 45) + 2) * 63).astype(np.uint8))
     spec = InputSpec(height=24, width=20, channels=1, reducing_gap=gap)
-    whole = image.transpose(Image.Transpose.ROTATE_270) if turned else image
-    expected = imaging.fit(np.asarray(whole), spec)
+    upright = image.transpose(Image.Transpose.ROTATE_270) if turned else image
+    expected = imaging.fit(np.asarray(upright), spec)
     monkeypatch.setattr(JpegImageFile, "load", note)
     decoded = imaging.decode(encoded(image, "JPEG", quality=95, exif=exif), spec, ANY)
     assert sizes[0] == size
@@ -246,7 +246,7 @@ def colourful(share: float, levels: int) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("image", "kind", "lost"),
+    ("image", "image_format", "lost"),
     [
         (colourful(1, 50), "PNG", True),
         (colourful(0.1, 50), "PNG", True),
@@ -268,10 +268,10 @@ def colourful(share: float, levels: int) -> Image.Image:
 )
 def test_an_image_in_colour_loses_it_to_a_grey_model_only(
     image: Image.Image,
-    kind: str,
+    image_format: str,
     lost: bool,
 ) -> None:
-    data = encoded(image, kind)
+    data = encoded(image, image_format)
     assert imaging.decode(data, GREY, ANY).lost_colour == lost
     assert not imaging.decode(data, RGB, ANY).lost_colour
 
@@ -296,10 +296,10 @@ def test_the_original_of_a_large_jpeg_is_not_reduced() -> None:
         imaging.decode_original(data, RGB, 1000)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_the_original_has_the_models_white_of_sixteen_bits(kind: str) -> None:
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_the_original_has_the_models_white_of_sixteen_bits(image_format: str) -> None:
     wide = np.array([0, 8, 9, 2048, 4095, 65535], dtype=np.uint16).reshape(1, 6)
-    data = encoded(Image.fromarray(wide), kind)
+    data = encoded(Image.fromarray(wide), image_format)
     twelve = GREY.model_copy(update={"height": 1, "white_16_bit": 4095})
     decoded, original = (
         imaging.decode(data, twelve, ANY),

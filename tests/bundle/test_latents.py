@@ -15,7 +15,7 @@ MIXTURE = GaussianMixture(
 
 
 @pytest.mark.parametrize("prior", [NormalPrior(2), MIXTURE])
-def test_the_seed_decides_what_is_drawn(prior: NormalPrior | GaussianMixture) -> None:
+def test_the_seed_decides_the_draws(prior: NormalPrior | GaussianMixture) -> None:
     first, again, other = (prior.draw(5, seed, 1.0) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -1,4 +1,4 @@
-"""What every bundle in `models/` promises, held against what the service makes of it."""
+"""Promises of every bundle in `models/`, compared with what the service computes."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ AT_LEAST = {
     "mnist-classifier-conv": {"accuracy": 0.996},
     "cookies": {"auroc_against_defects": 0.99, "pixel_auroc": 0.965},
 }
-AUROC = {"mnist-latent2": 0.9}  # two numbers give back few digits well, so few scores are low
+AUROC = {"mnist-latent2": 0.9}  # two numbers reconstruct few digits well, so few scores are low
 ALLOWED = {"", "ai.onnx"}
 COMPARED: tuple[TensorName, ...] = (
     "latents",
@@ -89,7 +89,7 @@ def normal_and_anomalous(model: LoadedModel) -> tuple[Images, Images]:
 
 
 def everything(model: LoadedModel, images: Images) -> Tensors:
-    """Every output of every graph that is compared."""
+    """Outputs of all graphs that are compared."""
     graphs: list[GraphName] = [name for name in GRAPHS if name in model.sessions]
     outputs = [name for name in COMPARED if any(model.has_output(graph, name) for graph in graphs)]
     return model.run(graphs, {"images": images}, outputs)
@@ -152,7 +152,7 @@ def test_no_graph_draws_random_numbers_or_leaves_the_standard_operators(
             assert not node.metadata_props
 
 
-def test_any_batch_gives_what_single_images_give(model: LoadedModel) -> None:
+def test_any_batch_gives_the_same_as_single_images(model: LoadedModel) -> None:
     images = normal_and_anomalous(model)[0][:7]
     together = everything(model, images)
     for index in range(len(images)):

@@ -48,7 +48,7 @@ def run_module(module: str, arguments: list[str], directory: Path) -> None:
 
 @dataclass(frozen=True)
 class Server:
-    """A real server process, and the line in which it said that it is ready."""
+    """A real server process, and its line of readiness."""
 
     process: "subprocess.Popen[str]"
     ready: str
@@ -58,7 +58,7 @@ class Server:
         return self.ready.split()[1]
 
     def end(self) -> int:
-        """Ask it to end; gives its exit code."""
+        """End the process. Returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=60)
         assert self.process.stdout is not None

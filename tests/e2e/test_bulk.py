@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         calibration = {"images": 99}
-        self._answer({"version": 1, "capabilities": ["anomaly-score"], "calibration": calibration})
+        self._respond({"version": 1, "capabilities": ["anomaly-score"], "calibration": calibration})
 
     def do_POST(self) -> None:
         count = self.rfile.read(int(self.headers["Content-Length"])).count(b'name="images"')
@@ -57,9 +57,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         verdict = {"score": 1.0, "p_value": 0.5, "threshold": 2.0, "is_anomaly": False}
-        self._answer({"results": [verdict] * count})
+        self._respond({"results": [verdict] * count})
 
-    def _answer(self, document: object) -> None:
+    def _respond(self, document: object) -> None:
         body = json.dumps(document).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-"""Every command and example of the documents works as it stands."""
+"""Commands and examples of the documents work as they stand."""
 
 import json
 import re
@@ -12,6 +12,8 @@ import pytest
 from bundle.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, Server, run_module
+
+pytestmark = pytest.mark.usefixtures("operators_parsed_once")
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
@@ -78,7 +80,7 @@ def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> 
     assert written[0].startswith((b"\x89PNG", b'{"model":"'))
 
 
-def test_the_python_examples_print_what_they_say(server: Server, workplace: Path) -> None:
+def test_the_python_examples_print_their_comments(server: Server, workplace: Path) -> None:
     code = "".join(blocks("python")).replace(ADDRESS, server.url)
     done = subprocess.run(
         [sys.executable, "-"],
@@ -132,16 +134,16 @@ def _small(arguments: list[str], directory: Path) -> list[str]:
     return command
 
 
-def test_the_figures_of_the_readme_are_those_of_the_bundles() -> None:
+def test_the_metrics_of_the_readme_are_those_of_the_bundles() -> None:
     for path in sorted((ROOT / "models").glob("*/*/manifest.json")):
         manifest = ModelManifest.model_validate_json(path.read_bytes())
         (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{manifest.name}`]"))
         assert f"]({path.parent.relative_to(ROOT)}/README.md)" in row
-        for figure in _figures(manifest):
-            assert figure in row, (figure, row)
+        for metric in _format_metrics(manifest):
+            assert metric in row, (metric, row)
 
 
-def _figures(manifest: ModelManifest) -> list[str]:
+def _format_metrics(manifest: ModelManifest) -> list[str]:
     metrics = manifest.metrics
     if manifest.calibration is None:
         measured = json.loads(

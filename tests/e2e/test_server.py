@@ -33,7 +33,7 @@ BACKBONES = [name for name in MODELS if NEWEST[name].provenance.backbone]  # of 
 COOKIES = DATA / "cookies" / "test"
 
 
-# Models that give back simple images of any kind, or few of their own: at the default rate, less
+# Models that reconstruct simple images of any kind, or few of their own: at the default rate, less
 # than four of five stand out.
 RATES = {"fashion-vae": 0.05, "fashion-latent3": 0.05, "mnist-latent2": 0.05}
 
@@ -43,9 +43,11 @@ def normal_and_anomalous(model: str) -> tuple[np.ndarray, np.ndarray]:
     return (CLOTHES, DIGITS) if model.startswith("fashion") else (DIGITS, CLOTHES)
 
 
-def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+def encoded(pixels: np.ndarray, image_format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    Image.fromarray(pixels).save(
+        buffer, image_format, **({"lossless": True} if image_format == "WEBP" else {})
+    )
     return buffer.getvalue()
 
 
@@ -58,11 +60,11 @@ def npy(array: np.ndarray) -> bytes:
 def bodies(images: np.ndarray) -> dict[str, dict[str, Any]]:
     files = [("images", (f"{index}.png", encoded(image))) for index, image in enumerate(images)]
     one = {
-        f"image/{kind.lower()}": {
-            "data": encoded(images[0], kind),
-            "headers": {"Content-Type": f"image/{kind.lower()}"},
+        f"image/{image_format.lower()}": {
+            "data": encoded(images[0], image_format),
+            "headers": {"Content-Type": f"image/{image_format.lower()}"},
         }
-        for kind in ("PNG", "WEBP", "BMP", "GIF", "TIFF")
+        for image_format in ("PNG", "WEBP", "BMP", "GIF", "TIFF")
     }
     return {
         **one,
@@ -74,10 +76,10 @@ def bodies(images: np.ndarray) -> dict[str, dict[str, Any]]:
     }
 
 
-def ask(server: Server, model: str, operation: str, **options: Any) -> Any:
-    answer = requests.post(f"{server.url}/v1/models/{model}/{operation}", timeout=60, **options)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+def send(server: Server, model: str, operation: str, **options: Any) -> Any:
+    response = requests.post(f"{server.url}/v1/models/{model}/{operation}", timeout=60, **options)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def image_of(text: str) -> np.ndarray:
@@ -103,9 +105,9 @@ def test_images_are_embedded_reconstructed_and_scored(
     images, _ = normal_and_anomalous(model)
     options = bodies(images)[body]
     count = 1 if body.startswith("image/") else len(images)
-    latents = ask(server, model, "encode", **options)["latents"]
-    reconstructed = ask(server, model, "reconstruct", **options)
-    scored = ask(server, model, "anomaly-score?heatmap=true&false_positive_rate=0.001", **options)
+    latents = send(server, model, "encode", **options)["latents"]
+    reconstructed = send(server, model, "reconstruct", **options)
+    scored = send(server, model, "anomaly-score?heatmap=true&false_positive_rate=0.001", **options)
     assert np.shape(latents)[0] == count
     for text, expected, claimed in zip(
         reconstructed["images"], images, reconstructed["errors"], strict=False
@@ -113,23 +115,23 @@ def test_images_are_embedded_reconstructed_and_scored(
         assert error(image_of(text), expected) == pytest.approx(claimed, abs=1e-4)
         assert claimed < (0.08 if "latent" in model else 0.03)
     assert [result["is_anomaly"] for result in scored["results"]] == [False] * count
-    decoded = ask(server, model, "decode", json={"latents": latents})["images"]
+    decoded = send(server, model, "decode", json={"latents": latents})["images"]
     assert decoded == reconstructed["images"]
 
 
 @pytest.mark.parametrize("body", bodies(DIGITS))
 def test_noise_is_removed(server: Server, body: str) -> None:
     noisy = add_noise(DIGITS, sigma=0.5)
-    denoised = ask(server, "mnist-denoising", "denoise", **bodies(noisy)[body])["images"]
-    for text, clean, spoilt in zip(denoised, DIGITS, noisy, strict=False):
-        assert error(image_of(text), clean) < error(spoilt, clean) / 5
+    denoised = send(server, "mnist-denoising", "denoise", **bodies(noisy)[body])["images"]
+    for text, clean, corrupted in zip(denoised, DIGITS, noisy, strict=False):
+        assert error(image_of(text), clean) < error(corrupted, clean) / 5
 
 
 @pytest.mark.parametrize("model", AUTOENCODERS)
 def test_images_of_another_kind_are_anomalies(server: Server, model: str) -> None:
     _, anomalous = normal_and_anomalous(model)
     rate = f"?false_positive_rate={RATES[model]}" if model in RATES else ""
-    results = ask(server, model, f"anomaly-score{rate}", **bodies(anomalous)["multipart"])[
+    results = send(server, model, f"anomaly-score{rate}", **bodies(anomalous)["multipart"])[
         "results"
     ]
     assert sum(result["is_anomaly"] for result in results) >= 4
@@ -143,7 +145,7 @@ def photographs(kind: str) -> list[tuple[str, tuple[str, bytes]]]:
 
 @pytest.mark.parametrize("model", BACKBONES)
 def test_photographs_are_embedded_and_nothing_is_decoded(server: Server, model: str) -> None:
-    found = ask(server, model, "encode", files=photographs("good"))
+    found = send(server, model, "encode", files=photographs("good"))
     np.testing.assert_allclose(np.linalg.norm(found["latents"], axis=1), np.ones(5), atol=1e-4)
     assert found["encoder"] == NEWEST[model].encoder
     for operation in {"reconstruct", "anomaly-score"} - {*NEWEST[model].capabilities}:
@@ -155,7 +157,7 @@ def test_photographs_are_embedded_and_nothing_is_decoded(server: Server, model: 
 def test_cracked_cookies_are_found_and_the_crack_is_shown(server: Server) -> None:
     def scored(kind: str) -> list[dict[str, Any]]:
         options = "heatmap=true&false_positive_rate=0.1"
-        found = ask(server, "cookies", f"anomaly-score?{options}", files=photographs(kind))
+        found = send(server, "cookies", f"anomaly-score?{options}", files=photographs(kind))
         results: list[dict[str, Any]] = found["results"]
         return results
 
@@ -176,7 +178,7 @@ def test_cracked_cookies_are_found_and_the_crack_is_shown(server: Server) -> Non
 @pytest.mark.parametrize("body", bodies(DIGITS))
 @pytest.mark.parametrize("model", [model for model in MODELS if "classifier" in model])
 def test_digits_are_named(server: Server, model: str, body: str) -> None:
-    results = ask(server, model, "classify", **bodies(DIGITS)[body])["results"]
+    results = send(server, model, "classify", **bodies(DIGITS)[body])["results"]
     assert [result["label"] for result in results] == list("72104"[: len(results)])
     for result in results:
         assert result["probability"] == max(result["probabilities"].values())
@@ -185,22 +187,22 @@ def test_digits_are_named(server: Server, model: str, body: str) -> None:
 
 @pytest.mark.parametrize("model", AUTOENCODERS)
 def test_samples_are_the_same_for_the_same_seed(server: Server, model: str) -> None:
-    first, again = (ask(server, model, "sample", json={"count": 9, "seed": 3}) for _ in range(2))
+    first, again = (send(server, model, "sample", json={"count": 9, "seed": 3}) for _ in range(2))
     assert first == again
     assert len(first["images"]) == 9
 
 
 def test_a_path_leads_from_one_digit_to_another(server: Server) -> None:
-    answer = ask(
+    document = send(
         server,
         "mnist-vae",
         "interpolate?steps=6&method=spherical",
         **bodies(DIGITS[:2])["multipart"],
     )
-    assert len(answer["images"]) == 6
+    assert len(document["images"]) == 6
 
 
-def test_answers_come_as_npy_and_as_png(server: Server) -> None:
+def test_responses_come_as_npy_and_as_png(server: Server) -> None:
     url = f"{server.url}/v1/models/mnist-vae/reconstruct"
     files = bodies(DIGITS)["multipart"]["files"]
     array = requests.post(url, files=files, headers={"Accept": "application/x-npy"}, timeout=60)
@@ -219,13 +221,13 @@ def test_the_examples_of_the_openapi_document_work_when_pasted(server: Server) -
                 given["name"]: given.get("example") for given in item["post"]["parameters"]
             }
             url = server.url + path.format(**parameters)
-            answer = requests.post(url, json=example, timeout=60)
-            assert answer.status_code == 200, (path, answer.text)
+            response = requests.post(url, json=example, timeout=60)
+            assert response.status_code == 200, (path, response.text)
             tried += 1
     assert tried == 16
 
 
-def test_a_damaged_bundle_is_left_out_and_the_others_serve(tmp_path: Any) -> None:
+def test_a_damaged_bundle_is_skipped_and_the_others_serve(tmp_path: Any) -> None:
     import shutil
 
     shutil.copytree(ROOT / "models", tmp_path / "models")
@@ -252,7 +254,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_check_says_what_works() -> None:
+def test_check_names_working_models() -> None:
     done = run("check", "--models", "models", "--device", "cpu")
     assert done.returncode == 0, done.stdout
     for model in MODELS:
@@ -261,7 +263,7 @@ def test_check_says_what_works() -> None:
         )
 
 
-def test_check_says_what_does_not_work(tmp_path: Any) -> None:
+def test_check_names_failing_models(tmp_path: Any) -> None:
     (tmp_path / "half" / "1").mkdir(parents=True)
     done = run("check", "--models", str(tmp_path), "--device", "cpu")
     assert done.returncode == 1
@@ -276,7 +278,7 @@ def test_check_says_what_does_not_work(tmp_path: Any) -> None:
         (("serve", "--port", "99999"), "setting port: Input should be less than or equal to 65535"),
     ],
 )
-def test_a_start_that_cannot_be_says_why(arguments: tuple[str, ...], complaint: str) -> None:
+def test_a_failing_start_names_the_reason(arguments: tuple[str, ...], complaint: str) -> None:
     done = run(*arguments)
     assert done.returncode == 1
     assert complaint in done.stderr

@@ -1,4 +1,4 @@
-"""Every command of docs/training.md works, here on a few images and away from the repository."""
+"""Commands of docs/training.md work, here on a few images and away from the repository."""
 
 import json
 import re
@@ -17,6 +17,8 @@ from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, run_module
 from training import recipe
 from training.recipe import AnyRecipe, DetectorRecipe, EmbeddingRecipe, Recipe
+
+pytestmark = pytest.mark.usefixtures("operators_parsed_once")
 
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -126,7 +128,7 @@ def test_the_commands_of_the_guide_work(workplace: Path) -> None:
     assert all(set(rates) == {"ours", "bare", "dataloader"} for rates in speeds.values())
 
 
-def test_the_results_are_those_of_the_figures() -> None:
+def test_the_results_are_rendered_from_their_metrics() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == render(
         ROOT / "docs" / "results"
     )

@@ -39,7 +39,7 @@ def test_the_environment_sets_and_the_command_line_overrides(
         ("AE_MAX_BODY_BYTES", "1000000000", "max_queued_bytes must be at least max_body_bytes"),
     ],
 )
-def test_a_wrong_setting_is_named(
+def test_an_invalid_setting_is_named(
     variable: str,
     value: str,
     complaint: str,
@@ -58,7 +58,7 @@ def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[s
     assert "/v1/models/{model}/encode" in json.loads(capsys.readouterr().out)["paths"]
 
 
-def test_policy_cuda_fails_where_there_is_none(
+def test_policy_cuda_fails_without_cuda(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset()))

@@ -21,7 +21,7 @@ from training.recipe import Recipe
 from training.trainer import loop
 from training.trainer.checkpoint import Checkpoints
 from training.trainer.distributed import Process
-from training.trainer.tracking import Row
+from training.trainer.tracking import EpochRow
 
 COOKIES = DATA / "cookies"
 CPU = Process(torch.device("cpu"))
@@ -36,6 +36,11 @@ SMALL = {
     "mnist-classifier": ["architecture.latent_dim=4"],
     "mnist-latent2": ["architecture.refinement=1"],
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fast_exports(operators_parsed_once: None) -> None:
+    """Speed up exports, because any test here may export."""
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +97,10 @@ def manifest(published: Path) -> ModelManifest:
 
 
 class Trained(NamedTuple):
-    """A network, with its classifier where it has one, and a row of its history for each epoch."""
+    """A network, with its classifier if it has one, and a row of its history for each epoch."""
 
     network: Autoencoder | Classifier
-    history: list[Row]
+    history: list[EpochRow]
 
     @property
     def autoencoder(self) -> Autoencoder:

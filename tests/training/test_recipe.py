@@ -167,7 +167,7 @@ def test_entries_can_be_overridden() -> None:
         ),
     ],
 )
-def test_a_wrong_entry_is_named(name: str, overrides: list[str], complaint: str) -> None:
+def test_an_invalid_entry_is_named(name: str, overrides: list[str], complaint: str) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe.load(name, overrides)
     assert complaint in str(caught.value)
@@ -199,12 +199,12 @@ def test_the_recipe_of_every_shipped_manifest_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["photo-anomaly", "photos"])
-def test_what_is_not_trained_is_no_recipe_of_a_network(name: str) -> None:
+def test_recipes_of_detectors_and_embeddings_are_none_of_a_network(name: str) -> None:
     with pytest.raises(RecipeError, match=f"{name} is not the recipe of a network"):
         recipe.load_network(name)
 
 
-def test_text_that_is_not_toml_is_said_to_be_so(tmp_path: Path) -> None:
+def test_text_that_is_not_toml_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("name = ")
     with pytest.raises(RecipeError, match="is not TOML"):

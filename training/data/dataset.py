@@ -213,12 +213,10 @@ def _select_class(whole: Dataset, only: int) -> Dataset:
     """One class to train on and to test on; the test images of the others are the outliers."""
     if only >= len(whole.classes):
         raise DataError(f"data.only is {only}, but the last class is {len(whole.classes) - 1}")
-    assert whole.training.labels is not None
-    assert whole.test.labels is not None
     training, normal = (
-        np.flatnonzero(split.labels == only) for split in (whole.training, whole.test)
+        np.flatnonzero(split.require_labels() == only) for split in (whole.training, whole.test)
     )
-    anomalous = whole.test.take(np.flatnonzero(whole.test.labels != only))
+    anomalous = whole.test.take(np.flatnonzero(whole.test.require_labels() != only))
     return Dataset(
         Split(whole.training.take(training).images),
         Split(whole.test.take(normal).images),

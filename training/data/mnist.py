@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
-from bundle.manifest import sha256_of
+from bundle.manifest import compute_sha256
 from training.data.splits import Split
 from training.errors import DataError
 
@@ -118,7 +118,7 @@ def load(dataset: str, prefix: str, directory: Path | None) -> IdxSplit:
         path = _download(dataset, file) if directory is None else _find(dataset, file, directory)
         if path is None:
             return None
-        digests[path.name] = sha256_of(path)
+        digests[path.name] = compute_sha256(path)
         return read(path)
 
     images, labels = read_if_found("images-idx3"), read_if_found("labels-idx1")

@@ -27,7 +27,6 @@ from bundle import tensors
 from bundle.manifest import InputSpec
 from training.data import duplicates, image_file, image_folder
 from training.data.image_file import ImageFile, InvalidFilePolicy
-from training.data.image_file import decode as decode
 from training.data.image_folder import Layout
 from training.errors import DataError
 from training.progress import Log

@@ -23,6 +23,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def require_labels(self) -> Labels:
+        """The labels. Raises DataError if the images have none."""
+        if self.labels is None:
+            raise DataError("the images have no labels: add IDX files or subfolders of classes")
+        return self.labels
+
     def take(self, indices: npt.NDArray[np.int64]) -> "Split":
         return Split(self.images[indices], None if self.labels is None else self.labels[indices])
 
@@ -65,13 +71,13 @@ def sample(images: Images) -> Images:
 def take_balanced(images: Split, count: int) -> Split:
     """The first `count` images with equal numbers of each class.
 
-    Raises DataError if a class has too few.
+    Raises DataError if there are no labels, or a class has too few images.
     """
-    assert images.labels is not None  # the pipeline refuses data without labels
-    classes = np.unique(images.labels)
+    labels = images.require_labels()
+    classes = np.unique(labels)
     share, rest = divmod(count, len(classes))
     chosen = [
-        np.flatnonzero(images.labels == label)[: share + (index < rest)]
+        np.flatnonzero(labels == label)[: share + (index < rest)]
         for index, label in enumerate(classes)
     ]
     taken = np.concatenate(chosen)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bundle.tensors import TensorName
-from training.detector.scene import Scene
+from training.detector.image_features import FeatureBatch
 from training.detector.whitening import Whitening
 
 ComponentName = Literal[
@@ -46,12 +46,12 @@ class ComponentOutput(NamedTuple):
 
 
 class Component(nn.Module, ABC):
-    """Measure of a scene; `inputs` names the tensors that it takes."""
+    """Measure of a batch; `inputs` names the tensors that it takes."""
 
     inputs: tuple[TensorName, ...]
 
     @abstractmethod
-    def forward(self, scene: Scene) -> ComponentOutput: ...
+    def forward(self, batch: FeatureBatch) -> ComponentOutput: ...
 
 
 class Patches(nn.Module):
@@ -63,8 +63,8 @@ class Patches(nn.Module):
 
     inputs: tuple[TensorName, ...] = ("features_8", "features_16")
 
-    def forward(self, scene: Scene) -> Tensor:
-        fine, *coarse = (_smooth(scene[name]) for name in self.inputs)
+    def forward(self, batch: FeatureBatch) -> Tensor:
+        fine, *coarse = (_smooth(batch[name]) for name in self.inputs)
         size = list(fine.shape[2:])
         enlarged = [
             functional.interpolate(maps, size, mode="bilinear", align_corners=False)
@@ -78,8 +78,8 @@ class PixelPatches(nn.Module):
 
     inputs: tuple[TensorName, ...] = ("images",)
 
-    def forward(self, scene: Scene) -> Tensor:
-        pixels = reduce_pixels(scene)
+    def forward(self, batch: FeatureBatch) -> Tensor:
+        pixels = reduce_pixels(batch)
         channels = pixels.shape[1]
         kernels = (
             torch.eye(PATCH_SIDE * PATCH_SIDE)
@@ -111,8 +111,8 @@ class PositionGaussians(Component):
         self.register_buffer("mean", round_to_fp16(mean))
         self.register_buffer("factors", round_to_fp16(factors))
 
-    def forward(self, scene: Scene) -> ComponentOutput:
-        patches = self.patches(scene)
+    def forward(self, batch: FeatureBatch) -> ComponentOutput:
+        patches = self.patches(batch)
         rows, columns = patches.shape[1:3]
         whitened = group_by_block(patches - self.mean, BLOCKS_PER_SIDE) @ self.factors.transpose(
             1, 2
@@ -137,8 +137,8 @@ class MemoryBanks(Component):
         self.register_buffer("mean", round_to_fp16(mean))
         self.register_buffer("banks", round_to_fp16(banks))
 
-    def forward(self, scene: Scene) -> ComponentOutput:
-        patches = self.patches(scene)
+    def forward(self, batch: FeatureBatch) -> ComponentOutput:
+        patches = self.patches(batch)
         vectors = group_by_block(patches - self.mean, math.isqrt(len(self.banks)))
         return _find_peaks(
             _restore_positions(measure_nearest(vectors, self.banks).sqrt(), *patches.shape[1:3])
@@ -158,8 +158,8 @@ class PrincipalResidual(Component):
         self.register_buffer("axes", round_to_fp16(axes))
         self.peak = peak
 
-    def forward(self, scene: Scene) -> ComponentOutput:
-        pixels = reduce_pixels(scene)
+    def forward(self, batch: FeatureBatch) -> ComponentOutput:
+        pixels = reduce_pixels(batch)
         centred = pixels.flatten(1) - self.mean
         remainder = centred - centred @ self.axes.T @ self.axes
         residual = (remainder * remainder).view(pixels.shape).mean(dim=1)
@@ -181,8 +181,8 @@ class NearestImages(Component):
         self.whitening = whitening
         self.register_buffer("bank", round_to_fp16(bank))
 
-    def forward(self, scene: Scene) -> ComponentOutput:
-        coordinates = self.whitening.project(scene["latents"])
+    def forward(self, batch: FeatureBatch) -> ComponentOutput:
+        coordinates = self.whitening.project(batch["latents"])
         squares = _measure_squared_distances(coordinates, self.bank)
         closest = squares.topk(min(NEAREST_IMAGES, len(self.bank)), dim=1, largest=False).values
         return ComponentOutput(
@@ -227,9 +227,9 @@ def _measure_squared_distances(vectors: Tensor, bank: Tensor) -> Tensor:
     return squares + vectors.square().sum(dim=1, keepdim=True)
 
 
-def reduce_pixels(scene: Scene) -> Tensor:
+def reduce_pixels(batch: FeatureBatch) -> Tensor:
     """Photographs in 0..1, reduced to about 64 pixels a side: (n, channels, height, width)."""
-    images = scene["images"].permute(0, 3, 1, 2).float() / 255
+    images = batch["images"].permute(0, 3, 1, 2).float() / 255
     factor = max(1, round(min(images.shape[2:]) / REDUCED_SIDE_PIXELS))
     return functional.avg_pool2d(images, factor) if factor > 1 else images
 

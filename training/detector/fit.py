@@ -12,8 +12,8 @@ from training.detector import fitters, selection
 from training.detector.components import MEMORY_BANKS, Component, ComponentName, ComponentNames
 from training.detector.config import DetectorConfig
 from training.detector.cross_fitting import Floats, Scores, assign_folds, cross_score, score
-from training.detector.scene import Scenes
-from training.detector.scorer import Scale, Scorer
+from training.detector.image_features import ImageFeatures
+from training.detector.scorer import DetectorScorer, Scale
 from training.detector.trials import Choice
 from training.detector.whitening import LatentDistance
 from training.progress import Log
@@ -26,7 +26,7 @@ class FittedDetector:
     Scores and distances are (n,), maps (n, rows, columns).
     """
 
-    scorer: Scorer
+    scorer: DetectorScorer
     scores: Floats
     maps: Floats
     latent_distances: Floats
@@ -35,8 +35,8 @@ class FittedDetector:
 @torch.no_grad()
 def fit(
     choice: Choice,
-    scenes: Scenes,
-    held_out: Scenes | None,
+    encoded: ImageFeatures,
+    held_out: ImageFeatures | None,
     config: DetectorConfig,
     seed: int,
     log: Log,
@@ -46,26 +46,28 @@ def fit(
     Without held-out images, cross-fitting scores the normal images: cross-conformal prediction
     (Vovk 2015, section 2.2). The published components are fitted to all normal images.
     """
-    log(_describe_calibration(scenes, held_out, config))
+    log(_describe_calibration(encoded, held_out, config))
     mapped = choose_map_component(choice.names, config)
-    folds = assign_folds(len(scenes), config.folds, seed)
+    folds = assign_folds(len(encoded), config.folds, seed)
     fitted: dict[ComponentName, Component] = {}
     normal: dict[ComponentName, Scores] = {}
     for name in progress.step_through(dict.fromkeys((*choice.names, mapped)), log):
-        fitted[name] = fitters.fit(name, scenes, choice.bank, seed)
+        fitted[name] = fitters.fit(name, encoded, choice.bank, seed)
         if held_out:
             normal[name] = score(fitted[name], held_out)
         else:
-            normal[name], _ = cross_score(name, scenes, folds, choice.bank, seed)
+            normal[name] = cross_score(name, encoded, folds, choice.bank, seed)
     scales = {name: _measure_scale(scores) for name, scores in normal.items()}
-    latents = LatentDistance(scenes.latents, len(scenes))
+    latents = LatentDistance(encoded.latents, len(encoded))
     distances = (
         _measure_distances(latents, held_out)
         if held_out
-        else _cross_measure_distances(scenes, folds)
+        else _cross_measure_distances(encoded, folds)
     )
     components = {name: fitted[name] for name in choice.names}
-    scorer = Scorer(components, (mapped, fitted[mapped]), scales, latents, choice.size).eval()
+    scorer = DetectorScorer(
+        components, (mapped, fitted[mapped]), scales, latents, choice.size
+    ).eval()
     scores = _standardise_scores(choice.names, normal, scales)
     maps = _standardise_maps(normal[mapped], scales[mapped])
     return FittedDetector(scorer, scores, maps, distances)
@@ -81,11 +83,13 @@ def choose_map_component(names: ComponentNames, config: DetectorConfig) -> Compo
     return preferred[0]
 
 
-def _describe_calibration(scenes: Scenes, held_out: Scenes | None, config: DetectorConfig) -> str:
+def _describe_calibration(
+    encoded: ImageFeatures, held_out: ImageFeatures | None, config: DetectorConfig
+) -> str:
     if held_out:
         return f"calibrating on {len(held_out)} images"
-    folds = min(config.folds, len(scenes))
-    return f"calibrating on {len(scenes)} images, in {folds} folds"
+    folds = min(config.folds, len(encoded))
+    return f"calibrating on {len(encoded)} images, in {folds} folds"
 
 
 def _measure_scale(normal: Scores) -> Scale:
@@ -112,16 +116,16 @@ def _standardise_maps(normal: Scores, scale: Scale) -> Floats:
     return np.logaddexp(np.float32(0), selection.standardise(normal.maps, scale.map))
 
 
-def _measure_distances(latents: LatentDistance, scenes: Scenes) -> Floats:
-    distances: Floats = latents(scenes.latents).numpy()
+def _measure_distances(latents: LatentDistance, encoded: ImageFeatures) -> Floats:
+    distances: Floats = latents(encoded.latents).numpy()
     return distances
 
 
-def _cross_measure_distances(scenes: Scenes, folds: npt.NDArray[np.int64]) -> Floats:
-    distances = np.empty(len(scenes), np.float32)
+def _cross_measure_distances(encoded: ImageFeatures, folds: npt.NDArray[np.int64]) -> Floats:
+    distances = np.empty(len(encoded), np.float32)
     for fold in range(int(folds.max()) + 1):
         others, held_out = (
-            scenes.take(np.flatnonzero(chosen)) for chosen in (folds != fold, folds == fold)
+            encoded.take(np.flatnonzero(chosen)) for chosen in (folds != fold, folds == fold)
         )
         distances[folds == fold] = _measure_distances(
             LatentDistance(others.latents, len(others)), held_out

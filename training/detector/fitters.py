@@ -29,7 +29,7 @@ from training.detector.components import (
     reduce_pixels,
     round_to_fp16,
 )
-from training.detector.scene import Scenes
+from training.detector.image_features import ImageFeatures
 from training.detector.whitening import Whitening, find_principal_axes
 
 SHRINKAGE = 0.1  # weight of the pooled covariance in the covariance of a block
@@ -43,8 +43,8 @@ Folds = npt.NDArray[np.int64]
 class Fitter(ABC):
     """Reader of normal images in folds; `bank` is the number of entries of a memory bank."""
 
-    def __init__(self, scenes: Scenes, folds: Folds, bank: int, seed: int) -> None:
-        self.scenes, self.folds, self.bank, self.seed = scenes, folds, bank, seed
+    def __init__(self, encoded: ImageFeatures, folds: Folds, bank: int, seed: int) -> None:
+        self.encoded, self.folds, self.bank, self.seed = encoded, folds, bank, seed
 
     @abstractmethod
     def fit_without(self, fold: int | None) -> Component:
@@ -61,15 +61,15 @@ class Fitter(ABC):
 class GaussiansFitter(Fitter):
     """Sums of patches and of their products in each fold, relative to the mean of all."""
 
-    def __init__(self, scenes: Scenes, folds: Folds, bank: int, seed: int) -> None:
-        super().__init__(scenes, folds, bank, seed)
+    def __init__(self, encoded: ImageFeatures, folds: Folds, bank: int, seed: int) -> None:
+        super().__init__(encoded, folds, bank, seed)
         self.patches = Patches()
         centre = sum(
-            (self.patches(scene).sum(dim=0) for scene in scenes.batches()), torch.tensor(0.0)
-        ) / len(scenes)
+            (self.patches(batch).sum(dim=0) for batch in encoded.batches()), torch.tensor(0.0)
+        ) / len(encoded)
         self.centre = centre
         by_fold = [
-            scenes.take(np.flatnonzero(folds == fold)) for fold in range(int(folds.max()) + 1)
+            encoded.take(np.flatnonzero(folds == fold)) for fold in range(int(folds.max()) + 1)
         ]
         sums = [self._sums(images) for images in by_fold]
         self.sums, self.products = (torch.stack(each) for each in zip(*sums, strict=True))
@@ -87,10 +87,10 @@ class GaussiansFitter(Fitter):
         factors = np.stack([_invert_cholesky(covariance) for covariance in shrunk])
         return PositionGaussians(self.centre + offset, torch.from_numpy(factors).float())
 
-    def _sums(self, scenes: Scenes) -> tuple[Tensor, Tensor]:
+    def _sums(self, encoded: ImageFeatures) -> tuple[Tensor, Tensor]:
         total, products = torch.zeros_like(self.centre), torch.zeros(())
-        for scene in scenes.batches():
-            centred = self.patches(scene) - self.centre
+        for batch in encoded.batches():
+            centred = self.patches(batch) - self.centre
             total, products = total + centred.sum(dim=0), products + _sum_products(centred)
         return total, products
 
@@ -108,15 +108,15 @@ class BanksFitter(Fitter):
     """Random descriptors of every image in each block of positions; their coreset is its bank."""
 
     def __init__(
-        self, scenes: Scenes, folds: Folds, bank: int, seed: int, layout: BankLayout
+        self, encoded: ImageFeatures, folds: Folds, bank: int, seed: int, layout: BankLayout
     ) -> None:
-        super().__init__(scenes, folds, bank, seed)
+        super().__init__(encoded, folds, bank, seed)
         self.patches, self.entries = layout.patches(), round(layout.entry_share * bank)
-        share, generator = -(-layout.draws * self.entries // len(scenes)), self.make_generator()
+        share, generator = -(-layout.draws * self.entries // len(encoded)), self.make_generator()
         images = (
             group_by_block(image[None], layout.side)
-            for scene in scenes.batches()
-            for image in self.patches(scene)
+            for batch in encoded.batches()
+            for image in self.patches(batch)
         )
         sampled = [
             image[:, torch.randperm(image.shape[1], generator=generator)[:share]]
@@ -137,10 +137,12 @@ class BanksFitter(Fitter):
 class ResidualFitter(Fitter):
     """Principal components of reduced photographs."""
 
-    def __init__(self, scenes: Scenes, folds: Folds, bank: int, seed: int, peak: bool) -> None:
-        super().__init__(scenes, folds, bank, seed)
+    def __init__(
+        self, encoded: ImageFeatures, folds: Folds, bank: int, seed: int, peak: bool
+    ) -> None:
+        super().__init__(encoded, folds, bank, seed)
         self.peak = peak
-        self.vectors = torch.cat([reduce_pixels(scene).flatten(1) for scene in scenes.batches()])
+        self.vectors = torch.cat([reduce_pixels(batch).flatten(1) for batch in encoded.batches()])
 
     def fit_without(self, fold: int | None) -> PrincipalResidual:
         vectors = self.vectors[torch.from_numpy(self.mask_kept(fold))]
@@ -155,12 +157,12 @@ class NearestImagesFitter(Fitter):
     """Embeddings of all images."""
 
     def fit_without(self, fold: int | None) -> NearestImages:
-        latents = self.scenes.latents[torch.from_numpy(self.mask_kept(fold))]
+        latents = self.encoded.latents[torch.from_numpy(self.mask_kept(fold))]
         whitening = Whitening(latents, len(latents))
         return NearestImages(whitening, whitening.project(latents))
 
 
-FITTERS: Mapping[ComponentName, Callable[[Scenes, Folds, int, int], Fitter]] = {
+FITTERS: Mapping[ComponentName, Callable[[ImageFeatures, Folds, int, int], Fitter]] = {
     "gaussians": GaussiansFitter,
     "neighbours": partial(BanksFitter, layout=BankLayout(Patches, side=1, entry_share=1, draws=30)),
     "local-neighbours": partial(
@@ -180,11 +182,11 @@ def uses_images(names: Iterable[ComponentName]) -> bool:
     return not {*names}.isdisjoint(BASELINES)
 
 
-def fit(name: ComponentName, scenes: Scenes, bank: int, seed: int) -> Component:
+def fit(name: ComponentName, encoded: ImageFeatures, bank: int, seed: int) -> Component:
     """Fit the component of this name to all images."""
     with torch.no_grad():
         return (
-            FITTERS[name](scenes, np.zeros(len(scenes), dtype=np.int64), bank, seed)
+            FITTERS[name](encoded, np.zeros(len(encoded), dtype=np.int64), bank, seed)
             .fit_without(None)
             .eval()
         )

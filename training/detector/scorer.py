@@ -21,7 +21,7 @@ class Scale(NamedTuple):
     map: tuple[float, float] | None
 
 
-class Scorer(nn.Module):
+class DetectorScorer(nn.Module):
     """Network from the tensors that `inputs` names to those of `SCORER_OUTPUTS`.
 
     The score is the mean of its components. Each is in standard deviations from the mean of normal
@@ -55,8 +55,8 @@ class Scorer(nn.Module):
         return f"{mean}, in standard deviations of normal images"
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scene = dict(zip(self.inputs, tensors, strict=True))
-        outputs = {name: component(scene) for name, component in self._components.items()}
+        batch = dict(zip(self.inputs, tensors, strict=True))
+        outputs = {name: component(batch) for name, component in self._components.items()}
         scores = [
             _standardise(outputs[name].scores, self.scales[name].score) for name in self.score
         ]
@@ -72,7 +72,7 @@ class Scorer(nn.Module):
         return (
             torch.stack(scores).mean(dim=0),
             functional.softplus(enlarged).squeeze(1),
-            self.latents(scene["latents"]),
+            self.latents(batch["latents"]),
         )
 
 

@@ -15,9 +15,9 @@ from training.config import Size
 from training.detector import fitters, selection, synthetic_anomalies
 from training.detector.components import BASELINES, MEMORY_BANKS, ComponentName, ComponentNames
 from training.detector.config import DetectorConfig
-from training.detector.cross_fitting import Scores, assign_folds, cross_score
+from training.detector.cross_fitting import Scores, assign_folds, cross_score_anomalies
 from training.detector.encoder import FEATURE_STRIDES
-from training.detector.scene import SceneReader, Scenes
+from training.detector.image_features import ExportedEncoder, ImageFeatures
 from training.detector.selection import Outcome
 from training.detector.synthetic_anomalies import SyntheticAnomalies
 from training.detector.threads import map_in_threads
@@ -28,7 +28,7 @@ TRIAL_FOLDS = 5
 MIN_LOCAL_IMAGES = 25  # fewer do not show what varies at one position
 MIN_PATCHES_PER_ENTRY = 10  # patches of all images for each entry of a memory bank
 
-OpenReader = Callable[[Size], SceneReader]  # of the exported encoder of a working size
+OpenEncoder = Callable[[Size], ExportedEncoder]  # of the exported encoder of a working size
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def name_stage(size: Size) -> str:
     return f"trials at {size[0]}x{size[1]}"
 
 
-class TrialRun:
+class DetectorSearch:
     """Trials on normal images, uint8 (n, height, width, channels) at the largest working size."""
 
     def __init__(
@@ -79,11 +79,11 @@ class TrialRun:
         normal: Images,
         spec: InputSpec,
         config: DetectorConfig,
-        open_reader: OpenReader,
+        open_encoder: OpenEncoder,
         seed: int,
     ) -> None:
         self._normal, self._spec, self._config = normal, spec, config
-        self._open_reader, self._seed = open_reader, seed
+        self._open_encoder, self._seed = open_encoder, seed
         self._anomalies = synthetic_anomalies.generate(
             normal, ANOMALIES_PER_KIND, config.extents, seed
         )
@@ -102,8 +102,10 @@ class TrialRun:
         steps: dict[str, float] = {}
         taken = TrialStep(Choice(first, names, bank), outcomes[names])
         self._record(taken, steps, log)
-        taken = self._climb(taken, [Choice(size, names, bank) for size in sizes[1:]], steps, log)
-        taken = self._climb(taken, self._list_larger_banks(taken.choice), steps, log)
+        taken = self._try_costlier(
+            taken, [Choice(size, names, bank) for size in sizes[1:]], steps, log
+        )
+        taken = self._try_costlier(taken, self._list_larger_banks(taken.choice), steps, log)
         return Trials(taken.choice, taken.outcome, outcomes, self._anomalies, steps)
 
     def _list_candidates(self) -> Sequence[ComponentNames]:
@@ -112,7 +114,7 @@ class TrialRun:
         others = [names for names in candidates if "local-neighbours" not in names]
         return others if others and len(self._normal) < MIN_LOCAL_IMAGES else candidates
 
-    def _climb(
+    def _try_costlier(
         self, taken: TrialStep, costlier: Sequence[Choice], steps: dict[str, float], log: Log
     ) -> TrialStep:
         """Take costlier candidates, in order, while each clearly gains over the one before."""
@@ -148,22 +150,22 @@ class TrialRun:
     ) -> dict[ComponentNames, Outcome]:
         """Score candidates at a working size, by cross-fitting."""
         progress.begin(name_stage(size), log)
-        reader = self._open_reader(size)
+        encoder = self._open_encoder(size)
         components = dict.fromkeys(name for names in candidates for name in names)
         keep = fitters.uses_images(components)
         normal, anomalous = (
-            self._read(reader, images, size, keep)
+            self._encode(encoder, images, size, keep)
             for images in (self._normal, self._anomalies.images)
         )
         scores: dict[ComponentName, tuple[Scores, Scores]] = {}
         for name in progress.step_through(components, log):
-            normal_scores, anomalous_scores = cross_score(
+            scores[name] = cross_score_anomalies(
                 name, normal, self._folds, bank, self._seed, anomalous, self._anomalies.sources
             )
-            assert anomalous_scores is not None  # there are synthetic anomalies
-            scores[name] = normal_scores, anomalous_scores
         return {names: selection.combine_components(names, scores) for names in candidates}
 
-    def _read(self, reader: SceneReader, images: Images, size: Size, keep_images: bool) -> Scenes:
+    def _encode(
+        self, encoder: ExportedEncoder, images: Images, size: Size, keep_images: bool
+    ) -> ImageFeatures:
         resized = map_in_threads(lambda image: imaging.resize(image, size, self._spec), images)
-        return reader.read(np.stack(resized), keep_images)
+        return encoder.encode(np.stack(resized), keep_images)

@@ -57,7 +57,7 @@ class LatentDistance(nn.Module):
 
     def __init__(self, latents: Tensor, fit_size: int) -> None:
         super().__init__()
-        self.whitening = Whitening(latents, fit_size)
+        self.whitening, self.latent_dim = Whitening(latents, fit_size), latents.shape[1]
 
     def forward(self, latents: Tensor) -> Tensor:
         distance: Tensor = self.whitening(latents)

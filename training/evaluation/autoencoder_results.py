@@ -17,7 +17,7 @@ from training.trainer.losses import LossConfig
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
+class EvaluationSettings:
     """Settings of the measurements on test images."""
 
     seed: int
@@ -37,7 +37,7 @@ class AutoencoderResults:
     graphs: Graphs
     calibration: Calibration
     images: RunImages
-    plan: EvaluationPlan
+    settings: EvaluationSettings
     latent_dim: int
 
     @cached_property
@@ -57,7 +57,7 @@ class AutoencoderResults:
         training = self.images.splits.training.images
         if self.latent_dim >= min(training[0].size, len(training)):
             return None
-        return PrincipalComponents(training, self.latent_dim, self.plan.seed)
+        return PrincipalComponents(training, self.latent_dim, self.settings.seed)
 
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
@@ -79,14 +79,14 @@ class AutoencoderResults:
 
     def _measure_denoising(self) -> dict[str, float]:
         test, pca = self.images.dataset.test.images, self.principal_components
-        if not self.plan.noise:
+        if not self.settings.noise:
             return {}
-        metrics = graph_metrics.measure_denoising(self.graphs, test, self.plan.noise)
-        return metrics | (pca.measure_denoising(test, self.plan.noise) if pca else {})
+        metrics = graph_metrics.measure_denoising(self.graphs, test, self.settings.noise)
+        return metrics | (pca.measure_denoising(test, self.settings.noise) if pca else {})
 
     def _measure_classification(self) -> dict[str, float]:
         training, pca = self.images.splits.training, self.principal_components
-        if not self.plan.classify:
+        if not self.settings.classify:
             return {}
         metrics = {"accuracy": float(self.confusion.trace() / self.confusion.sum())}
         if pca and training.labels is not None:
@@ -103,16 +103,16 @@ class AutoencoderResults:
         return {title: detection.auroc(self.scored.scores, scored.scores)}
 
     def _measure_likelihoods(self) -> dict[str, float]:
-        plan, images = self.plan, self.images.dataset.test.images
-        if plan.likelihood is None:
+        settings, images = self.settings, self.images.dataset.test.images
+        if settings.likelihood is None:
             return {}
-        if plan.binarise:
+        if settings.binarise:
             images = graph_metrics.binarise(images)
-        metrics = {"elbo": graph_metrics.elbo(self.graphs, images, plan.likelihood)}
-        if plan.importance_samples:
-            first = images[: plan.likelihood_images]
-            samples = plan.importance_samples
+        metrics = {"elbo": graph_metrics.elbo(self.graphs, images, settings.likelihood)}
+        if settings.importance_samples:
+            first = images[: settings.likelihood_images]
+            samples = settings.importance_samples
             metrics["nll"] = graph_metrics.negative_log_likelihood(
-                self.graphs, first, plan.likelihood, samples
+                self.graphs, first, settings.likelihood, samples
             )
         return metrics

@@ -13,12 +13,12 @@ from bundle.conformal import ConformalScores, format_rate
 from bundle.manifest import Calibration, InputSpec
 from bundle.tensors import Floats, Images, Pixels
 from training.data import image_file, photo_folder
-from training.data.image_set import ImageSet, Photographs
+from training.data.image_set import AnomalousImages, ImageSet, Photographs
 from training.detector.synthetic_anomalies import KINDS, MIN_VISIBLE_LEVELS
 from training.detector.trials import Trials
 from training.evaluation import detector_plots as plots
-from training.evaluation.detector_plots import Mask, Row
-from training.evaluation.detector_results import DetectorResults, score_images
+from training.evaluation.detector_plots import Mask, PictureRow
+from training.evaluation.detector_results import DetectorResults, DetectorScores, score_images
 from training.export.graph_runner import Graphs
 from training.progress import silence
 
@@ -40,11 +40,12 @@ class Examples:
     results: DetectorResults
     tried: ImageSet | None
 
-    def draw_rows(self) -> Iterator[Row]:
+    def draw_rows(self) -> Iterator[PictureRow]:
         """Rows of normal images, then of labelled or else synthetic anomalies."""
-        yield from self._draw_normal() if self.results.test is not None else self._draw_training()
-        if self.results.data.anomalous is not None:
-            yield from self._draw_labelled()
+        scored, anomalous = self.results.test, self.results.anomalous
+        yield from self._draw_normal(scored) if scored else self._draw_training()
+        if self.results.data.anomalous and anomalous:
+            yield from self._draw_labelled(self.results.data.anomalous, anomalous)
         elif self.results.trials is not None:
             yield from self._draw_synthetic(self.results.trials)
 
@@ -58,7 +59,7 @@ class Examples:
         """True if synthetic anomalies are framed."""
         return self.results.trials is not None and self.tried is not None
 
-    def draw_missed(self, trials: Trials, missed: Indices) -> list[Row]:
+    def draw_missed(self, trials: Trials, missed: Indices) -> list[PictureRow]:
         """Cells of some of these synthetic anomalies: one of each kind, then a second of each."""
         kinds = trials.kinds[missed]
         before = np.array([int((kinds[:rank] == kind).sum()) for rank, kind in enumerate(kinds)])
@@ -66,7 +67,7 @@ class Examples:
         for index in missed[np.lexsort((kinds, before))][:MISSED_IMAGES]:
             extent = f"{trials.anomalies.extents[index]:.0%} of the shorter side"
             title = f"{_name_kind(trials, index)}\n{extent}"
-            cells.append(Row(title, [self._frame(trials, index)[0]]))
+            cells.append(PictureRow(title, [self._frame(trials, index)[0]]))
         return cells
 
     @property
@@ -77,16 +78,14 @@ class Examples:
     def _nearest(self) -> "_NearestImage":
         return _NearestImage(self.results.graphs, self.results.data.training, self.results.spec)
 
-    def _draw_normal(self) -> Iterator[Row]:
-        scored = self.results.test
-        assert scored is not None  # there are normal test images
+    def _draw_normal(self, scored: DetectorScores) -> Iterator[PictureRow]:
         for index in _spread_indices(scored.scores, self._count):
             image = self.results.data.test.take(np.array([index]))
             yield self._draw_row(
                 self._format_title("normal", scored.scores[index]), image, scored.maps[index]
             )
 
-    def _draw_training(self) -> Iterator[Row]:
+    def _draw_training(self) -> Iterator[PictureRow]:
         training = self.results.data.training
         images = training.take(np.arange(min(self._count, len(training))))
         maps = score_images(self.results.graphs, images.read(self.results.spec, silence)).maps
@@ -94,10 +93,9 @@ class Examples:
             title = "normal: a training image; a new image would score higher"
             yield self._draw_row(title, images.take(np.array([index])), error_map)
 
-    def _draw_labelled(self) -> Iterator[Row]:
-        anomalous, scored = self.results.data.anomalous, self.results.anomalous
-        assert anomalous is not None  # there are anomalous test images
-        assert scored is not None
+    def _draw_labelled(
+        self, anomalous: AnomalousImages, scored: DetectorScores
+    ) -> Iterator[PictureRow]:
         for index in _select_of_each_kind(scored.scores, anomalous.labels):
             title = self._format_title(
                 f"anomalous, {anomalous.kinds[anomalous.labels[index]]}", scored.scores[index]
@@ -107,7 +105,7 @@ class Examples:
                 title, anomalous.images.take(np.array([index])), scored.maps[index], mask
             )
 
-    def _draw_synthetic(self, trials: Trials) -> Iterator[Row]:
+    def _draw_synthetic(self, trials: Trials) -> Iterator[PictureRow]:
         """The anomaly of median trial score of each kind, scored by the published graphs."""
         results, spec = self.results, self.results.spec
         for kind in range(len(KINDS)):
@@ -121,17 +119,17 @@ class Examples:
             title = self._format_title(
                 f"synthetic anomaly, {_name_kind(trials, index)}", scored.scores[0]
             )
-            yield Row(title, [framed, drawn, show(self._nearest.find(image), spec)])
+            yield PictureRow(title, [framed, drawn, show(self._nearest.find(image), spec)])
 
     def _draw_row(
         self, title: str, image: ImageSet, error_map: Floats, mask: Path | None = None
-    ) -> Row:
+    ) -> PictureRow:
         spec = self.results.spec
         shown = show(image, spec)
         drawn = plots.draw_overlay(shown, error_map, self.results.calibration, spec)
         marked = photo_folder.decode_mask(mask, (shown.shape[0], shown.shape[1])) if mask else None
         outlined = shown if marked is None else plots.draw_outline(shown, marked)
-        return Row(
+        return PictureRow(
             title, [outlined, drawn, show(self._nearest.find(image.read(spec, silence)), spec)]
         )
 
@@ -156,13 +154,13 @@ class Examples:
 
 def draw_calibration_rows(
     graphs: Graphs, calibrated: Calibration, normal: ImageSet, spec: InputSpec
-) -> Iterator[Row]:
+) -> Iterator[PictureRow]:
     """Rows of the calibration images with the highest scores, with their heatmaps."""
     scored = score_images(graphs, normal.read(spec, silence))
     for index in np.argsort(-scored.scores, kind="stable")[:ANOMALOUS_IMAGES]:
         image = show(normal.take(np.array([index])), spec)
         drawn = plots.draw_overlay(image, scored.maps[index], calibrated, spec)
-        yield Row(f"score {scored.scores[index]:.3g}", [image, drawn])
+        yield PictureRow(f"score {scored.scores[index]:.3g}", [image, drawn])
 
 
 def format_verdict(score: float, calibrated: Calibration) -> str:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_curve
 
 from bundle import heatmap, imaging
-from bundle.heatmap import heat, regions
+from bundle.heatmap import compute_brightness, find_regions
 from bundle.manifest import Calibration, InputSpec
 from bundle.tensors import Floats, Pixels
 from training.evaluation.plots import DPI
@@ -43,7 +43,7 @@ MAX_WIDTH_RATIO = 8  # of the whole axis to its part up to the highest threshold
 TAIL_QUANTILE = 0.98  # of scores; the last bar holds all higher scores
 
 
-class Row(NamedTuple):
+class PictureRow(NamedTuple):
     """Pictures side by side, under a title of a few lines."""
 
     title: str
@@ -75,8 +75,10 @@ def draw_overlay(
 ) -> Pixels:
     """Draw heatmap and regions over an image (height, width, channels), as the service does."""
     scale, size = calibration.error_map, image.shape[:2]
-    boxes = [region.scale(error_map.shape, size) for region in regions(error_map, scale)]
-    return heatmap.draw(image, imaging.resize(heat(error_map, scale), size, spec), boxes)
+    boxes = [region.scale(error_map.shape, size) for region in find_regions(error_map, scale)]
+    return heatmap.draw(
+        image, imaging.resize(compute_brightness(error_map, scale), size, spec), boxes
+    )
 
 
 def draw_outline(image: Pixels, mask: Mask) -> Pixels:
@@ -129,7 +131,7 @@ class _Canvas:
         return self.figure
 
 
-def draw_overlay_table(heads: Sequence[str], rows: Sequence[Row]) -> Figure:
+def draw_overlay_table(heads: Sequence[str], rows: Sequence[PictureRow]) -> Figure:
     """Draw rows of pictures under column heads, with the colour bar of heatmaps below."""
     column = max(MIN_COLUMN_PIXELS, *(picture.shape[1] for row in rows for picture in row.pictures))
     heights = [max(picture.shape[0] for picture in row.pictures) for row in rows]
@@ -172,7 +174,7 @@ def _draw_bar(canvas: _Canvas, top: int) -> None:
     canvas.write("rare in normal images", below, MARGIN + width, ha="right")
 
 
-def draw_grid(cells: Sequence[Row]) -> Figure:
+def draw_grid(cells: Sequence[PictureRow]) -> Figure:
     """Draw cells of one picture, each under a title of two lines, `COLUMNS` in a row."""
     column = max(MIN_COLUMN_PIXELS, *(cell.pictures[0].shape[1] for cell in cells))
     height = max(cell.pictures[0].shape[0] for cell in cells)

@@ -46,8 +46,7 @@ def write(
 
 def write_calibration(model: PublishedBundle, normal: ImageSet, directory: Path) -> Path:
     """Draw the report of a calibration on these images; returns the path of the page."""
-    spec, calibrated = model.manifest.input, model.manifest.calibration
-    assert calibrated is not None  # it has just been made
+    spec, calibrated = model.manifest.input, model.require_calibration()
     rows = list(examples.draw_calibration_rows(model.graphs, calibrated, normal, spec))
     caption = (
         f"The {len(rows)} calibration images with the highest scores. If one is anomalous, "

@@ -15,7 +15,7 @@ from training.data.image_set import DetectorData, PhotoInput
 from training.detector import fitters
 from training.detector.components import BASELINES, ComponentName
 from training.detector.cross_fitting import score
-from training.detector.scene import Scenes
+from training.detector.image_features import ImageFeatures
 from training.detector.trials import Trials
 from training.export.graph_runner import Graphs
 from training.metrics.detection import aupro, auroc, pixel_auroc, standard_error
@@ -80,7 +80,7 @@ class DetectorResults:
             return {}
         spec = self.photo_input.spec(self.data.sizes[0])
         training, test, anomalous = (
-            Scenes.from_arrays({"images": images.read(spec, silence)})
+            ImageFeatures.from_arrays({"images": images.read(spec, silence)})
             for images in (self.data.training, self.data.test, self.data.anomalous.images)
         )
         fitted = {name: fitters.fit(name, training, BANK_ENTRIES, self.seed) for name in BASELINES}

@@ -132,13 +132,12 @@ def _measure_log_likelihoods(
 
 def count_confusion(graphs: Graphs, test: Split, classes: int) -> npt.NDArray[np.int64]:
     """Counts of images by true class (row) and predicted class (column)."""
-    assert test.labels is not None
     outputs: Tensors = graphs.chain_in_batches(
         ["encoder", "classifier"], ["probabilities"], images=test.images
     )
     return np.asarray(
         confusion_matrix(
-            test.labels, outputs["probabilities"].argmax(axis=1), labels=range(classes)
+            test.require_labels(), outputs["probabilities"].argmax(axis=1), labels=range(classes)
         ),
         dtype=np.int64,
     )

@@ -62,11 +62,11 @@ OVERVIEW_HEIGHT_PIXELS, OVERVIEW_BYTES = 384, 250_000
 def draw_detector(models: Path, photograph: Path, output: Path) -> None:
     """Draw a photograph, its heatmap, and the verdict of the newest `cookies`, as one PNG.
 
-    Raises DataError if there is no such model, or the photograph is unreadable.
+    Raises DataError if there is no such model, it has no anomaly score, or the photograph is
+    unreadable.
     """
     model, images = load_newest(models, OVERVIEW_MODEL), Photographs((photograph,))
-    spec, calibrated = model.manifest.input, model.manifest.calibration
-    assert calibrated is not None  # it is a detector
+    spec, calibrated = model.manifest.input, model.require_calibration()
     (score,), (error_map,) = score_images(model.graphs, images.read(spec, silence))
     height, width = examples.read_size(images, spec)
     size = OVERVIEW_HEIGHT_PIXELS, round(width * OVERVIEW_HEIGHT_PIXELS / height)

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from sklearn.decomposition import PCA
 
 from bundle.conformal import ConformalScores
-from bundle.heatmap import heat
+from bundle.heatmap import compute_brightness
 from bundle.latents import interpolate
 from bundle.manifest import Calibration
 from bundle.tensors import Floats, Images, Labels
@@ -87,11 +87,12 @@ def decode(model: PublishedBundle, latents: Floats) -> Images:
 
 def compute_heatmaps(model: PublishedBundle, images: Images) -> Images:
     """Compute heatmaps uint8 (n, height, width, 1) of images."""
-    calibration = model.manifest.calibration
-    assert calibration is not None  # every autoencoder is calibrated
+    calibration = model.require_calibration()
     outputs = model.graphs.chain_in_batches(model.graphs.scoring, ["error_maps"], images=images)
     maps = outputs["error_maps"].astype(np.float32)
-    return np.stack([heat(error_map, calibration.error_map) for error_map in maps])[..., None]
+    return np.stack([compute_brightness(error_map, calibration.error_map) for error_map in maps])[
+        ..., None
+    ]
 
 
 def draw_rows(images: Mapping[str, Images], hot: Collection[str] = ()) -> Figure:

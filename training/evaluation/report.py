@@ -27,8 +27,7 @@ def write(model: PublishedBundle, results: AutoencoderResults, directory: Path) 
 
 def write_calibration(model: PublishedBundle, normal: Images, directory: Path) -> Path:
     """Draw the report of a calibration on these images; returns the path of the page."""
-    calibrated = model.manifest.calibration
-    assert calibrated is not None  # it has just been made
+    calibrated = model.require_calibration()
     shown = normal[: plots.COLUMNS]
     rows = {"calibration images": shown, "reconstructed": plots.reconstruct(model, shown)}
     scores = {"calibration images": np.array(calibrated.scores)}
@@ -87,7 +86,7 @@ def _draw_reconstructions(model: PublishedBundle, results: AutoencoderResults) -
         "reconstructions", "Reconstructions", "Of the first test images.", plots.draw_rows(rows)
     )
 
-    if sigma := results.plan.noise:
+    if sigma := results.settings.noise:
         noisy = graph_metrics.add_noise(shown, sigma)
         rows = {"noisy": noisy, "denoised": plots.reconstruct(model, noisy), "originals": shown}
         if pca:
@@ -134,13 +133,13 @@ def _draw_samples(model: PublishedBundle, results: AutoencoderResults) -> Figure
     priors: dict[str, Prior]
     if isinstance(model.prior, NormalPrior):
         priors = {"from the prior, N(0, I)": model.prior}
-        if count := results.plan.mixture_components:
+        if count := results.settings.mixture_components:
             priors["from a mixture of Gaussians"] = prior.fit_mixture(
-                latents, count, results.plan.seed
+                latents, count, results.settings.seed
             )
     else:
         priors = {
-            "from one Gaussian": prior.fit_mixture(latents, 1, results.plan.seed),
+            "from one Gaussian": prior.fit_mixture(latents, 1, results.settings.seed),
             "from the mixture, which is the prior": model.prior,
         }
     drawn = {

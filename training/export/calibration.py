@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from bundle.conformal import format_rate, minimum_rate
+from bundle.conformal import find_minimum_rate, format_rate
 from bundle.manifest import Calibration, ErrorMapScale
 from bundle.tensors import Images, TensorName
 from training.errors import DataError
@@ -60,5 +60,5 @@ def _deciles(values: npt.NDArray[np.float32]) -> tuple[float, ...]:
 def format_summary(calibration: Calibration) -> str:
     """A line for the log: the number of images, and the minimum false positive rate."""
     count = len(calibration.scores)
-    least = format_rate(minimum_rate(count))
+    least = format_rate(find_minimum_rate(count))
     return f"calibrated on {count} images; the minimum false_positive_rate is {least}"

@@ -1,7 +1,7 @@
 """Conversion of a bundle's graphs to fp16, and its numerical differences.
 
-On a CPU, ONNX Runtime computes a float16 graph in float32 if it can. So the differences are
-measured on graphs that compute in float32 and round every result to float16, as a GPU does.
+On a CPU, ONNX Runtime computes an fp16 graph in float32 if it can. So the differences are
+measured on graphs that compute in float32 and round every result to fp16, as a GPU does.
 """
 
 import warnings
@@ -33,7 +33,7 @@ TOLERANCES = {
 OTHER_TOLERANCE = 0.002
 SAMPLE_IMAGES = 1000
 MAX_FLOAT16 = np.float32(np.finfo(np.float16).max)
-FLOAT32_GRAPH = "scorer"  # is not converted, because its squares are too small for float16
+FLOAT32_GRAPH = "scorer"  # is not converted, because its squares are too small for fp16
 
 
 def write(
@@ -79,7 +79,7 @@ def write(
 
 
 def _restore_weights(graph: onnx.GraphProto) -> None:
-    """Turn weights that `export` stored as float16 back into float32 initializers."""
+    """Turn weights that `export` stored in fp16 back into float32 initializers."""
     users = Counter(name for node in graph.node for name in node.input)
     casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast"}
     for tensor in graph.initializer:
@@ -95,7 +95,7 @@ def _restore_weights(graph: onnx.GraphProto) -> None:
 
 
 def _convert(model: ModelProto) -> ModelProto:
-    """The same graph in float16, with inputs and outputs of their original types."""
+    """The same graph in fp16, with inputs and outputs of their original types."""
     copy = ModelProto()
     copy.CopyFrom(model)
     with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def _convert(model: ModelProto) -> ModelProto:
 
 
 def _add_rounding(model: ModelProto) -> ModelProto:
-    """The same graph with every float32 input, constant and result rounded to float16."""
+    """The same graph with every float32 input, constant and result rounded to fp16."""
     inferred = shape_inference.infer_shapes(model).graph
     floats = {
         value.name

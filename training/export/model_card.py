@@ -17,10 +17,10 @@ def render(manifest: ModelManifest) -> str:
         f"- Architecture: {manifest.architecture}; {manifest.latent_dim} latent dimensions{fp16}",
         f"- Input: {size.height}x{size.width}, {size.channels} channel(s)",
         f"- Capabilities: {', '.join(manifest.capabilities)}",
-        *_about_calibration(manifest),
+        *_render_calibration(manifest),
         f"- Data: {data.name}; {images + '; ' if images else ''}{data.source};"
         f" licence: {data.licence}",
-        *_about_backbone(manifest),
+        *_render_backbone(manifest),
         f"- Made {made.created:%Y-%m-%d} from git revision {made.git_revision or 'unknown'}",
         *(
             [f"- Trained in {made.minutes} minutes on {made.device}"]
@@ -37,21 +37,23 @@ def render(manifest: ModelManifest) -> str:
         f"# {manifest.name}, version {manifest.version}",
         f"{manifest.description}.",
         "\n".join(lines),
-        *_pictures(manifest),
-        *_trials(manifest),
-        *_table(
+        *_render_pictures(manifest),
+        *_render_trials(manifest),
+        *_render_table(
             "## Test metrics, through the exported graphs",
             "metric",
             "value",
             manifest.metrics,
             ".6g",
         ),
-        *_table(f"## Largest difference {differs}", "output", "difference", made.parity, ".2g"),
+        *_render_table(
+            f"## Largest difference {differs}", "output", "difference", made.parity, ".2g"
+        ),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _about_calibration(manifest: ModelManifest) -> list[str]:
+def _render_calibration(manifest: ModelManifest) -> list[str]:
     calibration, made = manifest.calibration, manifest.provenance
     if calibration is None:
         return []
@@ -68,7 +70,7 @@ def _about_calibration(manifest: ModelManifest) -> list[str]:
     ]
 
 
-def _about_backbone(manifest: ModelManifest) -> list[str]:
+def _render_backbone(manifest: ModelManifest) -> list[str]:
     weights = manifest.provenance.backbone
     if weights is None:
         return []
@@ -78,7 +80,7 @@ def _about_backbone(manifest: ModelManifest) -> list[str]:
     ]
 
 
-def _pictures(manifest: ModelManifest) -> list[str]:
+def _render_pictures(manifest: ModelManifest) -> list[str]:
     if manifest.calibration is None:
         return []
     picture = "heatmaps" if "reconstruct" not in manifest.capabilities else "reconstructions"
@@ -88,7 +90,7 @@ def _pictures(manifest: ModelManifest) -> list[str]:
     ]
 
 
-def _trials(manifest: ModelManifest) -> list[str]:
+def _render_trials(manifest: ModelManifest) -> list[str]:
     selection = manifest.selection
     if selection is None or not selection.synthetic:
         return []
@@ -111,7 +113,9 @@ def _trials(manifest: ModelManifest) -> list[str]:
     ]
 
 
-def _table(title: str, name: str, value: str, numbers: Mapping[str, float], form: str) -> list[str]:
+def _render_table(
+    title: str, name: str, value: str, numbers: Mapping[str, float], form: str
+) -> list[str]:
     if not numbers:
         return []
     rows = [f"| {key} | {number:{form}} |" for key, number in numbers.items()]

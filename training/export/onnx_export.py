@@ -64,14 +64,14 @@ def export(
     """Write the graphs of a model to `directory`; with `likelihood` the decoder has logits, too.
 
     Without a `scorer` the score is the mean squared error. A `classifier` must be of this model.
-    The weights are rounded to float16 and stored so; everything is computed in float32. `samples`
+    The weights are rounded to fp16 and stored so; everything is computed in float32. `samples`
     are real images, uint8 (n, height, width, channels); fewer than 64 are repeated.
 
     Raises ParityError if ONNX Runtime differs from torch by more than 1e-5. The bound is 1e-4 for
     logits, 1e-3 for latent distances and one step for uint8. Differences of an output with numbers
     above 1 are relative to the largest.
     """
-    _round_to_float16(classifier or model)
+    _round_to_fp16(classifier or model)
     images = torch.from_numpy(samples[:2])
     graphs = _build_graphs(model, spec, images, likelihood, scorer or ErrorScorer())
     if classifier is not None:
@@ -108,15 +108,15 @@ def _build_graphs(
     }
 
 
-def _round_to_float16(model: nn.Module) -> None:
-    """Round the weights to float16, because the bundle stores them so."""
+def _round_to_fp16(model: nn.Module) -> None:
+    """Round the weights to fp16, because the bundle stores them so."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.half().float())
 
 
 def write(graph: Graph, path: Path) -> None:
-    """Export a graph to a file, with a free batch size and weights stored as float16."""
+    """Export a graph to a file, with a free batch size and weights stored in fp16."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings(), _disable_garbage_collection():
         warnings.simplefilter("ignore")  # the exporter uses deprecated parts of torch
@@ -178,7 +178,7 @@ def _find_dynamic_shapes(graph: Graph) -> Any:
 
 
 def _store_as_fp16(graph: onnx.GraphProto) -> None:
-    """Store rounded weights as float16, with casts that ONNX Runtime runs once, at load."""
+    """Store rounded weights in fp16, with casts that ONNX Runtime runs once, at load."""
     casts = []
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
@@ -197,7 +197,7 @@ def _store_as_fp16(graph: onnx.GraphProto) -> None:
 
 
 def _is_exact_in_fp16(values: npt.NDArray[np.float32]) -> bool:
-    """True for the rounded weights; false for constants that float16 would change."""
+    """True for the rounded weights; false for constants that fp16 would change."""
     with np.errstate(over="ignore"):
         return np.array_equal(values.astype(np.float16).astype(np.float32), values)
 

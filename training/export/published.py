@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.latents import GaussianMixture, NormalPrior
-from bundle.manifest import MANIFEST, MixturePrior, ModelManifest
+from bundle.manifest import MANIFEST, Calibration, MixturePrior, ModelManifest
 from training.errors import DataError
 from training.export.graph_runner import BATCH_IMAGES, Graphs
 
@@ -31,6 +31,12 @@ class PublishedBundle:
             if isinstance(prior, MixturePrior)
             else NormalPrior(self.manifest.latent_dim)
         )
+
+    def require_calibration(self) -> Calibration:
+        """The calibration. Raises DataError if the model has no anomaly score."""
+        if self.manifest.calibration is None:
+            raise DataError(f"{self.manifest.name} has no anomaly score: name a model with one")
+        return self.manifest.calibration
 
     def history(self) -> list[dict[str, Any]]:
         """The rows that were tracked in training, one for each epoch."""

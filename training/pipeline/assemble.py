@@ -15,7 +15,7 @@ from training.export.published import GOLDEN, HISTORY, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, plan, publish
 from training.progress import Log
 from training.recipe import Recipe
-from training.trainer.tracking import Row
+from training.trainer.tracking import EpochRow
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrainedNetwork:
 
     autoencoder: Autoencoder
     classifier: Classifier | None
-    history: list[Row]
+    history: list[EpochRow]
     git_revision: str | None
     device: str
     minutes: float

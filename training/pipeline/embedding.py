@@ -8,21 +8,20 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from bundle import imaging
-from bundle.manifest import InputSpec, ModelManifest, TrainingData, Weights
+from bundle.manifest import InputSpec
 from bundle.tensors import Images
 from training.architectures.backbones import BACKBONES
 from training.detector.encoder import BackboneEncoder
-from training.detector.scene import MAX_BATCH_IMAGES
+from training.detector.image_features import MAX_BATCH_IMAGES
 from training.errors import RecipeError
 from training.export import golden, onnx_export, parity
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 from training.export.published import GOLDEN
 from training.pipeline import draft_manifest, publish
+from training.pipeline.draft_manifest import EMBEDDING_GRAPHS
 from training.progress import Log
 from training.recipe import EmbeddingRecipe
-
-ENCODER_FILE = "encoder.onnx"
 
 
 def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
@@ -34,35 +33,27 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
     with publish.open_staging(models, recipe.name) as staging:
         log("exporting, and comparing ONNX Runtime with torch")
         images = _load_samples(spec)
-        graph = Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
-        onnx_export.write(graph, staging / ENCODER_FILE)
-        graphs = Graphs(staging, {"encoder": ENCODER_FILE}, MAX_BATCH_IMAGES)
-        compared = parity.resize_every_second(
-            np.resize(images, (MAX_BATCH_IMAGES, *spec.shape)), spec
-        )
-        differences = parity.measure(
-            {"encoder": graph}, graphs, compared, max_batch=MAX_BATCH_IMAGES
-        )
+        graphs, differences = _export(encoder, spec, images, staging)
         golden.write(graphs, images, spec, staging / GOLDEN)
-        draft = ModelManifest(
-            name=recipe.name,
-            version=1,
-            description=recipe.description,
-            architecture=f"{encoder.describe()}, averaged over positions and L2-normalised",
-            capabilities=("encode",),
-            input=spec,
-            latent_dim=graphs.chain(["encoder"], images=images[:1])["latents"].shape[1],
-            graphs={"encoder": ENCODER_FILE},
-            golden=GOLDEN,
-            max_batch=MAX_BATCH_IMAGES,
-            metrics={},
-            training_data=_describe_data(encoder.backbone.weights),
-            provenance=draft_manifest.record_provenance(
-                recipe, revision, differences, backbone=encoder.weights
-            ),
-            files=publish.compute_digests(staging),
+        latent_dim = graphs.chain(["encoder"], images=images[:1])["latents"].shape[1]
+        provenance = draft_manifest.record_provenance(
+            recipe, revision, differences, backbone=encoder.weights
         )
+        files = publish.compute_digests(staging)
+        draft = draft_manifest.draft_embedding(recipe, encoder, latent_dim, provenance, files)
         return publish.publish(staging, draft)
+
+
+def _export(
+    encoder: BackboneEncoder, spec: InputSpec, images: Images, staging: Path
+) -> tuple[Graphs, dict[str, float]]:
+    """Write the graph; returns it with its largest differences from torch. Raises ParityError."""
+    graph = Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
+    onnx_export.write(graph, staging / EMBEDDING_GRAPHS["encoder"])
+    exported = Graphs(staging, EMBEDDING_GRAPHS, MAX_BATCH_IMAGES)
+    compared = parity.resize_every_second(np.resize(images, (MAX_BATCH_IMAGES, *spec.shape)), spec)
+    differences = parity.measure({"encoder": graph}, exported, compared, max_batch=MAX_BATCH_IMAGES)
+    return exported, differences
 
 
 def _build_encoder(recipe: EmbeddingRecipe) -> BackboneEncoder:
@@ -80,14 +71,4 @@ def _load_samples(spec: InputSpec) -> Images:
     photographs = load_sample_images().images
     return np.stack(
         [imaging.fit(np.asarray(Image.fromarray(photo)), spec) for photo in photographs]
-    )
-
-
-def _describe_data(weights: Weights) -> TrainingData:
-    return TrainingData(
-        name=weights.trained_on,
-        source=weights.source,
-        licence=weights.licence,
-        images={},
-        sha256={},
     )

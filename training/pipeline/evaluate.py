@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bundle.manifest import Calibration, ModelManifest
+from bundle.manifest import ModelManifest
 from training.errors import DataError, RecipeError
 from training.evaluation import detector_report, report
 from training.evaluation.autoencoder_results import AutoencoderResults
@@ -79,7 +79,7 @@ def measure_autoencoder(
     _check_digests(model.manifest, images.dataset.sha256)
     evaluation, latent_dim = plan.plan_evaluation(recipe), model.manifest.latent_dim
     return AutoencoderResults(
-        model.graphs, _require_calibration(model), images, evaluation, latent_dim
+        model.graphs, model.require_calibration(), images, evaluation, latent_dim
     )
 
 
@@ -90,15 +90,8 @@ def _measure_detector(
     _check_digests(model.manifest, images.sha256)
     spec, seed = model.manifest.input, recipe.seed
     return DetectorResults(
-        model.graphs, _require_calibration(model), spec, images, recipe.input, seed
+        model.graphs, model.require_calibration(), spec, images, recipe.input, seed
     )
-
-
-def _require_calibration(model: PublishedBundle) -> Calibration:
-    """The calibration of a model. Raises DataError if it has none."""
-    if model.manifest.calibration is None:
-        raise DataError(f"{model.manifest.name} has no calibration: train it again")
-    return model.manifest.calibration
 
 
 def _check_digests(manifest: ModelManifest, sha256: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from training.architectures import Autoencoder, Classifier, DenseAutoencoder
 from training.architectures.base import ResidualLayer
 from training.data.augmentation import RandomChanges
 from training.data.splits import TrainingSplits, take_balanced
-from training.evaluation.autoencoder_results import EvaluationPlan
+from training.evaluation.autoencoder_results import EvaluationSettings
 from training.recipe import Recipe
 from training.trainer.config import ClassifierConfig, PretrainingConfig
 from training.trainer.loop import Stage
@@ -31,9 +31,9 @@ def plan_stages(
     return planned
 
 
-def plan_evaluation(recipe: Recipe) -> EvaluationPlan:
+def plan_evaluation(recipe: Recipe) -> EvaluationSettings:
     """Plan the measurements on the test images."""
-    return EvaluationPlan(
+    return EvaluationSettings(
         seed=recipe.seed,
         noise=recipe.corruption.sigma,
         binarise=recipe.data.binarise,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bundle.manifest import MANIFEST, ModelManifest, sha256_of
+from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
 from training.export import model_card
 from training.export.published import CARD, PublishedBundle
 
@@ -52,7 +52,7 @@ def publish(
 def compute_digests(directory: Path) -> dict[str, str]:
     """SHA-256 of each file but manifest and report, because a report can be drawn again."""
     files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != MANIFEST)
-    return {path.name: sha256_of(path) for path in files}
+    return {path.name: compute_sha256(path) for path in files}
 
 
 def write_manifest(manifest: ModelManifest, directory: Path) -> None:

@@ -4,9 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -17,8 +15,6 @@ from bundle.manifest import (
     MixturePrior,
     ModelManifest,
     ModelName,
-    Provenance,
-    Recalibration,
 )
 from bundle.tensors import Floats
 from training.data import image_folder, photo_folder
@@ -63,32 +59,15 @@ def convert_to_fp16(
         golden.write(after.graphs, test, source.input, staging / source.golden)
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
         _copy((HISTORY, *prior), model.directory, staging)
-        draft = _draft_converted(source, new_name, converted)
+        draft = draft_manifest.draft_converted(
+            source, new_name, after, converted.changes, converted.parity
+        )
 
         def draw(published: PublishedBundle) -> None:
             log("drawing the report")
             report.write(published, after, published.directory / REPORT)
 
         return publish.publish(staging, draft, draw)
-
-
-def _draft_converted(
-    source: ModelManifest, new_name: str, converted: "ConvertedModel"
-) -> ModelManifest:
-    results = converted.results
-    changes = {
-        "name": new_name,
-        "precision": "float16",
-        "calibration": results.calibration,
-        "metrics": results.metrics() | converted.changes,
-        "provenance": _update_provenance(
-            source,
-            libraries=draft_manifest.read_library_versions(),
-            parity=converted.parity,
-            converted_from=f"{source.name}/{source.version}",
-        ),
-    }
-    return source.model_copy(update=changes)
 
 
 def _check_name(new_name: str, name: str) -> None:
@@ -112,7 +91,7 @@ def _check_convertible(source: ModelManifest) -> None:
             f"{source.name} computes in {source.precision} already: name a model in float32"
         )
     if source.selection is not None:
-        raise RecipeError(f"{source.name} is a detector: float16 would change its scores too much")
+        raise RecipeError(f"{source.name} is a detector: fp16 would change its scores too much")
     if "decoder" not in source.graphs:
         raise RecipeError(f"{source.name} has no decoder: only autoencoders can be converted")
 
@@ -176,17 +155,14 @@ def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
     has no anomaly score. The images must be enough, and not used in training.
     """
     model = load_newest(models, name)
-    source = model.manifest
-    if source.calibration is None:
-        raise RecipeError(
-            f"{name} has no anomaly score, so there is nothing to calibrate: name a model with one"
-        )
+    source, previous = model.manifest, model.require_calibration()
     normal = _read_normal(directory, source, log)
     log(f"scoring {len(normal.images)} images")
-    method = source.calibration.method.removesuffix(calibration.CROSS_FITTED_SUFFIX)
+    method = previous.method.removesuffix(calibration.CROSS_FITTED_SUFFIX)
     calibrated = calibration.calibrate(model.graphs, normal.images, method)
     log(calibration.format_summary(calibrated))
-    draft = _draft_recalibrated(source, calibrated, normal)
+    count = len(normal.images)
+    draft = draft_manifest.draft_recalibrated(source, calibrated, count, normal.sha256)
     with publish.open_staging(models, name) as staging:
         _copy(source.files, model.directory, staging)
 
@@ -195,26 +171,6 @@ def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
             _draw_calibration(published, normal)
 
         return publish.publish(staging, draft, draw)
-
-
-def _draft_recalibrated(
-    source: ModelManifest, calibrated: Calibration, normal: Folder
-) -> ModelManifest:
-    """Draft the manifest without metrics of the old calibration."""
-    recalibrated = Recalibration(
-        source=f"{source.name}/{source.version}", images=len(normal.images), sha256=normal.sha256
-    )
-    metrics = {
-        name: value
-        for name, value in source.metrics.items()
-        if not name.startswith("false_positive_rate")
-    }
-    changes = {
-        "calibration": calibrated,
-        "metrics": metrics,
-        "provenance": _update_provenance(source, recalibrated=recalibrated),
-    }
-    return source.model_copy(update=changes)
 
 
 def _read_normal(directory: Path, source: ModelManifest, log: Log) -> Folder:
@@ -254,11 +210,3 @@ def _draw_calibration(model: PublishedBundle, normal: Folder) -> None:
 def _copy(files: Iterable[str], source: Path, target: Path) -> None:
     for file in files:
         shutil.copy(source / file, target)
-
-
-def _update_provenance(source: ModelManifest, **changes: Any) -> Provenance:
-    now = {
-        "created": datetime.now(UTC).replace(microsecond=0),
-        "git_revision": draft_manifest.read_git_revision(),
-    }
-    return source.provenance.model_copy(update=now | changes)

@@ -11,26 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bundle.manifest import (
-    Calibration,
-    GraphName,
-    InputSpec,
-    ModelManifest,
-    Provenance,
-    Selection,
-    TrainingData,
-)
+from bundle.manifest import Calibration, GraphName, InputSpec, Selection
 from bundle.tensors import Images, TensorName
 from training import progress
 from training.config import Size
-from training.data.dataset import describe_data
 from training.data.image_set import DetectorData, ImageSet
 from training.detector import encoder, fitters
 from training.detector.fit import FittedDetector, choose_map_component, fit
-from training.detector.scene import MAX_BATCH_IMAGES, SceneReader, Scenes, join
+from training.detector.image_features import MAX_BATCH_IMAGES, ExportedEncoder, ImageFeatures, join
 from training.detector.scorer import SCORER_OUTPUTS
 from training.detector.synthetic_anomalies import KINDS
-from training.detector.trials import ANOMALIES_PER_KIND, TrialRun, Trials, name_stage
+from training.detector.trials import ANOMALIES_PER_KIND, DetectorSearch, Trials, name_stage
 from training.errors import WeakDetectorError
 from training.evaluation import detector_advice, detector_report
 from training.evaluation.detector_results import DetectorResults
@@ -39,10 +30,10 @@ from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 from training.export.published import GOLDEN, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, load_data, publish
+from training.pipeline.draft_manifest import DETECTOR_GRAPHS
 from training.progress import Log, Stages, silence
 from training.recipe import DetectorRecipe
 
-ENCODER, SCORER = "encoder.onnx", "scorer.onnx"
 EXPORT_SIZE: Size = (256, 256)  # its graph is resized for other working sizes
 CHUNK_IMAGES = 64  # decoded and encoded at once, to limit memory
 PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), parity.DETECTOR_TOLERANCE)
@@ -66,34 +57,29 @@ def run(
     ):
         tried = sample_normal(recipe, data)
         trials, selected = select(recipe, data, tried, encoders, accept_weak, log)
-        spec = recipe.spec(trials.choice.size)
         fitted = fit_chosen(recipe, data, trials, encoders, log)
         progress.begin("exporting", log)
         log("exporting, and comparing ONNX Runtime with torch")
-        images = data.training.take(np.arange(min(MAX_BATCH_IMAGES, len(data.training))))
-        sample = images.read(spec, silence)
-        differences = _export(encoders, fitted, spec, sample, staging)
-        graphs = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER}, MAX_BATCH_IMAGES)
-        golden.write(graphs, sample, spec, staging / GOLDEN, count=1)
+        spec = recipe.spec(trials.choice.size)
+        graphs, differences = _export(encoders, fitted, spec, data, staging)
         calibrated = _calibrate(fitted, data)
         results = DetectorResults(graphs, calibrated, spec, data, recipe.input, recipe.seed, trials)
-        metrics = results.metrics()
-        draft = _draft_manifest(
+        provenance = draft_manifest.record_provenance(
             recipe,
+            revision,
+            differences,
+            device=f"CPU, {torch.get_num_threads()} threads",
+            minutes=round((time.monotonic() - started) / 60, 2),
+            backbone=encoders.module.weights,
+        )
+        draft = draft_manifest.draft_detector(
+            recipe,
+            f"{encoders.module.describe()}; {fitted.scorer.describe()}",
+            fitted.scorer.latents.latent_dim,
+            selected,
             results,
-            architecture=f"{encoders.module.describe()}; {fitted.scorer.describe()}",
-            latent_dim=graphs.chain(["encoder"], images=sample[:1])["latents"].shape[1],
-            selection=selected,
-            metrics=metrics,
-            provenance=draft_manifest.record_provenance(
-                recipe,
-                revision,
-                differences,
-                device=f"CPU, {torch.get_num_threads()} threads",
-                minutes=round((time.monotonic() - started) / 60, 2),
-                backbone=encoders.module.weights,
-            ),
-            files=publish.compute_digests(staging),
+            provenance,
+            publish.compute_digests(staging),
         )
 
         def draw(model: PublishedBundle) -> None:
@@ -102,7 +88,7 @@ def run(
             detector_report.write(model, results, model.directory / REPORT, tried)
 
         published = publish.publish(staging, draft, draw)
-    _log_conclusion(trials, selected, calibrated, metrics, log)
+    _log_conclusion(trials, selected, calibrated, draft.metrics, log)
     return published
 
 
@@ -111,38 +97,6 @@ def _calibrate(fitted: FittedDetector, data: DetectorData) -> Calibration:
     if not data.calibration:
         method += calibration.CROSS_FITTED_SUFFIX
     return calibration.summarise(fitted.scores, fitted.maps, method, fitted.latent_distances)
-
-
-def _draft_manifest(
-    recipe: DetectorRecipe,
-    results: DetectorResults,
-    architecture: str,
-    latent_dim: int,
-    selection: Selection,
-    metrics: dict[str, float],
-    provenance: Provenance,
-    files: dict[str, str],
-) -> ModelManifest:
-    """Draft the manifest of a detector; `files` has the digests of its files."""
-    calibrated = results.calibration
-    return ModelManifest(
-        name=recipe.name,
-        version=1,
-        description=recipe.description,
-        architecture=architecture,
-        capabilities=("encode", "anomaly-score"),
-        input=results.spec,
-        latent_dim=latent_dim,
-        graphs={"encoder": ENCODER, "scorer": SCORER},
-        golden=GOLDEN,
-        calibration=calibrated,
-        max_batch=MAX_BATCH_IMAGES,
-        selection=selection,
-        metrics=metrics,
-        training_data=_describe_data(recipe, results.data, len(calibrated.scores)),
-        provenance=provenance,
-        files=files,
-    )
 
 
 def _estimate_seconds(recipe: DetectorRecipe, data: DetectorData) -> dict[str, float]:
@@ -180,10 +134,10 @@ class Encoders(NamedTuple):
         example = torch.zeros(2, *spec.shape, dtype=torch.uint8)
         return Graph(self.module, {"images": example}, self.module.outputs)
 
-    def open_reader(self, size: Size) -> SceneReader:
-        """Open a reader through the exported graph of a working size."""
+    def open_encoder(self, size: Size) -> ExportedEncoder:
+        """Export the graph of a working size, unless it exists, and open it."""
         graphs = Graphs(self.directory, {"encoder": self.export(size).name})
-        return SceneReader(
+        return ExportedEncoder(
             lambda images: graphs.chain(["encoder"], images=images), self.module.outputs
         )
 
@@ -215,8 +169,8 @@ def select(
     progress.begin("decoding", log)
     images = tried.read(largest, log)
     log(f"trials: synthetic anomalies in {len(images)} images")
-    trial_run = TrialRun(images, largest, config, encoders.open_reader, recipe.seed)
-    trials = trial_run.run(data.sizes, log)
+    search = DetectorSearch(images, largest, config, encoders.open_encoder, recipe.seed)
+    trials = search.run(data.sizes, log)
     larger = trials.choice.size != config.sizes[-1]
     advice = detector_advice.give_advice(trials, images, count, larger)
     weak = detector_advice.explain_weakness(trials, recipe.seed)
@@ -225,16 +179,7 @@ def select(
         raise WeakDetectorError(
             "\n".join([f"{recipe.name} is refused: {weak}", *advice, "--accept-weak publishes it"])
         )
-    selected = Selection(
-        score=trials.choice.names,
-        map=(choose_map_component(trials.choice.names, config),),
-        compared={label: round(area, 4) for label, area in trials.steps.items()},
-        synthetic=detector_advice.tabulate_synthetic(trials),
-        recall=detector_advice.tabulate_recall(trials),
-        weak=weak,
-        advice=advice,
-    )
-    return trials, selected
+    return trials, draft_manifest.draft_selection(trials, config, weak, advice)
 
 
 def fit_chosen(
@@ -242,13 +187,13 @@ def fit_chosen(
 ) -> FittedDetector:
     """Fit the chosen candidate to all normal images."""
     config, choice = recipe.detector, trials.choice
-    reader, spec = encoders.open_reader(choice.size), recipe.spec(choice.size)
+    exported, spec = encoders.open_encoder(choice.size), recipe.spec(choice.size)
     keep_images = fitters.uses_images((*choice.names, choose_map_component(choice.names, config)))
 
-    def encode(images: ImageSet) -> Scenes:
+    def encode(images: ImageSet) -> ImageFeatures:
         chunks = np.array_split(np.arange(len(images)), -(-len(images) // CHUNK_IMAGES))
         taken = (images.take(chunk) for chunk in progress.step_through(chunks, log))
-        return join([reader.read(chunk.read(spec, silence), keep_images) for chunk in taken])
+        return join([exported.encode(chunk.read(spec, silence), keep_images) for chunk in taken])
 
     progress.begin("encoding", log)
     log(f"fitting to {len(data.training)} images at {spec.height}x{spec.width}")
@@ -259,30 +204,35 @@ def fit_chosen(
 
 
 def _export(
-    encoders: Encoders, fitted: FittedDetector, spec: InputSpec, sample: Images, staging: Path
-) -> dict[str, float]:
-    """Export both graphs; returns their largest differences from torch. Raises ParityError."""
-    shutil.copy(encoders.export((spec.height, spec.width)), staging / ENCODER)
-    encoder_graph = encoders.build_graph(spec)
-    with torch.no_grad():
-        images = torch.from_numpy(sample[:2])
-        tensors: dict[TensorName, torch.Tensor] = {
-            "images": images,
-            **dict(zip(encoder_graph.outputs, encoders.module(images), strict=True)),
-        }
-    scorer_graph = Graph(
-        fitted.scorer, {name: tensors[name] for name in fitted.scorer.inputs}, SCORER_OUTPUTS
-    )
-    onnx_export.write(scorer_graph, staging / SCORER)
+    encoders: Encoders, fitted: FittedDetector, spec: InputSpec, data: DetectorData, staging: Path
+) -> tuple[Graphs, dict[str, float]]:
+    """Write graphs and golden vectors; returns the graphs and their largest differences from torch.
+
+    Raises ParityError if a difference is too large.
+    """
+    images = data.training.take(np.arange(min(MAX_BATCH_IMAGES, len(data.training))))
+    sample = images.read(spec, silence)
+    graphs: dict[GraphName, Graph] = {
+        "encoder": encoders.build_graph(spec),
+        "scorer": _build_scorer_graph(encoders, fitted, sample[:2]),
+    }
+    shutil.copy(encoders.export((spec.height, spec.width)), staging / DETECTOR_GRAPHS["encoder"])
+    onnx_export.write(graphs["scorer"], staging / DETECTOR_GRAPHS["scorer"])
+    exported = Graphs(staging, DETECTOR_GRAPHS, MAX_BATCH_IMAGES)
     compared = parity.resize_every_second(np.resize(sample, (MAX_BATCH_IMAGES, *spec.shape)), spec)
-    exported = Graphs(staging, {"encoder": ENCODER, "scorer": SCORER})
-    graphs: dict[GraphName, Graph] = {"encoder": encoder_graph, "scorer": scorer_graph}
-    return parity.measure(graphs, exported, compared, PARITY_TOLERANCES, MAX_BATCH_IMAGES)
+    differences = parity.measure(graphs, exported, compared, PARITY_TOLERANCES, MAX_BATCH_IMAGES)
+    golden.write(exported, sample, spec, staging / GOLDEN, count=1)
+    return exported, differences
 
 
-def _describe_data(recipe: DetectorRecipe, data: DetectorData, calibrated: int) -> TrainingData:
-    counts = {"training": len(data.training), "calibration": calibrated, "test": len(data.test)}
-    return describe_data(recipe.data, data.sha256, counts)
+@torch.no_grad()
+def _build_scorer_graph(encoders: Encoders, fitted: FittedDetector, sample: Images) -> Graph:
+    """Build the graph to export; its example is what the encoder makes of the sample."""
+    images = torch.from_numpy(sample)
+    encoded = zip(encoders.module.outputs, encoders.module(images), strict=True)
+    tensors: dict[TensorName, torch.Tensor] = {"images": images, **dict(encoded)}
+    inputs = {name: tensors[name] for name in fitted.scorer.inputs}
+    return Graph(fitted.scorer, inputs, SCORER_OUTPUTS)
 
 
 def _log_conclusion(

@@ -21,7 +21,7 @@ from training.trainer import collapse
 from training.trainer.checkpoint import Checkpoints, State
 from training.trainer.config import TrainingConfig
 from training.trainer.distributed import Process
-from training.trainer.objectives import Batch, Measurement, Objective
+from training.trainer.objectives import Batch, BatchMetrics, Objective
 from training.trainer.optimisers import (
     OptimiserConfig,
     ScheduleConfig,
@@ -29,7 +29,7 @@ from training.trainer.optimisers import (
     build_schedule,
     check_steps,
 )
-from training.trainer.tracking import Row, Tracker
+from training.trainer.tracking import EpochRow, Tracker
 
 CHECK_STEPS = 50  # between checks of the loss, because a check makes a GPU wait
 
@@ -49,7 +49,7 @@ class Stage:
 
 def train(
     stages: list[Stage], seed: int, checkpoints: Checkpoints, process: Process, log: Log
-) -> list[Row]:
+) -> list[EpochRow]:
     """Run the stages from the start or from the last checkpoint; returns a row for each epoch.
 
     The objectives share one network, which ends on the CPU, in evaluation mode, with the averaged
@@ -62,10 +62,10 @@ def train(
     """
     for stage in stages:
         _check(stage, process)
-    be_deterministic()
+    make_deterministic()
     generator = torch.Generator(process.device).manual_seed(seed)
     state = checkpoints.load("last")
-    history: list[Row] = state["history"] if state else []
+    history: list[EpochRow] = state["history"] if state else []
     tracker = Tracker(checkpoints.directory, history) if process.first else None
     if state:
         log(f"resumed after epoch {state['run']['epoch']} of {stages[state['stage']].name}")
@@ -85,14 +85,14 @@ def train(
     return history
 
 
-def _summarise(history: list[Row], stage: str) -> str:
+def _summarise(history: list[EpochRow], stage: str) -> str:
     """A line for the log about a finished stage."""
     rows = [row for row in history if row["stage"] == stage]
     seconds, loss = sum(row["seconds"] for row in rows), rows[-1]["validation_loss"]
     return f"{stage}: {len(rows)} epochs in {seconds:.0f} s, validation loss {loss:.5f}"
 
 
-def be_deterministic() -> None:
+def make_deterministic() -> None:
     """Make torch use only algorithms that give the same bits each time."""
     # cuBLAS is deterministic only with a fixed workspace.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -207,7 +207,9 @@ class Run:
         self.best = (state["best"][0], state["best"][1])
         self.collapse, self.collapsed = state["collapse"], state["collapsed"]
 
-    def fit(self, history: list[Row], tracker: Tracker | None, checkpoints: Checkpoints) -> None:
+    def fit(
+        self, history: list[EpochRow], tracker: Tracker | None, checkpoints: Checkpoints
+    ) -> None:
         """Train the remaining epochs, then give the objective its averaged, or best, weights."""
         options, steps = self.stage.training, self.steps_per_epoch
         with progress.open_bar(
@@ -232,7 +234,9 @@ class Run:
         self.process.wait()  # until the first process has written the checkpoints
         self.objective.load_state_dict(self._load_result(checkpoints))
 
-    def _save(self, row: Row, better: bool, history: list[Row], checkpoints: Checkpoints) -> None:
+    def _save(
+        self, row: EpochRow, better: bool, history: list[EpochRow], checkpoints: Checkpoints
+    ) -> None:
         if better:
             best = {"row": row, "network": self.averaged.objective.state_dict()}
             checkpoints.save(self._best_name, best)
@@ -260,7 +264,7 @@ class Run:
         network: dict[str, Any] = best["network"]
         return network
 
-    def _train_epoch(self, bar: "tqdm[NoReturn]") -> Row:
+    def _train_epoch(self, bar: "tqdm[NoReturn]") -> EpochRow:
         self.epoch += 1
         started, rate = time.monotonic(), self.schedule.get_last_lr()[0]
         for step, loss in enumerate(self.steps()):
@@ -339,7 +343,7 @@ class Run:
 
 def _measure(
     objective: Objective, batch: Batch, size: int, generator: torch.Generator
-) -> Measurement:
+) -> BatchMetrics:
     """Measure in batches of `size`, because large images would not fit into memory."""
     images = torch.split(batch.images, size)
     labels = [None] * len(images) if batch.labels is None else torch.split(batch.labels, size)
@@ -352,7 +356,7 @@ def _measure(
         name: sum(share * each.metrics[name] for share, each in zip(shares, measured, strict=True))
         for name in measured[0].metrics
     }
-    return Measurement(
+    return BatchMetrics(
         metrics,
         torch.cat([each.latents for each in measured]),
         torch.cat([each.outputs for each in measured]),

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measurement:
+class BatchMetrics:
     """Metrics of a batch, and its latents and outputs, (batch, ...), to detect a collapse."""
 
     metrics: dict[str, float]
@@ -68,7 +68,7 @@ class Objective(nn.Module, ABC):
         """The mean loss over the batch: a scalar."""
 
     @abstractmethod
-    def measure(self, *inputs: Tensor) -> Measurement:
+    def measure(self, *inputs: Tensor) -> BatchMetrics:
         """Metrics of validation images."""
 
 
@@ -106,13 +106,13 @@ class ReconstructionObjective(Objective):
             loss = loss + self.loss.beta * kl_divergence(posterior) / clean[0].numel()
         return loss.mean()
 
-    def measure(self, *inputs: Tensor) -> Measurement:
+    def measure(self, *inputs: Tensor) -> BatchMetrics:
         corrupted, clean, *_ = inputs
         loss = self(*inputs)
         posterior = self.network.encode(corrupted)
         outputs = self.network.decode(self.network.refine(corrupted, posterior).mean)
         mse = (outputs - clean).square().mean()
-        return Measurement({"loss": loss.item(), "mse": mse.item()}, posterior.mean, outputs)
+        return BatchMetrics({"loss": loss.item(), "mse": mse.item()}, posterior.mean, outputs)
 
     def _encode(self, images: Tensor) -> Posterior:
         with self.autocast(images):
@@ -160,10 +160,10 @@ class LayerObjective(Objective):
         (below,) = inputs
         return functional.mse_loss(self._through(below)[1], below)
 
-    def measure(self, *inputs: Tensor) -> Measurement:
+    def measure(self, *inputs: Tensor) -> BatchMetrics:
         (below,) = inputs
         latents, outputs = self._through(below)
-        return Measurement({"loss": functional.mse_loss(outputs, below).item()}, latents, outputs)
+        return BatchMetrics({"loss": functional.mse_loss(outputs, below).item()}, latents, outputs)
 
     def _through(self, below: Tensor) -> tuple[Tensor, Tensor]:
         inward, outward = self._pair
@@ -205,14 +205,14 @@ class ClassificationObjective(Objective):
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._losses(*inputs)[0]
 
-    def measure(self, *inputs: Tensor) -> Measurement:
+    def measure(self, *inputs: Tensor) -> BatchMetrics:
         loss, logits, latents, raw = self._losses(*inputs)
         _, clean, labels = inputs
         restored = self.network.output(raw)
         error = (logits.argmax(dim=1) != labels).float().mean()
         mse = (restored - clean).square().mean()
         outputs = restored if self._reconstructs else logits
-        return Measurement(
+        return BatchMetrics(
             {"loss": loss.item(), "error_rate": error.item(), "mse": mse.item()}, latents, outputs
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-Row = dict[str, Any]
+EpochRow = dict[str, Any]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -17,14 +17,14 @@ class Tracker:
     `history` holds the rows of the completed epochs. A resumed run keeps only these.
     """
 
-    def __init__(self, directory: Path, history: list[Row]) -> None:
+    def __init__(self, directory: Path, history: list[EpochRow]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.history = history
         self._lines = directory / METRICS_FILE
         self._lines.write_text("".join(f"{json.dumps(row)}\n" for row in history), encoding="utf-8")
         self._board = SummaryWriter(directory, purge_step=len(history))
 
-    def log(self, row: Row) -> None:
+    def log(self, row: EpochRow) -> None:
         """Write a row: `stage` and `epoch`, and numbers under any other names."""
         step = len(self.history)
         self.history.append(row)

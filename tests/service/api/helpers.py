@@ -1,4 +1,4 @@
-"""What the tests of the HTTP side share."""
+"""Helpers of the tests over HTTP."""
 
 import io
 from typing import Any
@@ -17,9 +17,9 @@ NPY = {"Content-Type": "application/x-npy"}
 JSON = {"Content-Type": "application/json"}
 
 
-def png(size: tuple[int, int] = (6, 4), kind: str = "PNG") -> bytes:
+def png(size: tuple[int, int] = (6, 4), image_format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.new("L", size).save(buffer, kind)
+    Image.new("L", size).save(buffer, image_format)
     return buffer.getvalue()
 
 
@@ -29,13 +29,13 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def check_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    document: dict[str, Any] = answer.json()
-    assert (answer.status_code, document["code"]) == (status, code), document
-    assert answer.headers["content-type"] == "application/problem+json"
+def check_problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    document: dict[str, Any] = response.json()
+    assert (response.status_code, document["code"]) == (status, code), document
+    assert response.headers["content-type"] == "application/problem+json"
     assert set(document) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
     assert document["status"] == status
-    assert document["request_id"] == answer.headers["x-request-id"]
+    assert document["request_id"] == response.headers["x-request-id"]
     assert document["detail"]
     for item in document.get("errors", []):
         assert set(item) == {"index", "code", "detail"}

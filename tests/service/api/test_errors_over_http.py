@@ -1,4 +1,4 @@
-"""Every row of the error table, and the one shape of the body."""
+"""Rows of the error table, and the one shape of the body."""
 
 import logging
 from typing import Any
@@ -44,7 +44,7 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("encode", b"--b--\r\n", MULTIPART, 422, "invalid_parameter"),
         ("encode", png(), {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
         ("encode", png(), {}, 415, "unsupported_media_type"),
-        ("encode", png(kind="PPM"), PNG, 415, "unsupported_media_type"),
+        ("encode", png(image_format="PPM"), PNG, 415, "unsupported_media_type"),
         ("decode", png(), PNG, 415, "unsupported_media_type"),
         (
             "sample",
@@ -152,7 +152,7 @@ FAR_APART = b'{"latents": [[%s], [%s]], "method": "spherical"}' % (
         ("versions/x/encode", png(), PNG, 404, "version_not_found"),
     ],
 )
-def test_bad_requests_are_answered_by_the_table(
+def test_bad_requests_get_the_status_and_code_of_the_table(
     client: TestClient, path: str, content: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
     check_problem(client.post(f"{TINY}/{path}", content=content, headers=headers), status, code)
@@ -164,34 +164,34 @@ def test_unknown_paths_models_and_methods(client: TestClient) -> None:
     check_problem(client.post("/v1/models/other/encode"), 404, "model_not_found")
     check_problem(client.get(f"{TINY}/upscale"), 404, "not_found")
     for path in ("encode", "versions/1/encode"):
-        answer = client.get(f"{TINY}/{path}")
-        check_problem(answer, 405, "method_not_allowed")
-        assert answer.headers["allow"] == "POST"
+        response = client.get(f"{TINY}/{path}")
+        check_problem(response, 405, "method_not_allowed")
+        assert response.headers["allow"] == "POST"
     check_problem(
         client.post("/v1/models/tiny%2Fencode", content=png(), headers=PNG), 404, "not_found"
     )
     check_problem(client.get("/v1/models/tiny%2fversions/1"), 404, "not_found")
-    answer = client.delete(TINY)
-    check_problem(answer, 405, "method_not_allowed")
-    assert "GET" in answer.headers["allow"]
+    response = client.delete(TINY)
+    check_problem(response, 405, "method_not_allowed")
+    assert "GET" in response.headers["allow"]
 
 
 def test_an_operation_that_the_model_was_not_trained_for(client: TestClient) -> None:
-    answer = client.post("/v1/models/tiny-vae/denoise", content=png(), headers=PNG)
+    response = client.post("/v1/models/tiny-vae/denoise", content=png(), headers=PNG)
     assert (
         "it can: encode, decode, sample"
-        in check_problem(answer, 404, "operation_not_supported")["detail"]
+        in check_problem(response, 404, "operation_not_supported")["detail"]
     )
 
 
 def test_a_model_that_could_not_be_loaded_is_not_ready(client: TestClient) -> None:
-    answer = client.post("/v1/models/broken/encode", content=png(), headers=PNG)
-    check_problem(answer, 503, "model_not_ready")
-    assert int(answer.headers["retry-after"]) > 0
+    response = client.post("/v1/models/broken/encode", content=png(), headers=PNG)
+    check_problem(response, 503, "model_not_ready")
+    assert int(response.headers["retry-after"]) > 0
 
 
 @pytest.mark.parametrize("body", ["multipart", "json"])
-def test_each_image_at_fault_is_listed_by_its_index(client: TestClient, body: str) -> None:
+def test_each_invalid_image_is_listed_by_its_index(client: TestClient, body: str) -> None:
     import base64
 
     images = [png(), b"garbage", png((101, 100)), png()]
@@ -215,19 +215,19 @@ def test_the_body_is_counted_and_not_trusted(client: TestClient) -> None:
         for _ in range(11):
             yield bytes(10_000)
 
-    answer = client.post(f"{TINY}/encode", content=unannounced(), headers=PNG)
-    check_problem(answer, 413, "payload_too_large")
+    response = client.post(f"{TINY}/encode", content=unannounced(), headers=PNG)
+    check_problem(response, 413, "payload_too_large")
 
 
-def test_a_full_queue_answers_429_at_once(models: Any) -> None:
+def test_a_full_queue_rejects_with_429_at_once(models: Any) -> None:
     client, services = application(models, max_images=2, max_queued_images=2)
     with client, services.admission.admit(2):
-        answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
-    check_problem(answer, 429, "overloaded")
-    assert int(answer.headers["retry-after"]) > 0
+        response = client.post(f"{TINY}/encode", content=png(), headers=PNG)
+    check_problem(response, 429, "overloaded")
+    assert int(response.headers["retry-after"]) > 0
 
 
-def test_a_request_whose_time_is_up_answers_504(models: Any) -> None:
+def test_a_request_past_its_timeout_gets_504(models: Any) -> None:
     client, _ = application(models, request_timeout=1e-9)
     with client:
         check_problem(
@@ -240,11 +240,11 @@ def test_while_draining_new_work_is_refused_and_not_ready(models: Any) -> None:
     with client:
         assert client.get("/readyz").status_code == 200
         services.admission.drain()
-        answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
+        response = client.post(f"{TINY}/encode", content=png(), headers=PNG)
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200
-    check_problem(answer, 503, "shutting_down")
-    assert int(answer.headers["retry-after"]) > 0
+    check_problem(response, 503, "shutting_down")
+    assert int(response.headers["retry-after"]) > 0
 
 
 def test_a_defect_is_logged_and_not_shown(
@@ -257,9 +257,9 @@ def test_a_defect_is_logged_and_not_shown(
 
     monkeypatch.setattr(services.registry, "get", fail)
     with client, caplog.at_level(logging.ERROR):
-        answer = client.post(f"{TINY}/encode", content=png(), headers=PNG)
-    document = check_problem(answer, 500, "internal_error")
-    assert "secret" not in answer.text
+        response = client.post(f"{TINY}/encode", content=png(), headers=PNG)
+    document = check_problem(response, 500, "internal_error")
+    assert "secret" not in response.text
     assert document["request_id"] in caplog.text
     assert "RuntimeError: secret" in caplog.text
 

@@ -1,4 +1,4 @@
-"""What every answer carries, the probes, and the documents."""
+"""Headers of every response, the probes, and the documents."""
 
 import json
 import re
@@ -21,14 +21,12 @@ TINY = "/v1/models/tiny"
 
 
 @pytest.mark.parametrize("path", ["/livez", TINY, "/nowhere", "/docs"])
-def test_every_answer_says_its_request_and_where_the_time_went(
-    client: TestClient, path: str
-) -> None:
-    answer = client.get(path)
-    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+def test_every_response_has_a_request_id_and_its_timings(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
     part = r"{};dur=\d+\.\d+"
     expected = ", ".join(part.format(name) for name in ("decode", "queue", "inference", "encode"))
-    assert re.fullmatch(expected, answer.headers["server-timing"])
+    assert re.fullmatch(expected, response.headers["server-timing"])
 
 
 def test_the_clients_own_request_id_is_kept_if_it_is_sane(client: TestClient) -> None:
@@ -43,10 +41,10 @@ def test_the_clients_own_request_id_is_kept_if_it_is_sane(client: TestClient) ->
         )
 
 
-def test_readiness_names_what_is_loaded_and_what_is_left_out(client: TestClient) -> None:
-    answer = client.get("/readyz")
-    assert answer.status_code == 200
-    document = answer.json()
+def test_readiness_names_loaded_and_failed_models(client: TestClient) -> None:
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    document = response.json()
     assert document["models"] == {"tiny": [1, 2], "tiny-vae": [1]}
     assert "decoder.onnx cannot be read" in document["failed"]["broken/1"]
 
@@ -67,16 +65,16 @@ def test_the_log_has_one_line_a_request(
     assert re.fullmatch(r"GET /v1/models/a%0Ab 404 [\d.]+ ms me", record.getMessage())
 
 
-def test_prometheus_is_told_of_requests_batches_and_models(models: Path) -> None:
+def test_metrics_count_requests_batches_and_models(models: Path) -> None:
     client, _ = application(models)
     with client:
         for _ in range(2):
             client.post(f"{TINY}/encode", json={"images": [schemas.EXAMPLE_IMAGE] * 3})
         client.post(f"{TINY}/encode", content=b"garbage", headers={"Content-Type": "image/png"})
         client.post(f"{TINY}/upscale")
-        answer = client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    lines = answer.text.splitlines()
+        response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = response.text.splitlines()
     for line in (
         'ae_requests_total{model="tiny",operation="encode",status="200"} 2.0',
         'ae_requests_total{model="tiny",operation="encode",status="422"} 1.0',
@@ -90,7 +88,7 @@ def test_prometheus_is_told_of_requests_batches_and_models(models: Path) -> None
         assert line in lines
 
 
-def test_prometheus_is_told_of_scores_and_their_drift(models: Path) -> None:
+def test_metrics_hold_scores_and_their_drift(models: Path) -> None:
     client, _ = application(models, max_images=150)
     of = 'model="tiny",version="2"'
     with client:
@@ -140,28 +138,28 @@ def test_every_metric_is_documented(models: Path) -> None:
         ("IMAGE/PNG", "image/png"),
     ],
 )
-def test_accept_picks_the_answer(client: TestClient, accept: str, expected: str) -> None:
-    answer = client.post(f"{TINY}/sample", headers={"Accept": accept})
-    assert answer.headers["content-type"] == expected
+def test_accept_picks_the_media_type(client: TestClient, accept: str, expected: str) -> None:
+    response = client.post(f"{TINY}/sample", headers={"Accept": accept})
+    assert response.headers["content-type"] == expected
 
 
 def test_several_accept_lines_count_as_one(client: TestClient) -> None:
-    answer = client.post(
+    response = client.post(
         f"{TINY}/sample", headers=[("Accept", "text/html"), ("Accept", "image/png")]
     )
-    assert answer.headers["content-type"] == "image/png"
+    assert response.headers["content-type"] == "image/png"
 
 
 @pytest.mark.parametrize(
     "path", ["/livez", "/readyz", "/v1/models", TINY, "/docs", "/openapi.json"]
 )
-def test_head_is_answered_as_get_without_body(client: TestClient, path: str) -> None:
-    answer = client.head(path)
-    assert answer.status_code == 200
-    assert answer.headers["x-request-id"]
+def test_head_is_get_without_a_body(client: TestClient, path: str) -> None:
+    response = client.head(path)
+    assert response.status_code == 200
+    assert response.headers["x-request-id"]
 
 
-def test_the_seed_is_told_whatever_the_answers_type(client: TestClient) -> None:
+def test_the_response_names_the_seed_in_every_media_type(client: TestClient) -> None:
     picture = client.post(f"{TINY}/sample", headers={"Accept": "image/png"})
     again = client.post(
         f"{TINY}/sample",
@@ -191,8 +189,8 @@ def test_the_root_leads_to_the_docs(client: TestClient) -> None:
 
 @pytest.fixture(scope="module")
 def document(client: TestClient) -> dict[str, Any]:
-    answer: dict[str, Any] = client.get("/openapi.json").json()
-    return answer
+    schema: dict[str, Any] = client.get("/openapi.json").json()
+    return schema
 
 
 def test_every_operation_is_in_the_openapi_document_with_and_without_version(
@@ -221,7 +219,7 @@ def test_every_reference_in_the_openapi_document_leads_somewhere(document: dict[
     assert names <= set(document["components"]["schemas"])
 
 
-def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
+def test_json_responses_have_the_documented_types(client: TestClient) -> None:
     image = {"images": [schemas.EXAMPLE_IMAGE]}
     for path, body, model in (
         ("encode", image, schemas.EncodeAnswer),
@@ -241,8 +239,8 @@ def test_json_answers_are_of_the_documented_types(client: TestClient) -> None:
 
 def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
-    for said in STATUSES.values():
-        assert f"`{said.code}`" in responses[str(said.status)]["description"]
+    for problem in STATUSES.values():
+        assert f"`{problem.code}`" in responses[str(problem.status)]["description"]
     assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}
 
 

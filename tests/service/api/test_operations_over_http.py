@@ -1,4 +1,4 @@
-"""Each operation through the whole application, in every body type and every answer type."""
+"""Operations through the application, in every body type and every response type."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from bundle.manifest import sha256_of
+from bundle.manifest import compute_sha256
 from tests.bundles import CLASSES, LATENT_DIM
 
 TINY = "/v1/models/tiny"
@@ -45,7 +45,7 @@ def as_base64(data: bytes) -> str:
 
 
 def bodies(pixels: np.ndarray) -> dict[str, dict[str, Any]]:
-    """The same images in each body type; one image only where the type holds no more."""
+    """The same images in each body type, or one image if the type holds no more."""
     files = [
         ("images", (f"{index}.png", png(image), "image/png")) for index, image in enumerate(pixels)
     ]
@@ -79,9 +79,9 @@ def expected_images(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("body", bodies(PIXELS))
 def test_encode_reads_every_body_type(client: TestClient, body: str) -> None:
-    answer = client.post(f"{TINY}/encode", **bodies(PIXELS)[body])
-    assert answer.status_code == 200, answer.text
-    document = answer.json()
+    response = client.post(f"{TINY}/encode", **bodies(PIXELS)[body])
+    assert response.status_code == 200, response.text
+    document = response.json()
     assert (document["model"], document["version"]) == ("tiny", 2)
     count = 1 if body in ("image", "wrong subtype") else 2
     np.testing.assert_allclose(document["latents"], expected_latents(PIXELS[:count]), atol=1e-6)
@@ -92,42 +92,44 @@ def test_encode_reads_every_body_type(client: TestClient, body: str) -> None:
 def test_images_come_back_from_every_body_type(
     client: TestClient, operation: str, body: str
 ) -> None:
-    answer = client.post(f"{TINY}/{operation}", **bodies(PIXELS)[body])
-    found = np.stack([image_of(text) for text in answer.json()["images"]])
+    response = client.post(f"{TINY}/{operation}", **bodies(PIXELS)[body])
+    found = np.stack([image_of(text) for text in response.json()["images"]])
     np.testing.assert_array_equal(found, expected_images(PIXELS[: len(found)]))
-    assert ("errors" in answer.json()) == (operation == "reconstruct")
+    assert ("errors" in response.json()) == (operation == "reconstruct")
 
 
 @pytest.mark.parametrize("body", bodies(PIXELS))
 def test_anomaly_score_reads_every_body_type(client: TestClient, body: str) -> None:
-    answer = client.post(f"{TINY}/anomaly-score", **bodies(PIXELS)[body]).json()
-    assert answer["false_positive_rate"] == 0.01  # the lowest that 99 calibration images tell
-    assert answer["method"] == "mean squared error of the reconstruction"
-    for result in answer["results"]:
+    document = client.post(f"{TINY}/anomaly-score", **bodies(PIXELS)[body]).json()
+    assert document["false_positive_rate"] == 0.01  # the lowest that 99 calibration images allow
+    assert document["method"] == "mean squared error of the reconstruction"
+    for result in document["results"]:
         assert set(result) == {"score", "p_value", "threshold", "is_anomaly"}
         assert result["is_anomaly"] is (result["score"] >= result["threshold"]) is True
 
 
 def test_encode_as_npy(client: TestClient) -> None:
-    answer = client.post(
+    response = client.post(
         f"{TINY}/encode", **bodies(PIXELS)["npy"] | accept("application/x-npy", "application/x-npy")
     )
-    latents = array_of(answer)
+    latents = array_of(response)
     assert latents.dtype == np.float32
     np.testing.assert_allclose(latents, expected_latents(PIXELS), atol=1e-6)
 
 
-def accept(kind: str, content: str | None = None) -> dict[str, Any]:
-    return {"headers": {"Accept": kind} | ({"Content-Type": content} if content else {})}
+def accept(media_type: str, content_type: str | None = None) -> dict[str, Any]:
+    return {
+        "headers": {"Accept": media_type} | ({"Content-Type": content_type} if content_type else {})
+    }
 
 
 def test_encode_as_base64_gives_little_endian_float32(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/encode?encoding=base64", **bodies(PIXELS)["npy"]).json()
-    found = [np.frombuffer(base64.b64decode(text), "<f4") for text in answer["latents"]]
+    document = client.post(f"{TINY}/encode?encoding=base64", **bodies(PIXELS)["npy"]).json()
+    found = [np.frombuffer(base64.b64decode(text), "<f4") for text in document["latents"]]
     np.testing.assert_allclose(found, expected_latents(PIXELS), atol=1e-6)
 
 
-def test_encode_gives_variances_if_asked(client: TestClient) -> None:
+def test_encode_gives_variances_if_requested(client: TestClient) -> None:
     plain = client.post("/v1/models/tiny-vae/encode", **bodies(PIXELS)["npy"]).json()
     assert "log_variances" not in plain
     both = client.post("/v1/models/tiny-vae/encode?variance=true", **bodies(PIXELS)["npy"]).json()
@@ -154,14 +156,14 @@ def test_scores_as_npy(client: TestClient) -> None:
     np.testing.assert_allclose(scores, [document["score"] for document in documents], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["json", "npy"])
-def test_decode_reads_every_body_type(client: TestClient, kind: str) -> None:
+@pytest.mark.parametrize("body_type", ["json", "npy"])
+def test_decode_reads_every_body_type(client: TestClient, body_type: str) -> None:
     latents = expected_latents(PIXELS).astype(np.float32)
     body: dict[str, Any] = {"json": {"latents": latents.tolist()}}
-    if kind == "npy":
+    if body_type == "npy":
         body = {"content": npy(latents), "headers": {"Content-Type": "application/x-npy"}}
-    answer = client.post(f"{TINY}/decode", **body).json()
-    found = np.stack([image_of(text) for text in answer["images"]])
+    document = client.post(f"{TINY}/decode", **body).json()
+    found = np.stack([image_of(text) for text in document["images"]])
     np.testing.assert_array_equal(found, expected_images(PIXELS))
 
 
@@ -176,7 +178,7 @@ def test_sample_is_the_same_for_the_same_seed(client: TestClient) -> None:
     assert other["images"] != first["images"]
 
 
-def test_sample_without_body_draws_one_image_and_tells_the_seed(client: TestClient) -> None:
+def test_sample_without_body_draws_one_image_and_returns_the_seed(client: TestClient) -> None:
     drawn = client.post(f"{TINY}/sample").json()
     assert len(drawn["images"]) == 1
     again = client.post(f"{TINY}/sample", json={"seed": drawn["seed"]}).json()
@@ -184,8 +186,8 @@ def test_sample_without_body_draws_one_image_and_tells_the_seed(client: TestClie
 
 
 def test_a_sample_can_be_a_picture(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/sample", json={"count": 4}, headers={"Accept": "image/png"})
-    assert Image.open(io.BytesIO(answer.content)).size == (12, 8)
+    response = client.post(f"{TINY}/sample", json={"count": 4}, headers={"Accept": "image/png"})
+    assert Image.open(io.BytesIO(response.content)).size == (12, 8)
 
 
 def test_heatmap_and_regions_have_the_inputs_size(client: TestClient) -> None:
@@ -220,21 +222,21 @@ def test_an_overlay_colours_the_anomalies_of_the_image(
 
 def test_an_overlay_of_an_image_without_anomalies_is_the_image(client: TestClient) -> None:
     image = np.zeros((8, 12, 3), np.uint8)
-    image[:2, :, 2] = 200  # which the model, in grey, gives back
+    image[:2, :, 2] = 200  # which the grey model reconstructs
     body: dict[str, Any] = {"content": png(image), "headers": {"Content-Type": "image/png"}}
     (result,) = client.post(f"{TINY}/anomaly-score?heatmap=overlay", **body).json()["results"]
     np.testing.assert_array_equal(image_of(result["heatmap"]), image)
 
 
 def test_an_overlay_of_an_array_is_at_the_models_size(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/anomaly-score?heatmap=overlay", **bodies(PIXELS)["npy"]).json()
-    assert [image_of(result["heatmap"]).shape for result in answer["results"]] == [(4, 6, 3)] * 2
+    document = client.post(f"{TINY}/anomaly-score?heatmap=overlay", **bodies(PIXELS)["npy"]).json()
+    assert [image_of(result["heatmap"]).shape for result in document["results"]] == [(4, 6, 3)] * 2
 
 
 def test_a_heatmap_is_true_false_or_an_overlay(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/anomaly-score?heatmap=blue", **bodies(PIXELS)["image"])
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
-    assert "heatmap" in answer.json()["detail"]
+    response = client.post(f"{TINY}/anomaly-score?heatmap=blue", **bodies(PIXELS)["image"])
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_parameter")
+    assert "heatmap" in response.json()["detail"]
     plain = client.post(f"{TINY}/anomaly-score?heatmap=false", **bodies(PIXELS)["image"]).json()
     assert set(plain["results"][0]) == {"score", "p_value", "threshold", "is_anomaly"}
 
@@ -253,7 +255,7 @@ def test_the_rate_moves_the_threshold(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("operation", ["reconstruct", "denoise"])
-def test_images_can_be_given_back_at_the_inputs_size(client: TestClient, operation: str) -> None:
+def test_images_are_returned_at_the_inputs_size(client: TestClient, operation: str) -> None:
     large = np.asarray(Image.fromarray(PIXELS[0]).resize((60, 40)))
     files = [("images", ("a.png", png(large))), ("images", ("b.png", png(PIXELS[1])))]
     path = f"{TINY}/{operation}?size=original"
@@ -267,19 +269,19 @@ def test_images_can_be_given_back_at_the_inputs_size(client: TestClient, operati
 
 @pytest.mark.parametrize("body", ["multipart", "json", "npy"])
 def test_interpolate_between_images(client: TestClient, body: str) -> None:
-    answer = client.post(f"{TINY}/interpolate?steps=3", **bodies(PIXELS)[body]).json()
+    document = client.post(f"{TINY}/interpolate?steps=3", **bodies(PIXELS)[body]).json()
     np.testing.assert_allclose(
-        np.array(answer["latents"])[[0, 2]], expected_latents(PIXELS), atol=1e-6
+        np.array(document["latents"])[[0, 2]], expected_latents(PIXELS), atol=1e-6
     )
-    assert len(answer["images"]) == 3
+    assert len(document["images"]) == 3
 
 
 def test_interpolate_between_latents(client: TestClient) -> None:
     ends = [[0.0] * LATENT_DIM, [1.0] * LATENT_DIM]
-    answer = client.post(
+    document = client.post(
         f"{TINY}/interpolate", json={"latents": ends, "steps": 5, "method": "linear"}
     ).json()
-    np.testing.assert_allclose(np.array(answer["latents"])[:, 0], [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(np.array(document["latents"])[:, 0], [0, 0.25, 0.5, 0.75, 1])
     body: Any = {
         "content": npy(np.array(ends, np.float32)),
         "headers": {"Content-Type": "application/x-npy"},
@@ -289,9 +291,9 @@ def test_interpolate_between_latents(client: TestClient) -> None:
 
 @pytest.mark.parametrize("body", bodies(PIXELS))
 def test_classify_reads_every_body_type(client: TestClient, body: str) -> None:
-    answer = client.post(f"{TINY}/classify", **bodies(PIXELS)[body])
-    assert answer.status_code == 200, answer.text
-    results = answer.json()["results"]
+    response = client.post(f"{TINY}/classify", **bodies(PIXELS)[body])
+    assert response.status_code == 200, response.text
+    results = response.json()["results"]
     count = 1 if body in ("image", "wrong subtype") else 2
     logits = np.exp(expected_latents(PIXELS[:count])[:, :3])
     expected = logits / logits.sum(axis=1, keepdims=True)
@@ -304,17 +306,19 @@ def test_classify_reads_every_body_type(client: TestClient, body: str) -> None:
 
 
 def test_probabilities_as_npy(client: TestClient) -> None:
-    answer = client.post(f"{TINY}/classify", **bodies(PIXELS)["npy"] | {"headers": NPY_BOTH_WAYS})
-    np.testing.assert_allclose(array_of(answer).sum(axis=1), [1, 1], rtol=1e-6)
+    response = client.post(f"{TINY}/classify", **bodies(PIXELS)["npy"] | {"headers": NPY_BOTH_WAYS})
+    np.testing.assert_allclose(array_of(response).sum(axis=1), [1, 1], rtol=1e-6)
 
 
 def test_a_version_can_be_named(client: TestClient) -> None:
     for version in (1, 2):
-        answer = client.post(f"{TINY}/versions/{version}/encode", **bodies(PIXELS)["image"]).json()
-        assert answer["version"] == version
+        document = client.post(
+            f"{TINY}/versions/{version}/encode", **bodies(PIXELS)["image"]
+        ).json()
+        assert document["version"] == version
 
 
-def test_the_card_tells_all_about_a_model(client: TestClient) -> None:
+def test_the_card_describes_the_model(client: TestClient) -> None:
     card = client.get(TINY).json()
     assert card["versions"] == [1, 2]
     assert card["input"] == {"height": 4, "width": 6, "channels": 1, "resample": "bilinear"}
@@ -330,16 +334,16 @@ def test_the_card_tells_all_about_a_model(client: TestClient) -> None:
 
 def test_the_card_names_the_encoder(client: TestClient, models: Path) -> None:
     file = models / "tiny" / "2" / "encoder.onnx"
-    assert client.get(TINY).json()["encoder"] == sha256_of(file)
+    assert client.get(TINY).json()["encoder"] == compute_sha256(file)
 
 
-def test_every_encode_answer_names_the_encoder(client: TestClient) -> None:
+def test_every_encode_response_names_the_encoder(client: TestClient) -> None:
     encoder = client.get(TINY).json()["encoder"]
     for path in ("encode", "encode?encoding=base64"):
-        answer = client.post(f"{TINY}/{path}", **bodies(PIXELS)["npy"])
-        assert answer.json()["encoder"] == answer.headers["x-encoder"] == encoder
-    answer = client.post(f"{TINY}/encode", content=npy(PIXELS), headers=NPY_BOTH_WAYS)
-    assert answer.headers["x-encoder"] == encoder
+        response = client.post(f"{TINY}/{path}", **bodies(PIXELS)["npy"])
+        assert response.json()["encoder"] == response.headers["x-encoder"] == encoder
+    response = client.post(f"{TINY}/encode", content=npy(PIXELS), headers=NPY_BOTH_WAYS)
+    assert response.headers["x-encoder"] == encoder
     other = client.post("/v1/models/tiny-vae/encode", **bodies(PIXELS)["npy"])
     assert other.headers["x-encoder"] != encoder
 

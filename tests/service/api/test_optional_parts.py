@@ -46,14 +46,14 @@ def score(
     images: np.ndarray = SMALL,
 ) -> dict[str, Any]:
     path = f"/v1/models/{model}/anomaly-score{query}"
-    answer = client.post(path, content=npy(images), headers=NPY)
-    assert answer.status_code == 200, answer.text
-    schemas.ScoreAnswer.model_validate_json(answer.content)
-    document: dict[str, Any] = answer.json()
+    response = client.post(path, content=npy(images), headers=NPY)
+    assert response.status_code == 200, response.text
+    schemas.ScoreAnswer.model_validate_json(response.content)
+    document: dict[str, Any] = response.json()
     return document
 
 
-def test_without_a_rate_the_lowest_is_taken_that_gives_verdicts(client: TestClient) -> None:
+def test_the_default_rate_is_the_lowest_that_gives_verdicts(client: TestClient) -> None:
     document = score(client, "few")
     assert document["false_positive_rate"] == 0.05
     for result in document["results"]:
@@ -66,7 +66,7 @@ def test_the_rate_that_the_reason_advises_gives_verdicts(client: TestClient) -> 
     assert document["false_positive_rate"] == 0.01
     for result in document["results"]:
         assert result["is_anomaly"] is result["threshold"] is None
-        assert result["reason"].startswith("30 calibration images tell rates from 0.033 on: ")
+        assert result["reason"].startswith("30 calibration images allow no rate below 0.033: ")
         found = re.search(r"set false_positive_rate to ([\d.]+) or more", result["reason"])
         assert found is not None
         again = score(client, "few", f"?false_positive_rate={found[1]}")
@@ -74,7 +74,7 @@ def test_the_rate_that_the_reason_advises_gives_verdicts(client: TestClient) -> 
         assert not any("reason" in each for each in again["results"])
 
 
-def test_where_no_rate_can_be_told_drift_counts_no_anomalies(client: TestClient) -> None:
+def test_without_an_allowed_rate_drift_counts_no_anomalies(client: TestClient) -> None:
     document = score(client, "fewest")
     assert document["false_positive_rate"] == 0.2
     assert document["results"][0]["is_anomaly"] is None
@@ -89,9 +89,9 @@ def test_an_encoder_alone_is_served(client: TestClient) -> None:
     card = client.get(path).json()
     assert card["capabilities"] == ["encode"]
     assert (card["calibration"], card["classes"], card["weak"]) == (None, [], None)
-    answer = client.post(f"{path}/encode", content=npy(SMALL), headers=NPY).json()
-    assert np.shape(answer["latents"]) == (2, LATENT_DIM)
-    assert answer["encoder"] == card["encoder"]
+    document = client.post(f"{path}/encode", content=npy(SMALL), headers=NPY).json()
+    assert np.shape(document["latents"]) == (2, LATENT_DIM)
+    assert document["encoder"] == card["encoder"]
     assert client.get("/readyz").json()["models"]["embedder"] == [1]
     assert 'ae_scored_images_total{model="embedder"' not in client.get("/metrics").text
     for operation in ALL:
@@ -129,11 +129,13 @@ def test_a_detector_has_neither_decoder_nor_reconstructions(client: TestClient) 
     assert client.get(path).json()["weak"] == "the trials were few"
 
 
-def test_check_says_what_such_models_can(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_the_operations_of_such_models(
+    parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["check", "--models", str(parts), "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert "embedder version 1: works on CPUExecutionProvider: encode\n" in said
-    assert "detector version 1: works on CPUExecutionProvider: encode, anomaly-score\n" in said
+    printed = capsys.readouterr().out
+    assert "embedder version 1: works on CPUExecutionProvider: encode\n" in printed
+    assert "detector version 1: works on CPUExecutionProvider: encode, anomaly-score\n" in printed
 
 
 def test_overlays_are_bounded_as_heatmaps_are(parts: Path) -> None:
@@ -142,9 +144,9 @@ def test_overlays_are_bounded_as_heatmaps_are(parts: Path) -> None:
     Image.new("L", (40, 30)).save(buffer, "PNG")
     with client:
         for query in ("heatmap=true", "heatmap=overlay"):
-            answer = client.post(
+            response = client.post(
                 f"/v1/models/few/anomaly-score?{query}",
                 content=buffer.getvalue(),
                 headers={"Content-Type": "image/png"},
             )
-            check_problem(answer, 413, "image_too_large")
+            check_problem(response, 413, "image_too_large")

@@ -1,4 +1,4 @@
-"""Keys, and bodies and clients that mean no good."""
+"""API keys, and hostile bodies and clients."""
 
 import asyncio
 import threading
@@ -16,29 +16,29 @@ from service.scheduling.batcher import Work
 from tests.service.api.helpers import NPY, PNG, TINY, application, check_problem, png
 
 
-def test_keys_open_what_they_were_given(models: Any) -> None:
+def test_keys_permit_their_operations(models: Any) -> None:
     client, _ = application(models, api_keys={"all": ("*",), "some": ("encode",), "none": ()})
     body: Any = {"content": png(), "headers": PNG}
 
-    def ask(operation: str, key: str | None) -> Any:
+    def send(operation: str, key: str | None) -> Any:
         headers = PNG | ({"Authorization": f"Bearer {key}"} if key else {})
         return client.post(f"{TINY}/{operation}", content=png(), headers=headers)
 
     with client:
-        for answer in (
+        for response in (
             client.post(f"{TINY}/encode", **body),
             client.get("/v1/models"),
-            ask("encode", "al"),
+            send("encode", "al"),
         ):
-            check_problem(answer, 401, "unauthorized")
-            assert answer.headers["www-authenticate"] == "Bearer"
-        assert ask("encode", "all").status_code == ask("reconstruct", "all").status_code == 200
-        assert ask("encode", "some").status_code == 200
+            check_problem(response, 401, "unauthorized")
+            assert response.headers["www-authenticate"] == "Bearer"
+        assert send("encode", "all").status_code == send("reconstruct", "all").status_code == 200
+        assert send("encode", "some").status_code == 200
         assert (
             "it permits: encode"
-            in check_problem(ask("reconstruct", "some"), 403, "forbidden")["detail"]
+            in check_problem(send("reconstruct", "some"), 403, "forbidden")["detail"]
         )
-        check_problem(ask("encode", "none"), 403, "forbidden")
+        check_problem(send("encode", "none"), 403, "forbidden")
         assert client.get("/v1/models", headers={"Authorization": "Bearer none"}).status_code == 200
         for open_path in ("/livez", "/readyz", "/docs", "/openapi.json"):
             assert client.get(open_path).status_code == 200
@@ -47,13 +47,13 @@ def test_keys_open_what_they_were_given(models: Any) -> None:
 @pytest.mark.parametrize(
     "path", ["reconstruct?size=original", "denoise?size=original", "anomaly-score?heatmap=true"]
 )
-def test_small_files_cannot_become_a_huge_answer(models: Any, path: str) -> None:
+def test_small_files_cannot_become_a_huge_response(models: Any, path: str) -> None:
     client, _ = application(models, max_output_pixels=10_000)
     files = [("images", ("a.png", png((60, 60))))]
     with client:
         assert client.post(f"{TINY}/{path}", files=files * 2).status_code == 200
-        answer = client.post(f"{TINY}/{path}", files=files * 3)
-    assert "would hold 10800 pixels" in check_problem(answer, 413, "image_too_large")["detail"]
+        response = client.post(f"{TINY}/{path}", files=files * 3)
+    assert "would hold 10800 pixels" in check_problem(response, 413, "image_too_large")["detail"]
 
 
 def npy_header(text: str, data: bytes = b"") -> bytes:
@@ -98,12 +98,12 @@ def post() -> dict[str, Any]:
     return scope | {"headers": [(b"content-type", b"image/png")]}
 
 
-async def ask(client: TestClient, receive: Receive, send: Send) -> None:
+async def call_app(client: TestClient, receive: Receive, send: Send) -> None:
     await client.app(post(), receive, send)
 
 
-async def leave(client: TestClient, message: dict[str, Any]) -> list[Any]:
-    """Send this much of a request, then leave; gives what the application sent."""
+async def disconnect(client: TestClient, message: dict[str, Any]) -> list[Any]:
+    """Send this part of a request, then disconnect. Returns the messages of the application."""
     messages = iter([{"type": "http.request", **message}, {"type": "http.disconnect"}])
     sent: list[Any] = []
 
@@ -113,23 +113,23 @@ async def leave(client: TestClient, message: dict[str, Any]) -> list[Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await ask(client, receive, send)
+    await call_app(client, receive, send)
     return sent
 
 
-def test_a_client_that_leaves_while_it_sends_is_no_defect(
+def test_a_client_that_disconnects_while_it_sends_is_no_defect(
     models: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, _ = application(models)
 
     with caplog.at_level("INFO"):
-        assert asyncio.run(leave(client, {"body": b"x", "more_body": True})) == []
+        assert asyncio.run(disconnect(client, {"body": b"x", "more_body": True})) == []
     assert "the client disconnected before the response to request" in caplog.text
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text
 
 
-def test_a_body_that_does_not_come_in_time_answers_504(models: Any) -> None:
+def test_a_body_that_does_not_come_in_time_gets_504(models: Any) -> None:
     client, _ = application(models, request_timeout=0.02)
     parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
     sent: list[Any] = []
@@ -140,17 +140,17 @@ def test_a_body_that_does_not_come_in_time_answers_504(models: Any) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(ask(client, receive, send))
+    asyncio.run(call_app(client, receive, send))
     assert sent[0]["status"] == 504
     assert "the body was not complete after 0.02 s" in sent[1]["body"].decode()
 
 
-def test_a_refusal_that_waits_longer_than_the_body_may_is_still_a_refusal(models: Any) -> None:
+def test_a_rejection_throttled_past_the_timeout_is_still_a_rejection(models: Any) -> None:
     client, services = application(models, request_timeout=0.05, max_images=1, max_queued_images=1)
 
     async def crowd() -> list[list[Any]]:
         messages = {"body": b"x", "more_body": True}
-        return await asyncio.gather(*(leave(client, messages) for _ in range(250)))
+        return await asyncio.gather(*(disconnect(client, messages) for _ in range(250)))
 
     with services.admission.admit(1):
         sent = asyncio.run(crowd())
@@ -160,7 +160,7 @@ def test_a_refusal_that_waits_longer_than_the_body_may_is_still_a_refusal(models
 def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
     client, services = application(models, max_images=1, max_queued_images=1)
     with services.admission.admit(1):
-        start, _ = asyncio.run(leave(client, {"body": b"x", "more_body": True}))
+        start, _ = asyncio.run(disconnect(client, {"body": b"x", "more_body": True}))
     assert start["status"] == 429
 
 
@@ -175,15 +175,13 @@ def test_a_body_counts_while_it_comes_and_no_longer_than_its_request(models: Any
 
     async def send(_: Any) -> None: ...
 
-    asyncio.run(ask(client, receive, send))
+    asyncio.run(call_app(client, receive, send))
     assert counted == [0, 3]
     assert services.admission.bytes == 0
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_bodies_for_which_there_is_no_room_are_refused_and_fit_again_later(
-    models: Any, announced: bool
-) -> None:
+def test_bodies_beyond_the_limit_are_rejected_and_fit_later(models: Any, announced: bool) -> None:
     client, services = application(models, max_body_bytes=1000, max_queued_bytes=1000)
     image = png()
     content = image if announced else iter([image])
@@ -196,7 +194,7 @@ def test_bodies_for_which_there_is_no_room_are_refused_and_fit_again_later(
         assert client.post(f"{TINY}/encode", content=image, headers=PNG).status_code == 200
 
 
-def test_what_a_client_waited_for_never_runs_once_it_has_left(
+def test_work_of_a_disconnected_client_never_runs(
     models: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, services = application(models)
@@ -207,17 +205,17 @@ def test_what_a_client_waited_for_never_runs_once_it_has_left(
         assert finish.wait(60)
         return tensors
 
-    async def leave_while_it_waits() -> list[Any]:
+    async def disconnect_while_it_waits() -> list[Any]:
         work = Work("other", "", hold, {"images": np.zeros(1)})
         busy = asyncio.create_task(services.executor.run(work, time.monotonic() + 60))
         await asyncio.to_thread(began.wait, 60)
-        sent = await leave(client, {"body": png(), "more_body": False})
+        sent = await disconnect(client, {"body": png(), "more_body": False})
         finish.set()
         await busy
         return sent
 
     with caplog.at_level("INFO"):
-        assert asyncio.run(leave_while_it_waits()) == []
+        assert asyncio.run(disconnect_while_it_waits()) == []
     services.executor.close()
     assert " 499 " in caplog.text
     assert "Traceback" not in caplog.text

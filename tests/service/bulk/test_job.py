@@ -1,4 +1,4 @@
-"""The command as it is given, with the models of the process and with a service that is asked."""
+"""The command `score`, with models in this process and with a service."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def interruption(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Seven images of one brightness each, one that is none, and a file that is no image at all."""
+    """Seven images of one brightness each, a damaged image, and a text file."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for index in range(7):
@@ -74,7 +74,7 @@ def score(models: Path, photos: Path, tmp_path: Path) -> Callable[..., int]:
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    """`tiny` with 31 calibration scores, and `embedder`, which can do no more than encode."""
+    """`tiny` with 31 calibration scores, and `embedder`, which can only encode."""
     directory = tmp_path / "few"
     write_bundle(directory, "tiny", calibration_size=31)
     write_bundle(directory, "embedder", graphs=("encoder",))
@@ -83,14 +83,14 @@ def few(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def remote_few(few: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Has the command talk to an application with these models, without a key."""
+    """Connect the command to an application with these models, without a key."""
     for _ in serving(few, monkeypatch, {}):
         yield
 
 
 @pytest.fixture
 def service(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[httpx2.Request]]:
-    """Has the command talk to an application in this process; gives the requests that it made."""
+    """Connect the command to an application in this process. Yields the requests that it made."""
     yield from serving(models, monkeypatch, {"secret": ("*",)})
 
 
@@ -101,25 +101,22 @@ def serving(
     settings = Settings(models=models, device="cpu", api_keys=keys, **limits)
     services = build_services(settings)
     app = create_app(services)
-    asked: list[httpx2.Request] = []
+    requests: list[httpx2.Request] = []
 
     class Recorded(httpx2.ASGITransport):
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-            asked.append(request)
+            requests.append(request)
             return await super().handle_async_request(request)
-
-    async def stated(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "state": {"services": services}}, receive, send)
 
     def connect(url: str, key: str | None) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            transport=Recorded(stated),
+            transport=Recorded(app),
         )
 
     monkeypatch.setattr(remote_scorer, "connect", connect)
-    yield asked
+    yield requests
     services.executor.close()
 
 
@@ -130,8 +127,8 @@ def table(path: Path) -> list[dict[str, str]]:
         return [*reader]
 
 
-def answers(models: Path, photos: Path) -> list[dict[str, Any]]:
-    """What a service says of the images, one by one."""
+def score_by_service(models: Path, photos: Path) -> list[dict[str, Any]]:
+    """Results of a service for the images, one request each."""
     services = build_services(Settings(models=models, device="cpu"))
     with TestClient(create_app(services)) as client:
         return [
@@ -144,7 +141,7 @@ def answers(models: Path, photos: Path) -> list[dict[str, Any]]:
         ]
 
 
-def test_the_table_says_what_the_service_says(
+def test_the_table_has_the_results_of_the_service(
     score: Callable[..., int],
     models: Path,
     photos: Path,
@@ -166,14 +163,14 @@ def test_the_table_says_what_the_service_says(
         }
         for row in rows[:7]
     ]
-    assert found == answers(models, photos)
+    assert found == score_by_service(models, photos)
     assert {row["is_anomaly"] for row in rows[:7]} == {"true", "false"}
     assert rows[7]["error"] == "the bytes are not an image, or its header is damaged"
     assert rows[7]["score"] == ""
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     anomalous = sum(row["is_anomaly"] == "true" for row in rows)
-    assert f"scores.csv: 8 images, {anomalous} anomalous, 1 that cannot be scored;" in said.out
-    assert "8/8" in said.err
+    assert f"scores.csv: 8 images, {anomalous} anomalous, 1 that cannot be scored;" in printed.out
+    assert "8/8" in printed.err
     assert not (tmp_path / "scores.csv.partial").exists()
 
 
@@ -232,7 +229,7 @@ def test_overlays_show_the_image_where_it_is_normal(
 ) -> None:
     monkeypatch.setenv("AE_API_KEY", "secret")
     pixels = np.zeros((40, 60), np.uint8)
-    pixels[:10, :40] = 90  # which the model gives back
+    pixels[:10, :40] = 90  # which the model reconstructs
     pixels[30:, 50:] = 255
     Image.fromarray(pixels).save(photos / "large.png")
     assert score("--overlays", str(tmp_path / "over"), *where) == 0
@@ -248,7 +245,7 @@ def test_overlays_show_the_image_where_it_is_normal(
 
 @pytest.mark.usefixtures("remote_few")
 @pytest.mark.parametrize("where", [(), ("--url", "http://service")])
-def test_without_a_rate_the_lowest_is_taken_that_the_calibration_can_tell(
+def test_without_a_rate_the_lowest_is_taken_that_the_calibration_allows(
     score: Callable[..., int],
     few: Path,
     tmp_path: Path,
@@ -272,15 +269,15 @@ def test_a_rate_that_is_too_low_ends_without_verdicts_and_names_the_minimum(
 ) -> None:
     assert score("--models", str(few), "--false-positive-rate", "0.01", *where) == 0
     assert {row["is_anomaly"] for row in table(tmp_path / "scores.csv")} == {""}
-    said = capsys.readouterr().out
-    assert ", no verdict: the minimum false_positive_rate is 0.032, 1 that cannot be" in said
-    assert "0 anomalous" not in said
+    printed = capsys.readouterr().out
+    assert ", no verdict: the minimum false_positive_rate is 0.032, 1 that cannot be" in printed
+    assert "0 anomalous" not in printed
     least = ("--models", str(few), "--false-positive-rate", "0.032", *where)
     assert score(*least, output="again.csv") == 0
     assert "anomalous" in capsys.readouterr().out
 
 
-def test_an_interrupted_run_holds_the_rate_that_it_took(
+def test_a_resumed_run_keeps_its_default_rate(
     score: Callable[..., int],
     few: Path,
     photos: Path,
@@ -305,7 +302,7 @@ def test_an_interrupted_run_holds_the_rate_that_it_took(
     assert all(Path(row["overlay"]).is_file() for row in rows)
 
 
-def test_what_an_earlier_version_left_ends_in_a_clear_error(
+def test_a_journal_of_an_earlier_version_ends_in_a_clear_error(
     score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with sqlite3.connect(tmp_path / "scores.csv.partial") as rows:
@@ -319,7 +316,7 @@ def test_what_an_earlier_version_left_ends_in_a_clear_error(
 
 @pytest.mark.usefixtures("remote_few")
 @pytest.mark.parametrize("where", [(), ("--url", "http://service")])
-def test_a_model_that_cannot_score_says_what_it_can(
+def test_a_model_that_cannot_score_names_its_operations(
     score: Callable[..., int],
     few: Path,
     tmp_path: Path,
@@ -327,8 +324,8 @@ def test_a_model_that_cannot_score_says_what_it_can(
     where: tuple[str, ...],
 ) -> None:
     assert score("--models", str(few), "--model", "embedder", *where) == 1
-    said = capsys.readouterr().err
-    assert "error: embedder was not trained to anomaly-score; it can: encode\n" in said
+    printed = capsys.readouterr().err
+    assert "error: embedder was not trained to anomaly-score; it can: encode\n" in printed
     assert not [*tmp_path.glob("scores*")]
 
 
@@ -347,13 +344,13 @@ def test_a_list_is_read_from_a_file_and_from_standard_input(
     ]
 
 
-def test_what_an_interrupted_run_left_is_finished(
+def test_an_interrupted_run_is_resumed(
     score: Callable[..., int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with interruption(monkeypatch):
         assert score(output="scores.jsonl") == 130
     with sqlite3.connect(tmp_path / "scores.jsonl.partial") as rows:
-        # So that it shows who wrote it.
+        # A mark that a second scoring would overwrite.
         rows.execute("UPDATE rows SET score = 7 WHERE path = ?", [os.fsencode(photos / "3.png")])
     rows.close()
     (photos / "8.png").write_bytes((photos / "3.png").read_bytes())
@@ -368,7 +365,7 @@ def test_what_an_interrupted_run_left_is_finished(
     assert scores["8.png"] != 7
 
 
-def test_an_interrupted_run_goes_on_with_its_own_version(
+def test_a_resumed_run_keeps_its_version(
     score: Callable[..., int],
     photos: Path,
     models: Path,
@@ -405,7 +402,7 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "complaint"),
     [
         ({"sources": ()}, "there is nothing to score"),
         ({"sources": ("/gone",)}, "/gone does not exist"),
@@ -421,17 +418,17 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
         ({"options": ("--model", "tiny-vae")}, "tiny-vae was not trained to anomaly-score"),
     ],
 )
-def test_what_cannot_be_done_is_said_at_once(
+def test_an_impossible_command_is_refused_at_once(
     score: Callable[..., int],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     options: Any,
-    said: str,
+    complaint: str,
 ) -> None:
     assert score(*options.pop("options", ()), **options) == 1
     error = capsys.readouterr().err
     assert "error: " in error
-    assert said in error
+    assert complaint in error
     assert not [*tmp_path.glob("scores*")]
 
 
@@ -460,9 +457,9 @@ def test_scores_are_the_same_however_many_images_there_are(
         Image.fromarray(image).save(photos / f"random{index:03d}.png")
     assert score() == 0
     assert score(output="few.csv", sources=(str(photos / "random14*.png"),)) == 0
-    every = {row["path"]: row for row in table(tmp_path / "scores.csv")}
+    all_rows = {row["path"]: row for row in table(tmp_path / "scores.csv")}
     few = table(tmp_path / "few.csv")
     assert len(few) == 10
-    assert len(every) == 158
+    assert len(all_rows) == 158
     for row in few:
-        assert float(row["score"]) == pytest.approx(float(every[row["path"]]["score"]))
+        assert float(row["score"]) == pytest.approx(float(all_rows[row["path"]]["score"]))

@@ -25,7 +25,7 @@ def test_rows_are_read_back_in_the_order_of_the_files(tmp_path: Path) -> None:
         assert journal.find_done(["a.png", "x.png"]) == {"a.png"}
 
 
-def test_a_later_run_finds_what_an_earlier_one_wrote_and_writes_nothing_twice(
+def test_a_later_run_finds_earlier_rows_and_writes_nothing_twice(
     tmp_path: Path,
 ) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
@@ -48,7 +48,7 @@ def test_rows_are_written_all_or_none(tmp_path: Path) -> None:
         assert journal.count() == 0
 
 
-def test_what_another_run_left_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_journal_of_another_run_is_refused_and_kept(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", RUN) as journal:
         journal.write([(0, GOOD)])
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_paths_of_any_bytes_stay_apart(tmp_path: Path) -> None:
         assert journal.find_done(paths) == {*paths}
 
 
-def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be written"):
         Journal(tmp_path / "gone" / "journal", RUN)
     with Journal(tmp_path / "journal", RUN) as journal:

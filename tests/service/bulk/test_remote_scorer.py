@@ -9,7 +9,13 @@ import pytest
 from bundle.conformal import Verdict
 from bundle.errors import InvalidParameter
 from service.bulk import remote_scorer
-from service.bulk.remote_scorer import RemoteError, RemoteScorer, ScoringCard, fetch_card
+from service.bulk.remote_scorer import (
+    RemoteError,
+    RemoteScorer,
+    Retry,
+    ScoringCard,
+    fetch_card,
+)
 from service.bulk.scorers import ImageScore, InvalidImages, TooLarge
 from service.errors import OperationNotSupported
 from service.operations import NO_PICTURES, Pictures
@@ -24,18 +30,18 @@ def problem(status: int, headers: dict[str, str] | None = None, **more: Any) -> 
 
 
 class Service:
-    """Gives these answers, in turn, and keeps the requests."""
+    """Returns these responses in order, and keeps the requests."""
 
-    def __init__(self, *answers: httpx2.Response | Exception) -> None:
-        self._answers: Iterator[httpx2.Response | Exception] = iter(answers)
+    def __init__(self, *responses: httpx2.Response | Exception) -> None:
+        self._responses: Iterator[httpx2.Response | Exception] = iter(responses)
         self.requests: list[httpx2.Request] = []
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
-        answer = next(self._answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = next(self._responses)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
 def score(
@@ -43,19 +49,15 @@ def score(
     timeout: float = 60.0,
     pictures: Pictures = NO_PICTURES,
 ) -> list[ImageScore]:
-    async def ask() -> list[ImageScore]:
+    async def send() -> list[ImageScore]:
         async with httpx2.AsyncClient(
             base_url="http://service", transport=httpx2.MockTransport(service)
         ) as client:
-            asked = RemoteScorer(client, "a model", "3", 0.05, pictures, timeout=timeout)
-            return await asked.score([b"one", b"two"])
+            retry = Retry(timeout, first_wait=0.0)
+            scorer = RemoteScorer(client, "a model", "3", 0.05, pictures, retry=retry)
+            return await scorer.score([b"one", b"two"])
 
-    return asyncio.run(ask())
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_scorer, "FIRST_WAIT_SECONDS", 0.0)
+    return asyncio.run(send())
 
 
 def test_images_are_sent_together_and_verdicts_come_back() -> None:
@@ -71,7 +73,7 @@ def test_images_are_sent_together_and_verdicts_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "hindrance",
+    "failure",
     [
         problem(429, {"Retry-After": "0"}),
         problem(503),
@@ -81,29 +83,31 @@ def test_images_are_sent_together_and_verdicts_come_back() -> None:
     ],
     ids=str,
 )
-def test_what_passes_is_waited_for(hindrance: httpx2.Response | Exception) -> None:
-    service = Service(hindrance, hindrance, SCORES)
+def test_temporary_failures_are_retried(failure: httpx2.Response | Exception) -> None:
+    service = Service(failure, failure, SCORES)
     assert len(score(service)) == 2
     assert len(service.requests) == 3
 
 
 @pytest.mark.parametrize(
-    ("hindrance", "said"),
+    ("failure", "complaint"),
     [
         (problem(429, {"Retry-After": "7"}), "it responded 429 so it is; rerun to resume"),
         (httpx2.ConnectError("refused"), "ConnectError refused; rerun to resume"),
     ],
 )
-def test_what_does_not_pass_ends_it(hindrance: httpx2.Response | Exception, said: str) -> None:
-    with pytest.raises(RemoteError, match=said):
-        score(Service(hindrance), timeout=-1.0)
+def test_failures_beyond_the_timeout_end_it(
+    failure: httpx2.Response | Exception, complaint: str
+) -> None:
+    with pytest.raises(RemoteError, match=complaint):
+        score(Service(failure), timeout=-1.0)
 
 
-def test_images_at_fault_are_told_from_too_many_and_from_refusals() -> None:
-    faults = [{"index": 1, "code": "invalid_image", "detail": "it is bad"}]
-    with pytest.raises(InvalidImages) as faulty:
-        score(Service(problem(422, errors=faults)))
-    assert faulty.value.errors == {1: "it is bad"}
+def test_invalid_images_too_many_images_and_rejections_are_distinguished() -> None:
+    errors = [{"index": 1, "code": "invalid_image", "detail": "it is bad"}]
+    with pytest.raises(InvalidImages) as caught:
+        score(Service(problem(422, errors=errors)))
+    assert caught.value.errors == {1: "it is bad"}
     for status in (413, 500, 504):
         with pytest.raises(TooLarge, match=f"{status}: so it is"):
             score(Service(problem(status)))
@@ -114,7 +118,7 @@ def test_images_at_fault_are_told_from_too_many_and_from_refusals() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx2.Response(200, text="<html>"),
         httpx2.Response(200, json={}),
@@ -126,32 +130,32 @@ def test_images_at_fault_are_told_from_too_many_and_from_refusals() -> None:
         httpx2.Response(403, headers={"Content-Type": "application/json"}, text="{"),
     ],
 )
-def test_what_is_no_answer_of_the_service_ends_it(answer: httpx2.Response) -> None:
+def test_an_invalid_response_ends_it(response: httpx2.Response) -> None:
     with pytest.raises(RemoteError, match=r"responded |sent "):
-        score(Service(answer))
+        score(Service(response))
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1", "http://[::1", ""])
-def test_what_is_no_address_is_said_at_once(url: str) -> None:
+def test_an_invalid_url_ends_it(url: str) -> None:
     with pytest.raises(InvalidParameter, match="is not a URL"):
         remote_scorer.connect(url, None)
 
 
 @pytest.mark.parametrize("key", ["secret\n", "gehéim"])
-def test_what_is_no_key_is_said_at_once(key: str) -> None:
+def test_an_invalid_key_ends_it(key: str) -> None:
     with pytest.raises(InvalidParameter, match="the key in AE_API_KEY"):
         remote_scorer.connect("http://service", key)
 
 
-def card_of(answer: httpx2.Response, version: str | None = None) -> tuple[ScoringCard, str]:
-    async def ask() -> ScoringCard:
+def card_of(response: httpx2.Response, version: str | None = None) -> tuple[ScoringCard, str]:
+    async def send() -> ScoringCard:
         async with httpx2.AsyncClient(
             base_url="http://service", transport=httpx2.MockTransport(service)
         ) as client:
             return await fetch_card(client, "m", version)
 
-    service = Service(answer)
-    found = asyncio.run(ask())
+    service = Service(response)
+    found = asyncio.run(send())
     return found, service.requests[0].url.path
 
 
@@ -160,7 +164,7 @@ def of_model(**changes: Any) -> httpx2.Response:
     return httpx2.Response(200, json=document | changes)
 
 
-def test_the_card_says_the_version_and_how_many_images_calibrated_it() -> None:
+def test_the_card_holds_the_version_and_the_number_of_calibration_images() -> None:
     assert card_of(of_model()) == (ScoringCard("7", 31), "/v1/models/m")
     assert card_of(of_model(), "7") == (ScoringCard("7", 31), "/v1/models/m/versions/7")
 
@@ -170,18 +174,18 @@ def test_a_model_that_the_service_does_not_have_is_an_error() -> None:
         card_of(problem(404))
 
 
-def test_a_model_that_cannot_score_says_what_it_can() -> None:
+def test_a_model_that_cannot_score_names_its_operations() -> None:
     with pytest.raises(OperationNotSupported, match=r"m was not trained to .*; it can: encode"):
         card_of(of_model(capabilities=["encode"], calibration=None))
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [httpx2.Response(200, text="<html>"), of_model(calibration=None)],
 )
-def test_what_is_no_card_ends_it(answer: httpx2.Response) -> None:
+def test_an_invalid_card_ends_it(response: httpx2.Response) -> None:
     with pytest.raises(RemoteError, match="sent an invalid response"):
-        card_of(answer)
+        card_of(response)
 
 
 def pictured(text: bytes) -> httpx2.Response:
@@ -190,7 +194,7 @@ def pictured(text: bytes) -> httpx2.Response:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "asked"),
+    ("pictures", "requested"),
     [
         (Pictures(), ["false"]),
         (Pictures(heatmap=True), ["true"]),
@@ -198,11 +202,11 @@ def pictured(text: bytes) -> httpx2.Response:
         (Pictures(heatmap=True, overlay=True), ["true", "overlay"]),
     ],
 )
-def test_a_request_is_made_for_each_picture(pictures: Pictures, asked: list[str]) -> None:
-    service = Service(*(pictured(value.encode()) for value in asked))
+def test_a_request_is_made_for_each_picture(pictures: Pictures, requested: list[str]) -> None:
+    service = Service(*(pictured(value.encode()) for value in requested))
     found = score(service, pictures=pictures)
     verdict = Verdict(0.5, 0.25, None, None)
     heatmap = b"true" if pictures.heatmap else None
     overlay = b"overlay" if pictures.overlay else None
     assert found == [ImageScore(verdict, heatmap, overlay)] * 2
-    assert [request.url.params["heatmap"] for request in service.requests] == asked
+    assert [request.url.params["heatmap"] for request in service.requests] == requested

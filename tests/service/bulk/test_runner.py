@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from bundle.conformal import Verdict
-from service.bulk import runner
 from service.bulk.journal import Journal, Row
-from service.bulk.runner import CHUNK_IMAGES, BulkRunner, Folders
+from service.bulk.runner import (
+    CHUNK_BYTES,
+    CHUNK_IMAGES,
+    MAX_FILE_BYTES,
+    BulkRunner,
+    Folders,
+)
 from service.bulk.scorers import ImageScore, InvalidImages, TooLarge
 from service.bulk.tables import OutputError
 from service.errors import Overloaded
@@ -27,8 +32,8 @@ class Lengths:
         if len(images) > self.most or b"huge" in images:
             self.refused += 1
             raise TooLarge(f"{len(images)} are too much")
-        if faults := {index: "it is bad" for index, image in enumerate(images) if b"bad" in image}:
-            raise InvalidImages(faults)
+        if errors := {index: "it is bad" for index, image in enumerate(images) if b"bad" in image}:
+            raise InvalidImages(errors)
         self.scored += images
         verdicts = [Verdict(float(len(image)), 0.5, 9.0, len(image) >= 9) for image in images]
         pairs = zip(verdicts, images, strict=True)
@@ -73,7 +78,7 @@ def test_every_file_has_its_row_in_order(tmp_path: Path, at_once: int) -> None:
 
 
 @pytest.mark.parametrize("most", [CHUNK_IMAGES, 3, 1])
-def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> None:
+def test_errors_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> None:
     paths = write(tmp_path, 10)
     paths[2].write_bytes(b"bad")
     paths[3].write_bytes(b"huge")
@@ -101,14 +106,14 @@ def test_faults_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> Non
     ]
 
 
-def test_how_much_is_too_much_is_remembered(tmp_path: Path) -> None:
+def test_the_largest_accepted_request_is_remembered(tmp_path: Path) -> None:
     paths, scorer = write(tmp_path, 4 * CHUNK_IMAGES), Lengths(most=5)
     score(paths, tmp_path / "journal", scorer, at_once=1)
     assert len(scorer.scored) == len(paths)
     assert scorer.refused < 30
 
 
-def test_what_has_a_row_is_not_scored_again(tmp_path: Path) -> None:
+def test_files_with_a_row_are_not_scored_again(tmp_path: Path) -> None:
     paths = write(tmp_path, CHUNK_IMAGES + 20)
     score(paths[10:70], tmp_path / "journal", Lengths())
     again = Lengths()
@@ -117,7 +122,7 @@ def test_what_has_a_row_is_not_scored_again(tmp_path: Path) -> None:
     assert sorted(row.path for row in rows(tmp_path / "journal")) == [str(path) for path in paths]
 
 
-def test_an_error_that_is_no_images_ends_it_and_keeps_what_is_done(tmp_path: Path) -> None:
+def test_an_error_of_no_image_ends_it_and_keeps_the_rows(tmp_path: Path) -> None:
     class Failing(Lengths):
         async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
             if self.scored:
@@ -130,16 +135,18 @@ def test_an_error_that_is_no_images_ends_it_and_keeps_what_is_done(tmp_path: Pat
     assert len(rows(tmp_path / "journal")) == CHUNK_IMAGES
 
 
-def test_large_files_are_not_scored_together_and_huge_ones_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "CHUNK_BYTES", 12)
-    monkeypatch.setattr(runner, "MAX_FILE_BYTES", 9)
-    paths = write(tmp_path, 11)
-    score(paths, tmp_path / "journal", Lengths(most=6))
+def test_large_files_are_not_scored_together_and_huge_ones_not_read(tmp_path: Path) -> None:
+    sizes = [*[CHUNK_BYTES // 2] * 4, MAX_FILE_BYTES + 1]
+    paths = [tmp_path / f"{index}.png" for index in range(len(sizes))]
+    for path, size in zip(paths, sizes, strict=True):
+        with path.open("wb") as file:
+            file.truncate(size)  # sparse
+    scorer = Lengths(most=2)
+    score(paths, tmp_path / "journal", scorer)
+    assert scorer.refused == 0
     assert [row.error for row in rows(tmp_path / "journal")] == [
-        *[None] * 10,
-        "the file has 10 bytes; the maximum is 9",
+        *[None] * 4,
+        f"the file has {MAX_FILE_BYTES + 1} bytes; the maximum is {MAX_FILE_BYTES}",
     ]
 
 
@@ -178,13 +185,13 @@ def test_a_heatmap_that_can_have_no_name_leaves_the_verdict(tmp_path: Path) -> N
     )
 
 
-def test_where_no_heatmap_can_be_written_the_run_ends(tmp_path: Path) -> None:
+def test_the_run_ends_if_no_heatmap_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "heat").write_text("a file")
     with pytest.raises(OutputError, match=r"the heatmap .* cannot be written: Not a directory"):
         score(write(tmp_path, 3), tmp_path / "journal", Lengths(), heatmaps=tmp_path / "heat")
 
 
-def test_files_that_do_not_come_keep_nothing_from_ending(tmp_path: Path) -> None:
+def test_files_that_do_not_come_do_not_prevent_a_cancellation(tmp_path: Path) -> None:
     """A pipe that nobody writes to."""
     waits, forever = threading.Event(), threading.Event()
 

@@ -35,11 +35,11 @@ def test_of_a_folder_the_images_are_taken_in_the_order_of_their_names(folder: Pa
     assert below(folder, "") == ["a.png", "b/1.png", "b/2.JPG"]
 
 
-def test_what_is_named_is_taken_whatever_it_is(folder: Path) -> None:
+def test_a_named_file_is_taken_whatever_its_suffix(folder: Path) -> None:
     assert below(folder, "notes.txt", "b") == ["notes.txt", "b/1.png", "b/2.JPG"]
 
 
-def test_what_the_program_itself_writes_is_passed_over(folder: Path) -> None:
+def test_hidden_files_and_own_output_are_skipped(folder: Path) -> None:
     assert below(folder, "", "**/*.png", omit=(folder / "b", folder / "z")) == ["a.png", "a.png"]
 
 
@@ -52,7 +52,7 @@ def test_a_list_names_files_in_bytes_of_any_kind() -> None:
     ]
 
 
-def test_a_folder_that_cannot_be_listed_is_given_itself(
+def test_a_folder_that_cannot_be_listed_is_yielded_itself(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scandir(path: str) -> object:
@@ -75,12 +75,12 @@ def test_patterns_match_images(folder: Path, pattern: str, found: set[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "complaint"),
     [("gone", "does not exist"), ("*.webp", "matches no image"), ("*.txt", "matches no image")],
 )
-def test_a_source_that_names_nothing_is_an_error(folder: Path, source: str, said: str) -> None:
+def test_a_source_that_names_nothing_is_an_error(folder: Path, source: str, complaint: str) -> None:
     sources.check([str(folder), str(folder / "*.png")])
-    with pytest.raises(InvalidParameter, match=said):
+    with pytest.raises(InvalidParameter, match=complaint):
         sources.check([str(folder), str(folder / source)])
 
 

@@ -37,11 +37,11 @@ def test_a_row_of_csv_is_one_whatever_its_name(tmp_path: Path, name: str) -> Non
     assert (row["path"], row["error"]) == (name, "x")
 
 
-@pytest.mark.parametrize("kind", tables.WRITERS)
-def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("suffix", tables.WRITERS)
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path, suffix: str) -> None:
     name = os.fsdecode(b"a\xff.png")
-    tables.write([Row(name, heatmap=name, overlay=name)], tmp_path / f"scores{kind}")
-    assert b"xff.png" in (tmp_path / f"scores{kind}").read_bytes()
+    tables.write([Row(name, heatmap=name, overlay=name)], tmp_path / f"scores{suffix}")
+    assert b"xff.png" in (tmp_path / f"scores{suffix}").read_bytes()
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -50,17 +50,17 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [Row(**json.loads(line)) for line in lines] == ROWS
 
 
-def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(tables, "BATCH_ROWS", 3)
-    tables.write(ROWS, tmp_path / "scores.parquet")
+    rows = ROWS * (tables.BATCH_ROWS // len(ROWS) + 1)  # in two row groups
+    tables.write(rows, tmp_path / "scores.parquet")
     table = parquet.read_table(tmp_path / "scores.parquet")
-    assert [Row(**row) for row in table.to_pylist()] == ROWS
-    kinds = ["string", *["double"] * 3, "bool", *["string"] * 3]
-    assert [str(kind) for kind in table.schema.types] == kinds
+    assert [Row(**row) for row in table.to_pylist()] == rows
+    types = ["string", *["double"] * 3, "bool", *["string"] * 3]
+    assert [str(each) for each in table.schema.types] == types
 
 
-def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
+def test_a_table_that_fails_leaves_no_file(tmp_path: Path) -> None:
     def rows() -> object:
         yield ROWS[0]
         raise OSError(28, "No space left on device")
@@ -71,15 +71,15 @@ def test_a_table_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "complaint"),
     [
         ("scores.xlsx", r"choose one of \.csv, \.jsonl, \.parquet"),
         ("gone/scores.csv", "there is no folder"),
         ("old.csv", "exists; remove it"),
     ],
 )
-def test_a_bad_output_is_refused(tmp_path: Path, name: str, said: str) -> None:
+def test_a_bad_output_is_refused(tmp_path: Path, name: str, complaint: str) -> None:
     (tmp_path / "old.csv").touch()
-    with pytest.raises(InvalidParameter, match=said):
+    with pytest.raises(InvalidParameter, match=complaint):
         tables.check(tmp_path / name, resumed=False)
     tables.check(tmp_path / "old.csv", resumed=True)

@@ -38,7 +38,7 @@ def test_the_sizes_are_powers_of_two_up_to_the_largest_batch(
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(OUTPUTS)), min_size=1, max_size=6))
 @settings(deadline=None)
-def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
+def test_a_device_chain_computes_the_same_as_a_host_chain(
     sessions: dict[GraphName, OnnxSession], runs: list[tuple[int, TensorName]]
 ) -> None:
     """The device is the CPU here: all but the memory is the same.
@@ -46,19 +46,22 @@ def test_a_chain_that_stays_on_its_device_answers_as_one_that_does_not(
     Results are kept, because none may change later.
     """
     host, device = HostChain(sessions), DeviceChain(sessions, 6, device="cpu")
-    answers = []
+    results = []
     for seed, (count, output) in enumerate(runs):
         tensors: Tensors = {"images": images(count, seed)}
-        asked = [output, "scores"]
-        answers.append(
-            (host.run(GRAPHS, tensors, asked)[output], device.run(GRAPHS, tensors, asked)[output])
+        requested = [output, "scores"]
+        results.append(
+            (
+                host.run(GRAPHS, tensors, requested)[output],
+                device.run(GRAPHS, tensors, requested)[output],
+            )
         )
-    for expected, found in answers:
+    for expected, found in results:
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
 
 
-def test_latents_can_be_given_where_they_were_computed_before(
+def test_latents_can_be_given_after_they_were_computed(
     sessions: dict[GraphName, OnnxSession],
 ) -> None:
     chain = DeviceChain(sessions, 4, device="cpu")
@@ -71,7 +74,7 @@ def test_latents_can_be_given_where_they_were_computed_before(
 
 
 class Doubler:
-    """A session that notes the sizes of its batches."""
+    """A session that records the sizes of its batches."""
 
     def __init__(self, provider: str = CPU) -> None:
         self.inputs: tuple[TensorName, ...] = ("images",)
@@ -107,7 +110,7 @@ def test_a_large_batch_runs_in_parts_on_the_host(
     np.testing.assert_array_equal(found, 2 * tensors["images"])
 
 
-def test_a_large_batch_stays_whole_on_a_gpu() -> None:
+def test_a_large_batch_is_not_split_on_a_gpu() -> None:
     session, images = Doubler(CUDA), np.zeros((5, BATCH_ELEMENTS), dtype=np.float32)
     HostChain({"encoder": session}).run(["encoder"], {"images": images}, ["latents"])
     assert session.batches == [5]

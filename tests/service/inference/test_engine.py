@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from service.errors import DeviceError
-from service.inference import engine
 from service.inference.engine import OnnxEngine
 from service.inference.providers import (
     CPU_PROVIDER,
@@ -30,7 +29,7 @@ CPU_BUILD = Machine(frozenset({"CPUExecutionProvider"}))
 
 
 @pytest.mark.parametrize("package", ["service.inference.engine", "training.export.graph_runner"])
-def test_onnx_runtime_is_told_to_report_to_nobody(package: str) -> None:
+def test_telemetry_of_onnx_runtime_is_off(package: str) -> None:
     program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {
         name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
@@ -61,7 +60,7 @@ def test_the_policy_and_the_machine_decide_the_providers(
     ("machine", "missing"),
     [(NO_DRIVER, "no NVIDIA driver answers"), (CPU_BUILD, "install the extra `cuda`")],
 )
-def test_policy_cuda_says_what_is_missing(machine: Machine, missing: str) -> None:
+def test_policy_cuda_names_the_missing_part(machine: Machine, missing: str) -> None:
     with pytest.raises(DeviceError, match=missing):
         list_candidates("cuda", machine)
 
@@ -76,26 +75,23 @@ def test_a_session_that_falls_back_is_a_device_error(tmp_path: Path) -> None:
         OnnxSession(path, CUDA_PROVIDER, threads=1)
 
 
-def test_policy_auto_goes_on_with_the_cpu_where_cuda_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_policy_auto_falls_back_to_the_cpu_if_cuda_fails(tmp_path: Path) -> None:
     path = write_bundle(tmp_path) / "encoder.onnx"
-    monkeypatch.setattr(engine, "inspect_machine", lambda: GPU)
     with pytest.warns(UserWarning, match="not in available provider"):
-        assert OnnxEngine("auto").open(path).provider == "CPUExecutionProvider"
+        assert OnnxEngine("auto", machine=GPU).open(path).provider == "CPUExecutionProvider"
 
 
 def test_the_options_of_a_gpu_reach_its_provider() -> None:
     gpu = GpuOptions(tf32=True, cuda_graphs=True, memory=2**30)
     (provider,) = list_candidates("cuda", GPU, gpu)
-    said = {"use_tf32": "1", "enable_cuda_graph": "1", "gpu_mem_limit": str(2**30)}
-    assert said.items() <= dict(provider.options).items()
+    expected = {"use_tf32": "1", "enable_cuda_graph": "1", "gpu_mem_limit": str(2**30)}
+    assert expected.items() <= dict(provider.options).items()
     assert {"use_tf32": "0", "enable_cuda_graph": "0"}.items() <= dict(
         CUDA_PROVIDER.options
     ).items()
 
 
-def test_tensorrt_goes_before_cuda_where_it_is_there(tmp_path: Path) -> None:
+def test_tensorrt_goes_before_cuda_if_it_is_available(tmp_path: Path) -> None:
     gpu = GpuOptions(tensorrt=True, tensorrt_cache=tmp_path)
     with pytest.raises(DeviceError, match="without TensorRT"):
         list_candidates("cuda", GPU, gpu)

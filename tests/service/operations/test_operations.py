@@ -47,7 +47,7 @@ def pixels(count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (count, 4, 6, 1), dtype=np.uint8)
 
 
-def test_a_request_larger_than_a_batch_is_answered_whole_and_in_order(
+def test_a_request_larger_than_a_batch_gets_all_results_in_order(
     operations: Operations, tiny: LoadedModel
 ) -> None:
     images = pixels(7)
@@ -123,7 +123,7 @@ def test_an_overlay_lies_on_the_levels_that_the_model_saw(
     assert np.asarray(Image.open(io.BytesIO(found.overlay)))[0, 0].tolist() == [128] * 3
 
 
-def test_every_faulty_item_is_named(operations: Operations, tiny: LoadedModel) -> None:
+def test_every_invalid_item_is_named(operations: Operations, tiny: LoadedModel) -> None:
     latents = [np.zeros(LATENT_DIM, np.float32) for _ in range(4)]
     latents[1] = np.zeros(3, np.float32)
     latents[3] = np.full(LATENT_DIM, np.nan, np.float32)
@@ -148,7 +148,7 @@ def test_the_number_of_items_is_limited(
         asyncio.run(operations.sample(tiny, count, 1, 1.0, Timings()))
 
 
-def test_what_a_model_was_not_trained_for_is_refused(
+def test_an_operation_that_a_model_was_not_trained_for_is_refused(
     operations: Operations, registry: ModelRegistry
 ) -> None:
     with pytest.raises(OperationNotSupported, match="it can: encode, decode, sample"):
@@ -182,7 +182,7 @@ def test_a_path_between_images_is_one_between_their_latents(
         asyncio.run(operations.interpolate(tiny, EncodedImages(pixels(3)), 5, "linear", Timings()))
 
 
-def test_the_timings_tell_where_the_time_went(operations: Operations, tiny: LoadedModel) -> None:
+def test_timings_cover_each_phase(operations: Operations, tiny: LoadedModel) -> None:
     timings = Timings()
     asyncio.run(operations.reconstruct(tiny, EncodedImages(pixels(8)), timings))
     assert timings.inference > 0

@@ -32,14 +32,14 @@ def test_images_verdicts_and_p_values_are_counted_however_they_come(at_once: int
     followed = drift(calibrated)
     for start in range(0, len(scores), at_once):
         followed.add(scores[start : start + at_once], 0.05)
-    figures = followed.metrics()
+    metrics = followed.metrics()
     p_values = np.array([(1 + np.count_nonzero(calibrated >= score)) / 1000 for score in scores])
-    assert figures.images == 1000
-    assert figures.anomalous == np.count_nonzero(p_values <= 0.05) > 100
-    assert np.cumsum(figures.p_values).tolist() == [
+    assert metrics.images == 1000
+    assert metrics.anomalous == np.count_nonzero(p_values <= 0.05) > 100
+    assert np.cumsum(metrics.p_values).tolist() == [
         np.count_nonzero(p_values <= end) for end in P_VALUE_BINS
     ]
-    assert figures.sum == pytest.approx(p_values.sum())
+    assert metrics.sum == pytest.approx(p_values.sum())
 
 
 def test_each_request_counts_at_its_own_rate() -> None:
@@ -53,13 +53,13 @@ def test_images_without_a_verdict_are_not_counted_as_anomalous() -> None:
     followed = drift(np.arange(3))
     followed.add(np.array([9.0, 0.0], np.float32), 0.2)
     assert ConformalScores(of(np.arange(3))).threshold(0.2) is None
-    figures = followed.metrics()
-    assert (figures.images, figures.anomalous) == (2, 0)
+    metrics = followed.metrics()
+    assert (metrics.images, metrics.anomalous) == (2, 0)
     followed.add(np.array([9.0], np.float32), 0.25)
     assert followed.metrics().anomalous == 1
 
 
-def test_the_index_is_near_nothing_for_images_like_those_of_calibration() -> None:
+def test_the_psi_is_near_0_for_images_like_those_of_calibration() -> None:
     found = []
     for seed in range(20):
         followed = drift(normal(5000, 100 + seed))
@@ -68,7 +68,7 @@ def test_the_index_is_near_nothing_for_images_like_those_of_calibration() -> Non
     assert np.mean(found) == pytest.approx(9 * (1 / RECENT_IMAGES + 1 / 5000), rel=0.3)
 
 
-def test_the_index_is_that_of_its_definition_and_forgets_what_is_long_ago() -> None:
+def test_the_psi_follows_its_definition_and_forgets_old_images() -> None:
     followed = drift(np.arange(1000))
     followed.add(np.full(RECENT_IMAGES, 1e9, np.float32), 0.01)
     shares = np.full(10, 0.5)
@@ -81,7 +81,7 @@ def test_the_index_is_that_of_its_definition_and_forgets_what_is_long_ago() -> N
     assert followed.metrics().score_psi == pytest.approx(0, abs=1e-6)
 
 
-def test_of_few_images_there_is_no_index() -> None:
+def test_few_images_have_no_psi() -> None:
     followed = drift(normal(100, 0))
     assert followed.metrics().score_psi is None
     followed.add(normal(MIN_IMAGES - 1, 1), 0.01)
@@ -96,7 +96,7 @@ def test_scores_that_are_all_alike_are_no_drift_from_their_like() -> None:
     assert followed.metrics().score_psi == pytest.approx(0, abs=0.01)
 
 
-def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> None:
+def test_latent_distances_have_a_psi_of_their_own_against_their_deciles() -> None:
     scores = tuple(normal(100, 0).astype(np.float64).tolist())
     calibration = Calibration(
         method="any", scores=tuple(sorted(scores)), error_map=ErrorMapScale(low=0, high=1)
@@ -111,13 +111,13 @@ def test_latent_distances_have_an_index_of_their_own_against_their_deciles() -> 
     assert (unlike.metrics().latent_psi or 0) > 0.5
 
 
-def test_where_deciles_are_tied_more_is_expected_above_them() -> None:
+def test_tied_deciles_expect_more_images_above_them() -> None:
     psi = PopulationStabilityIndex.of_deciles([1, 1, 1, 1, 2, 3, 4, 5, 6])
     psi.add(np.repeat(np.arange(7, dtype=np.float32), [100, 400, 100, 100, 100, 100, 100]))
     assert psi.compute() == pytest.approx(0, abs=1e-4)
 
 
-def test_without_latent_distances_there_is_no_index_of_them() -> None:
+def test_without_latent_distances_there_is_no_latent_psi() -> None:
     followed = drift(np.arange(1000))
     followed.add(normal(RECENT_IMAGES, 0), 0.01)
     assert followed.metrics().latent_psi is None

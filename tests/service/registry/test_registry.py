@@ -10,7 +10,6 @@ from bundle.latents import GaussianMixture
 from bundle.manifest import GraphName, ModelManifest
 from bundle.tensors import TensorName, Tensors
 from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
-from service.inference import engine
 from service.inference.chain import Chain
 from service.inference.engine import OnnxEngine
 from service.inference.providers import CUDA, Machine
@@ -36,7 +35,7 @@ def load(models: Path) -> ModelRegistry:
     return registry
 
 
-def test_the_newest_ready_version_answers_without_a_version(tmp_path: Path) -> None:
+def test_the_newest_ready_version_is_the_default(tmp_path: Path) -> None:
     for version in (2, 9, 10):
         write_bundle(tmp_path, "tiny", version)
     registry = load(tmp_path)
@@ -55,7 +54,7 @@ def test_a_broken_newest_version_leaves_the_older_one_serving(tmp_path: Path) ->
         registry.get("tiny", "2")
 
 
-def test_a_file_that_is_no_graph_leaves_its_bundle_out(tmp_path: Path) -> None:
+def test_a_bundle_with_an_invalid_graph_is_skipped(tmp_path: Path) -> None:
     directory = write_bundle(tmp_path, "bad")
     write_bundle(tmp_path, "good")
     (directory / "decoder.onnx").write_bytes(b"no graph at all")
@@ -71,7 +70,7 @@ def test_a_file_that_is_no_graph_leaves_its_bundle_out(tmp_path: Path) -> None:
     ("tensor", "graph"),
     [("latents", "encoder"), ("reconstructions", "decoder"), ("scores", "scorer")],
 )
-def test_a_bundle_that_answers_its_golden_vectors_wrongly_is_left_out(
+def test_a_bundle_that_misses_its_golden_vectors_is_skipped(
     tmp_path: Path, tensor: str, graph: str
 ) -> None:
     directory = write_bundle(tmp_path)
@@ -87,7 +86,7 @@ def test_a_bundle_that_answers_its_golden_vectors_wrongly_is_left_out(
     )
 
 
-def test_golden_vectors_that_are_missing_or_no_archive_leave_the_bundle_out(tmp_path: Path) -> None:
+def test_a_bundle_with_missing_or_invalid_golden_vectors_is_skipped(tmp_path: Path) -> None:
     few, none = write_bundle(tmp_path, "few"), write_bundle(tmp_path, "none")
     np.savez(few / "golden.npz", images=np.zeros((1, 4, 6, 1), np.uint8))
     (none / "golden.npz").write_bytes(b"no archive")
@@ -98,14 +97,14 @@ def test_golden_vectors_that_are_missing_or_no_archive_leave_the_bundle_out(tmp_
     assert "holds no golden vectors" in failures["none/1"]
 
 
-def test_a_prior_that_is_no_mixture_leaves_the_bundle_out(tmp_path: Path) -> None:
+def test_a_bundle_with_an_invalid_prior_is_skipped(tmp_path: Path) -> None:
     directory = write_bundle(tmp_path, mixture=True)
     (directory / "prior.npz").write_bytes(b"no archive")
     rewrite_manifest(directory)
     assert "prior.npz is not a Gaussian mixture" in load(tmp_path).failures()["tiny/1"]
 
 
-def test_what_does_not_exist_is_not_found(tmp_path: Path) -> None:
+def test_unknown_models_and_versions_are_not_found(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     registry = load(tmp_path)
     with pytest.raises(ModelNotFound, match="there are: tiny"):
@@ -129,7 +128,7 @@ def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
         ModelRegistry().load_all(repository.locations(), Loader(repository, NoDevice()))
 
 
-def test_only_what_was_asked_for_is_computed(tmp_path: Path) -> None:
+def test_only_requested_outputs_are_computed(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     model = load(tmp_path).get("tiny")
     images = np.zeros((5, 4, 6, 1), np.uint8)
@@ -138,7 +137,7 @@ def test_only_what_was_asked_for_is_computed(tmp_path: Path) -> None:
     assert found["scores"].shape == (5,)
 
 
-def test_a_bundle_that_contradicts_its_manifest_is_left_out(tmp_path: Path) -> None:
+def test_a_bundle_that_contradicts_its_manifest_is_skipped(tmp_path: Path) -> None:
     rewrite_manifest(write_bundle(tmp_path, "size"), input=SPEC.model_copy(update={"width": 5}))
     rewrite_manifest(write_bundle(tmp_path, "length"), latent_dim=7)
     rewrite_manifest(
@@ -193,7 +192,7 @@ def test_a_scorer_may_take_feature_maps_of_few_images_at_a_time(tmp_path: Path) 
             np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-6)
 
 
-def test_a_scorer_that_takes_features_which_no_graph_gives_is_left_out(tmp_path: Path) -> None:
+def test_a_scorer_whose_features_no_graph_gives_is_skipped(tmp_path: Path) -> None:
     write_detector(tmp_path, stride_taken=4)
     failure = load(tmp_path).failures()["detector/1"]
     assert failure == "anomaly-score needs features_4, which no graph gives"
@@ -210,16 +209,13 @@ def test_a_scorer_without_errors_cannot_reconstruct(tmp_path: Path) -> None:
     assert load(tmp_path).failures()["tiny/1"] == "reconstruct needs errors, which no graph gives"
 
 
-def test_a_graph_that_is_at_fault_does_not_count_as_a_device_that_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_graph_does_not_count_as_a_device_that_fails(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no graph at all")
-    monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset({CUDA})))
     with (
         pytest.warns(UserWarning, match="not in available provider"),
         pytest.raises(BundleError, match="cannot be loaded"),
     ):
-        OnnxEngine("cuda").open(tmp_path / "bad.onnx")
+        OnnxEngine("cuda", machine=Machine(frozenset({CUDA}))).open(tmp_path / "bad.onnx")
 
 
 def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> None:

@@ -23,19 +23,19 @@ def test_bundles_are_listed_by_name_and_by_number(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_hidden_or_no_version_is_passed_over(tmp_path: Path) -> None:
+def test_hidden_folders_and_folders_without_a_version_are_skipped(tmp_path: Path) -> None:
     for path in ("a/.publishing-x", "a/notes", ".git/1", "a/1"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "README.md").touch()
     assert str(only(tmp_path)) == "a version 1"
 
 
-def test_a_missing_models_directory_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_models_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="nowhere cannot be read: No such file"):
         ModelRepository(tmp_path / "nowhere").locations()
 
 
-def test_a_whole_bundle_is_read(tmp_path: Path) -> None:
+def test_a_complete_bundle_is_read(tmp_path: Path) -> None:
     write_bundle(tmp_path, "tiny", 3)
     manifest = ModelRepository(tmp_path).read(only(tmp_path))
     assert (manifest.name, manifest.version) == ("tiny", 3)
@@ -48,7 +48,7 @@ def test_a_bundle_without_manifest_is_incomplete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}'])
-def test_a_manifest_that_is_none_is_said_so(tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_reported(tmp_path: Path, text: str) -> None:
     (write_bundle(tmp_path) / MANIFEST).write_text(text)
     with pytest.raises(BundleError, match="is not a manifest"):
         ModelRepository(tmp_path).read(only(tmp_path))

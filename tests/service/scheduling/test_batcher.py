@@ -19,7 +19,7 @@ def job(*rows: object, owner: str = "model", kind: Hashable = "scores", alone: b
 
 
 def drain(queue: Batcher) -> list[list[Job]]:
-    """Run all that waits; gives the jobs of each batch."""
+    """Run all that waits. Returns the jobs of each batch."""
     batches = []
     while parts := queue.take():
         batcher.run(parts)
@@ -38,19 +38,19 @@ requests = st.tuples(
 
 @given(st.lists(requests, max_size=12), st.integers(1, 6), st.data())
 def test_results_never_depend_on_batching(
-    asked: list[tuple[str, TensorName, int, int, bool]], size: int, data: st.DataObject
+    requested: list[tuple[str, TensorName, int, int, bool]], size: int, data: st.DataObject
 ) -> None:
-    """Each job has the results that it would have alone, whatever else runs, and whenever."""
+    """Results of a job are those that it has alone, whatever else runs, and whenever."""
     queue, largest, jobs = Batcher(size), 0, []
 
-    def answer(kind: TensorName, tensors: Tensors) -> Tensors:
+    def compute(kind: TensorName, tensors: Tensors) -> Tensors:
         nonlocal largest
         largest = max(largest, len(tensors["images"]))
         return {"errors": tensors["images"].sum(axis=1), kind: tensors["images"] * 3}
 
-    for number, (owner, kind, width, count, alone) in enumerate(asked):
+    for number, (owner, kind, width, count, alone) in enumerate(requested):
         values = np.arange(count * width).reshape(count, width) + 1000 * number
-        work = Work(owner, kind, partial(answer, kind), {"images": values}, alone)
+        work = Work(owner, kind, partial(compute, kind), {"images": values}, alone)
         jobs.append(Job(work))
         queue.push(jobs[-1])
         if data.draw(st.booleans(), label="free"):
@@ -78,7 +78,7 @@ def test_a_batch_counts_images_and_not_requests() -> None:
     assert drain(queue) == [jobs[:2], jobs[2:]]
 
 
-def test_a_job_that_would_not_fit_whole_waits_for_the_next_batch() -> None:
+def test_a_job_that_does_not_fit_waits_for_the_next_batch() -> None:
     queue = Batcher(4)
     jobs = [job(1, 2, 3), job(4, 5), job(6)]
     for waiting in jobs:
@@ -96,7 +96,7 @@ def test_a_job_larger_than_a_batch_is_split_and_joined_again() -> None:
     assert large.results["images"].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_other_kinds_and_shapes_are_kept_apart_and_lose_no_place() -> None:
+def test_other_kinds_and_shapes_are_kept_apart_and_keep_their_order() -> None:
     queue = Batcher(4)
     first, other_kind, other_shape, second = job(1), job(2, kind="latents"), job([3, 3]), job(4)
     for waiting in (first, other_kind, other_shape, second):
@@ -112,7 +112,7 @@ def test_a_job_that_runs_alone_is_joined_with_nothing() -> None:
     assert drain(queue) == [jobs[:1], jobs[1:2], jobs[2:]]
 
 
-def test_owners_take_turns() -> None:
+def test_owners_alternate() -> None:
     queue = Batcher(1)
     many, few = [job(n, owner="busy") for n in range(3)], [job(9, owner="rare")]
     for waiting in many + few:
@@ -132,7 +132,7 @@ def test_a_batch_can_be_kept_smaller_but_not_that_of_a_job_that_runs_alone() -> 
     assert drain(queue) == [slow[:2], slow[2:], slower[:1], slower[1:], [alone], [alone]]
 
 
-def test_what_was_dropped_or_is_too_late_takes_no_place() -> None:
+def test_work_that_was_dropped_or_is_too_late_is_removed() -> None:
     queue = Batcher(2)
     dropped, late, waiting = job(1), job(2), job(3)
     dropped.dropped, late.deadline = True, 0.0
@@ -142,7 +142,7 @@ def test_what_was_dropped_or_is_too_late_takes_no_place() -> None:
     assert dropped.results == late.results == {}
 
 
-def test_clearing_gives_back_what_waits() -> None:
+def test_clearing_returns_the_waiting_jobs() -> None:
     queue = Batcher(2)
     jobs = [job(1), job(2, owner="other")]
     for waiting in jobs:
@@ -151,7 +151,7 @@ def test_clearing_gives_back_what_waits() -> None:
     assert queue.take() == []
 
 
-def test_results_whose_rows_cannot_be_told_apart_are_an_error() -> None:
+def test_results_with_another_number_of_rows_are_an_error() -> None:
     queue = Batcher(4)
     wrong = Job(Work("model", "scores", lambda _: {"images": np.zeros(3)}, {"images": np.zeros(2)}))
     queue.push(wrong)

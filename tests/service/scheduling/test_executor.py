@@ -22,7 +22,7 @@ def executor() -> Iterator[DeviceExecutor]:
 
 
 class Gate:
-    """A run that says when it has begun, and ends when its gate opens."""
+    """A run that signals that it has begun, and ends when its gate opens."""
 
     def __init__(self) -> None:
         self.began, self.open = threading.Event(), threading.Event()
@@ -46,7 +46,9 @@ async def settle() -> None:
     await asyncio.sleep(0)
 
 
-def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceExecutor) -> None:
+def test_work_that_came_while_the_device_was_busy_runs_as_one_batch(
+    executor: DeviceExecutor,
+) -> None:
     gate, sizes = Gate(), []
 
     def double(tensors: Tensors) -> Tensors:
@@ -69,7 +71,7 @@ def test_what_came_while_the_device_was_busy_runs_as_one_batch(executor: DeviceE
     assert sizes == [4, 2]
 
 
-def test_what_comes_in_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(
+def test_work_of_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(
     executor: DeviceExecutor,
 ) -> None:
     sizes: list[int] = []
@@ -207,7 +209,7 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
     assert ran.results["latents"].tolist() == [0.5]
 
 
-def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -> None:
+def test_waiting_work_fails_with_shutting_down(executor: DeviceExecutor) -> None:
     gate = Gate()
 
     async def close_while_one_waits() -> None:
@@ -227,7 +229,7 @@ def test_work_that_still_waits_at_the_end_is_told_so(executor: DeviceExecutor) -
     asyncio.run(close_while_one_waits())
 
 
-def test_whoever_watches_is_told_of_every_batch() -> None:
+def test_the_observer_sees_every_batch() -> None:
     seen: list[tuple[object, int]] = []
     executor = DeviceExecutor(4, observe=lambda owner, images, _: seen.append((owner, images)))
     asyncio.run(executor.run(work(lambda tensors: tensors, *range(6)), deadline()))

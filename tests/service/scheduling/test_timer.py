@@ -25,7 +25,7 @@ def test_it_rings_once_for_all_that_was_set_and_not_before_the_earliest() -> Non
     assert now + 0.04 < rang[0]  # a loop's clock may be coarse
 
 
-def test_who_rings_may_set_it_again() -> None:
+def test_the_callback_may_set_it_again() -> None:
     async def thrice() -> int:
         rang, done = 0, asyncio.Event()
 

@@ -30,7 +30,7 @@ def gathering() -> tuple[BufferedTransport, Sent]:
     return BufferedTransport(transport), transport  # type: ignore[arg-type]
 
 
-def test_what_is_small_is_sent_together_and_what_is_large_by_itself_in_order() -> None:
+def test_small_writes_are_sent_together_and_large_writes_alone_in_order() -> None:
     large = bytes(MAX_BUFFERED_BYTES + 1)
 
     async def write() -> list[Any]:
@@ -44,7 +44,7 @@ def test_what_is_small_is_sent_together_and_what_is_large_by_itself_in_order() -
     assert asyncio.run(write()) == [b"head body", large, b"next one"]
 
 
-def test_what_nobody_flushes_is_sent_in_the_next_turn_of_the_loop() -> None:
+def test_unflushed_data_are_sent_in_the_next_turn_of_the_loop() -> None:
     async def write() -> list[Any]:
         gathered, transport = gathering()
         gathered.write(b"the head of a stream")
@@ -55,7 +55,7 @@ def test_what_nobody_flushes_is_sent_in_the_next_turn_of_the_loop() -> None:
     assert asyncio.run(write()) == [b"the head of a stream"]
 
 
-def test_what_is_kept_of_a_connection_that_has_closed_is_let_go() -> None:
+def test_buffered_data_of_a_closed_connection_are_dropped() -> None:
     async def write() -> list[Any]:
         gathered, transport = gathering()
         gathered.write(b"too late")
@@ -77,14 +77,14 @@ def test_nothing_is_lost_when_it_closes() -> None:
     assert asyncio.run(write()) == [b"a last word", "closed"]
 
 
-def test_a_connection_whose_body_ended_after_its_answer_is_closed_when_it_idles() -> None:
+def test_a_connection_whose_body_ended_after_its_response_is_closed_when_it_idles() -> None:
     async def refuse(_: Any, __: Any, send: Any) -> None:
         await send(
             {"type": "http.response.start", "status": 429, "headers": [(b"content-length", b"0")]}
         )
         await send({"type": "http.response.body", "body": b""})
 
-    async def ask() -> bytes:
+    async def post() -> bytes:
         config = uvicorn.Config(
             refuse, http=BufferedProtocol, timeout_keep_alive=1, log_config=None, lifespan="off"
         )
@@ -102,4 +102,4 @@ def test_a_connection_whose_body_ended_after_its_answer_is_closed_when_it_idles(
             writer.close()
         return head
 
-    assert asyncio.run(ask()).startswith(b"HTTP/1.1 429 ")
+    assert asyncio.run(post()).startswith(b"HTTP/1.1 429 ")

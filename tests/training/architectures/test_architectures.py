@@ -70,7 +70,7 @@ def test_every_architecture_keeps_its_shapes_and_range(kind: str, spec: InputSpe
     assert words in model.describe()
 
 
-def test_a_dense_network_says_its_widths() -> None:
+def test_a_dense_network_describes_its_widths() -> None:
     assert build(DenseConfig(widths=(256,)), GREY).describe() == "fully connected, 784-256-784"
     assert build(DenseConfig(widths=(64, 8)), GREY).describe() == "fully connected, 784-64-8-64-784"
     variational = build(DenseConfig(widths=(50, 3), variational=True), GREY)

@@ -32,7 +32,7 @@ def last_layer(part: nn.Module) -> nn.Linear:
     return layer
 
 
-def answering(config: ResidualDenseConfig) -> Autoencoder:
+def responsive(config: ResidualDenseConfig) -> Autoencoder:
     """A network whose decoder heeds its code more than one that was never trained."""
     torch.manual_seed(0)
     model = build(config, GREY).eval()
@@ -100,11 +100,11 @@ def test_a_decoder_that_heeds_no_latent_leaves_them() -> None:
 @pytest.mark.parametrize(
     ("latent_dim", "steps", "kept_error"), [(1, 1, 0.999), (3, 2, 0.98), (16, 1, 0.98)]
 )
-def test_what_is_served_is_refined_and_fits_better(
+def test_served_latents_are_refined_and_fit_better(
     latent_dim: int, steps: int, kept_error: float, tmp_path: Path
 ) -> None:
     images = load_test("mnist", DATA).images
-    model = answering(CONFIG.model_copy(update={"latent_dim": latent_dim, "refinement": steps}))
+    model = responsive(CONFIG.model_copy(update={"latent_dim": latent_dim, "refinement": steps}))
     example: dict[TensorName, Tensor] = {"images": torch.from_numpy(images[:2])}
     onnx_export.write(Graph(EncoderGraph(model), example, ["latents"]), tmp_path / "encoder.onnx")
     intensities = to_float(torch.from_numpy(images))
@@ -132,15 +132,15 @@ def test_a_collapse_is_seen_behind_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "fault"),
+    ("changed", "complaint"),
     [
         ({"code_activation": "linear"}, r"refinement needs codes in -1\.\.1"),
         ({"variational": True}, r"refinement needs codes in -1\.\.1"),
         ({"latent_dim": 17}, "latent_dim is 17, and may be at most 16"),
     ],
 )
-def test_it_is_of_small_bounded_codes_only(changed: dict[str, object], fault: str) -> None:
-    with pytest.raises(ValidationError, match=fault):
+def test_it_is_of_small_bounded_codes_only(changed: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
         ResidualDenseConfig.model_validate(CONFIG.model_dump() | changed)
 
 

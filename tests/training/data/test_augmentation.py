@@ -22,7 +22,7 @@ def test_corruption_keeps_images_between_0_and_1() -> None:
     assert corrupt(clean, CorruptionConfig(), generator()) is clean
 
 
-def test_masking_takes_the_share_of_pixels_that_was_asked_for() -> None:
+def test_masking_sets_the_configured_share_to_0() -> None:
     masked = corrupt(torch.ones(16, 1, 28, 28), CorruptionConfig(masking=0.3), generator())
     assert set(masked.flatten().tolist()) == {0.0, 1.0}
     assert masked.mean().item() == pytest.approx(0.7, abs=0.02)
@@ -68,7 +68,7 @@ def test_every_distortion_keeps_the_range_and_moves_pixels(distortion: dict[str,
     assert distorted.mean().item() == pytest.approx(images.mean().item(), rel=0.25)
 
 
-def test_a_rotation_keeps_lengths_where_images_are_not_square() -> None:
+def test_a_rotation_keeps_lengths_if_images_are_not_square() -> None:
     images = torch.zeros(500, 1, 32, 64)
     images[:, :, 15:17, 24:40] = 1
     turned = augment(images, AugmentationConfig(rotation=90), generator())

@@ -43,7 +43,7 @@ def test_labels_of_another_number_than_the_images_are_refused(tmp_path: Path) ->
         mnist.load_test("mnist", tmp_path)
 
 
-def test_labels_are_taken_only_where_both_splits_have_them(tmp_path: Path) -> None:
+def test_labels_are_taken_only_if_both_splits_have_them(tmp_path: Path) -> None:
     for file in (DATA / "mnist").glob("*.gz"):
         shutil.copy(file, tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
@@ -59,7 +59,7 @@ def test_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_missing_file_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"there is no train-images-idx3-ubyte\.gz in .*--data names"
     ):

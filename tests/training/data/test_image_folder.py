@@ -70,7 +70,7 @@ def test_the_digest_is_of_names_and_bytes(photos: Path) -> None:
     assert read(photos)[0].sha256 != before
 
 
-def spoil(photos: Path) -> None:
+def add_invalid_files(photos: Path) -> None:
     (photos / "a" / "broken.jpg").write_bytes((photos / "a" / "1.jpg").read_bytes()[:100])
     (photos / "a" / "empty.png").touch()
     (photos / "b" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
@@ -78,21 +78,21 @@ def spoil(photos: Path) -> None:
     Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(photos / "b" / "clear.png")
 
 
-def test_every_unfit_file_is_named_with_its_fault_before_the_end(photos: Path) -> None:
-    spoil(photos)
+def test_every_invalid_file_is_named_with_its_reason_before_the_end(photos: Path) -> None:
+    add_invalid_files(photos)
     logged: list[str] = []
     complaint = "5 of 11 files are invalid; mend them, or set data.invalid_files to skip or convert"
     with pytest.raises(DataError, match=re.escape(complaint)):
         image_folder.read(photos, RGB, "stop", logged.append)
-    faults = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in logged[2:])
-    assert set(faults) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
-    assert faults["grey.png"] == "its mode is L, and the model takes RGB"
-    assert faults["clear.png"] == "its mode is RGBA, with transparency"
-    assert "HEIC images are not supported" in faults["phone.heic"]
+    reasons = dict(line.rsplit("/", 1)[1].split(": ", 1) for line in logged[2:])
+    assert set(reasons) == {"broken.jpg", "empty.png", "phone.heic", "grey.png", "clear.png"}
+    assert reasons["grey.png"] == "its mode is L, and the model takes RGB"
+    assert reasons["clear.png"] == "its mode is RGBA, with transparency"
+    assert "HEIC images are not supported" in reasons["phone.heic"]
 
 
-def test_unfit_files_are_left_out_or_converted_as_asked(photos: Path) -> None:
-    spoil(photos)
+def test_invalid_files_are_skipped_or_converted_as_configured(photos: Path) -> None:
+    add_invalid_files(photos)
     skipped, logged = read(photos, policy="skip")
     assert (len(skipped.images), len(logged)) == (6, 2 + 5)
     converted, logged = read(photos, policy="convert")
@@ -108,14 +108,14 @@ def test_a_grey_model_takes_grey_files(photos: Path) -> None:
 
 
 def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
-    """A palette is grey or coloured; CMYK is neither, for how it looks depends on the ink."""
+    """A palette is grey or coloured; CMYK is neither, because its look depends on the ink."""
     ramp = Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10))
     grey, coloured = ramp.convert("P"), Image.new("P", (9, 9))
     coloured.putpalette([200, 10, 10])
     for name, image in (("grey", grey), ("coloured", coloured), ("ink", Image.new("CMYK", (9, 9)))):
         (photos / name).mkdir()
         image.save(photos / name / "0.tiff")
-    for spec, unfit in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
+    for spec, invalid in ((RGB, ["grey", "ink"]), (GREY, ["coloured", "ink"])):
         names = ("grey", "coloured", "ink")
         logged = [
             line
@@ -123,10 +123,10 @@ def test_a_mode_is_foreign_by_its_colours(photos: Path) -> None:
             for line in read(photos / name, spec, "convert")[1]
             if "its mode" in line
         ]
-        assert [Path(line.partition(": ")[0]).name for line in logged] == unfit
+        assert [Path(line.partition(": ")[0]).name for line in logged] == invalid
 
 
-def test_a_file_that_may_not_be_read_is_unfit(
+def test_a_file_that_may_not_be_read_is_invalid(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_bytes = Path.read_bytes
@@ -143,13 +143,13 @@ def test_a_file_that_may_not_be_read_is_unfit(
     assert f"{photos}/b/4.tiff: [Errno 13] Permission denied" in logged
 
 
-def test_a_linked_folder_is_said_to_be_passed_over(photos: Path, tmp_path: Path) -> None:
+def test_a_linked_folder_is_logged_as_skipped(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (photos / "c").symlink_to(tmp_path / "elsewhere")
     assert f"{photos}/c: skipped, because it is a link to a folder" in read(photos)[1]
 
 
-def test_an_empty_folder_is_said_to_be_so(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no images in"):
         read(tmp_path)
 
@@ -229,7 +229,7 @@ def test_validation_images_join_those_to_train_on(parted: Path, name: str) -> No
     assert f"{parted / name}: added its 3 images to the training images" in logged
 
 
-def test_valid_is_a_class_where_there_are_no_splits(photos: Path) -> None:
+def test_valid_is_a_class_if_there_are_no_splits(photos: Path) -> None:
     (photos / "a").rename(photos / "valid")
     (photos / "b").rename(photos / "invalid")
     assert load_folder(photos).classes == ("invalid", "valid")
@@ -252,7 +252,7 @@ def test_one_split_in_two_folders_is_refused(parted: Path) -> None:
         load_folder(parted)
 
 
-def test_what_is_in_no_split_is_logged(parted: Path) -> None:
+def test_images_in_no_split_are_logged(parted: Path) -> None:
     (parted / "raw").mkdir()
     Image.new("RGB", (9, 9)).save(parted / "one.png")
     logged: list[str] = []
@@ -269,7 +269,7 @@ def test_an_image_in_two_splits_is_refused(parted: Path) -> None:
         load_folder(parted)
 
 
-def test_copies_among_the_images_to_train_on_are_left_out(photos: Path) -> None:
+def test_copies_among_the_training_images_are_skipped(photos: Path) -> None:
     shutil.copy(photos / "a" / "0.png", photos / "b" / "6.png")
     logged: list[str] = []
     dataset = load_folder(photos, logged.append)
@@ -288,7 +288,7 @@ def test_one_test_image_is_too_few(parted: Path) -> None:
         load_folder(parted)
 
 
-def test_a_directory_that_does_not_exist_is_said_to_be_so(photos: Path) -> None:
+def test_a_directory_that_does_not_exist_is_reported(photos: Path) -> None:
     with pytest.raises(
         DataError, match=r"--data .*nowhere does not exist: name the directory of the images"
     ):
@@ -309,7 +309,7 @@ def deep(directory: Path, peaks: list[int]) -> Path:
 @pytest.mark.parametrize(
     ("peak", "white"), [(16383, 16383), (4095, 4095), (2000, 4095), (200, 255)]
 )
-def test_sixteen_bits_that_use_little_of_their_range_are_logged_with_what_to_set(
+def test_sixteen_bits_that_use_little_of_their_range_are_logged_with_the_fix(
     tmp_path: Path, peak: int, white: int
 ) -> None:
     directory = deep(tmp_path / "deep", [peak // 2, peak])

@@ -9,7 +9,7 @@ import numpy as np
 import pooch
 import pytest
 
-from bundle.manifest import sha256_of
+from bundle.manifest import compute_sha256
 from tests.conftest import DATA
 from tests.idx import write_idx
 from training.data import mnist
@@ -36,7 +36,7 @@ def test_idx_files_are_read_gzipped_or_not(tmp_path: Path) -> None:
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "promises 79228162"),
     ],
 )
-def test_a_broken_file_is_said_to_be_so(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, complaint: str) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(DataError, match=complaint):
         mnist.read(tmp_path / "a")
@@ -46,7 +46,7 @@ def test_a_broken_file_is_said_to_be_so(tmp_path: Path, content: bytes, complain
     "damage",
     [lambda raw: raw[:-9], lambda raw: raw[:50] + b"\0" + raw[51:], lambda raw: b"x" + raw],
 )
-def test_damaged_gzip_is_said_to_be_so(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_damaged_gzip_is_reported(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     raw = (DATA / "mnist/t10k-images-idx3-ubyte.gz").read_bytes()
     (tmp_path / "a.gz").write_bytes(damage(raw))
     with pytest.raises(DataError, match="cannot be read"):
@@ -68,7 +68,7 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def source(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mnist.Source:
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
-    digests = {path.name: sha256_of(path) for path in (DATA / "mnist").iterdir()}
+    digests = {path.name: compute_sha256(path) for path in (DATA / "mnist").iterdir()}
     mirrored = mnist.Source("MNIST", server, "any", tuple("0123456789"), digests)
     monkeypatch.setitem(mnist.SOURCES, "mnist", mirrored)
     return mirrored
@@ -88,13 +88,13 @@ def test_a_download_with_another_checksum_is_refused(source: mnist.Source) -> No
         mnist.load("mnist", "t10k", None)
 
 
-def test_a_download_that_fails_says_what_to_do(source: mnist.Source) -> None:
+def test_a_failed_download_names_the_fix(source: mnist.Source) -> None:
     source.sha256["missing.gz"] = "0" * 64
     with pytest.raises(DataError, match=r"missing\.gz is unavailable: .*pass --data DIR"):
         mnist._download("mnist", "missing.gz")
 
 
-def test_files_without_images_are_said_to_be_so(tmp_path: Path) -> None:
+def test_files_without_images_are_reported(tmp_path: Path) -> None:
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((0, 28, 28), np.uint8))
     with pytest.raises(DataError, match="mnist train: the files hold no images"):
         mnist.load("mnist", "train", tmp_path)

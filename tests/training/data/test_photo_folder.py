@@ -52,7 +52,7 @@ def masks(found: PhotoFolder) -> list[np.ndarray | None]:
     return [photo_folder.decode_mask(path, SIZE) if path else None for path in found.masks]
 
 
-def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
+def test_the_layout_names_normal_images_and_masks_of_anomalies() -> None:
     found = find(COOKIES)
     assert [
         len(split) for split in (found.training, found.validation, found.normal, found.anomalous)
@@ -68,14 +68,14 @@ def test_the_layout_says_what_is_normal_and_where_anomalies_are() -> None:
 
 
 def test_the_digests_are_those_of_earlier_versions() -> None:
-    """So that a detector that they trained can be measured again."""
+    """Detectors that they trained can be measured again."""
     assert {digest[:12] for digest in find(COOKIES).sha256.values()} == {
         "d67e0054034b",
         "83a598c7c2c5",
     }
 
 
-def test_a_folder_is_taken_for_normal_ones() -> None:
+def test_a_folder_is_taken_for_normal_images() -> None:
     found = find(COOKIES / "train" / "good")
     assert len(found.training) == 20
     assert found.normal == found.anomalous == ()
@@ -87,7 +87,7 @@ def test_photographs_are_decoded_at_any_size_in_order() -> None:
     logged: list[str] = []
     for height, width in ((64, 48), (32, 32)):
         spec = SPEC.model_copy(update={"height": height, "width": width})
-        images = photo_folder.decode(paths, spec, logged.append)
+        images = image_file.decode(paths, spec, logged.append)
         assert images.shape == (20, height, width, 3)
         for path, image in zip(paths, images, strict=True):
             expected = image_file.read(path, spec).pixels
@@ -115,7 +115,7 @@ def test_masks_may_be_of_any_size_and_mark_anomalies_by_any_number(
     assert others == [None] * 4
 
 
-def test_normal_ones_may_lie_beside_those_to_test_with(cookies: Path, tmp_path: Path) -> None:
+def test_normal_images_may_lie_beside_the_test_images(cookies: Path, tmp_path: Path) -> None:
     beside, good = tmp_path / "a", tmp_path / "b"
     for path in (cookies / "train" / "good").iterdir():
         shutil.move(path, cookies / path.name)
@@ -141,7 +141,7 @@ def test_validation_images_are_a_split_of_their_own(cookies: Path, place: str) -
     assert len(load(cookies).training) == 23
 
 
-def test_what_is_normal_is_not_guessed(cookies: Path) -> None:
+def test_normal_images_are_not_guessed(cookies: Path) -> None:
     bare = cookies / "test" / "one.png"
     shutil.copy(next((cookies / "test" / "good").iterdir()), bare)
     with pytest.raises(DataError, match=r"one\.png has no label: put it into .*test/good"):
@@ -152,7 +152,7 @@ def test_what_is_normal_is_not_guessed(cookies: Path) -> None:
         find(cookies)
 
 
-def test_what_is_left_out_beside_normal_ones_is_logged(cookies: Path) -> None:
+def test_skipped_folders_beside_normal_images_are_logged(cookies: Path) -> None:
     photographs(cookies / "train" / "bad", 1)
     photographs(cookies / "raw", 1)
     logged: list[str] = []
@@ -161,7 +161,7 @@ def test_what_is_left_out_beside_normal_ones_is_logged(cookies: Path) -> None:
     assert f"{cookies}: skipped beside ground_truth, test, train: raw" in logged
 
 
-def test_one_normal_one_is_too_few_to_test_with(cookies: Path) -> None:
+def test_one_normal_image_is_too_few_to_test_with(cookies: Path) -> None:
     for path in sorted((cookies / "test" / "good").iterdir())[1:]:
         path.unlink()
     with pytest.raises(DataError, match="holds one photograph: take at least 2, or none"):
@@ -182,7 +182,7 @@ def test_thin_anomalies_outlive_the_reduction_and_empty_masks_are_none(cookies: 
     assert mask.sum() == 64
 
 
-def test_masks_are_found_by_the_whole_name_and_in_any_colour(cookies: Path) -> None:
+def test_masks_are_found_by_the_full_name_and_in_any_colour(cookies: Path) -> None:
     (cookies / "test" / "cracked" / "anomaly-1.jpg").rename(
         cookies / "test" / "cracked" / "a[1].jpg"
     )
@@ -211,19 +211,19 @@ def test_a_mask_that_cannot_be_read_is_named(cookies: Path) -> None:
         find(cookies)
 
 
-def test_unfit_photographs_stop_or_are_left_out_or_converted(cookies: Path) -> None:
+def test_invalid_photographs_stop_or_are_skipped_or_converted(cookies: Path) -> None:
     (cookies / "train" / "good" / "empty.png").touch()
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(
         cookies / "train" / "good" / "grey.png"
     )
     counts: dict[image_file.InvalidFilePolicy, int] = {"skip": 20, "convert": 21}
-    for unfit, count in counts.items():
+    for policy, count in counts.items():
         logged: list[str] = []
-        assert len(find(cookies, logged.append, unfit).training) == count
+        assert len(find(cookies, logged.append, policy).training) == count
         assert any("/empty.png: " in line for line in logged)
         grey = (
             "/grey.png: its mode is L"
-            if unfit == "skip"
+            if policy == "skip"
             else "train/good: converted 1 of 22 files: its mode is L"
         )
         assert any(grey in line for line in logged)
@@ -323,7 +323,7 @@ def test_from_twenty_on_a_fifth_is_held_out_to_test_with(
     assert held_out == 0 or parted.normal != photo_folder.hold_out(found, most, seed=1).normal
 
 
-def test_none_is_held_out_where_there_are_normal_ones_to_test_with() -> None:
+def test_none_is_held_out_if_there_are_normal_test_images() -> None:
     found = find(COOKIES)
     assert photo_folder.hold_out(found, 10, seed=0) is found
 
@@ -337,10 +337,10 @@ def load(directory: Path, *overrides: str, log: Log = quiet) -> DetectorData:
 def test_a_detector_is_trained_and_tested_on_the_images_of_the_folder() -> None:
     data, found = load(COOKIES), find(COOKIES)
     np.testing.assert_array_equal(
-        data.training.read(SPEC, quiet), photo_folder.decode(found.training, SPEC, quiet)
+        data.training.read(SPEC, quiet), image_file.decode(found.training, SPEC, quiet)
     )
     np.testing.assert_array_equal(
-        data.test.read(SPEC, quiet), photo_folder.decode(found.normal, SPEC, quiet)
+        data.test.read(SPEC, quiet), image_file.decode(found.normal, SPEC, quiet)
     )
     assert data.calibration is None
     assert data.anomalous is not None
@@ -359,7 +359,7 @@ def test_an_anomalous_photograph_needs_no_mask(cookies: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [3, 1000])
-def test_without_normal_ones_to_test_with_some_are_held_out(most: int) -> None:
+def test_without_normal_test_images_some_are_held_out(most: int) -> None:
     logged: list[str] = []
     data = load(COOKIES / "train" / "good", f"data.test={most}", log=logged.append)
     count = min(most, 4)

@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def small_matrices(one_thread: Iterator[None]) -> None:
-    """Every test of this folder runs in one thread."""
+    """Run all tests of this folder in one thread."""

@@ -1,4 +1,4 @@
-"""A backbone of two operations, and images with an anomaly that nobody overlooks."""
+"""A backbone of two operations, and images with an obvious anomaly."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from bundle.manifest import Weights
 from bundle.tensors import Images, Tensors
 from training.architectures.backbones import Backbone
 from training.detector.encoder import BackboneEncoder
-from training.detector.scene import SceneReader, Scenes
+from training.detector.image_features import ExportedEncoder, ImageFeatures
 
 SIDE = 64  # pixels
 SQUARE = 16  # pixels: side of an anomaly
@@ -36,24 +36,24 @@ class PoolingBackbone(Backbone):
         return "pooled pixels"
 
 
-class FakeReader(SceneReader):
+class FakeEncoder(ExportedEncoder):
     """Encodes images as the exported encoder of a detector would."""
 
     def __init__(self) -> None:
-        self.encoder = BackboneEncoder(PoolingBackbone(), 16, (8, 16)).eval()
-        super().__init__(self._run, self.encoder.outputs)
+        self.module = BackboneEncoder(PoolingBackbone(), 16, (8, 16)).eval()
+        super().__init__(self._run, self.module.outputs)
 
-    def read(self, images: Images, keep_images: bool = True) -> Scenes:
-        return super().read(images, keep_images)
+    def encode(self, images: Images, keep_images: bool = True) -> ImageFeatures:
+        return super().encode(images, keep_images)
 
     @torch.no_grad()
     def _run(self, images: Images) -> Tensors:
-        found = self.encoder(torch.from_numpy(images))
-        return {name: each.numpy() for name, each in zip(self.encoder.outputs, found, strict=True)}
+        found = self.module(torch.from_numpy(images))
+        return {name: each.numpy() for name, each in zip(self.module.outputs, found, strict=True)}
 
 
-def encode(images: Images) -> Scenes:
-    return FakeReader().read(images)
+def encode(images: Images) -> ImageFeatures:
+    return FakeEncoder().encode(images)
 
 
 def normal_images(count: int, seed: int = 0, side: int = SIDE) -> Images:
@@ -79,7 +79,7 @@ def anomalous_images(
     return images, corners
 
 
-def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
+def random_encoded(count: int, seed: int = 0, side: int = 8) -> ImageFeatures:
     """Images with embeddings and correlated feature maps, of one Gaussian at every position."""
     generator = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(5, 5))
@@ -92,4 +92,4 @@ def random_scenes(count: int, seed: int = 0, side: int = 8) -> Scenes:
         "features_8": fine.astype(np.float16),
         "features_16": coarse.astype(np.float16),
     }
-    return Scenes.from_arrays({**arrays, "latents": latents.astype(np.float32)})
+    return ImageFeatures.from_arrays({**arrays, "latents": latents.astype(np.float32)})

@@ -13,7 +13,7 @@ from tests.training.detector.fakes import (
     anomalous_images,
     encode,
     normal_images,
-    random_scenes,
+    random_encoded,
 )
 from training.detector import components, fitters
 from training.detector.components import (
@@ -35,19 +35,19 @@ from training.detector.fitters import (
     SHRINKAGE,
     choose_coreset,
 )
-from training.detector.scene import Scenes
+from training.detector.image_features import ImageFeatures
 from training.metrics.detection import auroc
 
 Array = np.ndarray
 
 
-def fit(name: ComponentName, scenes: Scenes, bank: int = 300) -> Component:
-    return fitters.fit(name, scenes, bank, seed=0)
+def fit(name: ComponentName, encoded: ImageFeatures, bank: int = 300) -> Component:
+    return fitters.fit(name, encoded, bank, seed=0)
 
 
-def patches(scenes: Scenes) -> Array:
+def patches(encoded: ImageFeatures) -> Array:
     """Descriptors of all images, float64 (n, rows, columns, channels)."""
-    return np.concatenate([Patches()(scene).numpy() for scene in scenes.batches()]).astype(
+    return np.concatenate([Patches()(batch).numpy() for batch in encoded.batches()]).astype(
         np.float64
     )
 
@@ -120,7 +120,7 @@ def test_the_distance_is_that_of_the_nearest_normal_patch() -> None:
 
 
 def test_the_distance_of_local_neighbours_is_that_of_the_nearest_patch_in_the_block() -> None:
-    normal, new = random_scenes(6, side=16), random_scenes(9, seed=1, side=16)
+    normal, new = random_encoded(6, side=16), random_encoded(9, seed=1, side=16)
     before, after = (
         each.reshape(len(each), BLOCKS_PER_SIDE, 2, BLOCKS_PER_SIDE, 2, -1)
         .transpose(1, 3, 0, 2, 4, 5)
@@ -151,7 +151,7 @@ def test_a_bank_that_is_compared_in_parts_has_the_nearest_of_all() -> None:
 
 
 def test_the_distance_of_gaussians_is_that_of_mahalanobis() -> None:
-    normal, new = random_scenes(10, side=16), random_scenes(3, seed=1, side=16)
+    normal, new = random_encoded(10, side=16), random_encoded(3, seed=1, side=16)
     vectors = patches(normal)
     count, side, channels = len(vectors), vectors.shape[1] // BLOCKS_PER_SIDE, vectors.shape[3]
     mean = vectors.mean(axis=0)
@@ -218,8 +218,8 @@ def test_the_residual_is_that_of_principal_components(count: int) -> None:
 def test_large_photographs_are_reduced_for_components_on_pixels() -> None:
     large = normal_images(6).repeat(3, axis=1).repeat(3, axis=2)
     small, found = (
-        score(fit("pca-mean", scenes), scenes).scores
-        for scenes in (encode(normal_images(6)), encode(large))
+        score(fit("pca-mean", encoded), encoded).scores
+        for encoded in (encode(normal_images(6)), encode(large))
     )
     np.testing.assert_allclose(found, small, rtol=1e-3)
 
@@ -230,7 +230,7 @@ def test_images_are_compared_with_their_nearest(count: int) -> None:
     component = fit("nearest-images", normal)
     assert isinstance(component, NearestImages)
     bank, coordinates = (
-        component.whitening.project(scenes.latents).numpy() for scenes in (normal, new)
+        component.whitening.project(encoded.latents).numpy() for encoded in (normal, new)
     )
     nearest = np.sort(cdist(coordinates, bank), axis=1)[:, :NEAREST_IMAGES]
     expected = np.log(np.maximum(nearest, MIN_SQUARED_DISTANCE**0.5).mean(axis=1))
@@ -240,12 +240,14 @@ def test_images_are_compared_with_their_nearest(count: int) -> None:
 @pytest.mark.parametrize("name", COMPONENT_NAMES)
 @torch.no_grad()
 def test_a_component_without_a_fold_is_one_fitted_to_the_others(name: ComponentName) -> None:
-    scenes, new, parts = (
+    encoded, new, folds = (
         encode(normal_images(12)),
         encode(anomalous_images(5)[0]),
         assign_folds(12, 3, seed=0),
     )
-    whole_bank = 10**6
-    left_out = score(fitters.FITTERS[name](scenes, parts, whole_bank, 0).fit_without(1).eval(), new)
-    others = score(fit(name, scenes.take(np.flatnonzero(parts != 1)), whole_bank), new)
-    np.testing.assert_allclose(left_out.scores, others.scores, rtol=0.01)
+    full_bank = 10**6
+    without_fold = score(
+        fitters.FITTERS[name](encoded, folds, full_bank, 0).fit_without(1).eval(), new
+    )
+    others = score(fit(name, encoded.take(np.flatnonzero(folds != 1)), full_bank), new)
+    np.testing.assert_allclose(without_fold.scores, others.scores, rtol=0.01)

@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from bundle.tensors import Tensors
-from tests.training.detector.fakes import SIDE, FakeReader, PoolingBackbone, normal_images
+from tests.training.detector.fakes import SIDE, FakeEncoder, PoolingBackbone, normal_images
 from training.detector import encoder
 from training.detector.encoder import BackboneEncoder
-from training.detector.scene import MAX_BATCH_IMAGES, SceneReader
+from training.detector.image_features import MAX_BATCH_IMAGES, ExportedEncoder
 from training.export import onnx_export
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 
 
-def exported(encoder: Path) -> SceneReader:
-    """A reader that runs the graph of an encoder in this file."""
+def exported(encoder: Path) -> ExportedEncoder:
+    """Open the graph of an encoder in this file."""
     graphs = Graphs(encoder.parent, {"encoder": encoder.name})
-    return SceneReader(
+    return ExportedEncoder(
         lambda images: graphs.chain(["encoder"], images=images), tuple(graphs.outputs("encoder"))
     )
 
@@ -52,13 +52,13 @@ def test_weights_are_rounded_as_bundles_store_them() -> None:
 
 
 @pytest.mark.parametrize("keep_images", [True, False])
-def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images: bool) -> None:
-    module, images = FakeReader().encoder, normal_images(MAX_BATCH_IMAGES + 3)
+def test_features_are_those_of_the_exported_encoder(tmp_path: Path, keep_images: bool) -> None:
+    module, images = FakeEncoder().module, normal_images(MAX_BATCH_IMAGES + 3)
     onnx_export.write(
         Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs),
         tmp_path / "encoder.onnx",
     )
-    found = exported(tmp_path / "encoder.onnx").read(images, keep_images)
+    found = exported(tmp_path / "encoder.onnx").encode(images, keep_images)
     latents, fine, coarse = (each.numpy() for each in module(torch.from_numpy(images)))
     features: Tensors = {
         "features_8": fine.astype(np.float16),
@@ -71,27 +71,27 @@ def test_scenes_are_what_the_exported_encoder_gives(tmp_path: Path, keep_images:
     for name, array in expected.items():
         assert found.arrays[name].dtype == array.dtype
         np.testing.assert_allclose(found.arrays[name], array, rtol=1e-3)
-    assert [len(scene["latents"]) for scene in found.batches()] == [MAX_BATCH_IMAGES, 3]
+    assert [len(batch["latents"]) for batch in found.batches()] == [MAX_BATCH_IMAGES, 3]
 
 
 def test_the_graph_of_one_size_is_made_into_that_of_another(tmp_path: Path) -> None:
-    module, small, large = FakeReader().encoder, normal_images(3), normal_images(3, side=2 * SIDE)
+    module, small, large = FakeEncoder().module, normal_images(3), normal_images(3, side=2 * SIDE)
     onnx_export.write(
         Graph(module, {"images": torch.from_numpy(small[:2])}, module.outputs),
         tmp_path / "small.onnx",
     )
     onnx_export.resize(tmp_path / "small.onnx", large.shape[1:3], tmp_path / "large.onnx")
-    found = exported(tmp_path / "large.onnx").read(large, keep_images=False)
+    found = exported(tmp_path / "large.onnx").encode(large, keep_images=False)
     assert found.arrays["features_8"].shape[2:] == (2 * SIDE // 8, 2 * SIDE // 8)
     for name, tensor in zip(module.outputs, module(torch.from_numpy(large)), strict=True):
         np.testing.assert_allclose(found.arrays[name], tensor, rtol=1e-3)
 
 
 def test_large_images_come_in_smaller_batches(tmp_path: Path) -> None:
-    module, images = FakeReader().encoder, np.zeros((5, 512, 512, 3), np.uint8)
+    module, images = FakeEncoder().module, np.zeros((5, 512, 512, 3), np.uint8)
     onnx_export.write(
         Graph(module, {"images": torch.from_numpy(images[:2])}, module.outputs),
         tmp_path / "encoder.onnx",
     )
-    found = exported(tmp_path / "encoder.onnx").read(images, keep_images=False)
-    assert [len(scene["latents"]) for scene in found.take(np.arange(1, 5)).batches()] == [2, 2]
+    found = exported(tmp_path / "encoder.onnx").encode(images, keep_images=False)
+    assert [len(batch["latents"]) for batch in found.take(np.arange(1, 5)).batches()] == [2, 2]

@@ -31,7 +31,7 @@ def test_a_flat_image_has_no_moduli() -> None:
     assert found[0, 1:].max() < 1e-3
 
 
-def test_waves_are_told_apart_by_their_direction() -> None:
+def test_waves_differ_by_direction() -> None:
     across = torch.sin(torch.arange(32.0) * 0.75 * math.pi / 2)[None, None, None].expand(
         1, 1, 32, 32
     )

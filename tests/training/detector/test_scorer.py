@@ -1,4 +1,4 @@
-"""The scorer graph: what ONNX Runtime makes of it is what torch does."""
+"""The scorer graph computes the same in ONNX Runtime and in torch."""
 
 import shutil
 from pathlib import Path
@@ -10,16 +10,16 @@ import torch
 from scipy import ndimage
 
 from bundle.manifest import GraphName
-from tests.training.detector.fakes import SIDE, FakeReader, anomalous_images, encode, normal_images
+from tests.training.detector.fakes import SIDE, FakeEncoder, anomalous_images, encode, normal_images
 from training.detector import fitters
 from training.detector.components import COMPONENT_NAMES, ComponentName
-from training.detector.scorer import SCORER_OUTPUTS, Scale, Scorer
+from training.detector.scorer import SCORER_OUTPUTS, DetectorScorer, Scale
 from training.detector.whitening import LatentDistance
 from training.export import onnx_export, parity
 from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 
-# Of those that CUDA has kernels for, by ONNX Runtime's table (docs/OperatorKernels.md).
+# Operators that CUDA has kernels for, by ONNX Runtime's table (docs/OperatorKernels.md).
 ON_CUDA = (
     "Add AveragePool Cast Clip Concat Conv Div Expand Gather Gemm Greater Identity Less Log MatMul"
     " Max Min Mul Pow Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Reshape Resize Shape"
@@ -27,27 +27,27 @@ ON_CUDA = (
 )
 
 
-def scorer(*names: ComponentName, mapped: ComponentName = "pca-peak") -> Scorer:
-    """Fitted to a few images, with scales that differ."""
-    scenes = encode(normal_images(20))
-    fitted = {name: fitters.fit(name, scenes, 300, seed=0) for name in {*names, mapped}}
+def scorer(*names: ComponentName, mapped: ComponentName = "pca-peak") -> DetectorScorer:
+    """A scorer fitted to a few images, with scales that differ."""
+    encoded = encode(normal_images(20))
+    fitted = {name: fitters.fit(name, encoded, 300, seed=0) for name in {*names, mapped}}
     scales = {
         name: Scale((0.5 * rank, 2.0 + rank), (0.1, 0.5 + rank))
         for rank, name in enumerate(COMPONENT_NAMES)
     }
     score = {name: fitted[name] for name in names}
-    return Scorer(
-        score, (mapped, fitted[mapped]), scales, LatentDistance(scenes.latents, 20), (SIDE, SIDE)
+    return DetectorScorer(
+        score, (mapped, fitted[mapped]), scales, LatentDistance(encoded.latents, 20), (SIDE, SIDE)
     ).eval()
 
 
-def tensors(made: Scorer, images: np.ndarray) -> list[torch.Tensor]:
-    (scene,) = encode(images).batches()
-    return [scene[name] for name in made.inputs]
+def tensors(made: DetectorScorer, images: np.ndarray) -> list[torch.Tensor]:
+    (batch,) = encode(images).batches()
+    return [batch[name] for name in made.inputs]
 
 
 def encoder_graph(images: np.ndarray) -> Graph:
-    encoder = FakeReader().encoder
+    encoder = FakeEncoder().module
     return Graph(encoder, {"images": torch.from_numpy(images[:2])}, encoder.outputs)
 
 
@@ -59,7 +59,7 @@ def exported_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", COMPONENT_NAMES)
-def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
+def test_the_exported_scorer_agrees_with_torch_by_operators_that_run_on_cuda(
     name: ComponentName, exported_encoder: Path, tmp_path: Path
 ) -> None:
     made = scorer(name, mapped="gaussians" if name == "nearest-images" else name)
@@ -85,22 +85,22 @@ def test_the_exported_scorer_answers_as_torch_by_operators_that_run_on_cuda(
 @torch.no_grad()
 def test_a_score_is_the_mean_of_its_standardised_components() -> None:
     made, (images, _) = scorer("gaussians", "neighbours"), anomalous_images(5)
-    (scene,) = encode(images).batches()
+    (batch,) = encode(images).batches()
     expected = [
-        (component(scene).scores - made.scales[name].score[0]) / made.scales[name].score[1]
+        (component(batch).scores - made.scales[name].score[0]) / made.scales[name].score[1]
         for name, component in made._components.items()
         if name in made.score
     ]
     scores, _, distances = made(*tensors(made, images))
     torch.testing.assert_close(scores, (expected[0] + expected[1]) / 2)
-    torch.testing.assert_close(distances, made.latents(scene["latents"]))
+    torch.testing.assert_close(distances, made.latents(batch["latents"]))
 
 
 @torch.no_grad()
 def test_the_map_is_that_of_one_component_enlarged_and_not_negative() -> None:
     made, (images, _) = scorer("nearest-images", mapped="gaussians"), anomalous_images(3)
-    (scene,) = encode(images).batches()
-    maps = made._components["gaussians"](scene).maps
+    (batch,) = encode(images).batches()
+    maps = made._components["gaussians"](batch).maps
     assert maps is not None
     mean, deviation = made.scales["gaussians"].map or (0.0, 1.0)
     enlarged = ndimage.zoom(
@@ -111,7 +111,7 @@ def test_the_map_is_that_of_one_component_enlarged_and_not_negative() -> None:
     )
 
 
-def test_a_scorer_takes_what_its_components_and_the_distance_take() -> None:
+def test_a_scorer_takes_the_inputs_of_its_components_and_the_distance() -> None:
     assert scorer("neighbours", mapped="neighbours").inputs == (
         "features_16",
         "features_8",
@@ -120,7 +120,7 @@ def test_a_scorer_takes_what_its_components_and_the_distance_take() -> None:
     assert scorer("nearest-images", mapped="pca-mean").inputs == ("images", "latents")
 
 
-def test_a_scorer_says_what_its_score_is() -> None:
+def test_a_scorer_describes_its_score() -> None:
     suffix = ", in standard deviations of normal images"
     assert scorer("gaussians").describe() == f"gaussians{suffix}"
     assert (

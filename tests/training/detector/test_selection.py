@@ -24,12 +24,12 @@ def outcome(distance: float, seed: int = 0) -> Outcome:
     return Outcome(normal.astype(np.float32), (anomalous + distance).astype(np.float32))
 
 
-def test_the_better_candidate_wins_where_it_clearly_is() -> None:
+def test_a_clearly_better_candidate_wins() -> None:
     assert selection.choose({A: outcome(1), B: outcome(2)}, LABELS, seed=0) == B
     assert selection.choose({B: outcome(2), A: outcome(1)}, LABELS, seed=0) == B
 
 
-def test_the_preferred_candidate_wins_where_none_is_clearly_better() -> None:
+def test_the_preferred_candidate_wins_if_none_is_clearly_better() -> None:
     close = {A: outcome(1.0, seed=1), B: outcome(1.02, seed=2)}
     assert selection.choose(close, LABELS, seed=0) == A
     assert selection.choose(dict(reversed(close.items())), LABELS, seed=0) == B
@@ -38,13 +38,13 @@ def test_the_preferred_candidate_wins_where_none_is_clearly_better() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "gains"), [(1.0, 1.02, False), (2.0, 2.1, False), (1.0, 2.0, True)]
 )
-def test_what_costs_more_has_to_take_a_good_part_of_the_error_away(
+def test_a_dearer_candidate_must_remove_a_good_part_of_the_error(
     before: float, after: float, gains: bool
 ) -> None:
     assert selection.gains(outcome(after), outcome(before), LABELS, seed=0) == gains
 
 
-def test_a_gain_by_luck_of_the_draw_is_none() -> None:
+def test_a_random_gain_is_no_gain() -> None:
     few = np.arange(len(KINDS))
     better, worse = (
         Outcome(each.normal[:5], each.anomalous[:5])
@@ -100,22 +100,20 @@ def test_recall_is_the_share_that_the_service_would_call_anomalous(rate: float) 
     np.testing.assert_allclose([*recall.values()], called.reshape(len(KINDS), -1).mean(axis=1))
 
 
-def test_a_rate_that_too_few_images_cannot_tell_has_no_recall() -> None:
+def test_a_rate_with_too_few_images_allows_no_recall() -> None:
     assert selection.recall(outcome(1), LABELS, 0.01) is None
 
 
 @pytest.mark.parametrize(
     ("distance", "is_weak"), [(0, True), (0.1, True), (1.0, False), (4, False)]
 )
-def test_a_detector_that_finds_hardly_more_than_chance_is_weak(
-    distance: float, is_weak: bool
-) -> None:
+def test_a_detector_hardly_better_than_random_is_weak(distance: float, is_weak: bool) -> None:
     assert (
         selection.weak_bound(outcome(distance), LABELS, EXTENTS, seed=0) <= selection.RANDOM_AUROC
     ) == is_weak
 
 
-def test_a_detector_is_weak_where_it_finds_all_kinds_but_two() -> None:
+def test_a_detector_is_weak_if_it_finds_all_kinds_but_two() -> None:
     found = outcome(4)
     found.anomalous[LABELS < 2] -= 4
     assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) <= selection.RANDOM_AUROC
@@ -123,7 +121,7 @@ def test_a_detector_is_weak_where_it_finds_all_kinds_but_two() -> None:
     assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.RANDOM_AUROC
 
 
-def test_a_detector_is_not_weak_where_it_misses_small_anomalies() -> None:
+def test_a_detector_is_not_weak_if_it_misses_small_anomalies() -> None:
     found = outcome(4)
     found.anomalous[np.median(EXTENTS) > EXTENTS] -= 4
     assert selection.weak_bound(found, LABELS, EXTENTS, seed=0) > selection.RANDOM_AUROC

@@ -32,7 +32,7 @@ def test_there_are_as_many_of_each_kind_with_extents_within_the_range(
         )  # of each source one or two
 
 
-def test_extents_rise_in_even_ratios_and_are_larger_only_where_nothing_was_visible(
+def test_extents_rise_in_even_ratios_and_are_larger_only_if_nothing_was_visible(
     images: Images,
 ) -> None:
     found = generate(images, COUNT, EXTENTS, seed=0).extents.reshape(len(KINDS), COUNT)

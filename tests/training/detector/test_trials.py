@@ -5,13 +5,13 @@ import pytest
 
 from bundle.manifest import InputSpec
 from bundle.tensors import Images, TensorName
-from tests.training.detector.fakes import SIDE, FakeReader, encode, normal_images
+from tests.training.detector.fakes import SIDE, FakeEncoder, encode, normal_images
 from training.detector import selection
 from training.detector.components import BASELINES
 from training.detector.config import DetectorConfig
-from training.detector.scene import Scenes
+from training.detector.image_features import ImageFeatures
 from training.detector.synthetic_anomalies import KINDS
-from training.detector.trials import ANOMALIES_PER_KIND, MIN_LOCAL_IMAGES, TrialRun, Trials
+from training.detector.trials import ANOMALIES_PER_KIND, MIN_LOCAL_IMAGES, DetectorSearch, Trials
 from training.progress import silence
 
 COUNT = 24
@@ -19,34 +19,34 @@ SIZES = [(SIDE, SIDE), (2 * SIDE, 2 * SIDE)]
 SPEC = InputSpec(height=2 * SIDE, width=2 * SIDE, channels=3)
 
 
-class DullReader(FakeReader):
+class DullEncoder(FakeEncoder):
     """Sees no more at a larger size: images are reduced to the first."""
 
-    def read(self, images: Images, keep_images: bool = True) -> Scenes:
+    def encode(self, images: Images, keep_images: bool = True) -> ImageFeatures:
         factor = images.shape[1] // SIDE
-        return super().read(np.ascontiguousarray(images[:, ::factor, ::factor]), keep_images)
+        return super().encode(np.ascontiguousarray(images[:, ::factor, ::factor]), keep_images)
 
 
-class BlindReader(FakeReader):
+class BlindEncoder(FakeEncoder):
     """Gives random feature maps, which say nothing of the images."""
 
-    def read(self, images: Images, keep_images: bool = True) -> Scenes:
-        found, generator = super().read(images, keep_images), np.random.default_rng(0)
+    def encode(self, images: Images, keep_images: bool = True) -> ImageFeatures:
+        found, generator = super().encode(images, keep_images), np.random.default_rng(0)
         strides: tuple[TensorName, ...] = ("features_8", "features_16")
         noise = {name: generator.normal(size=found.arrays[name].shape) for name in strides}
         random = {name: array.astype(np.float16) for name, array in noise.items()}
-        return Scenes.from_arrays(found.arrays | random)
+        return ImageFeatures.from_arrays(found.arrays | random)
 
 
-class SharpReader(BlindReader):
+class SharpEncoder(BlindEncoder):
     """Is blind at the first size alone."""
 
-    def read(self, images: Images, keep_images: bool = True) -> Scenes:
-        return super().read(images, keep_images) if images.shape[1] == SIDE else encode(images)
+    def encode(self, images: Images, keep_images: bool = True) -> ImageFeatures:
+        return super().encode(images, keep_images) if images.shape[1] == SIDE else encode(images)
 
 
 def run(
-    reader: FakeReader,
+    encoder: FakeEncoder,
     log: list[str] | None = None,
     images: Images | None = None,
     **settings: object,
@@ -55,14 +55,16 @@ def run(
         {"sizes": SIZES, "candidates": ["neighbours"], "banks": [150], **settings}
     )
     normal = normal_images(COUNT, side=2 * SIDE) if images is None else images
-    trials = TrialRun(normal, SPEC, config, lambda _: reader, seed=0)
+    trials = DetectorSearch(normal, SPEC, config, lambda _: encoder, seed=0)
     return trials.run(config.sizes, silence if log is None else log.append)
 
 
-@pytest.mark.parametrize(("reader", "size"), [(SharpReader(), SIZES[1]), (DullReader(), SIZES[0])])
-def test_a_larger_size_is_taken_where_it_gains(reader: FakeReader, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "size"), [(SharpEncoder(), SIZES[1]), (DullEncoder(), SIZES[0])]
+)
+def test_a_larger_size_is_taken_if_it_gains(encoder: FakeEncoder, size: tuple[int, int]) -> None:
     logged: list[str] = []
-    trials = run(reader, logged)
+    trials = run(encoder, logged)
     assert trials.choice.size == size
     assert [*trials.steps] == [f"neighbours at {side}x{side}, bank of 150" for side, _ in SIZES]
     assert len(logged) == 2
@@ -71,7 +73,7 @@ def test_a_larger_size_is_taken_where_it_gains(reader: FakeReader, size: tuple[i
 
 
 def test_baselines_are_measured_and_never_chosen() -> None:
-    trials = run(BlindReader(), sizes=SIZES[:1])
+    trials = run(BlindEncoder(), sizes=SIZES[:1])
     areas = {
         names: selection.mean_auroc(outcome, trials.kinds)
         for names, outcome in trials.outcomes.items()
@@ -83,7 +85,9 @@ def test_baselines_are_measured_and_never_chosen() -> None:
 
 
 def test_every_candidate_is_measured_on_the_same_anomalies() -> None:
-    trials = run(FakeReader(), sizes=SIZES[:1], candidates=["neighbours", "neighbours + gaussians"])
+    trials = run(
+        FakeEncoder(), sizes=SIZES[:1], candidates=["neighbours", "neighbours + gaussians"]
+    )
     assert [*trials.outcomes][:2] == [("neighbours",), ("neighbours", "gaussians")]
     for outcome in trials.outcomes.values():
         assert len(outcome.normal) == COUNT
@@ -92,22 +96,22 @@ def test_every_candidate_is_measured_on_the_same_anomalies() -> None:
 
 def test_a_bank_has_at_most_an_entry_for_ten_patches() -> None:
     patches = COUNT * (SIDE // 8) ** 2
-    trials = run(DullReader(), sizes=SIZES[:1], banks=[20, patches // 10, patches // 10 + 1])
+    trials = run(DullEncoder(), sizes=SIZES[:1], banks=[20, patches // 10, patches // 10 + 1])
     assert [*trials.steps] == [
         f"neighbours at 64x64, bank of {bank}" for bank in (20, patches // 10)
     ]
 
 
 @pytest.mark.parametrize("count", [MIN_LOCAL_IMAGES - 1, MIN_LOCAL_IMAGES])
-def test_few_images_do_not_show_what_varies_at_a_position(count: int) -> None:
+def test_local_components_need_enough_images(count: int) -> None:
     candidates = ["local-neighbours", "gaussians + local-neighbours", "neighbours"]
-    trials = run(FakeReader(), images=normal_images(count), sizes=SIZES[:1], candidates=candidates)
+    trials = run(FakeEncoder(), images=normal_images(count), sizes=SIZES[:1], candidates=candidates)
     tried = [names for names in trials.outcomes if "local-neighbours" in names]
     assert len(tried) == (2 if count == MIN_LOCAL_IMAGES else 0)
 
 
 def test_the_only_candidate_is_tried_on_few_images_too() -> None:
     trials = run(
-        FakeReader(), images=normal_images(8), sizes=SIZES[:1], candidates=["local-neighbours"]
+        FakeEncoder(), images=normal_images(8), sizes=SIZES[:1], candidates=["local-neighbours"]
     )
     assert trials.choice.names == ("local-neighbours",)

@@ -1,4 +1,4 @@
-"""What trials mean to the person who trains a detector."""
+"""Advice from the trials to the person who trains a detector."""
 
 import numpy as np
 import pytest
@@ -56,9 +56,7 @@ def test_a_good_detector_of_many_photographs_gets_no_advice() -> None:
 @pytest.mark.parametrize(
     ("larger", "remedy"), [(True, "a larger detector.sizes or closer"), (False, "try closer")]
 )
-def test_small_anomalies_that_are_missed_ask_for_larger_photographs(
-    larger: bool, remedy: str
-) -> None:
+def test_missed_small_anomalies_advise_larger_photographs(larger: bool, remedy: str) -> None:
     (sentence,) = advice(trials(neighbours=0.5, extent=0.05), larger=larger)
     assert remedy in sentence
     assert "below a tenth of the side are found at a rate of 0.1" in sentence
@@ -76,7 +74,7 @@ def test_light_that_varies_is_named() -> None:
     )
 
 
-def test_few_photographs_ask_for_more() -> None:
+def test_few_photographs_advise_more() -> None:
     assert advice(trials(neighbours=4), calibrated=40) == (
         "Take 59 more photographs for verdicts at a rate of 0.01.",
     )
@@ -97,11 +95,11 @@ def test_few_photographs_ask_for_more() -> None:
         (1500, "1,500 normal images: the minimum false positive rate is 1 in 1,501"),
     ],
 )
-def test_a_calibration_is_said_as_a_person_would(count: int, line: str) -> None:
+def test_a_calibration_is_described_in_plain_words(count: int, line: str) -> None:
     assert detector_advice.format_calibration(count) == line
 
 
-def test_a_detector_near_chance_is_weak() -> None:
+def test_a_detector_near_random_is_weak() -> None:
     assert detector_advice.explain_weakness(trials(neighbours=2), seed=0) is None
     reason = detector_advice.explain_weakness(trials(neighbours=0), seed=0)
     assert reason is not None

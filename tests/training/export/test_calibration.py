@@ -19,7 +19,7 @@ def test_a_heatmap_is_bright_beyond_the_largest_errors_of_nearly_all_normal_imag
 
 
 @pytest.mark.parametrize("atypical", [1, 3])
-def test_few_strange_photographs_among_few_leave_the_scale_of_heatmaps_as_it_is(
+def test_few_atypical_photographs_among_few_leave_the_scale_of_heatmaps_as_it_is(
     atypical: int,
 ) -> None:
     maps = maps_of(40)

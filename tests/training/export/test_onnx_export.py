@@ -16,7 +16,7 @@ from training.export.graph_runner import Graphs
 from training.metrics import reconstruction
 
 
-def test_an_answer_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
+def test_an_output_that_is_no_number_is_no_parity(tmp_path: Path) -> None:
     recipe = tiny("mnist-undercomplete")
     model = build(recipe.architecture, recipe.input).eval()
     with torch.no_grad():

@@ -35,7 +35,7 @@ def test_every_region_counts_the_same_in_aupro() -> None:
     assert detection.aupro(normal, maps, masks) == pytest.approx(1.0, abs=0.01)
 
 
-def test_random_maps_find_as_much_of_a_defect_as_they_raise_false_alarms() -> None:
+def test_random_maps_find_as_much_of_a_defect_as_they_have_false_positives() -> None:
     generator = np.random.default_rng(0)
     masks = np.zeros((8, 64, 64), dtype=bool)
     masks[:, 10:40, 10:40] = True

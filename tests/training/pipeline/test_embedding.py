@@ -92,7 +92,7 @@ def test_a_depth_that_the_backbone_lacks_is_refused(tmp_path: Path) -> None:
         embedding.run(of("embedding.depth=12"), tmp_path, silence)
 
 
-def test_what_was_not_trained_is_neither_measured_nor_calibrated(
+def test_a_model_without_training_is_neither_measured_nor_calibrated(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = ["--models", str(published.parents[1]), "--data", str(tmp_path)]

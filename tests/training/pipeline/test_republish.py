@@ -1,4 +1,4 @@
-"""Bundles made of published ones: in half precision, and calibrated anew."""
+"""Bundles made of published ones: converted to fp16, and calibrated again."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from training.export.published import CARD, GOLDEN, REPORT, PublishedBundle
 from training.pipeline import republish
 
 
-def test_a_model_can_be_published_again_in_half_precision(
+def test_a_model_can_be_published_again_in_fp16(
     published: Path, manifest: ModelManifest, tmp_path: Path
 ) -> None:
     if manifest.name == "mnist-latent2":
@@ -31,16 +31,16 @@ def test_a_model_can_be_published_again_in_half_precision(
     path = republish.convert_to_fp16(manifest.name, "half", DATA, tmp_path, lambda _: None)
     repository = ModelRepository(tmp_path)
     location = next(each for each in repository.locations() if each.name == "half")
-    halved = repository.read(location)
-    assert (halved.precision, manifest.precision) == ("float16", "float32")
-    assert halved.metrics["score_change_largest"] < 0.05
-    assert {name for name in halved.metrics if "change" not in name} == set(manifest.metrics)
-    assert halved.provenance.recipe == manifest.provenance.recipe
-    assert halved.provenance.converted_from == f"{manifest.name}/1"
+    converted = repository.read(location)
+    assert (converted.precision, manifest.precision) == ("float16", "float32")
+    assert converted.metrics["score_change_largest"] < 0.05
+    assert {name for name in converted.metrics if "change" not in name} == set(manifest.metrics)
+    assert converted.provenance.recipe == manifest.provenance.recipe
+    assert converted.provenance.converted_from == f"{manifest.name}/1"
     assert "computes in float16" in (path / CARD).read_text()
-    kinds = {node.op_type for node in onnx.load(path / halved.graphs["encoder"]).graph.node}
+    kinds = {node.op_type for node in onnx.load(path / converted.graphs["encoder"]).graph.node}
     assert kinds - {"Cast"}  # it computes
-    for tensor in onnx.load(path / halved.graphs["encoder"]).graph.initializer:
+    for tensor in onnx.load(path / converted.graphs["encoder"]).graph.initializer:
         assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
 
     with np.load(published / GOLDEN) as golden:
@@ -49,7 +49,7 @@ def test_a_model_can_be_published_again_in_half_precision(
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
 
 
-def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(
+def test_an_fp16_model_is_not_converted_again_and_has_a_name_of_its_own(
     published: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(published, tmp_path / "half" / "1")
@@ -68,9 +68,7 @@ def test_a_half_is_not_halved_again_and_has_a_name_of_its_own(
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
 
 
-def test_a_model_that_half_precision_changes_too_much_is_refused(
-    published: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_fp16_changes_too_much_is_refused(published: Path, tmp_path: Path) -> None:
     (tmp_path / "rounded").mkdir()
     images = np.zeros((2, 28, 28, 1), np.uint8)
     with pytest.raises(ParityError, match=r"differs from float32 by .*; at most 0\.0 is allowed"):
@@ -81,7 +79,7 @@ def test_a_model_that_half_precision_changes_too_much_is_refused(
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """Sixty digits as large pictures, and a file that is none."""
+    """Sixty digits as large pictures, and a file that is no image."""
     folder = tmp_path / "digits"
     folder.mkdir()
     for index, digit in enumerate(load_test("mnist", DATA).images[:60]):
@@ -92,7 +90,7 @@ def digits(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_is_calibrated_anew_and_is_the_same_model(
+def test_a_model_is_calibrated_again_and_is_the_same_model(
     published: Path,
     manifest: ModelManifest,
     tmp_path: Path,
@@ -104,9 +102,9 @@ def test_a_model_is_calibrated_anew_and_is_the_same_model(
     assert (
         cli.main(["calibrate", manifest.name, "--data", str(digits), "--models", str(models)]) == 0
     )
-    said = capsys.readouterr().out
-    assert "60.png: the bytes are not an image" in said
-    assert "calibrated on 60 images; the minimum false_positive_rate is 0.017" in said
+    printed = capsys.readouterr().out
+    assert "60.png: the bytes are not an image" in printed
+    assert "calibrated on 60 images; the minimum false_positive_rate is 0.017" in printed
     repository = ModelRepository(models)
     (_, location) = repository.locations()
     again = repository.read(location)
@@ -142,9 +140,7 @@ def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Pat
     assert [path.name for path in published.parent.iterdir()] == ["1"]
 
 
-def test_a_folder_with_images_to_test_with_is_not_calibrated_on(
-    published: Path, digits: Path
-) -> None:
+def test_a_folder_with_test_images_is_not_calibrated_on(published: Path, digits: Path) -> None:
     (digits / "test" / "scratch").mkdir(parents=True)
     with pytest.raises(DataError, match=r"name a folder of normal images alone, as .*test/good"):
         republish.recalibrate(

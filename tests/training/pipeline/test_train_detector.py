@@ -1,4 +1,4 @@
-"""From a folder of normal photographs to a calibrated detector that the service loads."""
+"""A folder of normal photographs becomes a calibrated detector that the service loads."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from bundle.manifest import MANIFEST, ModelManifest, sha256_of
+from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
 from bundle.tensors import TensorName
 from service.app import build_services, create_app
 from service.inference.engine import OnnxEngine
-from service.registry.loaded_model import LoadedModel, outputs_of
+from service.registry.loaded_model import LoadedModel, list_outputs
 from service.registry.loader import Loader
 from service.registry.repository import ModelRepository
 from service.settings import Settings
@@ -97,7 +97,7 @@ def manifest(published: Path) -> ModelManifest:
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five photographs of mere noise."""
+    """Five photographs of noise."""
     directory = tmp_path_factory.mktemp("noise")
     for index, image in enumerate(
         np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
@@ -138,13 +138,13 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert found["error_maps"].shape == (10, 256, 192)
     np.testing.assert_allclose(np.linalg.norm(found["latents"], axis=1), 1, atol=1e-5)
-    assert outputs_of("encode", model.sessions) == ("latents",)
+    assert list_outputs("encode", model.sessions) == ("latents",)
     assert model.scoring_outputs == ("scores", "latent_distances")
     assert model.scoring is not None
     assert model.scoring.drift is not None
 
 
-def test_it_answers_over_http(published: Path, manifest: ModelManifest) -> None:
+def test_it_scores_and_encodes_over_http(published: Path, manifest: ModelManifest) -> None:
     services = build_services(Settings(models=published.parents[1], device="cpu"))
     cracked = sorted((COOKIES / "test" / "cracked").iterdir())
     files = [("images", (path.name, path.read_bytes())) for path in cracked]
@@ -181,7 +181,7 @@ def test_every_photograph_calibrates_by_cross_fitting(
     )
 
 
-def test_the_trials_say_what_the_detector_finds_beside_baselines(manifest: ModelManifest) -> None:
+def test_the_trials_measure_the_detector_beside_baselines(manifest: ModelManifest) -> None:
     selection = manifest.selection
     assert selection is not None
     assert selection.score == selection.map == ("neighbours",)
@@ -197,7 +197,7 @@ def test_the_trials_say_what_the_detector_finds_beside_baselines(manifest: Model
 
 def test_labelled_images_measure_it_beside_baselines(manifest: ModelManifest) -> None:
     title = "auroc_against_defects"
-    figures = {
+    metrics = {
         title,
         f"{title}_cracked",
         f"{title}_se",
@@ -206,7 +206,7 @@ def test_labelled_images_measure_it_beside_baselines(manifest: ModelManifest) ->
         "false_positive_rate_at_0.1",
     }
     baselines = {f"{name.replace('-', '_')}_{title}" for name in BASELINES}
-    assert figures | baselines <= manifest.metrics.keys()
+    assert metrics | baselines <= manifest.metrics.keys()
     assert manifest.metrics[title] > 0.9
     assert manifest.metrics["pixel_auroc"] > 0.9
 
@@ -232,7 +232,7 @@ def test_an_interrupted_command_leaves_the_handling_of_signals_as_it_was(
 
 def test_the_encoder_of_a_working_size_is_the_same_everywhere() -> None:
     with open_encoders(of("photo-anomaly")) as encoders:
-        assert {size: sha256_of(encoders.export(size)) for size in ENCODERS} == ENCODERS
+        assert {size: compute_sha256(encoders.export(size)) for size in ENCODERS} == ENCODERS
 
 
 def test_the_encoder_is_the_same_whatever_the_data_and_the_seed(
@@ -279,7 +279,7 @@ def test_it_can_be_calibrated_on_other_photographs(
     assert open_model(again).scoring is not None
 
 
-def test_it_is_not_calibrated_on_what_it_was_fitted_to(
+def test_it_is_not_calibrated_on_its_training_images(
     published: Path, manifest: ModelManifest
 ) -> None:
     with pytest.raises(DataError, match="was trained on the images in"):
@@ -288,7 +288,7 @@ def test_it_is_not_calibrated_on_what_it_was_fitted_to(
         )
 
 
-def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_not_converted_to_fp16(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "convert-fp16",
         "photo-anomaly",
@@ -301,7 +301,7 @@ def test_it_is_not_halved(published: Path, capsys: pytest.CaptureFixture[str]) -
     assert "photo-anomaly is a detector" in capsys.readouterr().err
 
 
-def test_mere_noise_is_refused(noise: Path, tmp_path: Path) -> None:
+def test_noise_is_refused(noise: Path, tmp_path: Path) -> None:
     with pytest.raises(
         WeakDetectorError,
         match=r"(?s)photo-anomaly is refused: of larger synthetic anomalies, "
@@ -311,7 +311,7 @@ def test_mere_noise_is_refused(noise: Path, tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_weak_detector_says_so(weak: Path) -> None:
+def test_the_card_says_that_a_detector_is_weak(weak: Path) -> None:
     selection = read(weak).selection
     assert selection is not None
     assert selection.weak is not None
@@ -326,7 +326,7 @@ def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
     assert open_model(weak).scoring is not None
 
 
-def test_one_class_is_told_from_the_others(tmp_path: Path) -> None:
+def test_one_class_is_separated_from_the_others(tmp_path: Path) -> None:
     path = run(
         of("one-class", "data.only=1", "data.calibration=15"), DATA, tmp_path, accept_weak=True
     )
@@ -347,7 +347,7 @@ def test_one_class_is_told_from_the_others(tmp_path: Path) -> None:
     assert len(manifest.calibration.scores) == manifest.training_data.images["calibration"] == 15
 
 
-def test_clothes_are_told_from_digits(tmp_path: Path) -> None:
+def test_clothes_are_separated_from_digits(tmp_path: Path) -> None:
     data, clothes = tmp_path / "data", DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz"
     shutil.copytree(DATA / "mnist", data / "mnist")
     (data / "fashion-mnist").mkdir()

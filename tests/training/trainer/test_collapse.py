@@ -1,4 +1,4 @@
-"""Trainings that cannot come to any good end with a message that says why."""
+"""Checks that stop a failing training run and say why."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_early_stopping_does_not_save_a_collapse(images: Split, tmp_path: Path) 
         train(recipe, images, tmp_path)
 
 
-def test_a_run_that_is_too_short_for_the_guard_says_that_it_ended_in_a_collapse(
+def test_a_run_that_is_too_short_for_the_guard_warns_that_it_ended_in_a_collapse(
     images: Split, tmp_path: Path
 ) -> None:
     logged: list[str] = []
@@ -43,7 +43,7 @@ def test_a_run_that_is_too_short_for_the_guard_says_that_it_ended_in_a_collapse(
     assert logged[1:] == ["warning: autoencoder ended in a collapse: all 32 latent units are dead"]
 
 
-def test_a_collapse_is_told_from_a_living_network() -> None:
+def test_a_collapse_differs_from_a_trained_network() -> None:
     latents, outputs = torch.rand(8, 3), torch.rand(8, 1, 4, 4)
     assert collapse.find_collapse(0, latents, outputs) is None
     assert collapse.count_dead_units(latents, variational=False) == 0

@@ -61,7 +61,7 @@ def test_the_same_recipe_and_seed_give_the_same_weights(
 
 @dataclass(frozen=True)
 class MortalCheckpoints(Checkpoints):
-    """Those of a run that is killed when the state after so many epochs has been saved."""
+    """Checkpoints of a run that is killed when the state after `epochs` epochs is saved."""
 
     epochs: int
 
@@ -77,13 +77,13 @@ def test_a_killed_run_resumes_to_the_same_weights(
     name: str, epoch: int, images: Split, tmp_path: Path
 ) -> None:
     recipe = tiny(name, *RECIPES[name], "training.epochs=3")
-    whole, history = train(recipe, images, tmp_path / "whole")
+    uninterrupted, history = train(recipe, images, tmp_path / "uninterrupted")
 
     mortal = partial(MortalCheckpoints, epochs=epoch)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, images, tmp_path / "killed", open_checkpoints=mortal)
     resumed, resumed_history = train(recipe, images, tmp_path / "killed")
-    assert_equal(resumed, whole)
+    assert_equal(resumed, uninterrupted)
     for row, same in zip(history, resumed_history, strict=True):
         timeless = {"images_per_second": 0, "seconds": 0}
         assert row | timeless == same | timeless
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_recipe_is_not_taken(images: Split, tmp_path: Pa
 
 @pytest.mark.parametrize("damage", [b"", b"junk", b"{}", b'{"fingerprint": "x"}'])
 @pytest.mark.parametrize("file", ["last.json", "last-a.safetensors"])
-def test_a_damaged_checkpoint_is_said_to_be_so(tmp_path: Path, damage: bytes, file: str) -> None:
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path, damage: bytes, file: str) -> None:
     checkpoints = Checkpoints(tmp_path, tiny().fingerprint())
     checkpoints.save("last", {"weights": torch.ones(3)})
     (checkpoints.directory / file).write_bytes(damage)
@@ -193,7 +193,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Pa
     assert found == {"epoch": 1, "weights": torch.ones(1)}
 
 
-def test_a_checkpoint_of_other_code_is_said_to_be_so(images: Split, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_code_is_reported(images: Split, tmp_path: Path) -> None:
     train(tiny(), images, tmp_path)
     checkpoints = Checkpoints(tmp_path, tiny().fingerprint())
     state = checkpoints.load("last")
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_other_code_is_said_to_be_so(images: Split, tmp_path: Pa
         train(tiny(), images, tmp_path)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="cannot be written"):
         Checkpoints(tmp_path / "file" / "runs", "x").save("last", {})
@@ -270,9 +270,7 @@ def test_a_batch_larger_than_the_data_is_refused(images: Split, tmp_path: Path) 
         train(tiny("mnist-undercomplete", "training.batch_size=187"), images, tmp_path)
 
 
-def test_a_later_stage_that_cannot_be_is_refused_at_the_start(
-    images: Split, tmp_path: Path
-) -> None:
+def test_an_impossible_later_stage_is_refused_at_the_start(images: Split, tmp_path: Path) -> None:
     recipe = tiny("mnist-classifier", "classifier.labels=20")
     with pytest.raises(
         DataError, match="classifier: 20 images are too few to train on: a batch takes 32"
@@ -286,16 +284,16 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(images: Split, tmp_p
         train(tiny(), images, tmp_path, Process(torch.device("cpu"), count=3))
 
 
-def test_the_parts_do_not_overlap_and_hold_every_image() -> None:
+def test_the_splits_do_not_overlap_and_hold_every_image() -> None:
     numbered = Split(np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(256))
-    parts = split(tiny(), numbered)
-    assert (len(parts.training), len(parts.validation), len(parts.calibration)) == (186, 20, 50)
-    every = (parts.training, parts.validation, parts.calibration)
-    assert sorted(np.concatenate([part.images for part in every]).ravel().tolist()) == list(
+    splits = split(tiny(), numbered)
+    assert (len(splits.training), len(splits.validation), len(splits.calibration)) == (186, 20, 50)
+    all_splits = (splits.training, splits.validation, splits.calibration)
+    assert sorted(np.concatenate([each.images for each in all_splits]).ravel().tolist()) == list(
         range(256)
     )
-    for part in every:
-        np.testing.assert_array_equal(part.images.ravel(), part.labels)
+    for each in all_splits:
+        np.testing.assert_array_equal(each.images.ravel(), each.labels)
 
 
 def test_too_few_images_are_refused(images: Split) -> None:
@@ -303,7 +301,7 @@ def test_too_few_images_are_refused(images: Split) -> None:
         split(tiny(), images.take(np.arange(70)))
 
 
-def test_a_best_epoch_that_is_lost_is_said_to_be_so(images: Split, tmp_path: Path) -> None:
+def test_a_best_epoch_that_is_lost_is_reported(images: Split, tmp_path: Path) -> None:
     recipe = tiny("mnist-undercomplete", "training.patience=2")
     train(recipe, images, tmp_path)
     (Checkpoints(tmp_path, recipe.fingerprint()).directory / "best-autoencoder.json").unlink()

@@ -85,20 +85,20 @@ def test_the_objective_is_reconstruction_plus_weighted_divergence_per_pixel() ->
     torch.testing.assert_close(objective(corrupted, clean, noise), expected)
 
 
-def test_binarised_images_are_seen_and_asked_for() -> None:
+def test_binarised_images_are_input_and_target() -> None:
     recipe = tiny("mnist-vae")
     images = torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8)
     given = Split(images.numpy())
     splits = TrainingSplits(training=given, validation=given, calibration=given)
     (stage,) = plan_stages(recipe, build(recipe.architecture, GREY), splits)
     generator = torch.Generator().manual_seed(0)
-    seen, asked, _ = stage.objective.draw(Batch(images, None), generator)
-    assert seen is asked
-    assert set(seen.flatten().tolist()) == {0.0, 1.0}
+    inputs, targets, _ = stage.objective.draw(Batch(images, None), generator)
+    assert inputs is targets
+    assert set(inputs.flatten().tolist()) == {0.0, 1.0}
 
 
 def test_the_importance_weighted_bound_rises_with_the_samples_to_the_likelihood() -> None:
-    """With one latent dimension and one pixel the likelihood can be integrated."""
+    """The likelihood of one pixel and one latent dimension can be integrated."""
     config = LossConfig(kind="bce")
     posterior = Posterior(torch.tensor([[0.5]]), torch.tensor([[-1.0]]))
     image = torch.ones(1, 1, 1, 1)

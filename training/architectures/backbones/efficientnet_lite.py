@@ -33,7 +33,7 @@ STEM_CHANNELS, HEAD_CHANNELS, IMAGENET_CLASSES = 32, 1280, 1000
 BATCH_NORM_EPSILON = 1e-3
 
 
-class Stage(NamedTuple):
+class BlockStage(NamedTuple):
     """A row of the layer table: inverted bottlenecks of one width; the first has the stride."""
 
     kernel: int
@@ -44,13 +44,13 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage(3, 1, 1, 1, 16),
-    Stage(3, 2, 2, 6, 24),
-    Stage(5, 2, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(5, 3, 1, 6, 112),
-    Stage(5, 4, 2, 6, 192),
-    Stage(3, 1, 1, 6, 320),
+    BlockStage(3, 1, 1, 1, 16),
+    BlockStage(3, 2, 2, 6, 24),
+    BlockStage(5, 2, 2, 6, 40),
+    BlockStage(3, 3, 2, 6, 80),
+    BlockStage(5, 3, 1, 6, 112),
+    BlockStage(5, 4, 2, 6, 192),
+    BlockStage(3, 1, 1, 6, 320),
 )
 STRIDES = tuple(accumulate((stage.stride for stage in STAGES), lambda a, b: a * b, initial=2))[1:]
 
