@@ -24,6 +24,10 @@ from bundle.manifest import (
     ModelManifest,
     compute_sha256,
 )
+from service.inference.engine import OnnxEngine
+from service.registry.loader import Loader
+from service.registry.registry import ModelRegistry
+from service.registry.repository import ModelRepository
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8
@@ -329,3 +333,11 @@ def _save(path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Any) -> 
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
     )
+
+
+def load_registry(models: Path) -> ModelRegistry:
+    """Load every version of every model on the CPU."""
+    registry = ModelRegistry()
+    repository = ModelRepository(models)
+    registry.load_all(repository.locations(), Loader(repository, OnnxEngine("cpu")))
+    return registry

@@ -14,12 +14,24 @@ from tests.bundles import write_bundle
 DATA = Path(__file__).parent / "data"
 
 
+USE_PUBLISHED = {
+    f"tests/training/{name}.py"
+    for name in (
+        "evaluation/test_graph_metrics",
+        "evaluation/test_report",
+        "pipeline/test_evaluate",
+        "pipeline/test_republish",
+        "pipeline/test_train",
+    )
+}
+
+
 class Scheduling(LoadFileScheduling):
     """Gives each file to one worker, and files that share the costly `published` to the same."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return file.replace("pipeline/test_republish", "pipeline/test_train")
+        return "published" if file in USE_PUBLISHED else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,14 +1,9 @@
-import json
-import logging
 from pathlib import Path
 
 import pytest
 
 from service import cli
-from service.inference import engine
-from service.inference.providers import Machine
 from service.settings import Settings
-from service.telemetry.logging import JsonFormatter
 
 OPERATIONS_GUIDE = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -51,35 +46,3 @@ def test_an_invalid_setting_is_named(
     printed = capsys.readouterr().err
     assert complaint in printed
     assert "SECRET" not in printed
-
-
-def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema"]) == 0
-    assert "/v1/models/{model}/encode" in json.loads(capsys.readouterr().out)["paths"]
-
-
-def test_policy_cuda_fails_without_cuda(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset()))
-    assert cli.main(["check", "--device", "cuda", "--models", str(tmp_path)]) == 1
-    assert "FAILED: device policy cuda: " in capsys.readouterr().out
-
-
-def test_json_log_lines_hold_message_fields_and_traceback() -> None:
-    try:
-        raise ValueError("wrong")
-    except ValueError:
-        record = logging.getLogger("x").makeRecord(
-            "x",
-            logging.ERROR,
-            "f",
-            1,
-            "took %d ms",
-            (5,),
-            __import__("sys").exc_info(),
-            extra={"status": 500},
-        )
-    entry = json.loads(JsonFormatter().format(record))
-    assert (entry["message"], entry["level"], entry["status"]) == ("took 5 ms", "error", 500)
-    assert "ValueError: wrong" in entry["traceback"]

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -5,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -131,3 +133,19 @@ def train(
 def assert_equal(a: nn.Module, b: nn.Module) -> None:
     for name, tensor in a.state_dict().items():
         np.testing.assert_array_equal(tensor, b.state_dict()[name], err_msg=name)
+
+
+@pytest.fixture
+def cookies(tmp_path: Path) -> Path:
+    """A copy of the photographs, to change."""
+    return Path(shutil.copytree(COOKIES, tmp_path / "cookies"))
+
+
+def photographs(directory: Path, count: int) -> Path:
+    """A folder of random photographs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(count)
+    for index in range(count):
+        pixels = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(directory / f"{index:02d}.png")
+    return directory

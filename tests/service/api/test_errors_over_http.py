@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from bundle.errors import BundleError, DomainError, ItemError
+from service.api.errors import CODES_BY_STATUS, STATUSES
+from service.errors import BulkError, DeviceError, InvalidItems
 from tests.bundles import LATENT_DIM
 from tests.service.api.helpers import JSON, NPY, PNG, TINY, application, check_problem, npy, png
 
@@ -268,3 +271,16 @@ def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:
     before = client.post(f"{TINY}/encode", content=png(), headers=PNG).json()
     client.post(f"{TINY}/encode", content=b"garbage", headers=PNG)
     assert client.post(f"{TINY}/encode", content=png(), headers=PNG).json() == before
+
+
+def test_every_domain_error_has_a_status() -> None:
+    def leaves(kind: type[DomainError]) -> set[type[DomainError]]:
+        below = kind.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {kind}
+
+    # Raised while loading, by no request, or by training, which other tests may have imported.
+    elsewhere = {BundleError, DeviceError} | leaves(BulkError)
+    raised = leaves(DomainError) - elsewhere - {InvalidItems, ItemError}
+    of_requests = {kind for kind in raised if not kind.__module__.startswith("training")}
+    assert of_requests == set(STATUSES)
+    assert set(CODES_BY_STATUS.values()) == {"not_found", "method_not_allowed"}

@@ -1,44 +1,25 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 
-from bundle.errors import BundleError
-from bundle.latents import GaussianMixture
-from bundle.manifest import GraphName, ModelManifest
-from bundle.tensors import TensorName, Tensors
+from bundle.manifest import GraphName
 from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.chain import Chain
-from service.inference.engine import OnnxEngine
-from service.inference.providers import CUDA, Machine
 from service.inference.session import Session
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
 from tests.bundles import (
-    DETECTOR_SPEC,
-    LATENT_DIM,
-    SPEC,
-    rewrite_manifest,
+    load_registry,
     write_bundle,
-    write_detector,
 )
-from tests.conftest import DATA
-
-
-def load(models: Path) -> ModelRegistry:
-    registry = ModelRegistry()
-    repository = ModelRepository(models)
-    registry.load_all(repository.locations(), Loader(repository, OnnxEngine("cpu")))
-    return registry
 
 
 def test_the_newest_ready_version_is_the_default(tmp_path: Path) -> None:
     for version in (2, 9, 10):
         write_bundle(tmp_path, "tiny", version)
-    registry = load(tmp_path)
+    registry = load_registry(tmp_path)
     assert registry.get("tiny").manifest.version == 10
     assert registry.get("tiny", "2").manifest.version == 2
     assert registry.versions("tiny") == [2, 9, 10]
@@ -47,66 +28,16 @@ def test_the_newest_ready_version_is_the_default(tmp_path: Path) -> None:
 def test_a_broken_newest_version_leaves_the_older_one_serving(tmp_path: Path) -> None:
     write_bundle(tmp_path, "tiny", 1)
     (write_bundle(tmp_path, "tiny", 2) / "decoder.onnx").write_bytes(b"")
-    registry = load(tmp_path)
+    registry = load_registry(tmp_path)
     assert registry.get("tiny").manifest.version == 1
     assert "decoder.onnx is damaged" in registry.failures()["tiny/2"]
     with pytest.raises(ModelNotReady):
         registry.get("tiny", "2")
 
 
-def test_a_bundle_with_an_invalid_graph_is_skipped(tmp_path: Path) -> None:
-    directory = write_bundle(tmp_path, "bad")
-    write_bundle(tmp_path, "good")
-    (directory / "decoder.onnx").write_bytes(b"no graph at all")
-    rewrite_manifest(directory)
-    registry = load(tmp_path)
-    assert registry.names() == ["good"]
-    assert "decoder.onnx cannot be loaded" in registry.failures()["bad/1"]
-    with pytest.raises(ModelNotReady):
-        registry.get("bad")
-
-
-@pytest.mark.parametrize(
-    ("tensor", "graph"),
-    [("latents", "encoder"), ("reconstructions", "decoder"), ("scores", "scorer")],
-)
-def test_a_bundle_that_misses_its_golden_vectors_is_skipped(
-    tmp_path: Path, tensor: str, graph: str
-) -> None:
-    directory = write_bundle(tmp_path)
-    with np.load(directory / "golden.npz") as arrays:
-        golden = dict(arrays)
-    golden[tensor] = (golden[tensor] + 5).astype(golden[tensor].dtype)
-    np.savez(directory / "golden.npz", **golden)
-    rewrite_manifest(directory)
-    failure = load(tmp_path).failures()["tiny/1"]
-    assert (
-        f"the {graph} gives wrong {tensor} for its golden vectors on CPUExecutionProvider"
-        in failure
-    )
-
-
-def test_a_bundle_with_missing_or_invalid_golden_vectors_is_skipped(tmp_path: Path) -> None:
-    few, none = write_bundle(tmp_path, "few"), write_bundle(tmp_path, "none")
-    np.savez(few / "golden.npz", images=np.zeros((1, 4, 6, 1), np.uint8))
-    (none / "golden.npz").write_bytes(b"no archive")
-    for directory in (few, none):
-        rewrite_manifest(directory)
-    failures = load(tmp_path).failures()
-    assert "lack latents of the encoder" in failures["few/1"]
-    assert "holds no golden vectors" in failures["none/1"]
-
-
-def test_a_bundle_with_an_invalid_prior_is_skipped(tmp_path: Path) -> None:
-    directory = write_bundle(tmp_path, mixture=True)
-    (directory / "prior.npz").write_bytes(b"no archive")
-    rewrite_manifest(directory)
-    assert "prior.npz is not a Gaussian mixture" in load(tmp_path).failures()["tiny/1"]
-
-
 def test_unknown_models_and_versions_are_not_found(tmp_path: Path) -> None:
     write_bundle(tmp_path)
-    registry = load(tmp_path)
+    registry = load_registry(tmp_path)
     with pytest.raises(ModelNotFound, match="there are: tiny"):
         registry.get("other")
     for version in ("2", "x", "-1", "1.0", "9" * 30):
@@ -126,110 +57,3 @@ def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
     repository = ModelRepository(tmp_path)
     with pytest.raises(DeviceError, match="no device"):
         ModelRegistry().load_all(repository.locations(), Loader(repository, NoDevice()))
-
-
-def test_only_requested_outputs_are_computed(tmp_path: Path) -> None:
-    write_bundle(tmp_path)
-    model = load(tmp_path).get("tiny")
-    images = np.zeros((5, 4, 6, 1), np.uint8)
-    found = model.run(["encoder", "decoder", "scorer"], {"images": images}, ["scores"])
-    assert list(found) == ["scores"]
-    assert found["scores"].shape == (5,)
-
-
-def test_a_bundle_that_contradicts_its_manifest_is_skipped(tmp_path: Path) -> None:
-    rewrite_manifest(write_bundle(tmp_path, "size"), input=SPEC.model_copy(update={"width": 5}))
-    rewrite_manifest(write_bundle(tmp_path, "length"), latent_dim=7)
-    rewrite_manifest(
-        write_bundle(tmp_path, "graphs"),
-        graphs={"encoder": "decoder.onnx"},
-        capabilities=("encode",),
-    )
-    prior = write_bundle(tmp_path, "prior", mixture=True)
-    GaussianMixture(np.ones(1), np.zeros((1, 3), np.float32), np.zeros((1, 3, 3), np.float32)).save(
-        prior / "prior.npz"
-    )
-    rewrite_manifest(prior)
-    cut = write_bundle(tmp_path, "cut", mixture=True)
-    for name in ("golden.npz", "prior.npz"):
-        (cut / name).write_bytes((cut / name).read_bytes()[:-30])
-    rewrite_manifest(cut)
-    failures = load(tmp_path).failures()
-    assert "holds images of shape (4, 6, 1); the manifest requires (4, 5, 1)" in failures["size/1"]
-    assert "holds latents of shape (8,); the manifest requires (7,)" in failures["length/1"]
-    assert (
-        "the encoder has the inputs latents and outputs reconstructions, intensities"
-        in failures["graphs/1"]
-    )
-    assert "prior.npz has 3 dimensions, not 8" in failures["prior/1"]
-    assert "golden.npz holds no golden vectors" in failures["cut/1"]
-
-
-def test_an_encoder_alone_is_a_model(tmp_path: Path) -> None:
-    write_bundle(tmp_path, "embedder", graphs=("encoder",))
-    model = load(tmp_path).get("embedder")
-    assert model.manifest.capabilities == ("encode",)
-    assert (model.prior, model.scoring) == (None, None)
-    images = np.zeros((2, *SPEC.shape), np.uint8)
-    found = model.run(model.graphs["encode"], {"images": images}, ["latents"])
-    assert found["latents"].shape == (2, LATENT_DIM)
-
-
-def test_a_scorer_may_take_feature_maps_of_few_images_at_a_time(tmp_path: Path) -> None:
-    directory = write_detector(tmp_path)
-    with np.load(directory / "golden.npz") as golden:
-        assert set(golden.files) == {"images", "latents", "scores", "error_maps"}
-        assert len(golden["images"]) == 1
-    model = load(tmp_path).get("detector")
-    assert model.graphs["anomaly-score"] == ("encoder", "scorer")
-    images = np.random.default_rng(0).integers(0, 256, (5, *DETECTOR_SPEC.shape), dtype=np.uint8)
-    outputs: list[TensorName] = ["scores", "error_maps"]
-    together = model.run(model.graphs["anomaly-score"], {"images": images}, outputs)
-    for index in range(5):
-        one: Tensors = {"images": images[index : index + 1]}
-        alone = model.run(model.graphs["anomaly-score"], one, outputs)
-        for name in outputs:
-            np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-6)
-
-
-def test_a_scorer_whose_features_no_graph_gives_is_skipped(tmp_path: Path) -> None:
-    write_detector(tmp_path, stride_taken=4)
-    failure = load(tmp_path).failures()["detector/1"]
-    assert failure == "anomaly-score needs features_4, which no graph gives"
-
-
-def test_a_scorer_without_errors_cannot_reconstruct(tmp_path: Path) -> None:
-    directory = write_bundle(tmp_path, graphs=("encoder", "decoder", "scorer"))
-    scorer = onnx.load(directory / "scorer.onnx")
-    kept = [output for output in scorer.graph.output if output.name != "errors"]
-    del scorer.graph.output[:]
-    scorer.graph.output.extend(kept)
-    onnx.save(scorer, directory / "scorer.onnx")
-    rewrite_manifest(directory)
-    assert load(tmp_path).failures()["tiny/1"] == "reconstruct needs errors, which no graph gives"
-
-
-def test_an_invalid_graph_does_not_count_as_a_device_that_fails(tmp_path: Path) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"no graph at all")
-    with (
-        pytest.warns(UserWarning, match="not in available provider"),
-        pytest.raises(BundleError, match="cannot be loaded"),
-    ):
-        OnnxEngine("cuda", machine=Machine(frozenset({CUDA}))).open(tmp_path / "bad.onnx")
-
-
-def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> None:
-    before = ModelManifest.model_validate_json((DATA / "manifests" / "cookies-1.json").read_bytes())
-    entries = {
-        name: getattr(before, name)
-        for name in ("calibration", "selection", "metrics", "provenance")
-    }
-    graphs: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
-    write_bundle(tmp_path, "before", graphs=graphs, capabilities=before.capabilities, **entries)
-    model = load(tmp_path).get("before")
-    assert model.graphs["anomaly-score"] == graphs
-    found = model.run(
-        graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.scoring_outputs
-    )
-    assert found["scores"].shape == (2,)
-    assert model.scoring is not None

@@ -1,7 +1,6 @@
 """Folders of images of every kind that people have."""
 
 import re
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -11,31 +10,11 @@ import pytest
 from PIL import Image
 
 from bundle.manifest import InputSpec
-from tests.training.conftest import tiny
 from training.data import image_file, image_folder
-from training.data.dataset import Dataset, load
 from training.errors import DataError
-from training.progress import Log
-from training.recipe import Recipe
 
 GREY = InputSpec(height=8, width=12, channels=1)
 RGB = InputSpec(height=8, width=12, channels=3)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Six RGB photographs in two subfolders, of several formats and sizes, and another file."""
-    directory = tmp_path / "photos"
-    generator = np.random.default_rng(0)
-    for index, name in enumerate(
-        ("a/0.png", "a/1.jpg", "a/2.bmp", "b/3.webp", "b/4.tiff", "b/5.PNG")
-    ):
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (10 + index, 20, 3), dtype=np.uint8)).save(path)
-    (directory / "labels.csv").write_text("not an image")
-    (directory / ".hidden.png").write_bytes(b"")
-    return directory
 
 
 def read(
@@ -152,149 +131,6 @@ def test_a_linked_folder_is_logged_as_skipped(photos: Path, tmp_path: Path) -> N
 def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no images in"):
         read(tmp_path)
-
-
-def of_folder(*overrides: str) -> Recipe:
-    size = ["input.height=8", "input.width=12", "input.channels=3"]
-    return tiny("mnist-undercomplete", "data.dataset=folder", "data.test=2", *size, *overrides)
-
-
-def load_folder(directory: Path, log: Log = lambda _: None) -> Dataset:
-    recipe = of_folder()
-    return load(recipe.data, recipe.input, 0, directory, log)
-
-
-def test_a_folder_is_split_by_the_seed(photos: Path) -> None:
-    recipe = of_folder()
-    first, again = (load(recipe.data, recipe.input, 0, photos, lambda _: None) for _ in range(2))
-    other = load(recipe.data, recipe.input, 3, photos, lambda _: None)
-    assert (len(first.training), len(first.test)) == (4, 2)
-    np.testing.assert_array_equal(first.test.images, again.test.images)
-    assert not np.array_equal(first.test.images, other.test.images)
-    assert list(first.sha256) == ["photos"]
-    with pytest.raises(DataError, match=r"6 images are too few: 6 are held out \(data.test\)"):
-        load(recipe.data.model_copy(update={"test": 6}), recipe.input, 0, photos, lambda _: None)
-    with pytest.raises(DataError, match="--data names the directory of the images"):
-        load(recipe.data, recipe.input, 0, None, lambda _: None)
-
-
-@pytest.fixture
-def parted(photos: Path) -> Path:
-    """The photographs in `train`, and for each a blue one in `test`, in the same subfolders."""
-    (photos / "train").mkdir()
-    for name in "ab":
-        (photos / name).rename(photos / "train" / name)
-        shutil.copytree(photos / "train" / name, photos / "test" / name)
-    for index, path in enumerate(sorted((photos / "test").rglob("*.*"))):
-        Image.new("RGB", (20, 10), (index, 255, 255)).save(path)
-    return photos
-
-
-@pytest.mark.parametrize("names", [("train", "test"), ("Training", "TEST")])
-def test_test_images_are_not_trained_on(parted: Path, names: tuple[str, str]) -> None:
-    for usual, name in zip(("train", "test"), names, strict=True):
-        (parted / usual).rename(parted / name)
-    dataset = load_folder(parted)
-    assert dataset.classes == ("a", "b")
-    assert (len(dataset.training), len(dataset.test)) == (6, 6)
-    assert dataset.test.images[..., 2].min() > 250
-    assert dataset.training.labels is not None
-    assert dataset.test.labels is not None
-    assert dataset.training.labels.tolist() == dataset.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert list(dataset.sha256) == [f"photos/{name}" for name in names]
-
-
-def test_test_images_may_lie_beside_those_to_train_on(photos: Path) -> None:
-    for index in range(3):
-        (photos / "test").mkdir(exist_ok=True)
-        Image.new("RGB", (20, 10), (index, 255, 255)).save(photos / "test" / f"{index}.png")
-    logged: list[str] = []
-    dataset = load_folder(photos, logged.append)
-    assert (len(dataset.training), len(dataset.test)) == (6, 3)
-    assert dataset.classes == ()
-    warning = f"warning: there are images without a class in {photos / 'test'}"
-    assert f"{warning}: the classes of {photos} are ignored" in logged
-
-
-@pytest.mark.parametrize("name", ["val", "validation", "valid"])
-def test_validation_images_join_those_to_train_on(parted: Path, name: str) -> None:
-    shutil.copytree(parted / "train" / "a", parted / name / "a")
-    for index, path in enumerate(sorted((parted / name / "a").iterdir())):
-        Image.new("RGB", (20, 10), (255, index, 0)).save(path)
-    logged: list[str] = []
-    dataset = load_folder(parted, logged.append)
-    assert (len(dataset.training), len(dataset.test)) == (9, 6)
-    assert dataset.training.labels is not None
-    assert dataset.training.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
-    assert f"{parted / name}: added its 3 images to the training images" in logged
-
-
-def test_valid_is_a_class_if_there_are_no_splits(photos: Path) -> None:
-    (photos / "a").rename(photos / "valid")
-    (photos / "b").rename(photos / "invalid")
-    assert load_folder(photos).classes == ("invalid", "valid")
-
-
-def test_a_class_that_is_not_trained_on_is_named(parted: Path) -> None:
-    (parted / "test" / "b").rename(parted / "test" / "c")
-    with pytest.raises(
-        DataError, match=r"test holds c, but .*train does not: name its folders after a, b"
-    ):
-        load_folder(parted)
-
-
-def test_one_split_in_two_folders_is_refused(parted: Path) -> None:
-    for name in ("val", "validation"):
-        shutil.copytree(parted / "train", parted / name)
-    with pytest.raises(
-        DataError, match=r"val and .*validation are the same split: put all images into .*val"
-    ):
-        load_folder(parted)
-
-
-def test_images_in_no_split_are_logged(parted: Path) -> None:
-    (parted / "raw").mkdir()
-    Image.new("RGB", (9, 9)).save(parted / "one.png")
-    logged: list[str] = []
-    load_folder(parted, logged.append)
-    assert f"{parted}: skipped beside test, train: raw, 1 images" in logged
-
-
-def test_an_image_in_two_splits_is_refused(parted: Path) -> None:
-    shutil.copy(parted / "train" / "a" / "0.png", parted / "test" / "b" / "9.png")
-    with pytest.raises(
-        DataError,
-        match=r"9\.png \(photos/test\) is a copy of .*0\.png \(photos/train\): remove one",
-    ):
-        load_folder(parted)
-
-
-def test_copies_among_the_training_images_are_skipped(photos: Path) -> None:
-    shutil.copy(photos / "a" / "0.png", photos / "b" / "6.png")
-    logged: list[str] = []
-    dataset = load_folder(photos, logged.append)
-    assert len(dataset.training) + len(dataset.test) == 6
-    copy, original = photos / "b" / "6.png", photos / "a" / "0.png"
-    assert (
-        f"warning: 1 of 7 files are copies of others, as {copy} of {original}: skipped them"
-        in logged
-    )
-
-
-def test_one_test_image_is_too_few(parted: Path) -> None:
-    for path in sorted((parted / "test").rglob("*.*"))[1:]:
-        path.unlink()
-    with pytest.raises(DataError, match="holds one image: take at least 2 to test with"):
-        load_folder(parted)
-
-
-def test_a_directory_that_does_not_exist_is_reported(photos: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"--data .*nowhere does not exist: name the directory of the images"
-    ):
-        load_folder(photos / "nowhere")
-    with pytest.raises(DataError, match=r"--data .*0\.png is not a directory"):
-        load_folder(photos / "a" / "0.png")
 
 
 def deep(directory: Path, peaks: list[int]) -> Path:

@@ -1,26 +1,18 @@
 import math
 
-import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 from torch.distributions import Bernoulli, Normal
-from torch.nn import functional
 
 from bundle.manifest import InputSpec
 from tests.training.conftest import tiny
 from training.architectures import Posterior, build
-from training.data.augmentation import RandomChanges
-from training.data.splits import Split, TrainingSplits
-from training.image_ops import ssim
-from training.pipeline.plan import plan_stages
 from training.trainer.losses import (
     LossConfig,
     importance_weighted_loss,
     kl_divergence,
     reconstruction_loss,
 )
-from training.trainer.objectives import Batch, ReconstructionObjective
 
 GREY = InputSpec(height=28, width=28, channels=1)
 
@@ -32,17 +24,6 @@ def test_the_kl_divergence_is_that_of_torchs_distributions() -> None:
     reference = torch.distributions.kl_divergence(normal, Normal(0.0, 1.0)).sum(dim=1)
     torch.testing.assert_close(ours, reference)
     assert kl_divergence(Posterior(mean)).tolist() == [0, 0, 0, 0]
-
-
-def test_ssim_is_that_of_scikit_image() -> None:
-    images, references = np.random.default_rng(0).random((2, 3, 28, 28, 1))
-    images[1] = references[1]
-    expected = [
-        structural_similarity(a, b, win_size=7, data_range=1.0, channel_axis=-1)  # type: ignore[no-untyped-call]
-        for a, b in zip(images, references, strict=True)
-    ]
-    found = ssim(*(torch.from_numpy(array).permute(0, 3, 1, 2) for array in (images, references)))
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mse", "psnr", "ssim", "bce", "continuous-bernoulli"])
@@ -69,32 +50,6 @@ def test_likelihoods_are_those_of_their_distributions_in_nats_a_pixel() -> None:
         grey = LossConfig(kind="continuous-bernoulli")
         density = (-reconstruction_loss(model, torch.full_like(x, logit), x, grey)).exp()
         assert torch.trapezoid(density, x.flatten()).item() == pytest.approx(1, rel=1e-3)
-
-
-def test_the_objective_is_reconstruction_plus_weighted_divergence_per_pixel() -> None:
-    recipe = tiny("mnist-vae", "loss.beta=2.0")
-    model = build(recipe.architecture, GREY)
-    objective = ReconstructionObjective(model, RandomChanges(), recipe.loss, mixed=False)
-    batch = Batch(torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8), None)
-    corrupted, clean, noise = objective.draw(batch, torch.Generator().manual_seed(0))
-    posterior = model.encode(corrupted)
-    restored = model.decode(posterior.sample(noise[:, 0]))
-    expected = (
-        functional.binary_cross_entropy(restored, clean) + 2 * kl_divergence(posterior).mean() / 784
-    )
-    torch.testing.assert_close(objective(corrupted, clean, noise), expected)
-
-
-def test_binarised_images_are_input_and_target() -> None:
-    recipe = tiny("mnist-vae")
-    images = torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8)
-    given = Split(images.numpy())
-    splits = TrainingSplits(training=given, validation=given, calibration=given)
-    (stage,) = plan_stages(recipe, build(recipe.architecture, GREY), splits)
-    generator = torch.Generator().manual_seed(0)
-    inputs, targets, _ = stage.objective.draw(Batch(images, None), generator)
-    assert inputs is targets
-    assert set(inputs.flatten().tolist()) == {0.0, 1.0}
 
 
 def test_the_importance_weighted_bound_rises_with_the_samples_to_the_likelihood() -> None:

@@ -10,15 +10,12 @@ from PIL import Image
 
 from bundle.errors import InvalidParameter
 from service.errors import InvalidItems, OperationNotSupported, TooManyImages
-from service.inference.engine import OnnxEngine
 from service.operations import EncodedImages, Limits, Operations, Pictures, Timings
 from service.registry.loaded_model import LoadedModel
-from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
-from service.registry.repository import ModelRepository
 from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
-from tests.bundles import LATENT_DIM
+from tests.bundles import LATENT_DIM, load_registry
 
 LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, request_timeout=60)
 
@@ -32,10 +29,7 @@ def operations() -> Iterator[Operations]:
 
 @pytest.fixture(scope="module")
 def registry(models: Path) -> ModelRegistry:
-    registry = ModelRegistry()
-    repository = ModelRepository(models)
-    registry.load_all(repository.locations(), Loader(repository, OnnxEngine("cpu")))
-    return registry
+    return load_registry(models)
 
 
 @pytest.fixture

@@ -1,0 +1,68 @@
+import re
+from pathlib import Path
+
+import numpy as np
+
+from service.api import schemas
+from tests.service.api.helpers import NPY, application, npy
+
+TINY = "/v1/models/tiny"
+
+
+def test_metrics_count_requests_batches_and_models(models: Path) -> None:
+    client, _ = application(models)
+    with client:
+        for _ in range(2):
+            client.post(f"{TINY}/encode", json={"images": [schemas.EXAMPLE_IMAGE] * 3})
+        client.post(f"{TINY}/encode", content=b"garbage", headers={"Content-Type": "image/png"})
+        client.post(f"{TINY}/upscale")
+        response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = response.text.splitlines()
+    for line in (
+        'ae_requests_total{model="tiny",operation="encode",status="200"} 2.0',
+        'ae_requests_total{model="tiny",operation="encode",status="422"} 1.0',
+        'ae_requests_total{model="",operation="other",status="404"} 1.0',
+        'ae_request_seconds_count{operation="encode"} 3.0',
+        'ae_batch_images_sum{model="tiny"} 6.0',
+        'ae_batch_seconds_count{model="tiny"} 2.0',
+        'ae_model_info{model="tiny",provider="CPUExecutionProvider",version="2"} 1.0',
+        "ae_images_in_flight 0.0",
+    ):
+        assert line in lines
+
+
+def test_metrics_hold_scores_and_their_drift(models: Path) -> None:
+    client, _ = application(models, max_images=150)
+    of = 'model="tiny",version="2"'
+    with client:
+        before = client.get("/metrics").text.splitlines()
+        results = []
+        for count, rate in ((100, 0.01), (20, 0.5)):
+            images = np.random.default_rng(count).integers(0, 256, (count, 4, 6), dtype=np.uint8)
+            path = f"{TINY}/anomaly-score?false_positive_rate={rate}"
+            results += client.post(path, content=npy(images), headers=NPY).json()["results"]
+        after = client.get("/metrics").text.splitlines()
+    assert f"ae_scored_images_total{{{of}}} 0.0" in before
+    assert not any(line.startswith(f"ae_score_psi{{{of}}}") for line in before)
+    p_values = [result["p_value"] for result in results]
+    assert f"ae_scored_images_total{{{of}}} 120.0" in after
+    assert (
+        f"ae_anomalous_images_total{{{of}}} {sum(result['is_anomaly'] for result in results)}.0"
+        in after
+    )
+    for end in ("0.05", "0.5", "1.0"):
+        below = sum(p_value <= float(end) for p_value in p_values)
+        assert f'ae_p_value_bucket{{le="{end}",{of}}} {below}.0' in after
+    assert f"ae_p_value_count{{{of}}} 120.0" in after
+    (psi,) = (line for line in after if line.startswith(f"ae_score_psi{{{of}}}"))
+    assert float(psi.split()[1]) > 0.25  # noise is not what tiny was calibrated on
+
+
+def test_every_metric_is_documented(models: Path) -> None:
+    client, _ = application(models)
+    with client:
+        text = client.get("/metrics").text
+    documented = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name in re.findall(r"# TYPE (ae_\w+)", text):
+        assert f"`{name}`" in documented or name.endswith("_created"), name
