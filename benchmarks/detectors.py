@@ -13,13 +13,31 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.serving import load, servers
 from benchmarks.serving.load import Request
 
+Rates = dict[int, float]  # requests a second, by connections
+Measure = Callable[[Path, bytes, list[int], float], Rates]
 
-def main() -> None:
+
+def measure_rates(
+    detector: Path, photograph: bytes, connections: list[int], seconds: float
+) -> Rates:
+    """Load a service that holds this detector alone, for some seconds at each of `connections`."""
+    server, cores = servers.ours(detector.name), sorted(os.sched_getaffinity(0))
+    request = Request(f"/v1/models/{detector.name}/anomaly-score", "image/jpeg", photograph)
+    with tempfile.TemporaryDirectory() as models:
+        (Path(models) / detector.name).symlink_to(detector.resolve(), target_is_directory=True)
+        with servers.run(server, Path(sys.executable), request, cores, AE_MODELS=models):
+            return {
+                count: load.run(request, servers.PORT, count, seconds).rate for count in connections
+            }
+
+
+def main(arguments: Sequence[str] | None = None, measure: Measure = measure_rates) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.detectors", description=__doc__.splitlines()[0]
@@ -35,12 +53,12 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=8, metavar="S", help="of each load (%(default)s)"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     photograph = options.photograph.read_bytes()
     rates: dict[tuple[Path, int], list[float]] = {}
     for _ in range(options.rounds):
         for detector in options.detectors:
-            for connections, rate in _rates(
+            for connections, rate in measure(
                 detector, photograph, options.connections, options.seconds
             ).items():
                 rates.setdefault((detector, connections), []).append(rate)
@@ -52,20 +70,6 @@ def main() -> None:
                 f"{detector}, {connections} connections: {rate:.1f} requests a second,"
                 f" {rate / first:.2f} times"
             )
-
-
-def _rates(
-    detector: Path, photograph: bytes, connections: list[int], seconds: float
-) -> dict[int, float]:
-    """Requests a second, by connections, of a service that holds this detector alone."""
-    server, cores = servers.ours(detector.name), sorted(os.sched_getaffinity(0))
-    request = Request(f"/v1/models/{detector.name}/anomaly-score", "image/jpeg", photograph)
-    with tempfile.TemporaryDirectory() as models:
-        (Path(models) / detector.name).symlink_to(detector.resolve(), target_is_directory=True)
-        with servers.run(server, Path(sys.executable), request, cores, AE_MODELS=models):
-            return {
-                count: load.run(request, servers.PORT, count, seconds).rate for count in connections
-            }
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_embeddings_that_separate_classes_score_1() -> None:
 
 
 def test_detectors_are_compared_by_the_medians_of_their_rounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rates = iter([10, 30, 12, 36, 50, 33])
 
@@ -160,10 +160,8 @@ def test_detectors_are_compared_by_the_medians_of_their_rounds(
         return {4: next(rates)}
 
     (tmp_path / "photograph.jpg").write_bytes(b"photograph")
-    monkeypatch.setattr(detectors, "_rates", measured)
     arguments = [str(tmp_path / "photograph.jpg"), "old", "new", "--connections", "4"]
-    monkeypatch.setattr("sys.argv", ["benchmarks.detectors", *arguments])
-    detectors.main()
+    detectors.main(arguments, measured)
     old, new = capsys.readouterr().out.splitlines()
     assert old == "old, 4 connections: 12.0 requests a second, 1.00 times"
     assert new == "new, 4 connections: 33.0 requests a second, 2.75 times"

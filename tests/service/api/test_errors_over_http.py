@@ -1,6 +1,8 @@
 """Rows of the error table, and the one shape of the body."""
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,11 @@ from starlette.testclient import TestClient
 
 from bundle.errors import BundleError, DomainError, ItemError
 from service.api.errors import CODES_BY_STATUS, STATUSES
+from service.app import build_services, create_app
 from service.errors import BulkError, DeviceError, InvalidItems
+from service.registry.loaded_model import LoadedModel
+from service.registry.registry import ModelRegistry
+from service.settings import Settings
 from tests.bundles import LATENT_DIM
 from tests.service.api.helpers import JSON, NPY, PNG, TINY, application, check_problem, npy, png
 
@@ -250,21 +256,20 @@ def test_while_draining_new_work_is_refused_and_not_ready(models: Any) -> None:
     assert int(response.headers["retry-after"]) > 0
 
 
-def test_a_defect_is_logged_and_not_shown(
-    models: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    client, services = application(models)
+def test_a_defect_is_logged_and_not_shown(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class DefectiveRegistry(ModelRegistry):
+        def get(self, name: str, version: str | None = None) -> LoadedModel:
+            raise RuntimeError(f"secret of {name}, version {version}")
 
-    def fail(*_: object) -> None:
-        raise RuntimeError("secret")
-
-    monkeypatch.setattr(services.registry, "get", fail)
+    services = build_services(Settings(models=models, device="cpu"))
+    defective = create_app(replace(services, registry=DefectiveRegistry()))
+    client = TestClient(defective, raise_server_exceptions=False)
     with client, caplog.at_level(logging.ERROR):
         response = client.post(f"{TINY}/encode", content=png(), headers=PNG)
     document = check_problem(response, 500, "internal_error")
     assert "secret" not in response.text
     assert document["request_id"] in caplog.text
-    assert "RuntimeError: secret" in caplog.text
+    assert "RuntimeError: secret of tiny" in caplog.text
 
 
 def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:

