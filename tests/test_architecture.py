@@ -3,7 +3,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-HOMES = ("", "service", "training")  # of the paths in the walks
+HOMES = ("", "bundle", "service", "training", "benchmarks")  # of the paths in the walks
 
 
 def test_every_path_of_the_map_exists() -> None:
@@ -22,7 +22,7 @@ def test_every_path_of_the_map_exists() -> None:
 def test_every_package_is_on_the_map() -> None:
     packages = [
         path.parent.relative_to(ROOT).as_posix()
-        for home in ("service", "training")
+        for home in ("service", "training", "benchmarks")
         for path in sorted((ROOT / home).glob("*/__init__.py"))
     ]
     assert [path for path in packages if f"`{path}/`" not in MAP] == []
