@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bundle import decoding_cost
 from bundle.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 from bundle.manifest import InputSpec
 from bundle.tensors import Pixels
@@ -24,6 +25,7 @@ COLOUR_SAMPLE_SIDE_PIXELS = 64  # at most
 # An image is in colour if over 1 % of its pixels have channels that lie more than 20 levels apart:
 # what JPEG makes of grey stays below that, and so does a slight tint.
 COLOUR_LEVELS, COLOUR_SHARE = 20, 0.01
+MAX_EXIF_BYTES = 2**16  # as in JPEG; Pillow parses them in Python
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 _PNG_END = b"IEND\xaeB`\x82"
 _TOO_LARGE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -48,36 +50,37 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
     a half, a quarter or an eighth of its size, but at no less than `spec.reducing_gap` times the
     model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
     """
-    with _open(data, max_pixels) as image:
+    with open_image(data, max_pixels) as image:
         return _decode(image, data, spec)
 
 
 def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> DecodedImage | None:
     """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
-    with _open(data, max_pixels) as image:
+    with open_image(data, max_pixels) as image:
         return _decode(image, data, spec) if image.width * image.height <= small else None
 
 
 def decode_original(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
     """Decode an image as `decode` does, but to RGB at its own size: uint8 (height, width, 3)."""
-    with _open(data, max_pixels) as image:
+    with open_image(data, max_pixels) as image:
         _load(image, data)
         _apply_orientation(image)
         return np.asarray(_convert(image, "RGB", spec.white_16_bit))
 
 
 @contextmanager
-def _open(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """The image with its header read; every error becomes one of `bundle.errors`."""
+def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image whose decoding is affordable; every error becomes one of `bundle.errors`."""
     try:
+        decoding_cost.check_file(data)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, max_pixels)
+            decoding_cost.check_image(image, data, max_pixels)
             yield image
     except UnidentifiedImageError:
         raise _build_unidentified_error(data) from None
     except _TOO_LARGE_ERRORS as error:
         raise ImageTooLarge(str(error)) from None
-    except (InvalidImage, ImageTooLarge):
+    except (InvalidImage, ImageTooLarge, UnsupportedFormat):
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files.
         raise InvalidImage(f"the image cannot be decoded: {error}") from error
@@ -142,18 +145,10 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise ImageTooLarge(
-            f"{image.width}x{image.height} is {pixels} pixels; at most {max_pixels} are allowed"
-        )
-
-
 def _apply_orientation(image: Image.Image) -> None:
     """Apply the EXIF orientation, if it is readable."""
-    if not image.info:  # EXIF data would need it; Pillow turns TIFF itself
-        return
+    if not image.info or len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        return  # without EXIF data; Pillow turns TIFF itself
     with suppress(Exception):  # Pillow raises nearly anything here, and the pixels are complete
         ImageOps.exif_transpose(image, in_place=True)
 

@@ -136,6 +136,7 @@ def create_app(services: Services) -> ASGIApp:
     async def lifespan(_: object) -> AsyncIterator[None]:
         yield
         services.admission.drain()
+        services.operations.close()
         services.executor.close()
 
     routes = endpoint.build_routes(services, OPERATIONS)

@@ -1,6 +1,5 @@
 """Decoding of the images of a request, in threads unless they are small."""
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +10,9 @@ from bundle.errors import ItemError
 from bundle.imaging import DecodedImage
 from bundle.manifest import InputSpec
 from service.errors import InvalidItems
+from service.operations.threads import map_in_thread
 from service.operations.timings import Timings
-from service.operations.values import DecodedImages, EncodedImages, check_deadline, map_items
+from service.operations.values import DecodedImages, EncodedImages, map_items
 
 # An image up to this size is decoded before a thread would start.
 MAX_INLINE_PIXELS = 128 * 128
@@ -34,7 +34,7 @@ class Decoder:
     ) -> DecodedImages:
         """Decode and resize all images to the model's size.
 
-        Raises InvalidItems, or DeadlineExceeded between two images.
+        Raises InvalidItems, or DeadlineExceeded.
         """
         if isinstance(encoded.images, np.ndarray):
             return _check_array(encoded.images, spec)
@@ -61,11 +61,13 @@ class Decoder:
         self, encoded: Sequence[bytes], spec: InputSpec, deadline: float
     ) -> list[DecodedImage]:
         def decode(index: int) -> DecodedImage:
-            check_deadline(deadline, f"{index} of {len(encoded)} images were decoded")
             return imaging.decode(encoded[index], spec, self.max_pixels)
 
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.pool, map_items, len(encoded), decode)
+        return await map_in_thread(self.pool, len(encoded), decode, deadline)
+
+    def close(self) -> None:
+        """Drop the images that wait; an image that is being decoded takes half a second at most."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _check_array(array: np.ndarray, spec: InputSpec) -> DecodedImages:

@@ -1,6 +1,5 @@
 """Operations on images or latents."""
 
-import asyncio
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from bundle.tensors import Array, Pixels, TensorName, Tensors
 from service.errors import DeadlineExceeded, InvalidLatents, OperationNotSupported
 from service.operations.decoding import Decoder
 from service.operations.localisation import Localiser
+from service.operations.threads import map_in_thread
 from service.operations.timings import Timings
 from service.operations.values import (
     MAX_SEED,
@@ -33,7 +33,6 @@ from service.operations.values import (
     ReconstructResult,
     ScoreResult,
     check_count,
-    check_deadline,
     check_supported,
     map_items,
 )
@@ -59,6 +58,10 @@ class Operations:
     ) -> None:
         self._admission, self._executor, self._limits = admission, executor, limits
         self._decoder = Decoder(cores, limits.max_image_pixels)
+
+    def close(self) -> None:
+        """Drop the images that wait to be decoded."""
+        self._decoder.close()
 
     async def encode(
         self, model: LoadedModel, images: EncodedImages, timings: Timings, variance: bool
@@ -241,13 +244,10 @@ class Operations:
         error_maps: Floats,
         timings: Timings,
     ) -> list[Localisation]:
-        """Localise the anomalies of each image. Raises DeadlineExceeded between two overlays."""
+        """Localise the anomalies of each image. Raises DeadlineExceeded."""
         originals, overlay = encoded.images, localiser.pictures.overlay
 
         def localise(index: int) -> Localisation:
-            if overlay:
-                done = f"{index} of {len(error_maps)} overlays were drawn"
-                check_deadline(self._deadline(timings), done)
             as_array = isinstance(originals, np.ndarray)
             image = images.pixels[index] if as_array else originals[index]
             return localiser.localise(image, error_maps[index], images.original_sizes[index])
@@ -255,8 +255,7 @@ class Operations:
         # Overlays decode images again, which only the threads of the decoder may do.
         pool = self._decoder.pool if overlay else None
         with timings.measure("encode"):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(pool, map_items, len(error_maps), localise)
+            return await map_in_thread(pool, len(error_maps), localise, self._deadline(timings))
 
     def _check_output(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Raise ImageTooLarge if images of these sizes exceed one response.

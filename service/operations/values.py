@@ -1,6 +1,5 @@
 """Inputs and results of the operations, and limits of a request."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -14,7 +13,6 @@ from bundle.heatmap import Region
 from bundle.manifest import Capability
 from bundle.tensors import Array, Pixels
 from service.errors import (
-    DeadlineExceeded,
     InvalidItems,
     OperationNotSupported,
     TooManyImages,
@@ -149,12 +147,6 @@ def check_count(count: int, max_count: int) -> None:
         raise TooManyImages(
             f"{count} images or latents are too many for one request; send at most {max_count}"
         )
-
-
-def check_deadline(deadline: float, done: str) -> None:
-    """Raise DeadlineExceeded if a deadline on the clock of `time.monotonic` has passed."""
-    if time.monotonic() > deadline:
-        raise DeadlineExceeded(f"the request reached its timeout after {done}; send fewer images")
 
 
 def map_items(count: int, work: Callable[[int], Result]) -> list[Result]:
