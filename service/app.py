@@ -1,5 +1,6 @@
 """Composition root: builds the application from the settings."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,14 @@ from starlette.types import ASGIApp
 from service import VERSION, cores
 from service.api import dependencies, endpoint, errors, openapi
 from service.api.dependencies import Services
-from service.api.middleware import EncodedSlashes, HeadAsGet, InternalErrors, RequestLifecycle
+from service.api.middleware import (
+    EncodedSlashes,
+    HeadAsGet,
+    InternalErrors,
+    ProbesOnly,
+    RequestLifecycle,
+    create_request_id,
+)
 from service.api.requests import BodyLimits
 from service.api.routes import (
     anomaly_score,
@@ -40,8 +48,11 @@ from service.scheduling.executor import (
     INLINE_SECONDS_ON_ONE_CORE,
     DeviceExecutor,
 )
+from service.server.limits import Refusal, Rendered, ServedApp
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import OTHER_LABELS, Metrics
+
+logger = logging.getLogger(__name__)
 
 OPERATIONS = [
     module.OPERATION
@@ -143,6 +154,22 @@ def create_app(services: Services) -> ASGIApp:
     api = HeadAsGet(create_api(services))
     router = Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
     return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
+
+
+def create_served_app(services: Services) -> ServedApp:
+    """Return the application for the server, with its responses to requests that are no HTTP."""
+    app = create_app(services)
+
+    def refuse(refusal: Refusal) -> Rendered:
+        request_id = create_request_id()
+        response = errors.build_problem(request_id, refusal.status, refusal.code, refusal.detail)
+        services.metrics.count_request(OTHER_LABELS, refusal.status, 0.0)
+        logger.info("refused a request %s: %d %s", request_id, refusal.status, refusal.detail)
+        headers = [*response.raw_headers, (b"x-request-id", request_id.encode())]
+        return Rendered(headers, bytes(response.body))
+
+    probes_only = RequestLifecycle(ProbesOnly(app), services.metrics)
+    return ServedApp(app, probes_only, refuse)
 
 
 def create_api(services: Services) -> FastAPI:

@@ -4,7 +4,7 @@ import argparse
 import gc
 import json
 import os
-import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,21 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from bundle.conformal import RATES
-from bundle.errors import BundleError, DomainError
-from service.app import assemble, build_engine, build_services, create_api, create_app
+from bundle.errors import BundleError, DomainError, InvalidParameter
+from service.app import (
+    assemble,
+    build_engine,
+    build_services,
+    create_api,
+    create_served_app,
+)
 from service.errors import DeviceError
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
 from service.server import uvicorn_server
+from service.server.connections import limit_by_files
+from service.server.limits import ConnectionLimits
 from service.settings import Settings
 from service.telemetry import logging
 
@@ -141,22 +149,39 @@ def _parse_rate(text: str) -> float:
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
-    # Set before models are loaded, because process 1 of a container ignores unhandled signals.
-    # uvicorn repeats the signal that ended it, which is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logging.configure(settings.log_format, settings.log_level)
+    listener = _bind(settings)
     services = build_services(settings)
     gc.collect()
     gc.freeze()  # because collections that visit the loaded models would delay requests
-    return uvicorn_server.serve(
-        create_app(services),
-        settings.host,
-        settings.port,
-        settings.shutdown_timeout,
-        on_ready=lambda address: _print_ready(address, services.registry),
-        on_exit=services.admission.drain,
+    limits = ConnectionLimits(
+        limit_by_files(settings.max_connections),
+        settings.head_timeout,
+        settings.idle_timeout,
+        settings.send_timeout,
     )
+    shutdown = uvicorn_server.Shutdown(
+        settings.shutdown_delay, settings.shutdown_timeout, services.admission.leave
+    )
+    return uvicorn_server.serve(
+        create_served_app(services),
+        listener,
+        limits,
+        shutdown,
+        on_ready=lambda: _print_ready(uvicorn_server.describe(listener), services.registry),
+    )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Bind the address before models are loaded, which takes longer. Raises InvalidParameter."""
+    try:
+        return uvicorn_server.bind(settings.host, settings.port)
+    except OSError as error:
+        raise InvalidParameter(
+            f"{settings.host}:{settings.port} cannot be listened on: {error}; "
+            "choose another --host or --port"
+        ) from None
 
 
 def _print_ready(address: str, registry: ModelRegistry) -> None:

@@ -1,10 +1,15 @@
 """Settings: environment variables with the prefix `AE_`, which the command line can override."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+END_SECONDS = 2  # to close connections and to finish what cannot be cancelled
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -57,20 +62,38 @@ class Settings(BaseSettings):
         128_000_000, description="Maximum pixels of all images at original size in one response."
     )
     max_batch_size: PositiveInt = Field(64, description="Maximum images in one run of a graph.")
-    max_queue_delay: NonNegativeFloat = Field(
+    max_queue_delay: Delay = Field(
         0.0, description="Seconds that an idle device waits for a batch to fill."
     )
     max_queued_images: PositiveInt = Field(
         1024, description="Maximum images in flight; beyond it, 429."
     )
     max_queued_bytes: PositiveInt = Field(
-        256 * 2**20, description="Maximum bytes of bodies in flight; beyond it, 429."
+        256 * 2**20, description="Maximum bytes of bodies and responses in flight; beyond it, 429."
     )
-    request_timeout: PositiveFloat = Field(
+    max_connections: PositiveInt = Field(
+        1000, description="Maximum open connections; beyond it, the one idle for longest ends."
+    )
+    head_timeout: Seconds = Field(
+        10.0, description="Maximum seconds until the head of a request is complete."
+    )
+    idle_timeout: PositiveInt = Field(
+        75, description="Maximum seconds that a connection is idle between requests."
+    )
+    send_timeout: Seconds = Field(
+        30.0, description="Maximum seconds in which a client takes nothing of its response."
+    )
+    request_timeout: Seconds = Field(
         30.0, description="Maximum seconds until a request runs; beyond it, 504."
     )
+    shutdown_delay: Delay = Field(
+        3.0, description="Seconds after SIGTERM in which new requests are still served."
+    )
     shutdown_timeout: PositiveInt = Field(
-        20, description="Maximum seconds to finish running requests after SIGTERM."
+        20, description="Maximum seconds after the delay to finish running requests."
+    )
+    grace_period: Seconds = Field(
+        30.0, description="Seconds after SIGTERM until the container is killed."
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of log lines on standard error."
@@ -88,5 +111,16 @@ class Settings(BaseSettings):
         if self.max_body_bytes > self.max_queued_bytes:
             raise ValueError(
                 "max_queued_bytes must be at least max_body_bytes, or a full body is never admitted"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_end_fits(self) -> "Settings":
+        needed = self.shutdown_delay + self.shutdown_timeout + END_SECONDS
+        if needed > self.grace_period:
+            raise ValueError(
+                f"shutdown_delay and shutdown_timeout, with {END_SECONDS} s to end, are {needed:g} "
+                f"s, but the process is killed after {self.grace_period:g} s: lower them, or raise "
+                "grace_period and that of the container"
             )
         return self

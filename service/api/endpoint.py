@@ -27,6 +27,7 @@ from service.api.operation import Call, Operation
 from service.api.parsing import validate_options
 from service.api.requests import IncomingRequest
 from service.api.throttle import RejectionThrottle
+from service.asgi import wait_until_sent
 from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded
 
 PREFIXES = ("/v1/models/{model}/versions/{version}", "/v1/models/{model}")
@@ -42,8 +43,9 @@ class OperationEndpoint:
         self._throttle = RejectionThrottle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        admission = self._services.admission
         try:
-            with self._services.admission.track_upload() as upload:
+            with admission.track_upload() as upload:
                 response = await self._respond_while_connected(
                     scope, IncomingRequest(scope, receive, upload)
                 )
@@ -52,7 +54,9 @@ class OperationEndpoint:
             if isinstance(error, Overloaded):
                 error.with_traceback(None)  # it would keep the body while the rejection waits
                 await self._throttle.wait()
-        await response(scope, receive, send)
+        with admission.hold(len(response.body)):
+            await response(scope, receive, send)
+            await wait_until_sent(scope)
 
     async def _respond_while_connected(self, scope: Scope, request: IncomingRequest) -> Response:
         """Return the response.

@@ -71,6 +71,7 @@ STATUSES: Mapping[type[DomainError], Status] = {
 }
 TITLES = {
     413: "Content Too Large",
+    414: "URI Too Long",
     422: "Unprocessable Content",
 }  # of RFC 9110, because Python before 3.13 has other titles
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}

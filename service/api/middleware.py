@@ -69,9 +69,14 @@ class RequestLifecycle:
             )
 
 
+def create_request_id() -> str:
+    """Return a random request ID."""
+    return f"{random.getrandbits(128):032x}"
+
+
 def _choose_request_id(scope: Scope) -> str:
     own = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return own.decode() if _VALID_ID.fullmatch(own) else f"{random.getrandbits(128):032x}"
+    return own.decode() if _VALID_ID.fullmatch(own) else create_request_id()
 
 
 class InternalErrors:
@@ -131,6 +136,24 @@ class EncodedSlashes:
             await response(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+class ProbesOnly:
+    """Responds with 503 to all but probes, for connections beyond the maximum."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in ("/livez", "/readyz"):
+            await self.app(scope, receive, send)
+            return
+        detail = "too many connections are open; retry on one that is"
+        headers = {"Connection": "close", "Retry-After": "1"}
+        problem = build_problem(
+            get_context(scope).request_id, 503, "overloaded", detail, headers=headers
+        )
+        await problem(scope, receive, send)
 
 
 class HeadAsGet:

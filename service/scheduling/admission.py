@@ -9,7 +9,7 @@ class Admission:
     def __init__(self, max_images: int, max_bytes: int) -> None:
         self._max_images, self._max_bytes = max_images, max_bytes
         self._images = self._bytes = 0
-        self._draining = False
+        self._leaving = self._draining = False
 
     @property
     def images(self) -> int:
@@ -18,17 +18,21 @@ class Admission:
 
     @property
     def bytes(self) -> int:
-        """The number of bytes in flight, of complete and of incomplete bodies."""
+        """The number of bytes in flight, of bodies of requests and of responses."""
         return self._bytes
 
     @property
-    def draining(self) -> bool:
-        """True after `drain`."""
-        return self._draining
+    def leaving(self) -> bool:
+        """True after `leave` or `drain`."""
+        return self._leaving
+
+    def leave(self) -> None:
+        """Announce that the service will end; requests are still admitted."""
+        self._leaving = True
 
     def drain(self) -> None:
         """Stop admission; admitted requests continue."""
-        self._draining = True
+        self._leaving = self._draining = True
 
     def check(self, images: int = 1, size: int = 0) -> None:
         """Raise Overloaded if more images or bytes exceed a limit, ShuttingDown after `drain`."""
@@ -46,6 +50,13 @@ class Admission:
     def track_upload(self) -> "Upload":
         """Count the bytes of a body, for a `with` statement that ends with the response."""
         return Upload(self)
+
+    def hold(self, size: int) -> "HeldBytes":
+        """Count the bytes of a response until it is sent, for a `with` statement.
+
+        No limit refuses them, because the response is there; they count towards later requests.
+        """
+        return HeldBytes(self, size)
 
     def _add(self, images: int, size: int) -> None:
         self.check(images, size)
@@ -70,6 +81,21 @@ class Slot:
 
     def __exit__(self, *_: object) -> None:
         self._admission._remove(self._images, 0)
+
+
+class HeldBytes:
+    """Bytes of a response, as a context manager; faster than a generator."""
+
+    __slots__ = ("_admission", "_size")
+
+    def __init__(self, admission: Admission, size: int) -> None:
+        self._admission, self._size = admission, size
+
+    def __enter__(self) -> None:
+        self._admission._bytes += self._size
+
+    def __exit__(self, *_: object) -> None:
+        self._admission._remove(0, self._size)
 
 
 class Upload:

@@ -1,60 +1,131 @@
-"""Server of the service: uvicorn in one process, with `BufferedProtocol`."""
+"""Server of the service: uvicorn in one process, with `BoundedProtocol` and a graceful end."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import functools
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
-from service.server.protocol import BufferedProtocol
+from service.server.connections import Connections
+from service.server.limits import ConnectionLimits, ServedApp
+from service.server.protocol import BoundedProtocol
+
+LINGER_SECONDS = 0.3  # in which requests that were on their way at the end are still read
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """Seconds after a signal: new requests are served for `delay`, then finished for `timeout`.
+
+    `on_signal` announces the end, so that no more requests are sent here.
+    """
+
+    delay: float
+    timeout: int
+    on_signal: Callable[[], None]
 
 
 class Server(uvicorn.Server):
-    """A server that calls `on_ready` with its URL once it listens, and `on_exit` on a signal."""
+    """A server that serves on after SIGTERM, until others have noticed.
+
+    Responses after the signal end their connection. SIGINT or a second signal skips the wait.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[str], None], on_exit: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        connections: Connections,
+        shutdown: Shutdown,
+        on_ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._on_ready, self._on_exit = on_ready, on_exit
+        self._connections, self._shutdown, self._on_ready = connections, shutdown, on_ready
+        self._end = float("inf")  # of the delay, on the clock of `time.monotonic`
 
-    async def startup(self, sockets: list[Any] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_exit()
-        super().handle_exit(sig, frame)
+        if self._end < float("inf") or sig == signal.SIGINT or not self._shutdown.delay:
+            super().handle_exit(sig, frame)
+        else:
+            self._captured_signals.append(sig)
+        self._end = min(self._end, time.monotonic() + self._shutdown.delay)
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = [
+            *self.server_state.default_headers,
+            (b"connection", b"close"),
+        ]
+        self._shutdown.on_signal()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            self._connections.check(asyncio.get_running_loop().time())
+        self.should_exit = self.should_exit or time.monotonic() >= self._end
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        if not self.force_exit:
+            await asyncio.sleep(LINGER_SECONDS)
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, but does not listen yet.
+
+    Raises OSError if the address is invalid or taken.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def describe(listener: socket.socket) -> str:
+    """Return the URL of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def serve(
-    app: Callable[..., Awaitable[None]],
-    host: str,
-    port: int,
-    shutdown_timeout: int,
-    on_ready: Callable[[str], None],
-    on_exit: Callable[[], None],
+    served: ServedApp,
+    listener: socket.socket,
+    limits: ConnectionLimits,
+    shutdown: Shutdown,
+    on_ready: Callable[[], None],
 ) -> int:
-    """Serve until a signal, and return the exit status.
-
-    Running requests then have `shutdown_timeout` seconds to finish.
-    """
+    """Serve until a signal, and return the exit status."""
+    connections = Connections(limits)
     config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=BufferedProtocol,
+        served.app,
+        http=functools.partial(  # type: ignore[arg-type]
+            BoundedProtocol, connections=connections, served=served
+        ),
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,  # because nothing uses the address of the client
-        timeout_graceful_shutdown=shutdown_timeout,
+        timeout_keep_alive=limits.idle_timeout,
+        timeout_graceful_shutdown=shutdown.timeout,
     )
-    server = Server(config, on_ready, on_exit)
+    server = Server(config, connections, shutdown, on_ready)
     try:
-        server.run()
+        server.run([listener])
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     return 0 if server.started else 1

@@ -71,7 +71,7 @@ def start(*arguments: str, **environment: str) -> Server:
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | {"AE_SHUTDOWN_DELAY": "0"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

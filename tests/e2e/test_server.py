@@ -3,9 +3,12 @@
 import base64
 import io
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import requests
 from PIL import Image
 
 from service.registry.repository import ModelRepository
+from service.settings import Settings
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server, start
 from training.data import mnist
@@ -285,6 +289,38 @@ def test_a_failing_start_names_the_reason(arguments: tuple[str, ...], complaint:
     assert "Traceback" not in done.stderr
 
 
+def test_after_sigterm_requests_are_served_until_others_have_noticed() -> None:
+    server = start("--models", "models", "--device", "cpu", AE_SHUTDOWN_DELAY="1")
+    url = f"{server.url}/v1/models/mnist-vae/encode"
+    body, headers = encoded(DIGITS[0]), {"Content-Type": "image/png"}
+    noticed = threading.Event()
+
+    def load(_: int) -> set[int]:
+        with requests.Session() as session:
+            found = set()
+            while not noticed.is_set():
+                found.add(session.post(url, body, headers=headers, timeout=60).status_code)
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        loads = [pool.submit(load, index) for index in range(8)]
+        server.process.send_signal(signal.SIGTERM)
+        while requests.get(f"{server.url}/readyz", timeout=60).status_code == 200:
+            pass
+        late = requests.post(url, body, headers=headers, timeout=60)
+        noticed.set()
+        statuses = set().union(*(each.result() for each in loads))
+    assert (late.status_code, late.headers["connection"]) == (200, "close")
+    assert statuses == {200}
+    assert server.end() == 0
+
+
+def test_the_grace_period_is_that_of_the_compose_file() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    found = set(re.findall(r"stop_grace_period: (\d+)s", compose))
+    assert found == {f"{Settings().grace_period:.0f}"}
+
+
 def test_a_port_that_is_taken_ends_the_start() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -293,4 +329,4 @@ def test_a_port_that_is_taken_ends_the_start() -> None:
             "serve", "--models", "models", "--device", "cpu", "--port", str(taken.getsockname()[1])
         )
     assert done.returncode != 0
-    assert "address already in use" in done.stderr
+    assert "cannot be listened on" in done.stderr

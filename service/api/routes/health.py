@@ -32,9 +32,9 @@ def build_router(registry: ModelRegistry, admission: Admission) -> APIRouter:
         `models` are loaded, warmed up and tested; `failed` holds the reasons for other models.
         """
         models = {name: registry.versions(name) for name in registry.names()}
-        ready = bool(models) and not admission.draining
+        ready = bool(models) and not admission.leaving
         response.status_code = 200 if ready else 503
-        status = "ready" if ready else "draining" if admission.draining else "not ready"
+        status = "ready" if ready else "draining" if admission.leaving else "not ready"
         return schemas.Health(status=status, models=models, failed=registry.failures())
 
     return routes
