@@ -29,7 +29,7 @@ from service.registry.repository import ModelRepository
 from service.server import uvicorn_server
 from service.server.connections import limit_by_files
 from service.server.limits import ConnectionLimits
-from service.settings import Settings
+from service.settings import API_KEYS_EXAMPLE, Settings, find_unknown
 from service.telemetry import logging
 
 if TYPE_CHECKING:
@@ -42,14 +42,18 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status, which is 1 after an error message."""
     options = _build_parser().parse_args(arguments)
+    if unknown := find_unknown(os.environ):
+        for line in unknown:
+            print(f"error: {line}", file=sys.stderr)
+        return 1
     overrides = {name: value for name, value in vars(options).items() if value is not None}
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
         _print_invalid(error)
         return 1
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except SettingsError:  # its text can hold an API key
+        print(f"error: AE_API_KEYS is not JSON; write it like {API_KEYS_EXAMPLE}", file=sys.stderr)
         return 1
     try:
         return int(options.command(settings, options))
@@ -62,7 +66,8 @@ def _print_invalid(error: ValidationError) -> None:
     for problem in error.errors():
         # Only the name of the setting, because the rest of the location can hold an API key.
         subject = f"setting {problem['loc'][0]}" if problem["loc"] else "settings"
-        print(f"error: {subject}: {problem['msg']}", file=sys.stderr)
+        fix = f"; write it like {API_KEYS_EXAMPLE}" if subject == "setting api_keys" else ""
+        print(f"error: {subject}: {problem['msg']}{fix}", file=sys.stderr)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -176,11 +181,13 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
 def _bind(settings: Settings) -> socket.socket:
     """Bind the address before models are loaded, which takes longer. Raises InvalidParameter."""
     try:
+        if settings.unix_socket:
+            return uvicorn_server.bind_unix(settings.unix_socket)
         return uvicorn_server.bind(settings.host, settings.port)
     except OSError as error:
+        address = settings.unix_socket or f"{settings.host}:{settings.port}"
         raise InvalidParameter(
-            f"{settings.host}:{settings.port} cannot be listened on: {error}; "
-            "choose another --host or --port"
+            f"{address} cannot be listened on: {error}; choose another --host or --port"
         ) from None
 
 
@@ -190,7 +197,10 @@ def _print_ready(address: str, registry: ModelRegistry) -> None:
         ", ".join(sorted({model.provider for model in registry.newest()}))
         or "no execution provider"
     )
-    print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
+    try:
+        print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
+    except OSError:  # the service is as good without this line
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:

@@ -1,11 +1,16 @@
 """Settings: environment variables with the prefix `AE_`, which the command line can override."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "AE_"
+OTHER_VARIABLES = ("AE_API_KEY",)  # of `score`, which sends it to a service
+API_KEYS_EXAMPLE = '{"KEY": ["encode", "anomaly-score"], "OTHER": ["*"]}'
 END_SECONDS = 2  # to close connections and to finish what cannot be cancelled
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -15,11 +20,14 @@ Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Settings(BaseSettings):
     """Settings of the service, read once at the composition root and passed down as values."""
 
-    model_config = SettingsConfigDict(env_prefix="AE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     models: Path = Field(Path("models"), description="Directory of the bundles.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    unix_socket: Path | None = Field(
+        None, description="Unix socket to listen on, in place of an address and port."
+    )
     device: Literal["cuda", "auto", "cpu"] = Field(
         "auto",
         description="cuda needs an NVIDIA GPU; auto falls back to the CPU; cpu uses no GPU.",
@@ -124,3 +132,16 @@ class Settings(BaseSettings):
                 "grace_period and that of the container"
             )
         return self
+
+
+def find_unknown(variables: Iterable[str]) -> list[str]:
+    """Describe each variable with the prefix that is no setting, with the nearest setting."""
+    known = [*(PREFIX + name.upper() for name in Settings.model_fields), *OTHER_VARIABLES]
+    unknown = sorted(
+        name for name in variables if name.startswith(PREFIX) and name.upper() not in known
+    )
+    nearest = {name: difflib.get_close_matches(name.upper(), known, 1) for name in unknown}
+    return [
+        f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else "; remove it")
+        for name, near in nearest.items()
+    ]

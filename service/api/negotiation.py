@@ -7,7 +7,7 @@ from multipart import parse_options_header
 from service.api.errors import NotAcceptable
 
 
-@lru_cache(maxsize=1024)  # because clients repeat the same header
+@lru_cache(maxsize=64)  # because clients repeat the same header
 def choose(accept: str, offered: tuple[str, ...]) -> str:
     """Return the offered media type of the highest quality; at a tie, the first.
 

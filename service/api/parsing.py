@@ -15,20 +15,33 @@ from pydantic import BaseModel, ValidationError
 
 from bundle.errors import InvalidImage, InvalidParameter
 from bundle.tensors import Array
-from service.api.errors import MalformedRequest
+from service.api.errors import MalformedRequest, PayloadTooLarge
 from service.errors import InvalidItems, InvalidLatents
 from service.operations import EncodedImages, Latents, check_count, map_items
 
 Options = TypeVar("Options", bound=BaseModel)
+# Counted before parsing, which holds the interpreter and so delays other requests even in a thread:
+# as many numbers take a twentieth of a second and 32 MB.
+MAX_JSON_VALUES, MAX_JSON_KEYS = 2**20, 2**12
+MAX_NAMED_OPTIONS = 10  # in an error
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 
 def parse_json(body: bytes, known: Collection[str] | None = None) -> dict[str, Any]:
     """Parse a JSON object.
 
-    Raises MalformedRequest if the body is not JSON. Raises InvalidParameter if it is not an object,
-    or holds keys other than `known`.
+    Raises MalformedRequest if the body is not JSON, PayloadTooLarge if it holds too many values.
+    Raises InvalidParameter if it is not an object, or holds keys other than `known`.
     """
+    if (keys := body.count(b":")) > MAX_JSON_KEYS:
+        raise PayloadTooLarge(
+            f"the body holds about {keys} JSON keys; send at most {MAX_JSON_KEYS}"
+        )
+    if (values := sum(body.count(mark) for mark in (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise PayloadTooLarge(
+            f"the body holds about {values} JSON values; send at most {MAX_JSON_VALUES}, or an npy "
+            "array"
+        )
     try:
         # NaN and infinity are accepted here, because the check of latents names their vector.
         document = pydantic_core.from_json(body, allow_inf_nan=True)
@@ -168,5 +181,11 @@ def validate_options(model: type[Options], values: dict[str, Any]) -> Options:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        details = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        problems = error.errors(include_url=False, include_input=False)
+        details = [
+            f"{'.'.join(map(str, each['loc']))[:50]}: {each['msg'][:200]}"
+            for each in problems[:MAX_NAMED_OPTIONS]
+        ]
+        if len(problems) > MAX_NAMED_OPTIONS:
+            details.append(f"and {len(problems) - MAX_NAMED_OPTIONS} more")
         raise InvalidParameter("; ".join(details)) from None

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from service.operations import EncodedImages, Latents
 from service.scheduling.admission import Upload
 
 Result = TypeVar("Result")
+MAX_OPTION_BYTES = 64 * 1024  # of a body that holds only options
 MIN_THREAD_BYTES = 64 * 1024  # a body of this size is parsed in a thread
 
 
@@ -83,7 +84,8 @@ async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
 
 
 def _check_headers(request: IncomingRequest, limits: BodyLimits) -> None:
-    if coding := request.headers.get("content-encoding"):
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
         raise UnsupportedMediaType(
             f"Content-Encoding {coding[:50]!r} is unsupported; send the body without it"
         )
@@ -95,9 +97,7 @@ def _check_headers(request: IncomingRequest, limits: BodyLimits) -> None:
 
 
 def _build_too_large(limits: BodyLimits) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the body is larger than {limits.max_bytes} bytes; send fewer or smaller images"
-    )
+    return PayloadTooLarge(f"the body is larger than {limits.max_bytes} bytes; send less")
 
 
 async def read_images(request: IncomingRequest, limits: BodyLimits) -> EncodedImages:
@@ -146,7 +146,7 @@ async def read_options(
 ) -> Options:
     """Read options in a JSON object; an empty body gives the defaults. Raises InvalidParameter."""
     media_type, _ = _parse_content_type(request)
-    body = await read(request, limits)
+    body = await read(request, replace(limits, max_bytes=min(limits.max_bytes, MAX_OPTION_BYTES)))
     if body and media_type != JSON:
         raise _build_unsupported(media_type, (JSON,))
     return validate_options(model, parse_json(body) if body else {})

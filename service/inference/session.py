@@ -1,5 +1,6 @@
 """Sessions of loaded graphs: their protocol, and ONNX Runtime."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -46,7 +47,7 @@ class OnnxSession:
         self.inputs = tuple(_read_name(node, path) for node in session.get_inputs())
         self.outputs = tuple(_read_name(node, path) for node in session.get_outputs())
         nodes = (*session.get_inputs(), *session.get_outputs())
-        self.shapes = {_read_name(node, path): _read_shape(node) for node in nodes}
+        self.shapes = {_read_name(node, path): _read_shape(node, path) for node in nodes}
         self._warm_up(path, provider)
         self.provider: str = session.get_providers()[0]
         if self.provider != provider.name:
@@ -88,6 +89,10 @@ def _open(path: Path, provider: Provider, threads: int) -> onnxruntime.Inference
     options.enable_cpu_mem_arena = False
     # Threads that spin while they wait take cores from image decoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A bundle is self-contained: nothing is read from files that its manifest does not list.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     requested = [(each.name, dict(each.options)) for each in (provider, *provider.rest)]
     try:
         return onnxruntime.InferenceSession(path, options, providers=requested, enable_fallback=0)
@@ -102,10 +107,15 @@ def _read_name(node: onnxruntime.NodeArg, path: Path) -> TensorName:
         raise BundleError(f"{path.name}: {error}; publish the bundle again") from None
 
 
-def _read_shape(node: onnxruntime.NodeArg) -> Shape:
-    return Shape(
-        tuple(size if isinstance(size, int) else 1 for size in node.shape), _ELEMENTS[node.type]
-    )
+def _read_shape(node: onnxruntime.NodeArg, path: Path) -> Shape:
+    if node.type not in _ELEMENTS:
+        supported = ", ".join(_ELEMENTS)
+        raise BundleError(
+            f"{path.name}: {node.name} is a {node.type}; supported are {supported}; "
+            "publish the bundle again"
+        )
+    shape = tuple(size if isinstance(size, int) else 1 for size in node.shape)
+    return Shape(shape, _ELEMENTS[node.type])
 
 
 def _build_error(provider: Provider, text: str) -> DeviceError | BundleError:

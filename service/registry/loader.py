@@ -1,5 +1,6 @@
 """Loader of bundles: verifies a bundle, opens its graphs, tests them and warms them up."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,11 +24,14 @@ from bundle.manifest import (
     Precision,
 )
 from bundle.tensors import Array, Tensors
+from service.errors import DeviceError
 from service.inference.engine import Engine
 from service.inference.session import Session
 from service.registry.drift import Drift
 from service.registry.loaded_model import LoadedModel, Scoring, list_outputs
 from service.registry.repository import BundleLocation, ModelRepository
+
+logger = logging.getLogger(__name__)
 
 # For floats, absolute plus relative, and steps of uint8 images; a correct GPU stays far below.
 GOLDEN_TOLERANCES: Mapping[Precision, tuple[float, int]] = {
@@ -46,6 +50,15 @@ class Loader:
 
     def load(self, location: BundleLocation) -> LoadedModel:
         """Load a bundle. Raises BundleError if it is damaged, DeviceError if the device fails."""
+        try:
+            return self._load(location)
+        except (BundleError, DeviceError):
+            raise
+        except Exception as error:  # a fault of one bundle must not end the start with others
+            logger.exception("unforeseen error in %s", location)
+            raise BundleError(f"{type(error).__name__}: {error}") from error
+
+    def _load(self, location: BundleLocation) -> LoadedModel:
         manifest = self._repository.read(location)
         directory = location.directory
         sessions = {

@@ -28,7 +28,8 @@ class ModelRegistry:
             try:
                 model = loader.load(location)
             except BundleError as error:
-                self._failed.setdefault(location.name, {})[location.version] = str(error)
+                reason = str(error).replace(f"{location.directory}/", "")  # clients see it
+                self._failed.setdefault(location.name, {})[location.version] = reason
                 logger.error("skipped %s: %s", location, error)
             else:
                 self._loaded.setdefault(location.name, {})[location.version] = model

@@ -88,5 +88,7 @@ def _find_versions(model: Path) -> list[BundleLocation]:
             for path in model.iterdir()
             if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir()
         ]
-    except OSError:  # a file, or an unreadable directory
+    except NotADirectoryError:
         return []
+    except OSError:  # an unreadable directory, of which reading the first version reports why
+        return [BundleLocation(model / "1", model.name, 1)]

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -95,8 +96,27 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def bind_unix(path: Path) -> socket.socket:
+    """Return a Unix socket that is bound at a path, in place of one that nobody listens on.
+
+    Raises OSError if the path is taken or cannot be written.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if path.is_socket() and probe.connect_ex(str(path)):
+            path.unlink()
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
 def describe(listener: socket.socket) -> str:
     """Return the URL of a bound socket."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

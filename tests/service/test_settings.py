@@ -26,12 +26,16 @@ def test_the_environment_sets_and_the_command_line_overrides(
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
-        ("AE_API_KEYS", "no json", "api_keys"),
+        ("AE_API_KEYS", "no json", "AE_API_KEYS is not JSON; write it like"),
         ("AE_API_KEYS", '{"SECRET": "x"}', "setting api_keys: Input should be a valid"),
         ("AE_PORT", "http", "setting port: Input should be a valid integer"),
         ("AE_DEVICE", "tpu", "setting device: Input should be 'cuda', 'auto' or 'cpu'"),
         ("AE_MAX_IMAGES", "100000", "max_queued_images must be at least max_images"),
         ("AE_MAX_BODY_BYTES", "1000000000", "max_queued_bytes must be at least max_body_bytes"),
+        ("AE_REQUEST_TIMEOUT", "inf", "setting request_timeout: Input should be a finite number"),
+        ("AE_SHUTDOWN_TIMEOUT", "40", "but the process is killed after 30 s"),
+        ("AE_PROT", "8001", "AE_PROT is no setting; did you mean AE_PORT?"),
+        ("AE_UNLIKE_ANY_OTHER", "1", "AE_UNLIKE_ANY_OTHER is no setting; remove it"),
     ],
 )
 def test_an_invalid_setting_is_named(

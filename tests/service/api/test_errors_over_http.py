@@ -272,6 +272,43 @@ def test_a_defect_is_logged_and_not_shown(models: Path, caplog: pytest.LogCaptur
     assert "RuntimeError: secret of tiny" in caplog.text
 
 
+def test_identity_is_no_content_encoding(client: TestClient) -> None:
+    headers = PNG | {"Content-Encoding": "identity"}
+    assert client.post(f"{TINY}/encode", content=png(), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"latents": [' + b"[]," * 2**20 + b"[]]}",
+        b'{"images": [' + b"{}," * 2**20 + b"{}]}",
+        b"{" + b",".join(b'"%d":0' % index for index in range(5000)) + b"}",
+    ],
+)
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(models: Path, body: bytes) -> None:
+    client, _ = application(models)
+    with client:
+        for operation in ("encode", "decode", "interpolate"):
+            response = client.post(f"{TINY}/{operation}", content=body, headers=JSON)
+            check_problem(response, 413, "payload_too_large")
+
+
+def test_options_are_a_small_body(models: Path) -> None:
+    client, _ = application(models)
+    with client:
+        body = b'{"count": 1' + b" " * 64 * 1024 + b"}"
+        response = client.post("/v1/models/tiny-vae/sample", content=body, headers=JSON)
+    check_problem(response, 413, "payload_too_large")
+
+
+def test_the_text_of_an_error_is_bounded(client: TestClient) -> None:
+    query = "&".join(f"{'x' * 90}{index}=1" for index in range(50))
+    response = client.post(f"{TINY}/encode?{query}", content=png(), headers=PNG)
+    document = check_problem(response, 422, "invalid_parameter")
+    assert len(document["detail"]) < 1500
+    assert document["detail"].endswith("and 40 more")
+
+
 def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:
     before = client.post(f"{TINY}/encode", content=png(), headers=PNG).json()
     client.post(f"{TINY}/encode", content=b"garbage", headers=PNG)

@@ -8,6 +8,11 @@ from bundle.latents import GaussianMixture
 from bundle.manifest import GraphName, ModelManifest
 from bundle.tensors import TensorName, Tensors
 from service.errors import ModelNotReady
+from service.inference.engine import OnnxEngine
+from service.inference.session import Session
+from service.registry.loader import Loader
+from service.registry.registry import ModelRegistry
+from service.registry.repository import ModelRepository
 from tests.bundles import (
     DETECTOR_SPEC,
     LATENT_DIM,
@@ -169,3 +174,55 @@ def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> No
     )
     assert found["scores"].shape == (2,)
     assert model.scoring is not None
+
+
+def test_a_graph_with_an_unsupported_type_is_skipped(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "good")
+    directory = write_bundle(tmp_path, "doubles")
+    encoder = onnx.load(directory / "encoder.onnx")
+    name = encoder.graph.output[0].name
+    doubles = onnx.helper.make_tensor_value_info(f"{name}", onnx.TensorProto.DOUBLE, None)
+    cast = onnx.helper.make_node("Cast", ["inner"], [name], to=onnx.TensorProto.DOUBLE)
+    for node in encoder.graph.node:
+        node.output[:] = ["inner" if each == name else each for each in node.output]
+        node.input[:] = ["inner" if each == name else each for each in node.input]
+    encoder.graph.node.append(cast)
+    encoder.graph.output[0].CopyFrom(doubles)
+    onnx.save(encoder, directory / "encoder.onnx")
+    rewrite_manifest(directory)
+    registry = load_registry(tmp_path)
+    assert registry.names() == ["good"]
+    failure = registry.failures()["doubles/1"]
+    assert f"encoder.onnx: {name} is a tensor(double); supported are tensor(float)" in failure
+
+
+def test_an_unforeseen_fault_concerns_one_bundle(tmp_path: Path) -> None:
+    class FailingEngine(OnnxEngine):
+        def open(self, path: Path) -> Session:
+            if "bad" in str(path):
+                raise KeyError("tensor(double)")
+            return super().open(path)
+
+    for name in ("bad", "good"):
+        write_bundle(tmp_path, name)
+    repository, registry = ModelRepository(tmp_path), ModelRegistry()
+    registry.load_all(repository.locations(), Loader(repository, FailingEngine("cpu")))
+    assert registry.names() == ["good"]
+    assert registry.failures() == {"bad/1": "KeyError: 'tensor(double)'"}
+
+
+def test_data_outside_of_a_graph_are_not_read(tmp_path: Path) -> None:
+    directory = write_bundle(tmp_path)
+    graph = onnx.load(directory / "encoder.onnx")
+    onnx.save(
+        graph,
+        directory / "encoder.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    assert (directory / "weights.bin").is_file()
+    rewrite_manifest(directory)
+    failure = load_registry(tmp_path).failures()["tiny/1"]
+    assert "encoder.onnx cannot be loaded" in failure
+    assert str(tmp_path) not in failure

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,24 @@ def test_a_bundle_at_another_location_than_its_manifest_says_is_refused(tmp_path
     rewrite_manifest(write_bundle(tmp_path, "tiny", 1), version=2)
     with pytest.raises(BundleError, match="is of tiny version 2"):
         ModelRepository(tmp_path).read(only(tmp_path))
+
+
+def test_an_unreadable_directory_is_reported(
+    tmp_path: Path,
+) -> None:
+    write_bundle(tmp_path, "secret")
+
+    class Unreadable(type(tmp_path)):  # type: ignore[misc]
+        def iterdir(self) -> Iterator[Path]:
+            if self.name == "secret":
+                raise PermissionError(13, "Permission denied")
+            return (type(self)(each) for each in Path(self).iterdir())
+
+        def read_bytes(self) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+    repository = ModelRepository(Unreadable(tmp_path))
+    (location,) = repository.locations()
+    assert str(location) == "secret version 1"
+    with pytest.raises(BundleError, match=r"manifest.json cannot be read: Permission denied"):
+        repository.read(location)

@@ -1,0 +1,39 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from service.server.uvicorn_server import bind, bind_unix, describe
+
+
+def test_a_bound_address_is_taken_for_others() -> None:
+    with bind("127.0.0.1", 0) as bound:
+        port = bound.getsockname()[1]
+        assert describe(bound) == f"http://127.0.0.1:{port}"
+        bound.listen()
+        with pytest.raises(OSError, match="in use"):
+            bind("127.0.0.1", port)
+    with pytest.raises(socket.gaierror):
+        bind("no such host", 0)
+
+
+def test_an_ipv6_address_is_in_brackets() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    with bind("::1", 0) as bound:
+        assert describe(bound).startswith("http://[::1]:")
+
+
+def test_a_unix_socket_replaces_one_that_nobody_listens_on(tmp_path: Path) -> None:
+    path = tmp_path / "service.sock"
+    with bind_unix(path) as bound:
+        assert describe(bound) == f"unix:{path}"
+        bound.listen()
+        with pytest.raises(OSError, match="in use"):
+            bind_unix(path)
+    with bind_unix(path):
+        pass
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match="in use"):
+        bind_unix(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
