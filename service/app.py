@@ -95,7 +95,7 @@ def build_services(settings: Settings) -> Services:
 def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     """Return the services around the models of a registry."""
     telemetry, available = Metrics(), cores.count()
-    admission = Admission(settings.max_queued_images, settings.max_queued_bytes)
+    admission = Admission(settings.max_queued_images, settings.max_queued_bytes, settings.max_share)
     executor = DeviceExecutor(
         settings.max_batch_size,
         settings.max_queue_delay,

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     max_queued_bytes: PositiveInt = Field(
         256 * 2**20, description="Maximum bytes of bodies and responses in flight; beyond it, 429."
     )
+    max_share: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Share of the images in flight that one model, or one key, may hold.",
+    )
     max_connections: PositiveInt = Field(
         1000, description="Maximum open connections; beyond it, the one idle for longest ends."
     )
@@ -112,9 +118,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> "Settings":
-        if self.max_images > self.max_queued_images:
+        if self.max_images > self.max_share * self.max_queued_images:
             raise ValueError(
-                "max_queued_images must be at least max_images, or a full request is never admitted"
+                "max_share of max_queued_images must be at least max_images, or a full request is "
+                "never admitted"
             )
         if self.max_body_bytes > self.max_queued_bytes:
             raise ValueError(

@@ -83,7 +83,7 @@ class OperationEndpoint:
         services, context, parameters = self._services, get_context(scope), scope["path_params"]
         name: str = parameters["operation"]
         scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-        services.api_keys.check(key if scheme.lower() == "bearer" else None, name)
+        client = services.api_keys.check(key if scheme.lower() == "bearer" else None, name)
         model = services.registry.get(parameters["model"], parameters.get("version"))
         operation = self._operations.get(name)
         if operation is None:
@@ -95,7 +95,8 @@ class OperationEndpoint:
         options = _parse_options(operation, scope["query_string"])
         services.admission.check()  # before the body is read
         media_type = choose(request.headers.get("accept", ""), operation.offered)
-        call = Call(request, model, media_type, services, context.timings)
+        operations = services.operations.of_client(client) if client else services.operations
+        call = Call(request, model, media_type, services, operations, context.timings)
         return await operation.handle(call, options)
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.api import requests
 from service.api.dependencies import Services
 from service.api.requests import IncomingRequest
-from service.operations import EncodedImages, Timings
+from service.operations import EncodedImages, Operations, Timings
 from service.registry.loaded_model import LoadedModel
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -26,6 +26,7 @@ class Call(NamedTuple):
     model: LoadedModel
     media_type: str  # of the response
     services: Services
+    operations: Operations  # for the client
     timings: Timings
 
     async def read_images(self) -> EncodedImages:

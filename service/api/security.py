@@ -32,23 +32,26 @@ class ApiKeys:
                 raise InvalidParameter(f"api_keys: there is no operation {min(unknown)!r}")
         self._rights = {key.encode(): frozenset(operations) for key, operations in rights.items()}
 
-    def check(self, key: str | None, operation: str | None) -> None:
-        """Raise Unauthorized without a valid key, Forbidden if it does not permit the operation.
+    def check(self, key: str | None, operation: str | None) -> str | None:
+        """Return a name of the key that does not reveal it; None if no key is needed.
 
-        Every valid key permits lists and cards, if `operation` is None.
+        Every valid key permits lists and cards, if `operation` is None. Raises Unauthorized without
+        a valid key, Forbidden if it does not permit the operation.
         """
         if not self._rights:
-            return
+            return None
         if key is None:
             raise Unauthorized("the API key is missing; send 'Authorization: Bearer KEY'")
         # Every key is compared in constant time, because timing would reveal parts of a key.
         found = [
-            rights
-            for known, rights in self._rights.items()
+            (f"API key {number}", rights)
+            for number, (known, rights) in enumerate(self._rights.items(), start=1)
             if hmac.compare_digest(known, key.encode())
         ]
         if not found:
             raise Unauthorized("the API key is unknown; check the Authorization header")
-        if operation is not None and not found[0] & {operation, ALL_OPERATIONS}:
-            permitted = ", ".join(sorted(found[0])) or "nothing"
+        name, rights = found[0]
+        if operation is not None and not rights & {operation, ALL_OPERATIONS}:
+            permitted = ", ".join(sorted(rights)) or "nothing"
             raise Forbidden(f"the API key does not permit {operation}; it permits: {permitted}")
+        return name

@@ -27,6 +27,7 @@ BULK_SETTINGS = {
     "request_timeout": 86_400.0,
     "max_images": CHUNK_IMAGES,
     "max_queued_images": WORKERS * CHUNK_IMAGES,
+    "max_share": 1.0,
 }
 
 

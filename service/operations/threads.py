@@ -7,8 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from service.errors import DeadlineExceeded
-from service.operations.values import map_items
+from bundle.errors import ItemError
+from service.errors import DeadlineExceeded, InvalidItems
+
+SLICE_SECONDS = 0.05  # after which other requests have their turn
 
 Result = TypeVar("Result")
 
@@ -18,28 +20,40 @@ async def map_in_thread(
 ) -> list[Result]:
     """Call `work` for each index in a thread of the pool, or of the loop's own pool if it is None.
 
-    Returns or raises as `map_items` does. Raises DeadlineExceeded at `deadline`, on the clock of
+    Requests take turns, so that one with many images does not delay another with few. Raises
+    InvalidItems with the errors of all items, and DeadlineExceeded at `deadline`, on the clock of
     `time.monotonic`, also while the pool is busy. After that, or if the request is cancelled, no
     further item begins.
     """
     ended = threading.Event()
-    done = 0
+    results: list[Result] = []
+    errors: list[tuple[int, ItemError]] = []
 
-    def work_unless_ended(index: int) -> Result:
-        nonlocal done
-        if ended.is_set():
-            raise asyncio.CancelledError
-        done = index
-        return work(index)
+    def run_slice() -> bool:
+        """Work on some items, and return True after the last."""
+        until = time.monotonic() + SLICE_SECONDS
+        while (index := len(results) + len(errors)) < count and not ended.is_set():
+            try:
+                results.append(work(index))
+            except ItemError as error:
+                errors.append((index, error))
+            if time.monotonic() > until:
+                return False
+        return True
 
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            return await loop.run_in_executor(pool, map_items, count, work_unless_ended)
+            while not await loop.run_in_executor(pool, run_slice):
+                pass
     except TimeoutError:
+        done = len(results) + len(errors)
         raise DeadlineExceeded(
             f"the request reached its timeout after {done} of {count} images; send fewer images, "
             "or retry when the load is lower"
         ) from None
     finally:
         ended.set()
+    if errors:
+        raise InvalidItems(errors)
+    return results

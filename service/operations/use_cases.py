@@ -1,5 +1,6 @@
 """Operations on images or latents."""
 
+import copy
 import secrets
 import time
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from service.operations.values import (
     map_items,
 )
 from service.registry.loaded_model import LoadedModel
-from service.scheduling.admission import Admission
+from service.scheduling.admission import Admission, Slot
 from service.scheduling.batcher import Work
 from service.scheduling.executor import DeviceExecutor
 
@@ -58,6 +59,18 @@ class Operations:
     ) -> None:
         self._admission, self._executor, self._limits = admission, executor, limits
         self._decoder = Decoder(cores, limits.max_image_pixels)
+        self._client: str | None = None  # that the images in flight are counted for
+
+    def of_client(self, client: str) -> "Operations":
+        """Return the same operations, whose images in flight count towards a client's share."""
+        operations = copy.copy(self)
+        operations._client = client
+        return operations
+
+    def _admit(self, model: LoadedModel, images: int) -> Slot:
+        if self._client is None:
+            return self._admission.admit(images, model.manifest.name)
+        return self._admission.admit(images, model.manifest.name, self._client)
 
     def close(self) -> None:
         """Drop the images that wait to be decoded."""
@@ -198,7 +211,7 @@ class Operations:
             raise InvalidParameter(
                 f"interpolation is between 2 images or latents, not {count}; send 2"
             )
-        with self._admission.admit(steps):
+        with self._admit(model, steps):
             latents = await self._encode_ends(model, ends, timings)
             path = interpolate(latents[0], latents[1], steps, method)
             results = await self._run(
@@ -227,7 +240,7 @@ class Operations:
         """Decode images, and run the graphs of a capability on them."""
         _check_supported(model, capability)
         self._check_count(len(images.images))
-        with self._admission.admit(len(images.images)):
+        with self._admit(model, len(images.images)):
             decoded = await self._prepare(model, images, timings)
             if original_size:
                 self._check_output(decoded.original_sizes)
@@ -273,7 +286,7 @@ class Operations:
     async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
         tensors: Tensors = {"latents": latents}
         outputs = RESULTS["decode"]
-        with self._admission.admit(len(latents)):
+        with self._admit(model, len(latents)):
             # Alone, because other work in a batch can change the last bits of equal seeds.
             results = await self._run(model, ["decoder"], tensors, outputs, timings, alone=True)
         return results["reconstructions"]

@@ -1,13 +1,19 @@
 """Admission of requests, by limits on the images and bytes in flight."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from service.errors import Overloaded, ShuttingDown
 
 
 class Admission:
     """Counts of images and bytes in flight, with limits. Only one thread may use it."""
 
-    def __init__(self, max_images: int, max_bytes: int) -> None:
+    def __init__(self, max_images: int, max_bytes: int, max_share: float = 1.0) -> None:
+        """Admit so many images and bytes, of which no holder may have more than the share."""
         self._max_images, self._max_bytes = max_images, max_bytes
+        self._max_share = max_share
+        self._held: Counter[str] = Counter()  # images by holder, a model or a client
         self._images = self._bytes = 0
         self._leaving = self._draining = False
 
@@ -43,9 +49,12 @@ class Admission:
                 f"{self._images} images and {self._bytes} bytes are in flight; retry after a second"
             )
 
-    def admit(self, images: int) -> "Slot":
-        """Reserve a slot for so many images, for a `with` statement. Raises as `check` does."""
-        return Slot(self, images)
+    def admit(self, images: int, *holders: str) -> "Slot":
+        """Reserve a slot for so many images, for a `with` statement.
+
+        Raises as `check` does, and Overloaded if a holder would have more than its share.
+        """
+        return Slot(self, images, holders)
 
     def track_upload(self) -> "Upload":
         """Count the bytes of a body, for a `with` statement that ends with the response."""
@@ -57,6 +66,15 @@ class Admission:
         No limit refuses them, because the response is there; they count towards later requests.
         """
         return HeldBytes(self, size)
+
+    def _check_shares(self, images: int, holders: Sequence[str]) -> None:
+        most = int(self._max_share * self._max_images)
+        for holder in holders:
+            if self._held[holder] + images > most:
+                raise Overloaded(
+                    f"{self._held[holder]} images of {holder} are in flight, of at most {most}; "
+                    "retry after a second"
+                )
 
     def _add(self, images: int, size: int) -> None:
         self.check(images, size)
@@ -71,16 +89,23 @@ class Admission:
 class Slot:
     """Reserved images of an admitted request, as a context manager; faster than a generator."""
 
-    __slots__ = ("_admission", "_images")
+    __slots__ = ("_admission", "_holders", "_images")
 
-    def __init__(self, admission: Admission, images: int) -> None:
-        self._admission, self._images = admission, images
+    def __init__(self, admission: Admission, images: int, holders: Sequence[str]) -> None:
+        self._admission, self._images, self._holders = admission, images, holders
 
     def __enter__(self) -> None:
+        self._admission._check_shares(self._images, self._holders)
         self._admission._add(self._images, 0)
+        for holder in self._holders:
+            self._admission._held[holder] += self._images
 
     def __exit__(self, *_: object) -> None:
         self._admission._remove(self._images, 0)
+        for holder in self._holders:
+            self._admission._held[holder] -= self._images
+            if not self._admission._held[holder]:
+                del self._admission._held[holder]
 
 
 class HeldBytes:

@@ -75,6 +75,9 @@ class Job:
             self.results[name][start : start + count] = result
 
 
+Limit = Callable[[Job], int]  # the images of a batch, by its first job
+
+
 class Part(NamedTuple):
     """Rows of a job, from `start` to `stop`."""
 
@@ -100,7 +103,7 @@ class Batcher:
     completely and can be joined with its first job. Not thread-safe: the caller holds a lock.
     """
 
-    def __init__(self, max_batch_size: int, limit: Callable[[Job], int] | None = None) -> None:
+    def __init__(self, max_batch_size: int, limit: Limit | None = None) -> None:
         self.max_batch_size = max_batch_size
         self._limit = limit
         self._owners: OrderedDict[str, deque[Job]] = OrderedDict()
@@ -109,14 +112,19 @@ class Batcher:
         """Add a job to the queue of its owner."""
         self._owners.setdefault(job.work.owner, deque()).append(job)
 
-    def take(self) -> list[Part]:
-        """Take the next batch, of the next owner; empty if no job waits.
+    def take(
+        self, accepts: Callable[[Job], bool] = lambda _: True, limit: Limit | None = None
+    ) -> list[Part]:
+        """Take the next batch, of the next owner whose first job is accepted; empty if none is.
 
-        Dropped jobs and jobs past their deadline are removed.
+        `limit` replaces that of the queue. Dropped jobs and jobs past their deadline are removed.
         """
-        while self._owners:
-            owner, jobs = self._owners.popitem(last=False)
-            parts = self._fill(jobs)
+        for owner in list(self._owners):
+            jobs = self._owners[owner]
+            if not accepts(jobs[0]):
+                continue
+            del self._owners[owner]
+            parts = self._fill(jobs, limit or self._limit)
             if jobs:
                 self._owners[owner] = jobs
             if parts:
@@ -139,7 +147,7 @@ class Batcher:
         """The number of waiting images."""
         return sum(job.count - job.taken for jobs in self._owners.values() for job in jobs)
 
-    def _fill(self, jobs: deque[Job]) -> list[Part]:
+    def _fill(self, jobs: deque[Job], limit: Limit | None) -> list[Part]:
         now = time.monotonic()
         parts: list[Part] = []
         later: list[Job] = []  # in their order
@@ -155,8 +163,8 @@ class Batcher:
             if parts and left > free:
                 later.append(job)
                 break
-            if not parts and self._limit and not job.work.alone:
-                free = min(free, max(1, self._limit(job)))
+            if not parts and limit and not job.work.alone:
+                free = min(free, max(1, limit(job)))
             taken = min(left, free)
             parts.append(Part(job, job.taken, job.taken + taken))
             job.taken += taken

@@ -19,6 +19,9 @@ from service.scheduling.waiters import Waiters
 # to it takes longer than a short batch. On one core, a thread would only compete with the loop.
 INLINE_SECONDS = 0.001
 INLINE_SECONDS_ON_ONE_CORE = 0.02
+# Between short batches on the event loop while the thread is busy. A small model waits no longer,
+# and leaves the cores to the batch that runs.
+OVERTAKE_SECONDS = 0.05
 MAX_BATCH_SECONDS = 0.1  # because a longer batch delays other batches and holds its memory
 
 Observer = Callable[[str, int, float], None]  # of a batch: owner, images, seconds
@@ -36,9 +39,9 @@ class DeviceExecutor:
     """Runs batches on its own thread, and short batches on the event loop.
 
     A batch runs as soon as the device is free, with all work that waits. If the device is idle and
-    the batch is not full, the executor waits `max_queue_delay` seconds for more work. On an idle
-    device, a batch with an estimate of at most `inline_seconds` runs on the event loop. All methods
-    but `close` must be called on the event loop.
+    the batch is not full, the executor waits `max_queue_delay` seconds for more work. A batch with
+    an estimate of at most `inline_seconds` runs on the event loop if the device is idle, or if the
+    thread runs a batch of another owner. All methods but `close` must be called on the event loop.
     """
 
     def __init__(
@@ -57,6 +60,10 @@ class DeviceExecutor:
         self._waiters = Waiters(self._lock)
         self._latency = LatencyEstimator()
         self._busy = False  # the thread runs, and will take the next batch
+        # Of the batches that run, because only one thread at a time may run a model.
+        self._thread_owner: str | None = None
+        self._loop_owner: str | None = None
+        self._next_overtaking = 0.0  # on the clock of `time.monotonic`
         self._start: asyncio.Handle | None = None  # of a batch on the idle device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
@@ -97,7 +104,9 @@ class DeviceExecutor:
             if self._start:
                 self._start.cancel()
                 self._start = None
-        if not self._busy and self._start is None:
+        if self._busy:
+            delay = max(0.0, self._next_overtaking - time.monotonic())
+        if self._start is None:
             # Not at once even without a delay, to batch all work of this iteration of the loop.
             begin = self._begin
             self._start = (
@@ -107,29 +116,55 @@ class DeviceExecutor:
     def _begin(self) -> None:
         self._start = None
         with self._lock:
-            parts = [] if self._busy else self._batcher.take()
-            inline = self._estimate(parts) <= self._inline_seconds
-            self._busy = self._busy or not inline
+            if self._busy:
+                parts = self._batcher.take(self._may_overtake, self._short_limit)
+            else:
+                parts = self._batcher.take()
+            inline = self._busy or self._estimate(parts) <= self._inline_seconds
+            if inline:
+                self._loop_owner = _get_owner(parts)
+            else:
+                self._busy, self._thread_owner = True, _get_owner(parts)
         if not parts:
             return
         if not inline:
             self._thread.submit(self._run_all, parts)
             return
         self._run(parts)
+        self._loop_owner = None
+        if self._busy:
+            self._next_overtaking = time.monotonic() + OVERTAKE_SECONDS
         self._waiters.wake(part.job for part in parts)
         if not self._batcher.empty:
             self._schedule()
 
     def _run_all(self, parts: Sequence[Part]) -> None:
-        """Run batches on the thread until no work waits."""
+        """Run batches on the thread until no work waits but that of the loop's owner."""
         while parts:
             self._run(parts)
             jobs = [part.job for part in parts]
             with self._lock:
-                parts = self._batcher.take()
-                self._busy = bool(parts)
+                parts = self._batcher.take(lambda job: job.work.owner != self._loop_owner)
+                self._busy, self._thread_owner = bool(parts), _get_owner(parts)
             with suppress(RuntimeError):  # the loop has ended, and no request waits
-                self._loop.call_soon_threadsafe(self._waiters.wake, jobs)
+                self._loop.call_soon_threadsafe(self._wake, jobs)
+
+    def _wake(self, jobs: Sequence[Job]) -> None:
+        self._waiters.wake(jobs)
+        if self._start and not self._busy:
+            self._start.cancel()
+            self._start = None
+        if not self._batcher.empty:
+            self._schedule()
+
+    def _may_overtake(self, job: Job) -> bool:
+        """Return True for a short job of another model than the one that the thread runs."""
+        needed = job.count if job.work.alone else 1
+        return job.work.owner != self._thread_owner and self._short_limit(job) >= needed
+
+    def _short_limit(self, job: Job) -> int:
+        """Return how many images of a job can run on the event loop."""
+        return int(self._inline_seconds / self._latency.estimate(_get_key(job.work), 1))
 
     def _run(self, parts: Sequence[Part]) -> None:
         began = time.monotonic()
@@ -150,6 +185,10 @@ class DeviceExecutor:
             if parts
             else 0.0
         )
+
+
+def _get_owner(parts: Sequence[Part]) -> str | None:
+    return parts[0].job.work.owner if parts else None
 
 
 def _get_key(work: Work) -> Hashable:

@@ -30,7 +30,7 @@ def test_the_environment_sets_and_the_command_line_overrides(
         ("AE_API_KEYS", '{"SECRET": "x"}', "setting api_keys: Input should be a valid"),
         ("AE_PORT", "http", "setting port: Input should be a valid integer"),
         ("AE_DEVICE", "tpu", "setting device: Input should be 'cuda', 'auto' or 'cpu'"),
-        ("AE_MAX_IMAGES", "100000", "max_queued_images must be at least max_images"),
+        ("AE_MAX_IMAGES", "100000", "max_share of max_queued_images must be"),
         ("AE_MAX_BODY_BYTES", "1000000000", "max_queued_bytes must be at least max_body_bytes"),
         ("AE_REQUEST_TIMEOUT", "inf", "setting request_timeout: Input should be a finite number"),
         ("AE_SHUTDOWN_TIMEOUT", "40", "but the process is killed after 30 s"),

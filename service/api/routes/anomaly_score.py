@@ -12,7 +12,7 @@ from service.operations import NO_PICTURES, Pictures
 async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
     """Score how anomalous images are, with p-values against normal images."""
     images = await call.read_images()
-    scored = await call.services.operations.score(
+    scored = await call.operations.score(
         call.model,
         images,
         call.timings,

@@ -13,7 +13,7 @@ async def classify(call: Call, _: schemas.NoOptions) -> Response:
     As npy only the probabilities, in the order of the card's `classes`.
     """
     images = await call.read_images()
-    result = await call.services.operations.classify(call.model, images, call.timings)
+    result = await call.operations.classify(call.model, images, call.timings)
 
     def make() -> Response:
         if call.media_type == NPY:

@@ -10,7 +10,7 @@ from service.api.operation import Call, Operation
 async def decode(call: Call, _: schemas.NoOptions) -> Response:
     """Make images of latent vectors."""
     latents = await requests.read_latents(call.request, call.services.body_limits)
-    images = await call.services.operations.decode(call.model, latents, call.timings)
+    images = await call.operations.decode(call.model, latents, call.timings)
     return await call.render(
         lambda: responses.render_images(call.media_type, call.model, list(images)), images.size
     )

@@ -10,7 +10,7 @@ from service.api.operation import Call, Operation
 async def denoise(call: Call, options: schemas.SizeOptions) -> Response:
     """Remove the noise that the model was trained on."""
     encoded, original = await call.read_images(), options.size == "original"
-    result = await call.services.operations.denoise(call.model, encoded, call.timings, original)
+    result = await call.operations.denoise(call.model, encoded, call.timings, original)
 
     def make() -> Response:
         images = responses.restore_sizes(

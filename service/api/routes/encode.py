@@ -17,9 +17,7 @@ async def encode(call: Call, options: schemas.EncodeOptions) -> Response:
     different digests are never comparable.
     """
     images = await call.read_images()
-    encoded = await call.services.operations.encode(
-        call.model, images, call.timings, options.variance
-    )
+    encoded = await call.operations.encode(call.model, images, call.timings, options.variance)
     encoder = call.model.manifest.encoder
 
     def make() -> Response:

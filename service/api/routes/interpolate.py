@@ -11,7 +11,7 @@ async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Respon
     """Walk from one latent vector to another, or from one image to another."""
     ends, in_body = await requests.read_ends(call.request, call.services.body_limits)
     options = parsing.validate_options(schemas.InterpolationOptions, query.model_dump() | in_body)
-    drawn = await call.services.operations.interpolate(
+    drawn = await call.operations.interpolate(
         call.model, ends, options.steps, options.method, call.timings
     )
 

@@ -10,7 +10,7 @@ from service.api.operation import Call, Operation
 async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
     """Encode and decode images, with the reconstruction error of each."""
     encoded, original = await call.read_images(), options.size == "original"
-    result = await call.services.operations.reconstruct(call.model, encoded, call.timings, original)
+    result = await call.operations.reconstruct(call.model, encoded, call.timings, original)
 
     def make() -> Response:
         images = responses.restore_sizes(

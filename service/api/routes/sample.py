@@ -12,7 +12,7 @@ async def sample(call: Call, _: schemas.NoOptions) -> Response:
     options = await requests.read_options(
         call.request, call.services.body_limits, schemas.SampleRequest
     )
-    drawn, seed = await call.services.operations.sample(
+    drawn, seed = await call.operations.sample(
         call.model, options.count, options.seed, options.temperature, call.timings
     )
 

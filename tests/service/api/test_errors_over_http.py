@@ -229,7 +229,7 @@ def test_the_body_is_counted_and_not_trusted(client: TestClient) -> None:
 
 
 def test_a_full_queue_rejects_with_429_at_once(models: Any) -> None:
-    client, services = application(models, max_images=2, max_queued_images=2)
+    client, services = application(models, max_images=2, max_queued_images=2, max_share=1)
     with client, services.admission.admit(2):
         response = client.post(f"{TINY}/encode", content=png(), headers=PNG)
     check_problem(response, 429, "overloaded")

@@ -146,7 +146,9 @@ def test_a_body_that_does_not_come_in_time_gets_504(models: Any) -> None:
 
 
 def test_a_rejection_throttled_past_the_timeout_is_still_a_rejection(models: Any) -> None:
-    client, services = application(models, request_timeout=0.05, max_images=1, max_queued_images=1)
+    client, services = application(
+        models, request_timeout=0.05, max_images=1, max_queued_images=1, max_share=1
+    )
 
     async def crowd() -> list[list[Any]]:
         messages = {"body": b"x", "more_body": True}
@@ -158,7 +160,7 @@ def test_a_rejection_throttled_past_the_timeout_is_still_a_rejection(models: Any
 
 
 def test_a_full_service_refuses_before_it_reads_the_body(models: Any) -> None:
-    client, services = application(models, max_images=1, max_queued_images=1)
+    client, services = application(models, max_images=1, max_queued_images=1, max_share=1)
     with services.admission.admit(1):
         start, _ = asyncio.run(disconnect(client, {"body": b"x", "more_body": True}))
     assert start["status"] == 429

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.errors import DeadlineExceeded, InvalidItems, InvalidLatents
-from service.operations.threads import map_in_thread
+from service.operations.threads import SLICE_SECONDS, map_in_thread
 
 
 @pytest.fixture
@@ -41,6 +41,25 @@ def test_the_deadline_is_kept_while_the_pool_is_busy(pool: ThreadPoolExecutor) -
         free.set()
     pool.shutdown()
     assert called == []
+
+
+def test_requests_take_turns(pool: ThreadPoolExecutor) -> None:
+    begun = threading.Event()
+    order: list[str] = []
+
+    def work(_: int) -> None:
+        order.append("many")
+        begun.set()
+        time.sleep(SLICE_SECONDS)  # a slice is at most one item
+
+    async def run() -> None:
+        many = asyncio.create_task(map_in_thread(pool, 3, work, in_a_minute()))
+        await asyncio.to_thread(begun.wait)
+        await map_in_thread(pool, 1, lambda _: order.append("few"), in_a_minute())
+        await many
+
+    asyncio.run(run())
+    assert order == ["many", "few", "many", "many"]
 
 
 def test_no_item_begins_after_the_request_was_cancelled(pool: ThreadPoolExecutor) -> None:

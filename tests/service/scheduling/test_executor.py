@@ -9,7 +9,12 @@ import pytest
 from bundle.tensors import Tensors
 from service.errors import DeadlineExceeded, ShuttingDown
 from service.scheduling.batcher import Work
-from service.scheduling.executor import MAX_BATCH_SECONDS, Completion, DeviceExecutor
+from service.scheduling.executor import (
+    MAX_BATCH_SECONDS,
+    OVERTAKE_SECONDS,
+    Completion,
+    DeviceExecutor,
+)
 
 LATER = 60.0  # seconds, after which a test has failed
 
@@ -33,8 +38,14 @@ class Gate:
         return tensors
 
 
-def work(run: Callable[[Tensors], Tensors], *rows: float, kind: str = "a") -> Work:
-    return Work("model", kind, run, {"images": np.array(rows or [0.0])})
+def work(
+    run: Callable[[Tensors], Tensors],
+    *rows: float,
+    kind: str = "a",
+    owner: str = "model",
+    alone: bool = False,
+) -> Work:
+    return Work(owner, kind, run, {"images": np.array(rows or [0.0])}, alone)
 
 
 def deadline() -> float:
@@ -235,3 +246,69 @@ def test_the_observer_sees_every_batch() -> None:
     asyncio.run(executor.run(work(lambda tensors: tensors, *range(6)), deadline()))
     executor.close()
     assert seen == [("model", 4), ("model", 2)]
+
+
+def test_short_work_of_another_model_does_not_wait_for_a_long_batch() -> None:
+    executor, gate = DeviceExecutor(4, inline_seconds=LATER), Gate()
+
+    async def run() -> list[float]:
+        async def small() -> Completion:
+            return await executor.run(work(lambda tensors: tensors, owner="small"), deadline())
+
+        await small()  # its time is now known
+        large = asyncio.create_task(executor.run(work(gate, owner="large"), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        waited = [(await small()).waited for _ in range(2)]
+        assert not large.done()
+        gate.open.set()
+        await large
+        return waited
+
+    _, second = asyncio.run(run())
+    executor.close()
+    assert second > OVERTAKE_SECONDS / 2  # the long batch keeps most of the cores
+
+
+def test_only_one_thread_runs_a_model() -> None:
+    executor, gate = DeviceExecutor(4, inline_seconds=LATER), Gate()
+    order: list[str] = []
+
+    def note(tensors: Tensors) -> Tensors:
+        order.append("short")
+        return tensors
+
+    async def run() -> None:
+        await executor.run(work(note), deadline())
+        long = asyncio.create_task(executor.run(work(gate, kind="long"), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        short = asyncio.create_task(executor.run(work(note), deadline()))
+        await asyncio.sleep(2 * OVERTAKE_SECONDS)
+        order.append("long ends")
+        gate.open.set()
+        await asyncio.gather(long, short)
+
+    asyncio.run(run())
+    executor.close()
+    assert order == ["short", "long ends", "short"]
+
+
+def test_work_that_runs_alone_overtakes_only_if_all_of_it_is_short() -> None:
+    executor, gate = DeviceExecutor(64, inline_seconds=0.001), Gate()
+
+    def slow(tensors: Tensors) -> Tensors:
+        time.sleep(0.0002 * len(tensors["images"]))
+        return tensors
+
+    async def run() -> None:
+        await executor.run(work(slow, owner="small", alone=True), deadline())
+        large = asyncio.create_task(executor.run(work(gate, owner="large"), deadline()))
+        await asyncio.to_thread(gate.began.wait, LATER)
+        many = work(slow, *range(60), owner="small", alone=True)
+        long = asyncio.create_task(executor.run(many, deadline()))
+        await asyncio.sleep(2 * OVERTAKE_SECONDS)
+        assert not long.done()
+        gate.open.set()
+        await asyncio.gather(large, long)
+
+    asyncio.run(run())
+    executor.close()
