@@ -1,5 +1,6 @@
 """Composition root: builds the application from the settings."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -32,9 +33,10 @@ from service.api.routes import (
     metrics,
     models,
     reconstruct,
+    repository,
     sample,
 )
-from service.api.security import ApiKeys
+from service.api.security import METRICS, ApiKeys
 from service.inference.engine import OnnxEngine
 from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
@@ -42,6 +44,7 @@ from service.registry.drift import P_VALUE_BINS, DriftMetrics
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
+from service.registry.updates import Updates
 from service.scheduling.admission import Admission
 from service.scheduling.executor import (
     INLINE_SECONDS,
@@ -53,6 +56,8 @@ from service.settings import Settings
 from service.telemetry.metrics import OTHER_LABELS, Metrics
 
 logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0  # between two looks at the models directory
 
 OPERATIONS = [
     module.OPERATION
@@ -86,15 +91,16 @@ def build_services(settings: Settings) -> Services:
 
     Raises DeviceError if the device is unavailable, BundleError if the directory is unreadable.
     """
-    registry, repository = ModelRegistry(), ModelRepository(settings.models)
+    services = assemble(settings)
+    services.updates.load_all()
+    return services
+
+
+def assemble(settings: Settings) -> Services:
+    """Return the services without any model. Raises DeviceError if the device is unavailable."""
+    telemetry, available, registry = Metrics(), cores.count(), ModelRegistry()
+    repository = ModelRepository(settings.models)
     loader = Loader(repository, build_engine(settings))
-    registry.load_all(repository.locations(), loader)
-    return assemble(settings, registry)
-
-
-def assemble(settings: Settings, registry: ModelRegistry) -> Services:
-    """Return the services around the models of a registry."""
-    telemetry, available = Metrics(), cores.count()
     admission = Admission(settings.max_queued_images, settings.max_queued_bytes, settings.max_share)
     executor = DeviceExecutor(
         settings.max_batch_size,
@@ -111,6 +117,8 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
     _add_metrics(telemetry, registry, admission)
     return Services(
         registry=registry,
+        updates=Updates(repository, loader, registry, telemetry.count_load),
+        model_control=settings.model_control,
         admission=admission,
         executor=executor,
         operations=Operations(admission, executor, limits, available),
@@ -124,8 +132,12 @@ def assemble(settings: Settings, registry: ModelRegistry) -> Services:
 
 def _add_metrics(telemetry: Metrics, registry: ModelRegistry, admission: Admission) -> None:
     """Add the metrics that are read on request: models, gauges and scores."""
-    for model in registry.all():
-        telemetry.add_model(model.manifest.name, model.manifest.version, model.provider)
+    telemetry.add_models(
+        lambda: [
+            (model.manifest.name, model.manifest.version, model.provider)
+            for model in registry.all()
+        ]
+    )
     telemetry.add_gauge("ae_images_in_flight", "Images in flight.", lambda: admission.images)
     telemetry.add_gauge(
         "ae_bytes_in_flight", "Bytes of request bodies in flight.", lambda: admission.bytes
@@ -145,7 +157,12 @@ def create_app(services: Services) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        yield
+        async with asyncio.TaskGroup() as tasks:
+            watching = services.model_control == "poll"
+            watch = tasks.create_task(services.updates.watch(POLL_SECONDS)) if watching else None
+            yield
+            if watch:
+                watch.cancel()
         services.admission.drain()
         services.operations.close()
         services.executor.close()
@@ -196,9 +213,11 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     newest = dependencies.build_newest_finder(registry)
     finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
     api.include_router(health.build_router(registry, services.admission), tags=["health"])
+    scrapes = [Depends(dependencies.build_guard(services.api_keys, METRICS))]
     api.include_router(
-        metrics.build_router(services.metrics), tags=["health"], dependencies=guarded
+        metrics.build_router(services.metrics), tags=["health"], dependencies=scrapes
     )
+    api.include_router(repository.build_router(services), tags=["repository"])
     api.include_router(models.build_list_router(registry), tags=["models"], dependencies=guarded)
     for prefix, find in finders.items():
         card = models.build_router(registry, find)

@@ -175,6 +175,7 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
         limits,
         shutdown,
         on_ready=lambda: _print_ready(uvicorn_server.describe(listener), services.registry),
+        on_hangup=services.updates.request_look,
     )
 
 
@@ -266,5 +267,9 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def _schema(settings: Settings, _: argparse.Namespace) -> int:
-    print(json.dumps(create_api(assemble(settings, ModelRegistry())).openapi(), indent=2))
+    print(
+        json.dumps(
+            create_api(assemble(settings.model_copy(update={"device": "cpu"}))).openapi(), indent=2
+        )
+    )
     return 0

@@ -23,6 +23,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     models: Path = Field(Path("models"), description="Directory of the bundles.")
+    model_control: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="How new versions are taken up: not at all, by polling, or by requests.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     unix_socket: Path | None = Field(

@@ -28,6 +28,7 @@ from service.inference.engine import OnnxEngine
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
+from service.registry.updates import Updates
 
 SPEC = InputSpec(height=4, width=6, channels=1)
 LATENT_DIM = 8
@@ -339,5 +340,5 @@ def load_registry(models: Path) -> ModelRegistry:
     """Load every version of every model on the CPU."""
     registry = ModelRegistry()
     repository = ModelRepository(models)
-    registry.load_all(repository.locations(), Loader(repository, OnnxEngine("cpu")))
+    Updates(repository, Loader(repository, OnnxEngine("cpu")), registry).load_all()
     return registry

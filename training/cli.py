@@ -158,6 +158,7 @@ def _train(options: argparse.Namespace) -> int:
         published = train.run(resolved, options.data, options.models, options.runs, _log)
     if published:  # None: another process of this run publishes
         print(f"published {published}")
+        print(f"serve it: python -m service serve --models {options.models}")
     return 0
 
 

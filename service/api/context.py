@@ -15,6 +15,7 @@ class RequestContext:
     request_id: str
     timings: Timings = field(default_factory=Timings)
     labels: tuple[str, str] = OTHER_LABELS
+    bundle: str | None = None  # digest of the bundle that answers
 
     def attach(self, scope: Scope) -> None:
         """Store the context in the scope of its request."""

@@ -12,6 +12,7 @@ from service.api.security import ApiKeys
 from service.operations import Operations
 from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
+from service.registry.updates import ModelControl, Updates
 from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
 from service.telemetry.metrics import Metrics
@@ -22,6 +23,8 @@ class Services:
     """Components of the application, built by the composition root."""
 
     registry: ModelRegistry
+    updates: Updates
+    model_control: ModelControl
     admission: Admission
     executor: DeviceExecutor
     operations: Operations
@@ -58,12 +61,12 @@ def build_exact_finder(registry: ModelRegistry) -> FindModel:
     return find
 
 
-def build_guard(api_keys: ApiKeys) -> Guard:
-    """Return the dependency of routes that need a valid key, with any rights."""
+def build_guard(api_keys: ApiKeys, right: str | None = None) -> Guard:
+    """Return the dependency of routes that need a key with a right, or with any rights."""
 
     async def check(
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> None:
-        api_keys.check(credentials.credentials if credentials else None, None)
+        api_keys.check(credentials.credentials if credentials else None, right)
 
     return check

@@ -85,6 +85,7 @@ class OperationEndpoint:
         scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
         client = services.api_keys.check(key if scheme.lower() == "bearer" else None, name)
         model = services.registry.get(parameters["model"], parameters.get("version"))
+        context.bundle = model.digest
         operation = self._operations.get(name)
         if operation is None:
             supported = ", ".join(model.manifest.capabilities)

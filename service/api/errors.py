@@ -39,6 +39,14 @@ class PayloadTooLarge(DomainError):
     """The body has more bytes than the limit."""
 
 
+class NotControlled(DomainError):
+    """Models are not loaded and unloaded by requests."""
+
+
+class LoadFailed(DomainError):
+    """A bundle of the model cannot be loaded; a version that was loaded before still serves."""
+
+
 @dataclass(frozen=True)
 class Status:
     """HTTP status of an error, its code in the body, and its headers."""
@@ -50,12 +58,14 @@ class Status:
 
 STATUSES: Mapping[type[DomainError], Status] = {
     MalformedRequest: Status(400, "malformed_request"),
+    LoadFailed: Status(400, "load_failed"),
     Unauthorized: Status(401, "unauthorized", headers={"WWW-Authenticate": "Bearer"}),
     Forbidden: Status(403, "forbidden"),
     errors.ModelNotFound: Status(404, "model_not_found"),
     errors.VersionNotFound: Status(404, "version_not_found"),
     errors.OperationNotSupported: Status(404, "operation_not_supported"),
     NotAcceptable: Status(406, "not_acceptable"),
+    NotControlled: Status(409, "not_controlled"),
     PayloadTooLarge: Status(413, "payload_too_large"),
     errors.TooManyImages: Status(413, "too_many_images"),
     ImageTooLarge: Status(413, "image_too_large"),
@@ -74,6 +84,7 @@ TITLES = {
     414: "URI Too Long",
     422: "Unprocessable Content",
 }  # of RFC 9110, because Python before 3.13 has other titles
+V2 = "/v2/"  # paths of the Open Inference Protocol, whose errors have another body
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -119,8 +130,16 @@ def respond(request_id: str, error: DomainError) -> Response:
     return build_problem(request_id, status.status, status.code, str(error), items, status.headers)
 
 
+def _build_v2_error(status: int, detail: str, headers: Mapping[str, str]) -> Response:
+    """Return a response with the body of the Open Inference Protocol."""
+    return Response(orjson.dumps({"error": detail}), status, dict(headers), "application/json")
+
+
 async def _handle_domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
+    if request.url.path.startswith(V2):
+        status = STATUSES[type(error)]
+        return _build_v2_error(status.status, str(error), status.headers)
     return respond(get_context(request.scope).request_id, error)
 
 
@@ -128,6 +147,8 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = CODES_BY_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
+    if request.url.path.startswith(V2):
+        return _build_v2_error(error.status_code, detail, error.headers or {})
     return build_problem(
         get_context(request.scope).request_id,
         error.status_code,

@@ -42,10 +42,12 @@ class RequestLifecycle:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = (
+                own = [
                     (b"x-request-id", context.request_id.encode()),
                     (b"server-timing", str(context.timings).encode()),
-                )
+                ]
+                if context.bundle:
+                    own.append((b"x-bundle", context.bundle.encode()))
                 message["headers"] = [*message["headers"], *own]
             await send(message)
 

@@ -249,6 +249,22 @@ class Health(BaseModel):
     failed: dict[str, str] | None = None
 
 
+class RepositoryEntry(BaseModel):
+    """Version of a model in the repository; `reason` says why it could not be loaded."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str | None = None
+
+
+class Loaded(BaseModel):
+    """Versions of a model that are loaded."""
+
+    name: str
+    versions: list[int]
+
+
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _PROBLEM_ITEM = {
     "type": "object",

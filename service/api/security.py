@@ -8,6 +8,7 @@ from bundle.errors import DomainError, InvalidParameter
 from bundle.manifest import Capability
 
 ALL_OPERATIONS = "*"
+ADMIN, METRICS = "admin", "metrics"  # rights beside the operations, which `*` does not include
 
 
 class Unauthorized(DomainError):
@@ -28,7 +29,7 @@ class ApiKeys:
         for key, operations in rights.items():
             if not key or not key.isascii() or not key.isprintable():
                 raise InvalidParameter("api_keys: a key must be printable ASCII")
-            if unknown := set(operations) - {ALL_OPERATIONS, *get_args(Capability)}:
+            if unknown := set(operations) - {ALL_OPERATIONS, ADMIN, METRICS, *get_args(Capability)}:
                 raise InvalidParameter(f"api_keys: there is no operation {min(unknown)!r}")
         self._rights = {key.encode(): frozenset(operations) for key, operations in rights.items()}
 
@@ -51,7 +52,8 @@ class ApiKeys:
         if not found:
             raise Unauthorized("the API key is unknown; check the Authorization header")
         name, rights = found[0]
-        if operation is not None and not rights & {operation, ALL_OPERATIONS}:
+        every = frozenset() if operation in (ADMIN, METRICS) else {ALL_OPERATIONS}
+        if operation is not None and not rights & {operation, *every}:
             permitted = ", ".join(sorted(rights)) or "nothing"
             raise Forbidden(f"the API key does not permit {operation}; it permits: {permitted}")
         return name

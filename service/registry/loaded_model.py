@@ -28,6 +28,7 @@ class LoadedModel:
     """A model whose graphs are open, warmed up and tested."""
 
     manifest: ModelManifest
+    digest: str  # SHA-256 of the manifest, which holds those of all files
     sessions: Mapping[GraphName, Session]
     chain: Chain
     graphs: Mapping[Capability, tuple[GraphName, ...]]  # of each capability, in order

@@ -13,6 +13,7 @@ from bundle.manifest import (
     FEATURES,
     GRAPHS,
     INPUTS,
+    MANIFEST,
     OPTIONAL_INPUTS,
     OUTPUTS,
     RESULTS,
@@ -22,6 +23,7 @@ from bundle.manifest import (
     MixturePrior,
     ModelManifest,
     Precision,
+    compute_sha256,
 )
 from bundle.tensors import Array, Tensors
 from service.errors import DeviceError
@@ -75,7 +77,9 @@ class Loader:
             start = STARTS.get(capability, "images")
             chain.warm_up(names, [start], list_outputs(capability, sessions))
         prior = _load_prior(manifest, directory)
-        return LoadedModel(manifest, sessions, chain, graphs, prior, _build_scoring(manifest))
+        digest = compute_sha256(directory / MANIFEST)
+        scoring = _build_scoring(manifest)
+        return LoadedModel(manifest, digest, sessions, chain, graphs, prior, scoring)
 
 
 def _check_tensors(name: GraphName, session: Session) -> None:

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
 
+PIN = "default"  # file in the directory of a model: the version that answers without one
+
 
 @dataclass(frozen=True)
 class BundleLocation:
@@ -68,6 +70,22 @@ class ModelRepository:
         for name, digest in manifest.files.items():
             self._check(location.directory / name, digest)
         return manifest
+
+    def read_pin(self, model: str) -> int | None:
+        """Read the version in the file `default` of a model's directory; None without the file.
+
+        Raises BundleError if it holds no version.
+        """
+        path = self._models / model / PIN
+        try:
+            text = path.read_text(encoding="ascii", errors="replace")[:20].strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BundleError(f"{PIN} cannot be read: {error.strerror}") from error
+        if not text.isdecimal():
+            raise BundleError(f"{PIN} holds {text!r}; write the number of a version")
+        return int(text)
 
     @staticmethod
     def _check(path: Path, digest: str) -> None:

@@ -43,14 +43,18 @@ class Server(uvicorn.Server):
         connections: Connections,
         shutdown: Shutdown,
         on_ready: Callable[[], None],
+        on_hangup: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._connections, self._shutdown, self._on_ready = connections, shutdown, on_ready
+        self._connections, self._shutdown = connections, shutdown
+        self._on_ready, self._on_hangup = on_ready, on_hangup
         self._end = float("inf")  # of the delay, on the clock of `time.monotonic`
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -127,8 +131,12 @@ def serve(
     limits: ConnectionLimits,
     shutdown: Shutdown,
     on_ready: Callable[[], None],
+    on_hangup: Callable[[], None],
 ) -> int:
-    """Serve until a signal, and return the exit status."""
+    """Serve until a signal, and return the exit status.
+
+    `on_hangup` is called on the event loop after SIGHUP.
+    """
     connections = Connections(limits)
     config = uvicorn.Config(
         served.app,
@@ -143,7 +151,7 @@ def serve(
         timeout_keep_alive=limits.idle_timeout,
         timeout_graceful_shutdown=shutdown.timeout,
     )
-    server = Server(config, connections, shutdown, on_ready)
+    server = Server(config, connections, shutdown, on_ready, on_hangup)
     try:
         server.run([listener])
     except KeyboardInterrupt:

@@ -36,6 +36,7 @@ class ScoreMetrics(Protocol):
     def latent_psi(self) -> float | None: ...
 
 
+Models = Callable[[], Iterable[tuple[str, int, str]]]  # names, versions and providers
 Scores = Callable[[], Iterable[tuple[str, int, ScoreMetrics]]]  # by model and version
 
 
@@ -62,10 +63,10 @@ class Metrics:
         self._batch_seconds = self._add_histogram(
             "ae_batch_seconds", "Seconds of inference of one batch.", "model", SECONDS_BUCKETS
         )
-        self._models = Gauge(
-            "ae_model_info",
-            "Models that are ready, and their execution providers.",
-            ("model", "version", "provider"),
+        self._loads = Counter(
+            "ae_model_loads",
+            "Loads of bundles, by result.",
+            ("model", "result"),
             registry=self._registry,
         )
         # Cached, because looking up a metric by its labels is slower than counting.
@@ -86,9 +87,13 @@ class Metrics:
         """Add score metrics that call `read` at each export; `bins` are upper ends of p-values."""
         self._registry.register(_ScoreCollector(bins, read))
 
-    def add_model(self, name: str, version: int, provider: str) -> None:
-        """Add a loaded model."""
-        self._models.labels(name, version, provider).set(1)
+    def add_models(self, read: Models) -> None:
+        """Add the info of loaded models, which calls `read` at each export."""
+        self._registry.register(_ModelCollector(read))
+
+    def count_load(self, model: str, succeeded: bool) -> None:
+        """Count a load of a bundle."""
+        self._loads.labels(model, "ready" if succeeded else "failed").inc()
 
     def count_request(self, labels: tuple[str, str], status: int, seconds: float) -> None:
         """Count a request by operation, model and status."""
@@ -118,6 +123,23 @@ class Metrics:
     def export(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
+
+
+class _ModelCollector(Collector):
+    """Collector of the loaded models, which change while the service runs."""
+
+    def __init__(self, read: Models) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        models = GaugeMetricFamily(
+            "ae_model_info",
+            "Models that are ready, and their execution providers.",
+            labels=("model", "version", "provider"),
+        )
+        for name, version, provider in self._read():
+            models.add_metric((name, str(version), provider), 1)
+        yield models
 
 
 class _ScoreCollector(Collector):

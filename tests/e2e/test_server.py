@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 
 from service.registry.repository import ModelRepository
 from service.settings import Settings
+from tests.bundles import write_bundle
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server, start
 from training.data import mnist
@@ -312,6 +314,35 @@ def test_after_sigterm_requests_are_served_until_others_have_noticed() -> None:
         statuses = set().union(*(each.result() for each in loads))
     assert (late.status_code, late.headers["connection"]) == (200, "close")
     assert statuses == {200}
+    assert server.end() == 0
+
+
+def test_a_new_version_is_taken_up_by_a_signal_without_a_failed_request(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "tiny", 1)
+    server = start("--models", str(tmp_path), "--device", "cpu")
+    url = f"{server.url}/v1/models/tiny/encode"
+    body, headers = encoded(np.zeros((4, 6), np.uint8)), {"Content-Type": "image/png"}
+    served = threading.Event()
+
+    def load(_: int) -> set[tuple[int, int]]:
+        with requests.Session() as session:
+            found = set()
+            while not served.is_set():
+                response = session.post(url, body, headers=headers, timeout=60)
+                found.add((response.status_code, response.json()["version"]))
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(load, index) for index in range(4)]
+        for version in range(2, 6):
+            write_bundle(tmp_path, "tiny", version)
+            server.process.send_signal(signal.SIGHUP)
+            while requests.post(url, body, headers=headers, timeout=60).json()["version"] < version:
+                pass
+        served.set()
+        found = set().union(*(each.result() for each in loads))
+    assert {status for status, _ in found} == {200}
+    assert {version for _, version in found} >= {1, 5}
     assert server.end() == 0
 
 

@@ -13,6 +13,7 @@ from service.inference.session import Session
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
+from service.registry.updates import Updates
 from tests.bundles import (
     DETECTOR_SPEC,
     LATENT_DIM,
@@ -206,7 +207,7 @@ def test_an_unforeseen_fault_concerns_one_bundle(tmp_path: Path) -> None:
     for name in ("bad", "good"):
         write_bundle(tmp_path, name)
     repository, registry = ModelRepository(tmp_path), ModelRegistry()
-    registry.load_all(repository.locations(), Loader(repository, FailingEngine("cpu")))
+    Updates(repository, Loader(repository, FailingEngine("cpu")), registry).load_all()
     assert registry.names() == ["good"]
     assert registry.failures() == {"bad/1": "KeyError: 'tensor(double)'"}
 

@@ -10,6 +10,7 @@ from service.inference.session import Session
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
+from service.registry.updates import Updates
 from tests.bundles import (
     load_registry,
     write_bundle,
@@ -56,4 +57,4 @@ def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     repository = ModelRepository(tmp_path)
     with pytest.raises(DeviceError, match="no device"):
-        ModelRegistry().load_all(repository.locations(), Loader(repository, NoDevice()))
+        Updates(repository, Loader(repository, NoDevice()), ModelRegistry()).load_all()

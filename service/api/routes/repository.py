@@ -1,0 +1,76 @@
+"""Model repository extension of the Open Inference Protocol: index, load and unload.
+
+Source: docs/protocol/extension_model_repository.md of the Triton Inference Server.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+
+from service.api import schemas
+from service.api.dependencies import Services, build_guard
+from service.api.errors import LoadFailed, NotControlled
+from service.api.security import ADMIN
+
+ModelPath = Annotated[str, Path(description="Name of a model.", max_length=200)]
+
+
+def build_router(services: Services) -> APIRouter:
+    """Return the routes; load and unload need the right `admin`."""
+    routes = APIRouter(prefix="/v2/repository")
+    registry, updates = services.registry, services.updates
+    guard = Depends(build_guard(services.api_keys))
+    admin = Depends(build_guard(services.api_keys, ADMIN))
+
+    def check_control() -> None:
+        if services.model_control != "explicit":
+            raise NotControlled(
+                f"AE_MODEL_CONTROL is {services.model_control}; models are loaded and unloaded by "
+                "requests only if it is explicit"
+            )
+
+    @routes.post("/index", dependencies=[guard], response_model_exclude_none=True)
+    async def index() -> list[schemas.RepositoryEntry]:
+        """Every version of every model, and the reasons of those that failed to load."""
+        loaded = [(each.manifest.name, str(each.manifest.version)) for each in registry.all()]
+        failures = registry.failures()
+        entries = [
+            schemas.RepositoryEntry(
+                name=name,
+                version=version,
+                state="READY",
+                reason=failures.pop(f"{name}/{version}", None),
+            )
+            for name, version in loaded
+        ]
+        for key, reason in failures.items():
+            name, version = key.rsplit("/", 1)
+            entry = schemas.RepositoryEntry(
+                name=name, version=version, state="UNAVAILABLE", reason=reason
+            )
+            entries.append(entry)
+        return sorted(entries, key=lambda entry: (entry.name, entry.version))
+
+    @routes.post("/models/{model}/load", dependencies=[admin], status_code=200)
+    async def load(model: ModelPath) -> schemas.Loaded:
+        """Take up new, changed and removed versions of a model."""
+        check_control()
+        await updates.look(model)
+        registry.check_exists(model)
+        failures = [
+            f"{key}: {reason}"
+            for key, reason in registry.failures().items()
+            if key.rsplit("/", 1)[0] == model
+        ]
+        if failures:
+            raise LoadFailed("; ".join(failures))
+        return schemas.Loaded(name=model, versions=registry.versions(model))
+
+    @routes.post("/models/{model}/unload", dependencies=[admin], status_code=200)
+    async def unload(model: ModelPath) -> schemas.Loaded:
+        """Unload all versions of a model until it is loaded again."""
+        check_control()
+        await updates.unload(model)
+        return schemas.Loaded(name=model, versions=[])
+
+    return routes

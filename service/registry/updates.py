@@ -1,0 +1,144 @@
+"""Updates of a running service: new, changed and removed bundles are taken up one by one."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from bundle.errors import BundleError
+from service.errors import DeviceError
+from service.registry.loader import Loader
+from service.registry.registry import ModelRegistry
+from service.registry.repository import BundleLocation, ModelRepository
+
+logger = logging.getLogger(__name__)
+
+# How changes are taken up, in the words of Triton: by nothing, by looking regularly, by requests.
+ModelControl = Literal["none", "poll", "explicit"]
+Signature = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
+Observer = Callable[[str, bool], None]  # of a load: model, and whether it succeeded
+
+
+class Updates:
+    """Keeps a registry equal to a repository.
+
+    A new version is loaded, which verifies and tests it, beside the one that serves, and then
+    replaces it. One that fails is tried again when its files have changed.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        loader: Loader,
+        registry: ModelRegistry,
+        observe: Observer = lambda *_: None,
+    ) -> None:
+        self._repository, self._loader, self._registry = repository, loader, registry
+        self._observe = observe
+        self._seen: dict[tuple[str, int], Signature] = {}
+        self._unloaded: set[str] = set()  # models, until they are loaded again
+        self._lock = asyncio.Lock()
+        self._looks: set[asyncio.Task[None]] = set()
+
+    def load_all(self) -> None:
+        """Load every bundle; a failing bundle is logged and skipped.
+
+        Raises DeviceError if the device fails, BundleError if the repository is unreadable.
+        """
+        for location in self._repository.locations():
+            self._seen[location.name, location.version] = _sign(location.directory)
+            self._load(location)
+        self._pin({location.name for location in self._repository.locations()})
+        self._log_failures({})
+
+    async def look(self, model: str | None = None) -> None:
+        """Take up what has changed, of one model or of all that are not unloaded.
+
+        A repository that is unreadable is logged, and changes nothing.
+        """
+        failures = self._registry.failures()
+        async with self._lock:
+            try:
+                found = await asyncio.to_thread(self._repository.locations)
+            except BundleError as error:
+                logger.error("kept all models: %s", error)
+                return
+            if model is not None:
+                self._unloaded.discard(model)
+            locations = [each for each in found if model in (None, each.name)]
+            for location in locations:
+                if location.name not in self._unloaded:
+                    await self._update(location)
+            self._remove_all_but(found, model)
+            self._pin({each.name for each in locations})
+        self._log_failures(failures)
+
+    def request_look(self) -> None:
+        """Look soon; only the event loop may call this."""
+        task = asyncio.get_running_loop().create_task(self.look())
+        self._looks.add(task)  # which keeps it alive
+        task.add_done_callback(self._looks.discard)
+
+    async def watch(self, seconds: float) -> None:
+        """Look every so many seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.look()
+
+    async def unload(self, model: str) -> None:
+        """Remove all versions of a model until `look` names it. Raises ModelNotFound."""
+        async with self._lock:
+            self._registry.check_exists(model)
+            self._unloaded.add(model)
+            self._remove_all_but([], model)
+
+    async def _update(self, location: BundleLocation) -> None:
+        key, signature = (location.name, location.version), _sign(location.directory)
+        if self._seen.get(key) == signature:
+            return
+        self._seen[key] = signature
+        try:
+            await asyncio.to_thread(self._load, location)
+        except DeviceError as error:
+            self._registry.fail(location, str(error))
+            self._observe(location.name, False)
+
+    def _load(self, location: BundleLocation) -> None:
+        try:
+            model = self._loader.load(location)
+        except BundleError as error:
+            self._registry.fail(location, str(error))
+            self._observe(location.name, False)
+        else:
+            self._registry.put(model)
+            logger.info("%s is ready on %s", location, model.provider)
+            self._observe(location.name, True)
+
+    def _remove_all_but(self, kept: list[BundleLocation], model: str | None) -> None:
+        remaining = {(each.name, each.version) for each in kept}
+        for key in [key for key in self._seen if key not in remaining and model in (None, key[0])]:
+            del self._seen[key]
+            self._registry.remove(*key)
+            logger.info("%s version %d is removed", *key)
+
+    def _pin(self, models: set[str]) -> None:
+        for model in models:
+            try:
+                self._registry.pin(model, self._repository.read_pin(model))
+            except BundleError as error:
+                self._registry.fail_pin(model, str(error))
+
+    def _log_failures(self, before: dict[str, str]) -> None:
+        for key, reason in self._registry.failures().items():
+            if before.get(key) != reason:
+                logger.error("skipped %s: %s", key, reason)
+
+
+def _sign(directory: Path) -> Signature:
+    """Return what changes with the files of a directory; empty if it is unreadable."""
+    try:
+        files = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
