@@ -22,11 +22,15 @@ MAX_RUN_BYTES = 2**18  # of a BMP with run-length encoding, which Pillow decodes
 BUDGET = 32_000_000  # cost of a file; about half a second of a core
 BYTES_PER_BUDGET = 10**6  # a larger file may cost one budget for each of so many bytes
 
+# Of these sizes, no file has too many chunks, and no image costs too much.
+SMALL_BYTES, SMALL_PIXELS = 2**14, 2**16
+
 # Costs of a pixel, relative to a JPEG of one scan.
 _COSTS = {"JPEG": 0.85, "MPO": 0.85, "PNG": 1.5, "TIFF": 1.5, "GIF": 1.5, "WEBP": 2.1, "BMP": 1.5}
 _COST_OF_ALPHA = 1.8  # times, for alpha or 16 bits a channel
 _COST_OF_SCAN = 0.07  # of a JPEG
 _WIDE_MODES = {"RGBA", "LA", "PA", "CMYK", "I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
+_SCANNED_FORMATS = ("JPEG", "MPO", "TIFF")  # of which a scan can be repeated
 _JPEG_IN_TIFF = "jpeg"
 _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
 _TIFF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4, 13: 4, 5: 8, 10: 8, 12: 8}
@@ -41,7 +45,8 @@ def check_file(data: bytes) -> None:
     if data[:2] == b"\xff\xd8":
         _check_jpeg(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        _check_png(data)
+        if len(data) > SMALL_BYTES:
+            _check_png(data)
     elif data[:4] in (b"II*\0", b"MM\0*"):
         _check_tiff(data)
     elif data[:2] == b"BM" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
@@ -59,13 +64,16 @@ def check_image(image: Image.Image, data: bytes, max_pixels: int, budget: float 
 
     Where more pixels than `budget` are allowed, an image may cost more too.
     """
-    pixels = image.width * image.height
-    size = f"{image.width}x{image.height} is {pixels} pixels"
+    width, height = image.size
+    pixels = width * height
+    if pixels <= min(SMALL_PIXELS, max_pixels) and image.format not in _SCANNED_FORMATS:
+        return
+    size = f"{width}x{height} is {pixels} pixels"
     if pixels > max_pixels:
         raise ImageTooLarge(f"{size}; at most {max_pixels} are allowed")
     if max(image.size) > MAX_SIDE_PIXELS:
         raise ImageTooLarge(
-            f"the image is {image.width}x{image.height} pixels; a side may have {MAX_SIDE_PIXELS}"
+            f"the image is {width}x{height} pixels; a side may have {MAX_SIDE_PIXELS}"
         )
     budget = max(budget, max_pixels) * max(1.0, len(data) / BYTES_PER_BUDGET)
     cost = _estimate_cost(image, data)

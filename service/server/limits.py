@@ -48,44 +48,41 @@ class ServedApp:
     refuse: Callable[[Refusal], Rendered]
 
 
-def check_header(name: bytes, value: bytes, count: int, total: int) -> None:
-    """Raise Refusal if a header, or the head so far, is larger than the limits."""
-    if len(name) + len(value) > MAX_LINE_BYTES:
-        raise _too_large(f"a header has over {MAX_LINE_BYTES} bytes")
-    if count > MAX_HEADERS:
-        raise _too_large(f"the head has over {MAX_HEADERS} headers")
-    check_head(total)
-
-
-def check_head(total: int) -> None:
-    """Raise Refusal if the head so far is larger than the limit."""
-    if total > MAX_HEAD_BYTES:
-        raise _too_large(f"the head has over {MAX_HEAD_BYTES} bytes")
-
-
-def check_target(size: int) -> None:
-    """Raise Refusal if the target of a request, path and query, is larger than the limit."""
+def refuse_header(size: int, count: int) -> Refusal:
+    """Return the refusal of a head by the size of a header, or the number of headers, or in all."""
+    problem = f"the head has over {MAX_HEAD_BYTES} bytes"
     if size > MAX_LINE_BYTES:
-        raise Refusal(
-            414, "uri_too_long", f"the target has over {MAX_LINE_BYTES} bytes; shorten the query"
-        )
+        problem = f"a header has over {MAX_LINE_BYTES} bytes"
+    elif count > MAX_HEADERS:
+        problem = f"the head has over {MAX_HEADERS} headers"
+    return Refusal(431, "head_too_large", f"{problem}; send fewer or shorter headers")
 
 
-def check_head_fields(version: str, method: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Raise Refusal for a version, method, host or transfer coding that is not served."""
+def refuse_target() -> Refusal:
+    """Return the refusal of a target, path and query, that is too long."""
+    return Refusal(
+        414, "uri_too_long", f"the target has over {MAX_LINE_BYTES} bytes; shorten the query"
+    )
+
+
+def find_refusal(
+    version: str, method: str, headers: Sequence[tuple[bytes, bytes]]
+) -> Refusal | None:
+    """Return the refusal of a version, method, host or transfer coding that is not served."""
+    hosts, codings = 0, []
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            codings.append(value.strip().lower())
     if version not in ("1.0", "1.1"):
-        raise Refusal(400, "malformed_request", f"HTTP/{version} is not served; use HTTP/1.1")
+        return Refusal(400, "malformed_request", f"HTTP/{version} is not served; use HTTP/1.1")
     if method == "CONNECT":
-        raise Refusal(405, "method_not_allowed", "CONNECT is not served; this is no proxy")
-    hosts = sum(name == b"host" for name, _ in headers)
+        return Refusal(405, "method_not_allowed", "CONNECT is not served; this is no proxy")
     if hosts > 1 or (not hosts and version == "1.1"):
-        raise Refusal(400, "malformed_request", f"the head has {hosts} Host headers; send one")
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+        return Refusal(400, "malformed_request", f"the head has {hosts} Host headers; send one")
     if codings not in ([], [b"chunked"]):
-        raise Refusal(
+        return Refusal(
             400, "malformed_request", "only chunked is supported as Transfer-Encoding; send it once"
         )
-
-
-def _too_large(problem: str) -> Refusal:
-    return Refusal(431, "head_too_large", f"{problem}; send fewer or shorter headers")
+    return None

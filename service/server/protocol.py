@@ -1,7 +1,6 @@
 """HTTP/1.1 protocol of a connection: limits, timeouts, and one write for a small response."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -11,12 +10,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.asgi import build_extension
 from service.server.connections import Connections
 from service.server.limits import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_LINE_BYTES,
     Refusal,
     ServedApp,
-    check_head,
-    check_head_fields,
-    check_header,
-    check_target,
+    find_refusal,
+    refuse_header,
+    refuse_target,
 )
 
 MAX_BUFFERED_BYTES = 16 * 1024  # larger writes are not copied
@@ -130,11 +131,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
             if self._receiving and self._in_head and self._messages == before:
                 self._head_bytes += len(data)  # also of a header that is not complete
-                check_head(self._head_bytes)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._refuse(refuse_header(0, 0))
         except httptools.HttpParserUpgrade as upgrade:
             self._feed_without_upgrade(data[upgrade.args[0] :])
-        except (httptools.HttpParserError, Refusal) as error:
-            self._refuse(error if isinstance(error, Refusal) else self._refusal or _MALFORMED)
+        except httptools.HttpParserError:  # also for what is raised in a callback
+            self._refuse(self._refusal or _MALFORMED)
 
     def _begin_to_receive(self) -> None:
         if not self._receiving:
@@ -179,30 +181,33 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        self._check(check_target, len(self.url))
+        if len(self.url) > MAX_LINE_BYTES:
+            self._refusal = refuse_target()
+            raise self._refusal
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
+        size = len(name) + len(value)
         self._header_count += 1
-        self._header_bytes += len(name) + len(value)
-        self._check(check_header, name, value, self._header_count, self._header_bytes)
+        self._header_bytes += size
+        if (
+            size > MAX_LINE_BYTES
+            or self._header_count > MAX_HEADERS
+            or self._header_bytes > MAX_HEAD_BYTES
+        ):
+            self._refusal = refuse_header(size, self._header_count)
+            raise self._refusal
 
     def on_headers_complete(self) -> None:
         method = self.parser.get_method().decode("ascii")
-        self._check(check_head_fields, self.parser.get_http_version(), method, self.headers)
+        self._refusal = find_refusal(self.parser.get_http_version(), method, self.headers)
+        if self._refusal:
+            raise self._refusal
         self.scope["method"] = method
         if not self.parser.should_upgrade():
             self._in_head = False
             self.since = self.loop.time()
             super().on_headers_complete()
-
-    def _check(self, check: Callable[..., None], *values: Any) -> None:
-        """Check values of the head; the parser hides what is raised, so that it is kept."""
-        try:
-            check(*values)
-        except Refusal as refusal:
-            self._refusal = refusal
-            raise
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
