@@ -23,6 +23,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     AE_MODELS=/models \
     AE_HOST=0.0.0.0 \
+    AE_OPEN_ACCESS=true \
     AE_PORT=8000 \
     AE_DEVICE=${DEVICE}
 USER 10001:10001

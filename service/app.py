@@ -122,7 +122,7 @@ def assemble(settings: Settings) -> Services:
         admission=admission,
         executor=executor,
         operations=Operations(admission, executor, limits, available),
-        api_keys=ApiKeys(settings.api_keys),
+        api_keys=ApiKeys(settings.api_keys, settings.api_keys_file),
         body_limits=BodyLimits(
             settings.max_body_bytes, settings.max_images, settings.request_timeout
         ),

@@ -23,13 +23,14 @@ from service.app import (
     create_served_app,
 )
 from service.errors import DeviceError
+from service.keys import EXAMPLE, create_key
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
 from service.server import uvicorn_server
 from service.server.connections import limit_by_files
 from service.server.limits import ConnectionLimits
-from service.settings import API_KEYS_EXAMPLE, Settings, find_unknown
+from service.settings import Settings, find_unknown
 from service.telemetry import logging
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_invalid(error)
         return 1
     except SettingsError:  # its text can hold an API key
-        print(f"error: AE_API_KEYS is not JSON; write it like {API_KEYS_EXAMPLE}", file=sys.stderr)
+        print(f"error: AE_API_KEYS is not JSON; write it like {EXAMPLE}", file=sys.stderr)
         return 1
     try:
         return int(options.command(settings, options))
@@ -66,7 +67,7 @@ def _print_invalid(error: ValidationError) -> None:
     for problem in error.errors():
         # Only the name of the setting, because the rest of the location can hold an API key.
         subject = f"setting {problem['loc'][0]}" if problem["loc"] else "settings"
-        fix = f"; write it like {API_KEYS_EXAMPLE}" if subject == "setting api_keys" else ""
+        fix = f"; write them like {EXAMPLE}" if subject == "setting api_keys" else ""
         print(f"error: {subject}: {problem['msg']}{fix}", file=sys.stderr)
 
 
@@ -88,6 +89,16 @@ def _build_parser() -> argparse.ArgumentParser:
     for command in (serve, score, check):
         command.add_argument("--models", type=Path, metavar="DIR", help=_describe("models"))
         command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_describe("device"))
+    key = commands.add_parser("create-key", help="print a new API key, and its entry")
+    key.add_argument("name", metavar="NAME", help="who will use it")
+    key.add_argument(
+        "--right",
+        action="append",
+        default=[],
+        metavar="RIGHT",
+        help="an operation, * for all operations, metrics or admin; repeatable",
+    )
+    key.set_defaults(command=_create_key)
     schema = commands.add_parser("schema", help="print the OpenAPI document")
     schema.set_defaults(command=_schema)
     return parser
@@ -156,7 +167,12 @@ def _parse_rate(text: str) -> float:
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logging.configure(settings.log_format, settings.log_level)
-    listener = _bind(settings)
+    with _bind(settings) as listener:
+        _check_access(settings, listener)
+        return _serve_on(listener, settings)
+
+
+def _serve_on(listener: socket.socket, settings: Settings) -> int:
     services = build_services(settings)
     gc.collect()
     gc.freeze()  # because collections that visit the loaded models would delay requests
@@ -176,6 +192,18 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
         shutdown,
         on_ready=lambda: _print_ready(uvicorn_server.describe(listener), services.registry),
         on_hangup=services.updates.request_look,
+        tls=uvicorn_server.Tls(settings.tls_certificate, settings.tls_key),
+    )
+
+
+def _check_access(settings: Settings, listener: socket.socket) -> None:
+    """Raise InvalidParameter if anyone in the network could use the service without a key."""
+    keys = settings.api_keys or settings.api_keys_file
+    if keys or settings.open_access or not uvicorn_server.is_public(listener):
+        return
+    raise InvalidParameter(
+        f"{settings.host} can be reached by others, and no API key is needed: set AE_API_KEYS or "
+        "AE_API_KEYS_FILE, or AE_OPEN_ACCESS=true to serve everyone"
     )
 
 
@@ -264,6 +292,12 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
             )
     print(f"{len(locations) - failures} of {len(locations)} bundles in {settings.models} work")
     return 1 if failures or not locations else 0
+
+
+def _create_key(_: Settings, options: argparse.Namespace) -> int:
+    key, entry = create_key(options.name, options.right)
+    print(f"key: {key}\nentry for AE_API_KEYS or its file: {entry}")
+    return 0
 
 
 def _schema(settings: Settings, _: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ DomainError
 ├── OperationNotSupported        the model was not trained for it
 ├── ModelNotReady                the model exists, but is not loaded
 ├── Overloaded                   too many images or bytes in flight
+├── RateLimited                  too many requests of an API key
 ├── DeadlineExceeded             the request did not run before its timeout
 ├── ShuttingDown                 no new requests are admitted
 ├── BundleError                  a bundle is damaged, incomplete, or gives wrong results
@@ -62,6 +63,10 @@ class ModelNotReady(DomainError):
 
 class Overloaded(DomainError):
     """A request exceeds the limits of images or bytes in flight."""
+
+
+class RateLimited(DomainError):
+    """An API key has sent its requests of a second."""
 
 
 class DeadlineExceeded(DomainError):

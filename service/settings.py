@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.keys import KeyEntries
+
 PREFIX = "AE_"
 OTHER_VARIABLES = ("AE_API_KEY",)  # of `score`, which sends it to a service
-API_KEYS_EXAMPLE = '{"KEY": ["encode", "anomaly-score"], "OTHER": ["*"]}'
 END_SECONDS = 2  # to close connections and to finish what cannot be cancelled
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,10 +57,18 @@ class Settings(BaseSettings):
         Path("tensorrt-cache"),
         description="Directory of TensorRT's engines, which take minutes to build.",
     )
-    api_keys: dict[str, tuple[str, ...]] = Field(
-        {},
-        repr=False,
-        description='API keys and their operations as JSON, `"*"` for all; empty: no key needed.',
+    tls_certificate: Path | None = Field(
+        None, description="File of the certificate chain; with it, the service speaks TLS."
+    )
+    tls_key: Path | None = Field(None, description="File of the private key of the certificate.")
+    api_keys: KeyEntries = Field(
+        {}, repr=False, description="API keys by name as JSON; empty and no file: no key needed."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of more API keys, which is read again when it changes."
+    )
+    open_access: bool = Field(
+        False, description="Start without API keys also on an address that others can reach."
     )
     max_body_bytes: PositiveInt = Field(
         32 * 2**20, description="Maximum bytes of the body of one request."
@@ -131,6 +140,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "max_queued_bytes must be at least max_body_bytes, or a full body is never admitted"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> "Settings":
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("tls_key needs tls_certificate: set both")
         return self
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from service.api.parsing import validate_options
 from service.api.requests import IncomingRequest
 from service.api.throttle import RejectionThrottle
 from service.asgi import wait_until_sent
-from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded
+from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded, RateLimited
 
 PREFIXES = ("/v1/models/{model}/versions/{version}", "/v1/models/{model}")
 
@@ -51,7 +51,7 @@ class OperationEndpoint:
                 )
         except DomainError as error:
             response = errors.respond(get_context(scope).request_id, error)
-            if isinstance(error, Overloaded):
+            if isinstance(error, Overloaded | RateLimited):
                 error.with_traceback(None)  # it would keep the body while the rejection waits
                 await self._throttle.wait()
         with admission.hold(len(response.body)):

@@ -75,6 +75,7 @@ STATUSES: Mapping[type[DomainError], Status] = {
     errors.InvalidLatents: Status(422, "invalid_latents"),
     InvalidParameter: Status(422, "invalid_parameter"),
     errors.Overloaded: Status(429, "overloaded", headers={"Retry-After": "1"}),
+    errors.RateLimited: Status(429, "rate_limited", headers={"Retry-After": "1"}),
     errors.ModelNotReady: Status(503, "model_not_ready", headers={"Retry-After": "10"}),
     errors.ShuttingDown: Status(503, "shutting_down", headers={"Retry-After": "1"}),
     errors.DeadlineExceeded: Status(504, "deadline_exceeded"),

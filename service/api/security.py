@@ -1,14 +1,23 @@
-"""API keys, each with the operations that it permits."""
+"""API keys over HTTP: what each permits, and how often."""
 
-import hmac
-from collections.abc import Mapping, Sequence
-from typing import get_args
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from bundle.errors import DomainError, InvalidParameter
-from bundle.manifest import Capability
+from service.errors import RateLimited
+from service.keys import KeyEntries, KeyEntry, compute_key_digest, parse_entries
 
 ALL_OPERATIONS = "*"
 ADMIN, METRICS = "admin", "metrics"  # rights beside the operations, which `*` does not include
+FILE_SECONDS = 1.0  # between two looks at the file of keys
+
+logger = logging.getLogger(__name__)
 
 
 class Unauthorized(DomainError):
@@ -20,40 +29,84 @@ class Forbidden(DomainError):
 
 
 class ApiKeys:
-    """The keys and their operations; without any key, everything is permitted.
+    """The keys, of the settings and of a file; without any key, everything is permitted.
 
-    Raises InvalidParameter if a key is not printable ASCII, or an operation is unknown.
+    The file is read again when it has changed. If it is invalid then, the former keys stay.
     """
 
-    def __init__(self, rights: Mapping[str, Sequence[str]]) -> None:
-        for key, operations in rights.items():
-            if not key or not key.isascii() or not key.isprintable():
-                raise InvalidParameter("api_keys: a key must be printable ASCII")
-            if unknown := set(operations) - {ALL_OPERATIONS, ADMIN, METRICS, *get_args(Capability)}:
-                raise InvalidParameter(f"api_keys: there is no operation {min(unknown)!r}")
-        self._rights = {key.encode(): frozenset(operations) for key, operations in rights.items()}
+    def __init__(
+        self,
+        entries: Mapping[str, KeyEntry],
+        file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises InvalidParameter if the file is unreadable or invalid."""
+        self._fixed, self._file, self._clock = entries, file, clock
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._changed: float | None = None  # time of change of the file
+        self._next_look = 0.0
+        self._by_digest = _index(entries)
+        if file:
+            self._read(file)
 
-    def check(self, key: str | None, operation: str | None) -> str | None:
-        """Return a name of the key that does not reveal it; None if no key is needed.
+    @property
+    def needed(self) -> bool:
+        """True if requests need a key."""
+        return bool(self._by_digest) or self._file is not None
 
-        Every valid key permits lists and cards, if `operation` is None. Raises Unauthorized without
-        a valid key, Forbidden if it does not permit the operation.
+    def check(self, key: str | None, right: str | None) -> str | None:
+        """Return the name of the key; None if no key is needed.
+
+        Every valid key permits lists and cards, if `right` is None. Raises Unauthorized without a
+        valid key, Forbidden if it lacks the right, and RateLimited.
         """
-        if not self._rights:
+        self._look()
+        if not self.needed:
             return None
         if key is None:
             raise Unauthorized("the API key is missing; send 'Authorization: Bearer KEY'")
-        # Every key is compared in constant time, because timing would reveal parts of a key.
-        found = [
-            (f"API key {number}", rights)
-            for number, (known, rights) in enumerate(self._rights.items(), start=1)
-            if hmac.compare_digest(known, key.encode())
-        ]
-        if not found:
+        # The digests are compared, so that the time of a comparison reveals nothing of a key.
+        found = self._by_digest.get(compute_key_digest(key))
+        if found is None:
             raise Unauthorized("the API key is unknown; check the Authorization header")
-        name, rights = found[0]
-        every = frozenset() if operation in (ADMIN, METRICS) else {ALL_OPERATIONS}
-        if operation is not None and not rights & {operation, *every}:
-            permitted = ", ".join(sorted(rights)) or "nothing"
-            raise Forbidden(f"the API key does not permit {operation}; it permits: {permitted}")
+        name, entry = found
+        every = () if right in (ADMIN, METRICS) else (ALL_OPERATIONS,)
+        if right is not None and not {right, *every} & {*entry.rights}:
+            permitted = ", ".join(sorted(entry.rights)) or "nothing"
+            raise Forbidden(f"the API key does not permit {right[:50]}; it permits: {permitted}")
+        self._limit(name, entry)
         return name
+
+    def _limit(self, name: str, entry: KeyEntry) -> None:
+        if entry.requests_per_second is None:
+            return
+        limit = RateLimitItemPerSecond(entry.requests_per_second)
+        if not self._limiter.hit(limit, name):
+            raise RateLimited(
+                f"the API key may send {entry.requests_per_second} requests a second; "
+                "retry after a second"
+            )
+
+    def _look(self) -> None:
+        if self._file is None or self._clock() < self._next_look:
+            return
+        try:
+            self._read(self._file)
+        except InvalidParameter as error:
+            logger.error("kept the former API keys: %s", error)
+
+    def _read(self, file: Path) -> None:
+        self._next_look = self._clock() + FILE_SECONDS
+        try:
+            changed = file.stat().st_mtime
+            if changed == self._changed:
+                return
+            self._changed = changed
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidParameter(f"the file of API keys cannot be read: {error}") from None
+        self._by_digest = _index({**self._fixed, **parse_entries(text)})
+
+
+def _index(entries: Mapping[str, KeyEntry] | KeyEntries) -> dict[str, tuple[str, KeyEntry]]:
+    return {entry.sha256: (name, entry) for name, entry in entries.items()}

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import ipaddress
 import signal
 import socket
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import uvicorn
 
@@ -29,6 +31,13 @@ class Shutdown:
     delay: float
     timeout: int
     on_signal: Callable[[], None]
+
+
+class Tls(NamedTuple):
+    """Files of the certificate chain and of its private key; without a certificate, no TLS."""
+
+    certificate: Path | None
+    key: Path | None
 
 
 class Server(uvicorn.Server):
@@ -117,6 +126,13 @@ def bind_unix(path: Path) -> socket.socket:
     return bound
 
 
+def is_public(listener: socket.socket) -> bool:
+    """Return True if other machines can reach a bound socket."""
+    if listener.family == socket.AF_UNIX:
+        return False
+    return not ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
 def describe(listener: socket.socket) -> str:
     """Return the URL of a bound socket."""
     if listener.family == socket.AF_UNIX:
@@ -132,6 +148,7 @@ def serve(
     shutdown: Shutdown,
     on_ready: Callable[[], None],
     on_hangup: Callable[[], None],
+    tls: Tls,
 ) -> int:
     """Serve until a signal, and return the exit status.
 
@@ -144,6 +161,8 @@ def serve(
             BoundedProtocol, connections=connections, served=served
         ),
         ws="none",
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
         access_log=False,
         log_config=None,
         server_header=False,

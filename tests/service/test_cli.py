@@ -6,6 +6,7 @@ import pytest
 from service import cli
 from service.inference import engine
 from service.inference.providers import Machine
+from service.keys import compute_key_digest, create_key, parse_entries
 
 
 def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,3 +20,28 @@ def test_policy_cuda_fails_without_cuda(
     monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset()))
     assert cli.main(["check", "--device", "cuda", "--models", str(tmp_path)]) == 1
     assert "FAILED: device policy cuda: " in capsys.readouterr().out
+
+
+def test_a_public_address_needs_keys(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = ["serve", "--host", "0.0.0.0", "--port", "0", "--models", str(tmp_path / "none")]
+    assert cli.main(serve) == 1
+    assert "0.0.0.0 can be reached by others, and no API key is needed" in capsys.readouterr().err
+    for variable, value in (
+        ("AE_OPEN_ACCESS", "true"),
+        ("AE_API_KEYS", create_key("a", ["*"])[1]),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(variable, value)
+            assert cli.main(serve) == 1
+        assert "none cannot be read" in capsys.readouterr().err
+
+
+def test_a_key_is_created_with_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["create-key", "camera-1", "--right", "encode", "--right", "metrics"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    key, entry = first.removeprefix("key: "), second.split(": ", 1)[1]
+    assert parse_entries(entry)["camera-1"].sha256 == compute_key_digest(key)
+    assert cli.main(["create-key", "camera-1", "--right", "encod"]) == 1
+    assert "rights: Input should be 'encode'" in capsys.readouterr().err

@@ -5,6 +5,14 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+# The page holds an inline script, and needs nothing from elsewhere.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
 
 def build_assets() -> StaticFiles:
     """Return Swagger UI's script, style and icon from its package; nothing is loaded remotely."""
@@ -20,13 +28,15 @@ def build_router() -> APIRouter:
         def asset(name: str) -> str:
             return _build_path(request, "swagger", path=name)
 
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url=_build_path(request, "openapi"),
             title="Autoencoder service",
             swagger_js_url=asset("swagger-ui-bundle.js"),
             swagger_css_url=asset("swagger-ui.css"),
             swagger_favicon_url=asset("favicon-32x32.png"),
         )
+        page.headers.update(PAGE_HEADERS)
+        return page
 
     @routes.get("/")
     async def root(request: Request) -> RedirectResponse:

@@ -1,6 +1,7 @@
 """Helpers of the tests over HTTP."""
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 
 from service.api.dependencies import Services
 from service.app import build_services, create_app
+from service.keys import KeyEntry, Right, compute_key_digest
 from service.settings import Settings
 
 TINY = "/v1/models/tiny"
@@ -40,6 +42,16 @@ def check_problem(response: Any, status: int, code: str) -> dict[str, Any]:
     for item in document.get("errors", []):
         assert set(item) == {"index", "code", "detail"}
     return document
+
+
+def entries(keys: Mapping[str, Sequence[Right]], rate: int | None = None) -> dict[str, KeyEntry]:
+    """Entries of keys that are named after themselves."""
+    return {
+        key: KeyEntry(
+            sha256=compute_key_digest(key), rights=tuple(rights), requests_per_second=rate
+        )
+        for key, rights in keys.items()
+    }
 
 
 def application(models: Any, **settings: Any) -> tuple[TestClient, Services]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import write_bundle
-from tests.service.api.helpers import PNG, TINY, application, png
+from tests.service.api.helpers import PNG, TINY, application, entries, png
 
 REPOSITORY = "/v2/repository"
 
@@ -86,7 +86,7 @@ def test_requests_control_models_only_if_they_are_asked_to(directory: Path, cont
 
 
 def test_load_and_metrics_need_rights_of_their_own(directory: Path) -> None:
-    keys = {"all": ("*",), "boss": ("admin",), "scraper": ("metrics",)}
+    keys = entries({"all": ["*"], "boss": ["admin"], "scraper": ["metrics"]})
     client, _ = application(directory, model_control="explicit", api_keys=keys)
     load, metrics = f"{REPOSITORY}/models/tiny/load", "/metrics"
     with client:

@@ -10,14 +10,23 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Send
 
-from bundle.errors import InvalidParameter
 from bundle.tensors import Tensors
 from service.scheduling.batcher import Work
-from tests.service.api.helpers import NPY, PNG, TINY, application, check_problem, png
+from tests.service.api.helpers import (
+    NPY,
+    PNG,
+    TINY,
+    application,
+    check_problem,
+    entries,
+    png,
+)
 
 
 def test_keys_permit_their_operations(models: Any) -> None:
-    client, _ = application(models, api_keys={"all": ("*",), "some": ("encode",), "none": ()})
+    client, _ = application(
+        models, api_keys=entries({"all": ["*"], "some": ["encode"], "none": []})
+    )
     body: Any = {"content": png(), "headers": PNG}
 
     def send(operation: str, key: str | None) -> Any:
@@ -224,17 +233,22 @@ def test_work_of_a_disconnected_client_never_runs(
     assert 'ae_batch_images_count{model="tiny"}' not in services.metrics.export().decode()
 
 
-@pytest.mark.parametrize(
-    ("keys", "complaint"),
-    [
-        ({"": ("*",)}, "printable ASCII"),
-        ({"kéy": ("*",)}, "printable ASCII"),
-        ({"k": ("encod",)}, "no operation 'encod'"),
-    ],
-)
-def test_keys_that_can_never_work_are_refused_at_the_start(
-    models: Any, keys: Any, complaint: str
-) -> None:
-    with pytest.raises(InvalidParameter, match=complaint) as caught:
-        application(models, api_keys=keys)
-    assert "kéy" not in str(caught.value)
+def test_a_key_has_its_requests_a_second(models: Any) -> None:
+    client, _ = application(models, api_keys=entries({"k": ["encode"]}, rate=2))
+    headers = PNG | {"Authorization": "Bearer k"}
+    with client:
+        responses = [
+            client.post(f"{TINY}/encode", content=png(), headers=headers) for _ in range(8)
+        ]
+    limited = [each for each in responses if each.status_code == 429]
+    assert limited
+    assert check_problem(limited[0], 429, "rate_limited")["detail"].startswith("the API key may")
+    assert limited[0].headers["retry-after"] == "1"
+
+
+def test_the_page_is_protected(client: TestClient) -> None:
+    headers = client.get("/docs").headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    origin = {"Origin": "https://elsewhere.example"}
+    assert "access-control-allow-origin" not in client.get("/livez", headers=origin).headers

@@ -20,8 +20,10 @@ from starlette.testclient import TestClient
 from service import cli
 from service.app import build_services, create_app
 from service.bulk import journal, remote_scorer
+from service.keys import Right
 from service.settings import Settings
 from tests.bundles import write_bundle
+from tests.service.api.helpers import entries
 
 HEADER = ["path", "score", "p_value", "threshold", "is_anomaly", "heatmap", "overlay", "error"]
 
@@ -95,10 +97,10 @@ def service(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[http
 
 
 def serving(
-    models: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, tuple[str, ...]]
+    models: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, tuple[Right, ...]]
 ) -> Iterator[list[httpx2.Request]]:
     limits: dict[str, Any] = {"max_images": 4, "max_queued_images": 64}
-    settings = Settings(models=models, device="cpu", api_keys=keys, **limits)
+    settings = Settings(models=models, device="cpu", api_keys=entries(keys), **limits)
     services = build_services(settings)
     app = create_app(services)
     requests: list[httpx2.Request] = []
