@@ -173,6 +173,11 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def _serve_on(listener: socket.socket, settings: Settings) -> int:
+    tls = uvicorn_server.Tls(settings.tls_certificate, settings.tls_key)
+    try:
+        tls.check()
+    except OSError as error:  # of which ssl.SSLError is one
+        raise InvalidParameter(f"AE_TLS_CERTIFICATE or AE_TLS_KEY is unusable: {error}") from None
     services = build_services(settings)
     gc.collect()
     gc.freeze()  # because collections that visit the loaded models would delay requests
@@ -190,9 +195,9 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         listener,
         limits,
         shutdown,
-        on_ready=lambda: _print_ready(uvicorn_server.describe(listener), services.registry),
+        on_ready=lambda: _print_ready(uvicorn_server.describe(listener, tls), services.registry),
         on_hangup=services.updates.request_look,
-        tls=uvicorn_server.Tls(settings.tls_certificate, settings.tls_key),
+        tls=tls,
     )
 
 

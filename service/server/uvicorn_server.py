@@ -5,6 +5,7 @@ import functools
 import ipaddress
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,8 +37,13 @@ class Shutdown:
 class Tls(NamedTuple):
     """Files of the certificate chain and of its private key; without a certificate, no TLS."""
 
-    certificate: Path | None
-    key: Path | None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def check(self) -> None:
+        """Raise OSError if the files are missing, or are no certificate with its key."""
+        if self.certificate:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
 
 
 class Server(uvicorn.Server):
@@ -133,12 +139,13 @@ def is_public(listener: socket.socket) -> bool:
     return not ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def describe(listener: socket.socket) -> str:
+def describe(listener: socket.socket, tls: Tls) -> str:
     """Return the URL of a bound socket."""
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if tls.certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def serve(

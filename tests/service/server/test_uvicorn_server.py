@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from service.server.uvicorn_server import bind, bind_unix, describe
+from service.server.uvicorn_server import Tls, bind, bind_unix, describe, is_public
 
 
 def test_a_bound_address_is_taken_for_others() -> None:
     with bind("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
-        assert describe(bound) == f"http://127.0.0.1:{port}"
+        assert describe(bound, Tls()) == f"http://127.0.0.1:{port}"
         bound.listen()
         with pytest.raises(OSError, match="in use"):
             bind("127.0.0.1", port)
@@ -21,13 +21,13 @@ def test_an_ipv6_address_is_in_brackets() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6")
     with bind("::1", 0) as bound:
-        assert describe(bound).startswith("http://[::1]:")
+        assert describe(bound, Tls()).startswith("http://[::1]:")
 
 
 def test_a_unix_socket_replaces_one_that_nobody_listens_on(tmp_path: Path) -> None:
     path = tmp_path / "service.sock"
     with bind_unix(path) as bound:
-        assert describe(bound) == f"unix:{path}"
+        assert describe(bound, Tls()) == f"unix:{path}"
         bound.listen()
         with pytest.raises(OSError, match="in use"):
             bind_unix(path)
@@ -37,3 +37,16 @@ def test_a_unix_socket_replaces_one_that_nobody_listens_on(tmp_path: Path) -> No
     with pytest.raises(OSError, match="in use"):
         bind_unix(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_with_a_certificate_the_url_has_another_scheme(tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    with bind("127.0.0.1", 0) as bound:
+        assert describe(bound, Tls(certificate)).startswith("https://127.0.0.1:")
+        assert not is_public(bound)
+    with pytest.raises(OSError, match="No such file"):
+        Tls(certificate).check()
+    certificate.write_text("none")
+    with pytest.raises(OSError, match=r"PEM|NO_START_LINE"):
+        Tls(certificate).check()
+    Tls().check()
