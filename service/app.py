@@ -115,6 +115,7 @@ def assemble(settings: Settings) -> Services:
         request_timeout=settings.request_timeout,
     )
     _add_metrics(telemetry, registry, admission)
+    telemetry.add_gauge("ae_queued_images", "Images that wait for the device.", executor.queued)
     return Services(
         registry=registry,
         updates=Updates(repository, loader, registry, telemetry.count_load),
@@ -181,6 +182,7 @@ def create_served_app(services: Services) -> ServedApp:
         request_id = create_request_id()
         response = errors.build_problem(request_id, refusal.status, refusal.code, refusal.detail)
         services.metrics.count_request(OTHER_LABELS, refusal.status, 0.0)
+        services.metrics.count_error(refusal.code)
         logger.info("refused a request %s: %d %s", request_id, refusal.status, refusal.detail)
         headers = [*response.raw_headers, (b"x-request-id", request_id.encode())]
         return Rendered(headers, bytes(response.body))

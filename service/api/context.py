@@ -16,6 +16,7 @@ class RequestContext:
     timings: Timings = field(default_factory=Timings)
     labels: tuple[str, str] = OTHER_LABELS
     bundle: str | None = None  # digest of the bundle that answers
+    error: str | None = None  # code of the error that answers
 
     def attach(self, scope: Scope) -> None:
         """Store the context in the scope of its request."""

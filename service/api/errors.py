@@ -9,6 +9,7 @@ import orjson
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from bundle.errors import (
     DomainError,
@@ -89,6 +90,19 @@ V2 = "/v2/"  # paths of the Open Inference Protocol, whose errors have another b
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
+class Problem(Response):
+    """Response with the body that all errors share; notes its code for the metrics."""
+
+    def __init__(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        self.code: str = body["code"]
+        media_type = "application/problem+json"
+        super().__init__(orjson.dumps(body), body["status"], dict(headers), media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        get_context(scope).error = self.code
+        await super().__call__(scope, receive, send)
+
+
 def build_problem(
     request_id: str,
     status: int,
@@ -96,7 +110,7 @@ def build_problem(
     detail: str,
     items: Sequence[Mapping[str, Any]] = (),
     headers: Mapping[str, str] | None = None,
-) -> Response:
+) -> Problem:
     """Return a response with the body that all errors share."""
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -108,7 +122,7 @@ def build_problem(
     }
     if items:
         body["errors"] = items
-    return Response(orjson.dumps(body), status, dict(headers or {}), "application/problem+json")
+    return Problem(body, headers or {})
 
 
 def install(app: FastAPI) -> None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import errors
 from service.api.context import RequestContext, get_context
 from service.api.errors import build_problem, respond
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import OTHER_LABELS, Metrics
 
 logger = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
@@ -56,6 +56,10 @@ class RequestLifecycle:
         finally:
             seconds = time.monotonic() - context.timings.started
             self.metrics.count_request(context.labels, status, seconds)
+            if context.error:
+                self.metrics.count_error(context.error)
+            elif context.labels is not OTHER_LABELS:
+                self.metrics.count_phases(context.timings.seconds())
             fields = {
                 "method": scope["method"],
                 # The raw path is quoted: it holds no line breaks.

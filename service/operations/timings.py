@@ -22,6 +22,10 @@ class Timings:
             f"inference;dur={self.inference * 1000:.3f}, encode;dur={self.encode * 1000:.3f}"
         )
 
+    def seconds(self) -> tuple[float, float, float, float]:
+        """Return the seconds of decode, queue, inference and encode."""
+        return self.decode, self.queue, self.inference, self.encode
+
     def measure(self, phase: Literal["decode", "encode"]) -> "Measurement":
         """Add the time of a `with` statement to a phase."""
         return Measurement(self, phase)

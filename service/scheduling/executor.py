@@ -41,7 +41,8 @@ class DeviceExecutor:
     A batch runs as soon as the device is free, with all work that waits. If the device is idle and
     the batch is not full, the executor waits `max_queue_delay` seconds for more work. A batch with
     an estimate of at most `inline_seconds` runs on the event loop if the device is idle, or if the
-    thread runs a batch of another owner. All methods but `close` must be called on the event loop.
+    thread runs a batch of another owner. All methods but `close` and `queued` must be called on the
+    event loop.
     """
 
     def __init__(
@@ -84,6 +85,11 @@ class DeviceExecutor:
         if job.error is not None:
             raise job.error
         return Completion(job.results, job.started - job.submitted, job.took)
+
+    def queued(self) -> int:
+        """Return the number of images that wait. Any thread may call this."""
+        with self._lock:
+            return self._batcher.images
 
     def close(self) -> None:
         """Fail waiting work with ShuttingDown, and wait for the running batch."""

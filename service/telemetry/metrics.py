@@ -4,7 +4,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -16,6 +23,7 @@ from prometheus_client.registry import Collector
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SCORE_LABELS = ("model", "version")
+PHASES = ("decode", "queue", "inference", "encode")
 OTHER_LABELS = ("other", "")  # operation and model of a request without them
 
 
@@ -63,6 +71,15 @@ class Metrics:
         self._batch_seconds = self._add_histogram(
             "ae_batch_seconds", "Seconds of inference of one batch.", "model", SECONDS_BUCKETS
         )
+        self._errors = Counter("ae_errors", "Errors by code.", ("code",), registry=self._registry)
+        phase_seconds = self._add_histogram(
+            "ae_phase_seconds",
+            "Seconds of each phase of a request to an operation.",
+            "phase",
+            SECONDS_BUCKETS,
+        )
+        self._phases = [phase_seconds.labels(phase) for phase in PHASES]
+        ProcessCollector(registry=self._registry)
         self._loads = Counter(
             "ae_model_loads",
             "Loads of bundles, by result.",
@@ -86,6 +103,15 @@ class Metrics:
     def add_scores(self, bins: Sequence[float], read: Scores) -> None:
         """Add score metrics that call `read` at each export; `bins` are upper ends of p-values."""
         self._registry.register(_ScoreCollector(bins, read))
+
+    def count_error(self, code: str) -> None:
+        """Count an error by its code."""
+        self._errors.labels(code).inc()
+
+    def count_phases(self, seconds: Sequence[float]) -> None:
+        """Count the seconds of each of `PHASES` of a request."""
+        for histogram, each in zip(self._phases, seconds, strict=True):
+            histogram.observe(each)
 
     def add_models(self, read: Models) -> None:
         """Add the info of loaded models, which calls `read` at each export."""

@@ -66,3 +66,25 @@ def test_every_metric_is_documented(models: Path) -> None:
     documented = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     for name in re.findall(r"# TYPE (ae_\w+)", text):
         assert f"`{name}`" in documented or name.endswith("_created"), name
+
+
+def test_errors_and_phases_are_counted(models: Path) -> None:
+    client, _ = application(models)
+    image = {"images": [schemas.EXAMPLE_IMAGE]}
+    with client:
+        client.post(f"{TINY}/encode", json=image)
+        client.post(f"{TINY}/encode", content=b"garbage", headers={"Content-Type": "image/png"})
+        for index in range(3):
+            client.post(f"/v1/models/unknown{index}/encode", json=image)
+            client.get(f"/unknown/{index}")
+        lines = client.get("/metrics").text.splitlines()
+    for line in (
+        'ae_errors_total{code="invalid_image"} 1.0',
+        'ae_errors_total{code="model_not_found"} 3.0',
+        'ae_errors_total{code="not_found"} 3.0',
+        'ae_phase_seconds_count{phase="inference"} 1.0',
+        "ae_queued_images 0.0",
+    ):
+        assert line in lines
+    assert not [line for line in lines if "unknown" in line]
+    assert any(line.startswith("process_open_fds ") for line in lines)
