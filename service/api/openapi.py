@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from service.api.dependencies import Guard, ModelPath, VersionPath
-from service.api.errors import CODES_BY_STATUS, STATUSES
+from service.api.errors import CODES_BY_STATUS, STATUSES, V2
 from service.api.operation import Operation
 from service.api.schemas import PROBLEM, describe_responses
 
@@ -23,7 +23,7 @@ _HEADERS = {
     },
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-_GET_STATUSES = {401, 404, 503}  # errors of a GET
+_GET_STATUSES = {401, 403, 404, 503}  # errors of a GET
 _EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version
 _OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
@@ -86,13 +86,15 @@ def _build_endpoint(prefix: str, operation: Operation[Any]) -> Any:
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    if path.startswith("/v1/"):
+    if path.startswith("/v1/") or path == "/metrics":
         responses.pop("422", None)  # FastAPI's own body, which the service never sends
         responses |= {
             str(status): _describe_problem(status, codes)
             for status, codes in _group_codes().items()
             if method == "post" or status in _GET_STATUSES
         }
+    elif path.startswith(V2):
+        responses.pop("422", None)
     for response in responses.values():
         response["headers"] = _HEADERS | response.get("headers", {})
     model, version = _OTHER_EXAMPLES.get(path.rsplit("/", 1)[-1], _EXAMPLE)

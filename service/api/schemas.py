@@ -258,6 +258,12 @@ class RepositoryEntry(BaseModel):
     reason: str | None = None
 
 
+class V2Error(BaseModel):
+    """Error of the Open Inference Protocol."""
+
+    error: str
+
+
 class Loaded(BaseModel):
     """Versions of a model that are loaded."""
 
@@ -308,7 +314,12 @@ def _describe_json(
 _PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _MULTIPART = {
     MULTIPART: {
-        "schema": {"type": "object", "properties": {"images": _PARTS}, "required": ["images"]}
+        "schema": {
+            "type": "object",
+            "properties": {"images": _PARTS},
+            "required": ["images"],
+            "additionalProperties": False,
+        }
     }
 }
 _IMAGES = {

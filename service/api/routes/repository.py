@@ -3,16 +3,31 @@
 Source: docs/protocol/extension_model_repository.md of the Triton Inference Server.
 """
 
-from typing import Annotated
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 
 from service.api import schemas
-from service.api.dependencies import Services, build_guard
+from service.api.dependencies import ModelPath, Services, build_guard
 from service.api.errors import LoadFailed, NotControlled
 from service.api.security import ADMIN
 
-ModelPath = Annotated[str, Path(description="Name of a model.", max_length=200)]
+
+def describe_errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    """Describe the statuses of errors, `s404="..."`, with the body of the protocol."""
+    return {
+        int(status[1:]): {"model": schemas.V2Error, "description": description}
+        for status, description in descriptions.items()
+    }
+
+
+UNAUTHORISED = describe_errors(s401="The API key is missing or unknown.")
+CONTROL_ERRORS = UNAUTHORISED | describe_errors(
+    s400="A bundle cannot be loaded; the version before still serves.",
+    s403="The API key lacks the right `admin`.",
+    s404="There is no such model.",
+    s409="Models are not controlled by requests.",
+)
 
 
 def build_router(services: Services) -> APIRouter:
@@ -29,7 +44,9 @@ def build_router(services: Services) -> APIRouter:
                 "requests only if it is explicit"
             )
 
-    @routes.post("/index", dependencies=[guard], response_model_exclude_none=True)
+    @routes.post(
+        "/index", dependencies=[guard], response_model_exclude_none=True, responses=UNAUTHORISED
+    )
     async def index() -> list[schemas.RepositoryEntry]:
         """Every version of every model, and the reasons of those that failed to load."""
         loaded = [(each.manifest.name, str(each.manifest.version)) for each in registry.all()]
@@ -51,7 +68,7 @@ def build_router(services: Services) -> APIRouter:
             entries.append(entry)
         return sorted(entries, key=lambda entry: (entry.name, entry.version))
 
-    @routes.post("/models/{model}/load", dependencies=[admin], status_code=200)
+    @routes.post("/models/{model}/load", dependencies=[admin], responses=CONTROL_ERRORS)
     async def load(model: ModelPath) -> schemas.Loaded:
         """Take up new, changed and removed versions of a model."""
         check_control()
@@ -66,7 +83,7 @@ def build_router(services: Services) -> APIRouter:
             raise LoadFailed("; ".join(failures))
         return schemas.Loaded(name=model, versions=registry.versions(model))
 
-    @routes.post("/models/{model}/unload", dependencies=[admin], status_code=200)
+    @routes.post("/models/{model}/unload", dependencies=[admin], responses=CONTROL_ERRORS)
     async def unload(model: ModelPath) -> schemas.Loaded:
         """Unload all versions of a model until it is loaded again."""
         check_control()
