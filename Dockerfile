@@ -14,6 +14,9 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
 
 FROM ${PYTHON_IMAGE}
 ARG DEVICE=cpu
+LABEL org.opencontainers.image.title="Autoencoder service" \
+    org.opencontainers.image.description="Encode, denoise and score images over HTTP" \
+    org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
 COPY models /models
 COPY LICENSE NOTICE /

@@ -17,7 +17,7 @@ def test_the_service_keeps_to_its_document() -> None:
         AE_LOG_LEVEL="error",
     )
     # Unloading would leave nothing to test.
-    options = "--max-examples 30 --seed 1 --exclude-path-regex unload --phases"
+    options = "--max-examples 15 --seed 1 --exclude-path-regex unload --phases"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
