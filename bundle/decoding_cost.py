@@ -26,9 +26,9 @@ BYTES_PER_BUDGET = 10**6  # a larger file may cost one budget for each of so man
 SMALL_BYTES, SMALL_PIXELS = 2**14, 2**16
 
 # Costs of a pixel, relative to a JPEG of one scan.
-_COSTS = {"JPEG": 0.85, "MPO": 0.85, "PNG": 1.5, "TIFF": 1.5, "GIF": 1.5, "WEBP": 2.1, "BMP": 1.5}
+_COSTS = {"JPEG": 0.85, "MPO": 0.85, "PNG": 1.7, "TIFF": 1.7, "GIF": 1.7, "WEBP": 2.4, "BMP": 1.7}
 _COST_OF_ALPHA = 1.8  # times, for alpha or 16 bits a channel
-_COST_OF_SCAN = 0.07  # of a JPEG
+_COST_OF_SCAN = 0.1  # of a JPEG
 _WIDE_MODES = {"RGBA", "LA", "PA", "CMYK", "I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 _SCANNED_FORMATS = ("JPEG", "MPO", "TIFF")  # of which a scan can be repeated
 _JPEG_IN_TIFF = "jpeg"

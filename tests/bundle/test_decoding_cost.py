@@ -17,6 +17,7 @@ REFUSALS = {
     "jpeg of 250 000 segments": "over 2000 segments",
     "jpeg of fill bytes": "over 2000 segments",
     "png of one column": "a side may have 65535",
+    "png of 65 535 rows": "take too long",
     "png of compressed texts": "Too much memory used in text chunks",
     "png of compressed profiles": "several colour profiles",
     "png of 80 000 chunks": "over 20000 chunks",
