@@ -565,9 +565,9 @@ def _bmp_of_many_pixels_in_runs(width: int, height: int) -> bytes:
     return _rle_bmp(width, height, row * height)
 
 
-@_sized
-def _bmp_of_jumps(width: int, height: int) -> bytes:
-    return _rle_bmp(width, height, b"\0\x02\xff\x01" * 220_000 + b"\0\x01")
+@_hostile
+def _bmp_of_jumps() -> bytes:
+    return _rle_bmp(SIDE_PIXELS, SIDE_PIXELS, b"\0\x02\xff\x01" * 220_000 + b"\0\x01")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ REFUSALS = {
     "tiff of one huge tile": "cannot be decoded",
     "tiff directory that refers to itself": "60009 tags",
     "bmp of runs of one pixel": "may have 262144 bytes",
+    "bmp of jumps": "may have 262144 bytes",
     "bmp of empty runs": "may have 262144 bytes",
     "bmp of the most runs": "not enough image data",
 }
