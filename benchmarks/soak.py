@@ -34,6 +34,7 @@ import numpy as np
 import psutil
 
 from benchmarks import hostile_images
+from benchmarks.serving.load import Request
 from bundle.imaging import encode_png
 from bundle.manifest import MANIFEST
 
@@ -47,7 +48,7 @@ TOLERANCE = 1e-4  # of scores: other images of a batch change the last bits
 
 @dataclass
 class Soak:
-    """What was sent and what came back."""
+    """A run: its requests, its responses, and the state of the server."""
 
     photograph: bytes
     until: float = 0.0
@@ -63,14 +64,15 @@ class Soak:
         self.digits = [
             encode_png(generator.integers(0, 256, (28, 28), dtype=np.uint8)) for _ in range(32)
         ]
+        self.scoring = _post(f"{LARGE}/anomaly-score", "image/jpeg", self.photograph)
         self.latents: list[Any] = []
         self.score = 0.0
         hostile = [make() for make in hostile_images.FIXED.values()]
         self.bad = [
-            *(_post(f"/v1/models/{SMALL}/encode", "image/png", each) for each in hostile),
-            _post(f"/v1/models/{SMALL}/encode", "application/json", b"{" * 10_000),
-            _post(f"/v1/models/{SMALL}/encode", "image/png", self.digits[0][:40]),
-            _post("/v1/models/none/encode", "image/png", self.digits[0]),
+            *(_post(f"{SMALL}/encode", "image/png", each) for each in hostile),
+            _post(f"{SMALL}/encode", "application/json", b"{" * 10_000),
+            _post(f"{SMALL}/encode", "image/png", self.digits[0][:40]),
+            _post("none/encode", "image/png", self.digits[0]),
             b"GARBAGE\r\n\r\n",
             b"GET / HTTP/1.1\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: here\r\nA: " + b"x" * 50_000 + b"\r\n\r\n",
@@ -84,13 +86,11 @@ class Soak:
 
     async def encode(self, digit: bytes) -> Any:
         """Encode a digit."""
-        return await self._ask(_post(f"/v1/models/{SMALL}/encode", "image/png", digit))
+        return await self._ask(_post(f"{SMALL}/encode", "image/png", digit))
 
     async def rate(self) -> Any:
         """Score the photograph."""
-        return await self._ask(
-            _post(f"/v1/models/{LARGE}/anomaly-score", "image/jpeg", self.photograph)
-        )
+        return await self._ask(self.scoring)
 
     async def _ask(self, request: bytes) -> Any:
         reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
@@ -104,7 +104,7 @@ class Soak:
         reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
         while time.monotonic() < self.until:
             index = random.randrange(len(self.digits))
-            writer.write(_post(f"/v1/models/{SMALL}/encode", "image/png", self.digits[index]))
+            writer.write(_post(f"{SMALL}/encode", "image/png", self.digits[index]))
             status, body = await _read(reader)
             self.statuses[f"good small {status}"] += 1
             if status == 200 and not np.allclose(
@@ -116,9 +116,8 @@ class Soak:
     async def good_large(self) -> None:
         """Score the photograph on one connection, and compare the score."""
         reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
-        request = _post(f"/v1/models/{LARGE}/anomaly-score", "image/jpeg", self.photograph)
         while time.monotonic() < self.until:
-            writer.write(request)
+            writer.write(self.scoring)
             status, body = await _read(reader)
             self.statuses[f"good large {status}"] += 1
             if status == 200:
@@ -138,7 +137,7 @@ class Soak:
     async def slow(self) -> None:
         """Send the head or the body of a request slowly."""
         reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
-        request = _post(f"/v1/models/{SMALL}/encode", "image/png", self.digits[0])
+        request = _post(f"{SMALL}/encode", "image/png", self.digits[0])
         head = request.index(b"\r\n\r\n") + 4
         start = 0 if random.random() < 0.5 else head
         writer.write(request[:start])
@@ -155,7 +154,7 @@ class Soak:
     async def unread(self) -> None:
         """Ask for large responses and read none of them."""
         reader, writer = await asyncio.open_connection("127.0.0.1", PORT, limit=1024)
-        path = f"/v1/models/{LARGE}/anomaly-score?heatmap=overlay"
+        path = f"{LARGE}/anomaly-score?heatmap=overlay"
         for _ in range(4):
             writer.write(_post(path, "image/jpeg", self.photograph))
         await asyncio.sleep(random.uniform(1, 40))
@@ -166,7 +165,7 @@ class Soak:
     async def abandoned(self) -> None:
         """Leave before the response."""
         _, writer = await asyncio.open_connection("127.0.0.1", PORT)
-        writer.write(_post(f"/v1/models/{LARGE}/anomaly-score", "image/jpeg", self.photograph))
+        writer.write(self.scoring)
         await asyncio.sleep(random.uniform(0, 0.3))
         self.statuses["abandoned"] += 1
         writer.transport.abort()
@@ -271,8 +270,7 @@ def _probe(seconds: float) -> list[float]:
 
 
 def _post(path: str, media_type: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: {media_type}\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return Request(f"/v1/models/{path}", media_type, body).encode(PORT)
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -9,7 +9,7 @@ is allowed grows with the bytes of the file, so that large photographs are decod
 import struct
 from collections.abc import Iterator
 
-from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from bundle.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
 
@@ -44,22 +44,24 @@ def check_file(data: bytes) -> None:
     """
     if data[:2] == b"\xff\xd8":
         _check_jpeg(data)
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        if len(data) > SMALL_BYTES:
-            _check_png(data)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > SMALL_BYTES:
+        _check_png(data)
     elif data[:4] in (b"II*\0", b"MM\0*"):
         _check_tiff(data)
-    elif data[:2] == b"BM" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
-        if len(data) > MAX_RUN_BYTES:
-            raise UnsupportedFormat(
-                f"a BMP with run-length encoding may have {MAX_RUN_BYTES} bytes, not {len(data)}; "
-                "save it without"
-            )
+    elif (
+        data[:2] == b"BM"
+        and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
+        and len(data) > MAX_RUN_BYTES
+    ):
+        raise UnsupportedFormat(
+            f"a BMP with run-length encoding may have {MAX_RUN_BYTES} bytes, not {len(data)}; "
+            "save it without"
+        )
     elif data[:4] in (b"II+\0", b"MM\0+"):
         raise UnsupportedFormat("BigTIFF images are not supported; save the image as TIFF or PNG")
 
 
-def check_image(image: Image.Image, data: bytes, max_pixels: int, budget: float = BUDGET) -> None:
+def check_image(image: ImageFile, data: bytes, max_pixels: int, budget: float = BUDGET) -> None:
     """Raise ImageTooLarge if an opened image has too many pixels, or costs too much to decode.
 
     Where more pixels than `budget` are allowed, an image may cost more too.
@@ -84,7 +86,7 @@ def check_image(image: Image.Image, data: bytes, max_pixels: int, budget: float 
         )
 
 
-def _estimate_cost(image: Image.Image, data: bytes) -> float:
+def _estimate_cost(image: ImageFile, data: bytes) -> float:
     """Estimate the cost of a pixel."""
     cost = _COSTS.get(str(image.format), 2.0)
     if image.mode in _WIDE_MODES or "transparency" in image.info:
@@ -92,7 +94,7 @@ def _estimate_cost(image: Image.Image, data: bytes) -> float:
     if image.format in ("JPEG", "MPO"):
         cost += _COST_OF_SCAN * data.count(b"\xff\xda")
     elif image.info.get("compression") == _JPEG_IN_TIFF:
-        cost += _COST_OF_SCAN * data.count(b"\xff\xda") / len(image.tile)  # type: ignore[attr-defined]
+        cost += _COST_OF_SCAN * data.count(b"\xff\xda") / len(image.tile)
     return cost
 
 

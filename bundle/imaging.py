@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from bundle import decoding_cost
 from bundle.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
@@ -69,7 +70,7 @@ def decode_original(data: bytes, spec: InputSpec, max_pixels: int) -> Pixels:
 
 
 @contextmanager
-def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def open_image(data: bytes, max_pixels: int) -> Iterator[ImageFile]:
     """Open an image whose decoding is affordable; every error becomes one of `bundle.errors`."""
     try:
         decoding_cost.check_file(data)

@@ -114,8 +114,7 @@ def assemble(settings: Settings) -> Services:
         max_output_pixels=settings.max_output_pixels,
         request_timeout=settings.request_timeout,
     )
-    _add_metrics(telemetry, registry, admission)
-    telemetry.add_gauge("ae_queued_images", "Images that wait for the device.", executor.queued)
+    _add_metrics(telemetry, registry, admission, executor)
     return Services(
         registry=registry,
         updates=Updates(repository, loader, registry, telemetry.count_load),
@@ -131,7 +130,9 @@ def assemble(settings: Settings) -> Services:
     )
 
 
-def _add_metrics(telemetry: Metrics, registry: ModelRegistry, admission: Admission) -> None:
+def _add_metrics(
+    telemetry: Metrics, registry: ModelRegistry, admission: Admission, executor: DeviceExecutor
+) -> None:
     """Add the metrics that are read on request: models, gauges and scores."""
     telemetry.add_models(
         lambda: [
@@ -141,8 +142,9 @@ def _add_metrics(telemetry: Metrics, registry: ModelRegistry, admission: Admissi
     )
     telemetry.add_gauge("ae_images_in_flight", "Images in flight.", lambda: admission.images)
     telemetry.add_gauge(
-        "ae_bytes_in_flight", "Bytes of request bodies in flight.", lambda: admission.bytes
+        "ae_bytes_in_flight", "Bytes of bodies and responses in flight.", lambda: admission.bytes
     )
+    telemetry.add_gauge("ae_queued_images", "Images that wait for the device.", executor.queued)
 
     def read_scores() -> Iterator[tuple[str, int, DriftMetrics]]:
         for model in registry.all():

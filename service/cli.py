@@ -306,9 +306,6 @@ def _create_key(_: Settings, options: argparse.Namespace) -> int:
 
 
 def _schema(settings: Settings, _: argparse.Namespace) -> int:
-    print(
-        json.dumps(
-            create_api(assemble(settings.model_copy(update={"device": "cpu"}))).openapi(), indent=2
-        )
-    )
+    services = assemble(settings.model_copy(update={"device": "cpu"}))
+    print(json.dumps(create_api(services).openapi(), indent=2))
     return 0

@@ -45,10 +45,10 @@ def parse_entries(text: str) -> KeyEntries:
     try:
         return TypeAdapter(KeyEntries).validate_json(text)
     except ValidationError as error:
-        raise InvalidParameter(describe_problem(error)) from None
+        raise InvalidParameter(_describe_problem(error)) from None
 
 
-def describe_problem(error: ValidationError) -> str:
+def _describe_problem(error: ValidationError) -> str:
     """Describe the first problem of entries, without names or values, which can be keys."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = [str(part) for part in first["loc"] if part in KeyEntry.model_fields]

@@ -25,7 +25,7 @@ from service.api.parsing import (
     validate_options,
 )
 from service.operations import EncodedImages, Latents
-from service.scheduling.admission import Upload
+from service.scheduling.admission import HeldBytes
 
 Result = TypeVar("Result")
 MAX_OPTION_BYTES = 64 * 1024  # of a body that holds only options
@@ -49,7 +49,7 @@ class IncomingRequest:
 
     __slots__ = ("complete", "headers", "receive", "upload")
 
-    def __init__(self, scope: Scope, receive: Receive, upload: Upload) -> None:
+    def __init__(self, scope: Scope, receive: Receive, upload: HeldBytes) -> None:
         self.headers: dict[str, str] = {}
         self.receive = receive
         self.upload = upload

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from bundle.errors import ItemError
-from service.errors import DeadlineExceeded, InvalidItems
+from service.errors import DeadlineExceeded
+from service.operations.values import ItemResults
 
 SLICE_SECONDS = 0.05  # after which other requests have their turn
 
@@ -26,17 +26,13 @@ async def map_in_thread(
     further item begins.
     """
     ended = threading.Event()
-    results: list[Result] = []
-    errors: list[tuple[int, ItemError]] = []
+    items: ItemResults[Result] = ItemResults()
 
     def run_slice() -> bool:
         """Work on some items, and return True after the last."""
         until = time.monotonic() + SLICE_SECONDS
-        while (index := len(results) + len(errors)) < count and not ended.is_set():
-            try:
-                results.append(work(index))
-            except ItemError as error:
-                errors.append((index, error))
+        while items.done < count and not ended.is_set():
+            items.add(work)
             if time.monotonic() > until:
                 return False
         return True
@@ -47,13 +43,10 @@ async def map_in_thread(
             while not await loop.run_in_executor(pool, run_slice):
                 pass
     except TimeoutError:
-        done = len(results) + len(errors)
         raise DeadlineExceeded(
-            f"the request reached its timeout after {done} of {count} images; send fewer images, "
-            "or retry when the load is lower"
+            f"the request reached its timeout after {items.done} of {count} images; send fewer "
+            "images, or retry when the load is lower"
         ) from None
     finally:
         ended.set()
-    if errors:
-        raise InvalidItems(errors)
-    return results
+    return items.get()

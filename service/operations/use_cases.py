@@ -59,18 +59,16 @@ class Operations:
     ) -> None:
         self._admission, self._executor, self._limits = admission, executor, limits
         self._decoder = Decoder(cores, limits.max_image_pixels)
-        self._client: str | None = None  # that the images in flight are counted for
+        self._clients: tuple[str, ...] = ()  # that the images in flight are counted for
 
     def of_client(self, client: str) -> "Operations":
         """Return the same operations, whose images in flight count towards a client's share."""
         operations = copy.copy(self)
-        operations._client = client
+        operations._clients = (client,)
         return operations
 
     def _admit(self, model: LoadedModel, images: int) -> Slot:
-        if self._client is None:
-            return self._admission.admit(images, model.manifest.name)
-        return self._admission.admit(images, model.manifest.name, self._client)
+        return self._admission.admit(images, model.manifest.name, *self._clients)
 
     def close(self) -> None:
         """Drop the images that wait to be decoded."""

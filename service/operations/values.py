@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -149,14 +149,36 @@ def check_count(count: int, max_count: int) -> None:
         )
 
 
+class ItemResults(Generic[Result]):
+    """Results of the items of a request so far, in order, and the errors of invalid items."""
+
+    def __init__(self) -> None:
+        self._results: list[Result] = []
+        self._errors: list[tuple[int, ItemError]] = []
+
+    @property
+    def done(self) -> int:
+        """The number of items so far."""
+        return len(self._results) + len(self._errors)
+
+    def add(self, work: Callable[[int], Result]) -> None:
+        """Call `work` for the index of the next item."""
+        index = self.done
+        try:
+            self._results.append(work(index))
+        except ItemError as error:
+            self._errors.append((index, error))
+
+    def get(self) -> list[Result]:
+        """Return the results. Raises InvalidItems with the errors of all items, if any."""
+        if self._errors:
+            raise InvalidItems(self._errors)
+        return self._results
+
+
 def map_items(count: int, work: Callable[[int], Result]) -> list[Result]:
     """Call `work` for each index. Raises InvalidItems with the errors of all items."""
-    results, errors = [], []
-    for index in range(count):
-        try:
-            results.append(work(index))
-        except ItemError as error:
-            errors.append((index, error))
-    if errors:
-        raise InvalidItems(errors)
-    return results
+    items: ItemResults[Result] = ItemResults()
+    for _ in range(count):
+        items.add(work)
+    return items.get()

@@ -97,14 +97,22 @@ class ModelRegistry:
         """Return all loaded models, in all versions."""
         return [model for versions in self._loaded.values() for model in versions.values()]
 
-    def failures(self) -> dict[str, str]:
-        """Return the reasons of failed bundles by `name/version`, and of pins by `name/default`."""
+    def failures(self, model: str | None = None) -> dict[str, str]:
+        """Return the reasons of failed bundles by `name/version`, and of pins by `name/default`.
+
+        With `model`, only those of one model.
+        """
         bundles = {
             f"{name}/{version}": reason
             for name, versions in self._failed.items()
             for version, reason in versions.items()
+            if model in (None, name)
         }
-        return bundles | {f"{name}/{PIN}": reason for name, reason in self._pin_failures.items()}
+        return bundles | {
+            f"{name}/{PIN}": reason
+            for name, reason in self._pin_failures.items()
+            if model in (None, name)
+        }
 
     def _forget_failure(self, name: str, version: int) -> None:
         self._failed = _without(self._failed, name, version)

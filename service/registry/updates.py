@@ -46,10 +46,11 @@ class Updates:
 
         Raises DeviceError if the device fails, BundleError if the repository is unreadable.
         """
-        for location in self._repository.locations():
+        locations = self._repository.locations()
+        for location in locations:
             self._seen[location.name, location.version] = _sign(location.directory)
             self._load(location)
-        self._pin({location.name for location in self._repository.locations()})
+        self._pin({location.name for location in locations})
         self._log_failures({})
 
     async def look(self, model: str | None = None) -> None:
@@ -71,7 +72,7 @@ class Updates:
                 if location.name not in self._unloaded:
                     await self._update(location)
             self._remove_all_but(found, model)
-            self._pin({each.name for each in locations})
+            await asyncio.to_thread(self._pin, {each.name for each in locations})
         self._log_failures(failures)
 
     def request_look(self) -> None:
@@ -94,7 +95,8 @@ class Updates:
             self._remove_all_but([], model)
 
     async def _update(self, location: BundleLocation) -> None:
-        key, signature = (location.name, location.version), _sign(location.directory)
+        key = location.name, location.version
+        signature = await asyncio.to_thread(_sign, location.directory)
         if self._seen.get(key) == signature:
             return
         self._seen[key] = signature

@@ -56,9 +56,9 @@ class Admission:
         """
         return Slot(self, images, holders)
 
-    def track_upload(self) -> "Upload":
+    def track_upload(self) -> "HeldBytes":
         """Count the bytes of a body, for a `with` statement that ends with the response."""
-        return Upload(self)
+        return HeldBytes(self, 0)
 
     def hold(self, size: int) -> "HeldBytes":
         """Count the bytes of a response until it is sent, for a `with` statement.
@@ -109,29 +109,15 @@ class Slot:
 
 
 class HeldBytes:
-    """Bytes of a response, as a context manager; faster than a generator."""
+    """Bytes of a body or of a response, as a context manager; faster than a generator."""
 
     __slots__ = ("_admission", "_size")
 
     def __init__(self, admission: Admission, size: int) -> None:
         self._admission, self._size = admission, size
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "HeldBytes":
         self._admission._bytes += self._size
-
-    def __exit__(self, *_: object) -> None:
-        self._admission._remove(0, self._size)
-
-
-class Upload:
-    """Received bytes of a body, as a context manager; faster than a generator."""
-
-    __slots__ = ("_admission", "_size")
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission, self._size = admission, 0
-
-    def __enter__(self) -> "Upload":
         return self
 
     def __exit__(self, *_: object) -> None:

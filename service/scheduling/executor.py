@@ -65,7 +65,7 @@ class DeviceExecutor:
         self._thread_owner: str | None = None
         self._loop_owner: str | None = None
         self._next_overtaking = 0.0  # on the clock of `time.monotonic`
-        self._start: asyncio.Handle | None = None  # of a batch on the idle device
+        self._start: asyncio.Handle | None = None  # of the next batch
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     async def run(self, work: Work, deadline: float) -> Completion:
@@ -103,13 +103,11 @@ class DeviceExecutor:
         self._thread.shutdown(wait=True)
 
     def _schedule(self) -> None:
-        """Start a batch now or after the delay; a busy thread takes the next batch itself."""
+        """Start a batch now or after a delay; a busy thread takes the next long batch itself."""
         delay = self._max_queue_delay
         if delay and self._batcher.images >= self._batcher.max_batch_size:
             delay = 0.0
-            if self._start:
-                self._start.cancel()
-                self._start = None
+            self._cancel_start()
         if self._busy:
             delay = max(0.0, self._next_overtaking - time.monotonic())
         if self._start is None:
@@ -118,6 +116,11 @@ class DeviceExecutor:
             self._start = (
                 self._loop.call_later(delay, begin) if delay else self._loop.call_soon(begin)
             )
+
+    def _cancel_start(self) -> None:
+        if self._start:
+            self._start.cancel()
+            self._start = None
 
     def _begin(self) -> None:
         self._start = None
@@ -157,9 +160,8 @@ class DeviceExecutor:
 
     def _wake(self, jobs: Sequence[Job]) -> None:
         self._waiters.wake(jobs)
-        if self._start and not self._busy:
-            self._start.cancel()
-            self._start = None
+        if not self._busy:
+            self._cancel_start()
         if not self._batcher.empty:
             self._schedule()
 

@@ -10,7 +10,7 @@ RESERVED_FILES = 64  # of the process, for models, logs and the listener
 
 
 class Connection(Protocol):
-    """What the set of connections needs of a connection."""
+    """A connection, as the set of connections sees it."""
 
     @property
     def busy(self) -> bool:

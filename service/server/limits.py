@@ -48,8 +48,8 @@ class ServedApp:
     refuse: Callable[[Refusal], Rendered]
 
 
-def refuse_header(size: int, count: int) -> Refusal:
-    """Return the refusal of a head by the size of a header, or the number of headers, or in all."""
+def refuse_header(size: int = 0, count: int = 0) -> Refusal:
+    """Return the refusal of a head: of a header's size, of their number, else of all bytes."""
     problem = f"the head has over {MAX_HEAD_BYTES} bytes"
     if size > MAX_LINE_BYTES:
         problem = f"a header has over {MAX_LINE_BYTES} bytes"

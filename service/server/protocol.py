@@ -132,7 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._receiving and self._in_head and self._messages == before:
                 self._head_bytes += len(data)  # also of a header that is not complete
                 if self._head_bytes > MAX_HEAD_BYTES:
-                    self._refuse(refuse_header(0, 0))
+                    self._refuse(refuse_header())
         except httptools.HttpParserUpgrade as upgrade:
             self._feed_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:  # also for what is raised in a callback

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvicorn
 
@@ -73,16 +73,19 @@ class Server(uvicorn.Server):
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._end < float("inf") or sig == signal.SIGINT or not self._shutdown.delay:
+        first = self._end == float("inf")
+        if not first or sig == signal.SIGINT or not self._shutdown.delay:
             super().handle_exit(sig, frame)
         else:
             self._captured_signals.append(sig)
-        self._end = min(self._end, time.monotonic() + self._shutdown.delay)
-        self.config.encoded_headers.append((b"connection", b"close"))
-        self.server_state.default_headers = [
-            *self.server_state.default_headers,
-            (b"connection", b"close"),
-        ]
+        if first:
+            self._announce_end()
+
+    def _announce_end(self) -> None:
+        self._end = time.monotonic() + self._shutdown.delay
+        close = (b"connection", b"close")
+        self.config.encoded_headers.append(close)  # from which the default headers are renewed
+        self.server_state.default_headers = [*self.server_state.default_headers, close]
         self._shutdown.on_signal()
 
     async def on_tick(self, counter: int) -> bool:
@@ -104,15 +107,8 @@ def bind(host: str, port: int) -> socket.socket:
 
     Raises OSError if the address is invalid or taken.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind(address)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return _bind(family, address)
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -123,9 +119,14 @@ def bind_unix(path: Path) -> socket.socket:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if path.is_socket() and probe.connect_ex(str(path)):
             path.unlink()
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    return _bind(socket.AF_UNIX, str(path))
+
+
+def _bind(family: int, address: Any) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind(str(path))
+        bound.bind(address)
     except OSError:
         bound.close()
         raise

@@ -1,18 +1,17 @@
 """Requests that schemathesis makes from the OpenAPI document, valid and invalid ones."""
 
-import json
 import subprocess
 import sys
-from hashlib import sha256
 
+from service.keys import create_key
 from tests.e2e.conftest import ROOT, start
 
 
 def test_the_service_keeps_to_its_document() -> None:
-    entry = {"sha256": sha256(b"secret").hexdigest(), "rights": ["*", "metrics", "admin"]}
+    key, entry = create_key("fuzzer", ["*", "metrics", "admin"])
     server = start(
         *("--models", "models", "--device", "cpu"),
-        AE_API_KEYS=json.dumps({"fuzzer": entry}),
+        AE_API_KEYS=entry,
         AE_MODEL_CONTROL="explicit",
         AE_LOG_LEVEL="error",
     )
@@ -21,7 +20,7 @@ def test_the_service_keeps_to_its_document() -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
-            *(*options.split(), "examples,coverage,fuzzing", "-H", "Authorization: Bearer secret"),
+            *(*options.split(), "examples,coverage,fuzzing", "-H", f"Authorization: Bearer {key}"),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -12,22 +12,17 @@ from service.api.dependencies import ModelPath, Services, build_guard
 from service.api.errors import LoadFailed, NotControlled
 from service.api.security import ADMIN
 
-
-def describe_errors(**descriptions: str) -> dict[int | str, dict[str, Any]]:
-    """Describe the statuses of errors, `s404="..."`, with the body of the protocol."""
-    return {
-        int(status[1:]): {"model": schemas.V2Error, "description": description}
-        for status, description in descriptions.items()
-    }
-
-
-UNAUTHORISED = describe_errors(s401="The API key is missing or unknown.")
-CONTROL_ERRORS = UNAUTHORISED | describe_errors(
-    s400="A bundle cannot be loaded; the version before still serves.",
-    s403="The API key lacks the right `admin`.",
-    s404="There is no such model.",
-    s409="Models are not controlled by requests.",
-)
+CONTROL_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.V2Error, "description": description}
+    for status, description in {
+        401: "The API key is missing or unknown.",
+        400: "A bundle cannot be loaded; the version before still serves.",
+        403: "The API key lacks the right `admin`.",
+        404: "There is no such model.",
+        409: "Models are not controlled by requests.",
+    }.items()
+}
+INDEX_ERRORS: dict[int | str, dict[str, Any]] = {401: CONTROL_ERRORS[401]}
 
 
 def build_router(services: Services) -> APIRouter:
@@ -45,7 +40,7 @@ def build_router(services: Services) -> APIRouter:
             )
 
     @routes.post(
-        "/index", dependencies=[guard], response_model_exclude_none=True, responses=UNAUTHORISED
+        "/index", dependencies=[guard], response_model_exclude_none=True, responses=INDEX_ERRORS
     )
     async def index() -> list[schemas.RepositoryEntry]:
         """Every version of every model, and the reasons of those that failed to load."""
@@ -74,13 +69,8 @@ def build_router(services: Services) -> APIRouter:
         check_control()
         await updates.look(model)
         registry.check_exists(model)
-        failures = [
-            f"{key}: {reason}"
-            for key, reason in registry.failures().items()
-            if key.rsplit("/", 1)[0] == model
-        ]
-        if failures:
-            raise LoadFailed("; ".join(failures))
+        if failures := registry.failures(model):
+            raise LoadFailed("; ".join(f"{key}: {reason}" for key, reason in failures.items()))
         return schemas.Loaded(name=model, versions=registry.versions(model))
 
     @routes.post("/models/{model}/unload", dependencies=[admin], responses=CONTROL_ERRORS)

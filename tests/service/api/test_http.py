@@ -8,8 +8,7 @@ from starlette.testclient import TestClient
 
 from service.app import build_services, create_app
 from service.settings import Settings
-
-TINY = "/v1/models/tiny"
+from tests.service.api.helpers import TINY
 
 
 @pytest.mark.parametrize("path", ["/livez", TINY, "/nowhere", "/docs"])

@@ -7,8 +7,7 @@ from starlette.testclient import TestClient
 
 from service.api import schemas
 from service.api.errors import STATUSES
-
-TINY = "/v1/models/tiny"
+from tests.service.api.helpers import TINY
 
 
 @pytest.fixture(scope="module")

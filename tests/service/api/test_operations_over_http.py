@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from bundle.manifest import compute_sha256
 from tests.bundles import CLASSES, LATENT_DIM
+from tests.service.api.helpers import TINY
 
-TINY = "/v1/models/tiny"
 NPY_BOTH_WAYS = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
 PIXELS = np.random.default_rng(2).integers(0, 256, (2, 4, 6), dtype=np.uint8)
 

@@ -4,9 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from service.api import schemas
-from tests.service.api.helpers import NPY, application, npy
-
-TINY = "/v1/models/tiny"
+from tests.service.api.helpers import NPY, TINY, application, npy
 
 
 def test_metrics_count_requests_batches_and_models(models: Path) -> None:
