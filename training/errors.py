@@ -27,6 +27,10 @@ class ParityError(TrainingError):
     """Exported graphs differ too much from the model that they were made from."""
 
 
+class ExportError(TrainingError):
+    """An exported graph has nodes that CUDA would not run."""
+
+
 class CheckpointError(TrainingError):
     """A checkpoint cannot be read or written."""
 

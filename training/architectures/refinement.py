@@ -30,7 +30,9 @@ def step_towards(decode: Callable[[Tensor], Tensor], images: Tensor, latents: Te
     jacobian = ((ahead - behind) / (2 * DIFFERENCE_STEP)).permute(1, 0, 2)
     residual = (decoded[0] - images.flatten(1)).unsqueeze(2)
     curvature = jacobian @ jacobian.transpose(1, 2)
-    damping = DAMPING * (1 + curvature.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None])
+    # Not `diagonal`, whose export makes a matrix of every shape anew.
+    trace = (curvature * identity).sum(dim=(1, 2), keepdim=True)
+    damping = DAMPING * (1 + trace / len(identity))
     step = solve(curvature + damping * identity, jacobian @ residual)
     return (latents - step.squeeze(2)).clamp(-1, 1)
 

@@ -22,6 +22,7 @@ from torch.export import Dim
 from bundle.manifest import GraphName, InputSpec
 from bundle.tensors import Images, TensorName
 from training.architectures import Autoencoder, Classifier
+from training.export import cuda_support
 from training.export.graph_modules import (
     ClassifierGraph,
     DecoderGraph,
@@ -116,7 +117,10 @@ def _round_to_fp16(model: nn.Module) -> None:
 
 
 def write(graph: Graph, path: Path) -> None:
-    """Export a graph to a file, with a free batch size and weights stored in fp16."""
+    """Export a graph to a file, with a free batch size and weights stored in fp16.
+
+    Raises ExportError if a node would run on the CPU of a GPU machine.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings(), _disable_garbage_collection():
         warnings.simplefilter("ignore")  # the exporter uses deprecated parts of torch
@@ -134,6 +138,7 @@ def write(graph: Graph, path: Path) -> None:
     model = program.model_proto
     _strip(model)
     _store_as_fp16(model.graph)
+    cuda_support.check(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
