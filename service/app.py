@@ -216,7 +216,9 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     exact = dependencies.build_exact_finder(registry)
     newest = dependencies.build_newest_finder(registry)
     finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
-    api.include_router(health.build_router(registry, services.admission), tags=["health"])
+    api.include_router(
+        health.build_router(registry, services.admission, services.executor), tags=["health"]
+    )
     scrapes = [Depends(dependencies.build_guard(services.api_keys, METRICS))]
     api.include_router(
         metrics.build_router(services.metrics), tags=["health"], dependencies=scrapes

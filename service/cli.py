@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # Longest wait of the device's thread for the interpreter. Python's default is 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
+DEVICE_LOST_STATUS = 74  # an input or output error, by sysexits.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,9 +189,12 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         settings.send_timeout,
     )
     shutdown = uvicorn_server.Shutdown(
-        settings.shutdown_delay, settings.shutdown_timeout, services.admission.leave
+        settings.shutdown_delay,
+        settings.shutdown_timeout,
+        on_signal=services.admission.leave,
+        must_end=lambda: services.executor.lost is not None,
     )
-    return uvicorn_server.serve(
+    status = uvicorn_server.serve(
         create_served_app(services),
         listener,
         limits,
@@ -199,6 +203,10 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         on_hangup=services.updates.request_look,
         tls=tls,
     )
+    if lost := services.executor.lost:
+        print(f"error: {lost}", file=sys.stderr)
+        return DEVICE_LOST_STATUS
+    return status
 
 
 def _check_access(settings: Settings, listener: socket.socket) -> None:

@@ -19,6 +19,7 @@ DomainError
 ├── ShuttingDown                 no new requests are admitted
 ├── BundleError                  a bundle is damaged, incomplete, or gives wrong results
 ├── DeviceError                  the requested device is unavailable
+│   └── DeviceLost               the device failed while it served, and does not recover
 └── BulkError                    scoring files cannot continue; subclasses are in `service.bulk`
 """
 
@@ -79,6 +80,10 @@ class ShuttingDown(DomainError):
 
 class DeviceError(DomainError):
     """The requested device is unavailable."""
+
+
+class DeviceLost(DeviceError):
+    """The device failed while it served; only a new process can use it again."""
 
 
 class BulkError(DomainError):

@@ -79,6 +79,7 @@ STATUSES: Mapping[type[DomainError], Status] = {
     errors.RateLimited: Status(429, "rate_limited", headers={"Retry-After": "1"}),
     errors.ModelNotReady: Status(503, "model_not_ready", headers={"Retry-After": "10"}),
     errors.ShuttingDown: Status(503, "shutting_down", headers={"Retry-After": "1"}),
+    errors.DeviceLost: Status(503, "device_lost", headers={"Retry-After": "10"}),
     errors.DeadlineExceeded: Status(504, "deadline_exceeded"),
 }
 TITLES = {

@@ -241,10 +241,13 @@ class Cards(BaseModel):
     models: list[Card]
 
 
+HealthStatus = Literal["ok", "ready", "not ready", "draining", "device lost"]
+
+
 class Health(BaseModel):
     """State of the service."""
 
-    status: Literal["ok", "ready", "not ready", "draining"]
+    status: HealthStatus
     models: dict[str, list[int]] | None = None
     failed: dict[str, str] | None = None
 

@@ -94,7 +94,20 @@ class DeviceChain(Chain):
     def run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
     ) -> Tensors:
-        """Run the graphs as `Chain.run` does, on the padded batch."""
+        """Run the graphs as `Chain.run` does, on the padded batch.
+
+        Raises DeviceLost if the device fails and does not recover.
+        """
+        try:
+            return self._run(graphs, tensors, outputs)
+        except Exception as error:
+            for session in self._sessions.values():
+                session.check_device(error)
+            raise
+
+    def _run(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors:
         count = len(next(iter(tensors.values())))
         size = next(size for size in self.sizes if size >= count)
         buffers = self._buffers[size]

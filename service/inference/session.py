@@ -10,7 +10,7 @@ import onnxruntime
 
 from bundle.errors import BundleError
 from bundle.tensors import TensorName, Tensors, parse_tensor_name
-from service.errors import DeviceError
+from service.errors import DeviceError, DeviceLost
 from service.inference.providers import CPU, CPU_PROVIDER, Provider
 
 _ELEMENTS: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
@@ -74,9 +74,27 @@ class OnnxSession:
         """Run on bound buffers."""
         self._session.run_with_iobinding(binding, options)
 
+    def check_device(self, error: Exception) -> None:
+        """Raise DeviceLost if the GPU fails a trial run, too, after the `error` of another run.
+
+        CUDA fails every call of a process after a fault in a kernel. Other errors, as of memory,
+        concern one run.
+        """
+        if self.on_gpu:
+            try:
+                self._try()
+            except Exception as second:
+                raise DeviceLost(
+                    f"{self.provider} failed ({error}), and then a trial run, too ({second}); "
+                    "start the service again"
+                ) from error
+
+    def _try(self) -> None:
+        self._session.run(None, {name: np.zeros(*self.shapes[name]) for name in self.inputs})
+
     def _warm_up(self, path: Path, provider: Provider) -> None:
         try:
-            self._session.run(None, {name: np.zeros(*self.shapes[name]) for name in self.inputs})
+            self._try()
         except Exception as error:
             raise _build_error(provider, f"{path.name} cannot be run: {error}") from error
 

@@ -85,7 +85,10 @@ class Updates:
         """Look every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # whatever lies in the repository, the service serves on
+                logger.exception("kept all models: a look at the repository failed")
 
     async def unload(self, model: str) -> None:
         """Remove all versions of a model until `look` names it. Raises ModelNotFound."""

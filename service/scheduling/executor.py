@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from bundle.tensors import Tensors
-from service.errors import ShuttingDown
+from service.errors import DeviceLost, ShuttingDown
 from service.scheduling import batcher
 from service.scheduling.batcher import Batcher, Job, Part, Work
 from service.scheduling.latency import LatencyEstimator
@@ -56,6 +56,7 @@ class DeviceExecutor:
         self._observe = observe
         self._inline_seconds = inline_seconds
         self._closed = False
+        self.lost: DeviceLost | None = None  # the error after which the device cannot be used
         self._lock = threading.Lock()  # of the batcher, the jobs' progress and `_busy`
         self._batcher = Batcher(max_batch_size, self._batch_limit)
         self._waiters = Waiters(self._lock)
@@ -72,9 +73,12 @@ class DeviceExecutor:
         """Run a work, joined with other work or split, and return results in the order of its rows.
 
         Raises DeadlineExceeded if the work does not start before `deadline`, on the clock of
-        `time.monotonic`. Raises ShuttingDown after `close`, and any error of the work.
+        `time.monotonic`. Raises ShuttingDown after `close`, DeviceLost after such an error of any
+        work, and any error of the work.
         """
         self._loop = asyncio.get_running_loop()
+        if self.lost:
+            raise DeviceLost(str(self.lost))
         job = Job(work, deadline)
         with self._lock:
             if self._closed:
@@ -178,6 +182,9 @@ class DeviceExecutor:
         began = time.monotonic()
         batcher.run(parts)
         took = time.monotonic() - began
+        for part in parts:
+            if isinstance(part.job.error, DeviceLost):
+                self.lost = part.job.error
         work, images = parts[0].job.work, _count_images(parts)
         self._latency.record(_get_key(work), images, took)
         self._observe(work.owner, images, took)

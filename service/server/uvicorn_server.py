@@ -26,12 +26,14 @@ LINGER_SECONDS = 0.3  # in which requests that were on their way at the end are 
 class Shutdown:
     """Seconds after a signal: new requests are served for `delay`, then finished for `timeout`.
 
-    `on_signal` announces the end, so that no more requests are sent here.
+    `on_signal` announces the end, so that no more requests are sent here. The server ends without
+    a signal, and without the delay, once `must_end` returns True.
     """
 
     delay: float
     timeout: int
     on_signal: Callable[[], None]
+    must_end: Callable[[], bool]
 
 
 class Tls(NamedTuple):
@@ -91,7 +93,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
             self._connections.check(asyncio.get_running_loop().time())
-        self.should_exit = self.should_exit or time.monotonic() >= self._end
+        if time.monotonic() >= self._end or self._shutdown.must_end():
+            self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

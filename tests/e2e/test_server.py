@@ -17,6 +17,7 @@ import pytest
 import requests
 from PIL import Image
 
+from service.cli import DEVICE_LOST_STATUS
 from service.registry.repository import ModelRepository
 from service.settings import Settings
 from tests.bundles import write_bundle
@@ -344,6 +345,45 @@ def test_a_new_version_is_taken_up_by_a_signal_without_a_failed_request(tmp_path
     assert {status for status, _ in found} == {200}
     assert {version for _, version in found} >= {1, 5}
     assert server.end() == 0
+
+
+LOSES_ITS_DEVICE = """
+import sys
+from service import app, cli
+from service.errors import DeviceLost
+from service.scheduling.executor import DeviceExecutor
+
+def lose(tensors):
+    raise DeviceLost("the device failed")
+
+class LosingExecutor(DeviceExecutor):
+    async def run(self, work, deadline):
+        work.run = lose
+        return await super().run(work, deadline)
+
+app.DeviceExecutor = LosingExecutor
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_lost_device_ends_the_process_with_a_status_of_its_own(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "tiny", 1)
+    arguments = ["serve", "--port", "0", "--models", str(tmp_path), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOSES_ITS_DEVICE, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[1]
+    body, headers = encoded(np.zeros((4, 6), np.uint8)), {"Content-Type": "image/png"}
+    response = requests.post(f"{url}/v1/models/tiny/encode", body, headers=headers, timeout=60)
+    assert (response.status_code, response.json()["code"]) == (503, "device_lost")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == DEVICE_LOST_STATUS
+    assert said.endswith("error: the device failed\n")
 
 
 def test_the_grace_period_is_that_of_the_compose_file() -> None:

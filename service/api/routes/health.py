@@ -1,19 +1,31 @@
 """Liveness and readiness probes."""
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Response
 
 from service.api import schemas
 from service.registry.registry import ModelRegistry
 from service.scheduling.admission import Admission
+from service.scheduling.executor import DeviceExecutor
 
 
-def build_router(registry: ModelRegistry, admission: Admission) -> APIRouter:
+def build_router(
+    registry: ModelRegistry, admission: Admission, executor: DeviceExecutor
+) -> APIRouter:
     """Return the routes of both probes."""
     routes = APIRouter()
 
-    @routes.get("/livez", response_model_exclude_none=True)
-    async def livez() -> schemas.Health:
-        """Respond while the process runs."""
+    @routes.get(
+        "/livez",
+        response_model_exclude_none=True,
+        responses={503: {"model": schemas.Health, "description": "The device is lost."}},
+    )
+    async def livez(response: Response) -> schemas.Health:
+        """Respond with 200 while the process can serve."""
+        if executor.lost:
+            response.status_code = 503
+            return schemas.Health(status="device lost")
         return schemas.Health(status="ok")
 
     @routes.get(
@@ -22,7 +34,7 @@ def build_router(registry: ModelRegistry, admission: Admission) -> APIRouter:
         responses={
             503: {
                 "model": schemas.Health,
-                "description": "No model is loaded, or the service is draining.",
+                "description": "No model is loaded, the service drains, or the device is lost.",
             }
         },
     )
@@ -32,9 +44,18 @@ def build_router(registry: ModelRegistry, admission: Admission) -> APIRouter:
         `models` are loaded, warmed up and tested; `failed` holds the reasons for other models.
         """
         models = {name: registry.versions(name) for name in registry.names()}
-        ready = bool(models) and not admission.leaving
-        response.status_code = 200 if ready else 503
-        status = "ready" if ready else "draining" if admission.leaving else "not ready"
+        status = _find_status(models, admission, executor)
+        response.status_code = 200 if status == "ready" else 503
         return schemas.Health(status=status, models=models, failed=registry.failures())
 
     return routes
+
+
+def _find_status(
+    models: Mapping[str, object], admission: Admission, executor: DeviceExecutor
+) -> schemas.HealthStatus:
+    if executor.lost:
+        return "device lost"
+    if admission.leaving:
+        return "draining"
+    return "ready" if models else "not ready"

@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import build_services, create_app
+from service.errors import DeviceLost
 from service.settings import Settings
 from tests.service.api.helpers import TINY
 
@@ -45,6 +46,16 @@ def test_without_a_model_the_service_lives_but_is_not_ready(tmp_path: Path) -> N
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 503
         assert client.get("/v1/models").json() == {"models": []}
+
+
+def test_probes_fail_after_the_device_is_lost(models: Path) -> None:
+    services = build_services(Settings(models=models, device="cpu"))
+    with TestClient(create_app(services)) as client:
+        assert client.get("/livez").json() == {"status": "ok"}
+        services.executor.lost = DeviceLost("the device failed")
+        for probe in ("/livez", "/readyz"):
+            response = client.get(probe)
+            assert (response.status_code, response.json()["status"]) == (503, "device lost")
 
 
 def test_the_log_has_one_line_a_request(

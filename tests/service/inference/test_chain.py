@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnxruntime import IOBinding, RunOptions
 
 from bundle.manifest import GraphName
 from bundle.tensors import TensorName, Tensors
+from service.errors import DeviceLost
 from service.inference.chain import BATCH_ELEMENTS, DeviceChain, HostChain
 from service.inference.providers import CPU, CPU_PROVIDER, CUDA
 from service.inference.session import OnnxSession
@@ -114,3 +116,35 @@ def test_a_large_batch_is_not_split_on_a_gpu() -> None:
     session, images = Doubler(CUDA), np.zeros((5, BATCH_ELEMENTS), dtype=np.float32)
     HostChain({"encoder": session}).run(["encoder"], {"images": images}, ["latents"])
     assert session.batches == [5]
+
+
+class FailingSession(OnnxSession):
+    """A session that fails its next runs, as on a GPU."""
+
+    on_gpu = True
+    failures = 0
+
+    def run_bound(self, binding: IOBinding, options: RunOptions) -> None:
+        self._fail()
+        super().run_bound(binding, options)
+
+    def _try(self) -> None:
+        self._fail()
+        super()._try()
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(("failures", "error"), [(1, RuntimeError), (2, DeviceLost)])
+def test_a_device_is_lost_if_it_fails_a_trial_run_too(
+    tmp_path: Path, failures: int, error: type[Exception]
+) -> None:
+    session = FailingSession(write_bundle(tmp_path) / "encoder.onnx", CPU_PROVIDER, threads=1)
+    chain = DeviceChain({"encoder": session}, 4, device="cpu")
+    session.failures = failures
+    with pytest.raises(error, match="illegal memory access"):
+        chain.run(["encoder"], {"images": images(2)}, ["latents"])
+    assert len(chain.run(["encoder"], {"images": images(2)}, ["latents"])["latents"]) == 2

@@ -168,3 +168,22 @@ def test_a_watch_looks_until_it_is_cancelled(repository: Repository) -> None:
         task.cancel()
 
     asyncio.run(asyncio.wait_for(watch(), 60))
+
+
+def test_a_look_that_fails_ends_nothing(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise asyncio.CancelledError
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(repository.updates, "look", look)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(repository.updates.watch(0.0))
+    assert looks == 2
+    assert "kept all models" in caplog.text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bundle.tensors import Tensors
-from service.errors import DeadlineExceeded, ShuttingDown
+from service.errors import DeadlineExceeded, DeviceLost, ShuttingDown
 from service.scheduling.batcher import Work
 from service.scheduling.executor import (
     MAX_BATCH_SECONDS,
@@ -218,6 +218,21 @@ def test_a_work_that_fails_ends_neither_the_executor_nor_those_in_its_batch(
     assert isinstance(failed, ZeroDivisionError)
     assert isinstance(ran, Completion)
     assert ran.results["latents"].tolist() == [0.5]
+
+
+def test_after_the_device_is_lost_no_work_is_taken(executor: DeviceExecutor) -> None:
+    def lose(_: Tensors) -> Tensors:
+        raise DeviceLost("the device failed")
+
+    async def lose_it() -> None:
+        with pytest.raises(DeviceLost):
+            await executor.run(work(lose), deadline())
+        with pytest.raises(DeviceLost, match="the device failed"):
+            await executor.run(work(Gate()), deadline())
+
+    assert executor.lost is None
+    asyncio.run(lose_it())
+    assert executor.lost
 
 
 def test_waiting_work_fails_with_shutting_down(executor: DeviceExecutor) -> None:
