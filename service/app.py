@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from bundle.errors import InvalidParameter
 from service import VERSION, cores
 from service.api import dependencies, endpoint, errors, openapi
 from service.api.dependencies import Services
@@ -54,6 +56,9 @@ from service.scheduling.executor import (
 from service.server.limits import Refusal, Rendered, ServedApp
 from service.settings import Settings
 from service.telemetry.metrics import OTHER_LABELS, Metrics
+
+if TYPE_CHECKING:  # because OpenTelemetry is an extra
+    from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +135,17 @@ def assemble(settings: Settings) -> Services:
     )
 
 
+def open_tracing() -> "Tracing":
+    """Return the sender of traces. Raises InvalidParameter if its extra is not installed."""
+    try:
+        from service.telemetry.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(
+            f"AE_TRACING needs {error.name}: install the extra `tracing`, or unset it"
+        ) from None
+    return Tracing()
+
+
 def _add_metrics(
     telemetry: Metrics, registry: ModelRegistry, admission: Admission, executor: DeviceExecutor
 ) -> None:
@@ -155,7 +171,7 @@ def _add_metrics(
     telemetry.add_scores(P_VALUE_BINS, read_scores)
 
 
-def create_app(services: Services) -> ASGIApp:
+def create_app(services: Services, tracing: "Tracing | None" = None) -> ASGIApp:
     """Return the application: the routes of the operations, then those of FastAPI."""
 
     @asynccontextmanager
@@ -169,16 +185,19 @@ def create_app(services: Services) -> ASGIApp:
         services.admission.drain()
         services.operations.close()
         services.executor.close()
+        if tracing:
+            tracing.close()
 
+    trace = tracing.record if tracing else None
     routes = endpoint.build_routes(services, OPERATIONS)
     api = HeadAsGet(create_api(services))
     router = Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
-    return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
+    return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics, trace)
 
 
-def create_served_app(services: Services) -> ServedApp:
+def create_served_app(services: Services, tracing: "Tracing | None" = None) -> ServedApp:
     """Return the application for the server, with its responses to requests that are no HTTP."""
-    app = create_app(services)
+    app = create_app(services, tracing)
 
     def refuse(refusal: Refusal) -> Rendered:
         request_id = create_request_id()

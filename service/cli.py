@@ -21,6 +21,7 @@ from service.app import (
     build_services,
     create_api,
     create_served_app,
+    open_tracing,
 )
 from service.errors import DeviceError
 from service.keys import EXAMPLE, create_key
@@ -179,6 +180,7 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         tls.check()
     except OSError as error:  # of which ssl.SSLError is one
         raise InvalidParameter(f"AE_TLS_CERTIFICATE or AE_TLS_KEY is unusable: {error}") from None
+    tracing = open_tracing() if settings.tracing else None
     services = build_services(settings)
     gc.collect()
     gc.freeze()  # because collections that visit the loaded models would delay requests
@@ -195,7 +197,7 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         must_end=lambda: services.executor.lost is not None,
     )
     status = uvicorn_server.serve(
-        create_served_app(services),
+        create_served_app(services, tracing),
         listener,
         limits,
         shutdown,

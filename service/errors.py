@@ -13,10 +13,11 @@ DomainError
 ├── VersionNotFound
 ├── OperationNotSupported        the model was not trained for it
 ├── ModelNotReady                the model exists, but is not loaded
-├── Overloaded                   too many images or bytes in flight
-├── RateLimited                  too many requests of an API key
+├── Rejected                     the request is not admitted now
+│   ├── Overloaded               too many images or bytes in flight
+│   ├── RateLimited              too many requests of an API key
+│   └── ShuttingDown             no new requests are admitted
 ├── DeadlineExceeded             the request did not run before its timeout
-├── ShuttingDown                 no new requests are admitted
 ├── BundleError                  a bundle is damaged, incomplete, or gives wrong results
 ├── DeviceError                  the requested device is unavailable
 │   └── DeviceLost               the device failed while it served, and does not recover
@@ -24,6 +25,7 @@ DomainError
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from bundle.errors import DomainError, ItemError
 
@@ -62,20 +64,34 @@ class ModelNotReady(DomainError):
     """The model exists, but could not be loaded."""
 
 
-class Overloaded(DomainError):
+class Rejected(DomainError):
+    """A request is not admitted now; `reason` names the limit, for the metrics."""
+
+    reason = ""
+
+
+class Overloaded(Rejected):
     """A request exceeds the limits of images or bytes in flight."""
 
+    def __init__(self, detail: str, reason: Literal["images", "bytes", "share"]) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
-class RateLimited(DomainError):
+
+class RateLimited(Rejected):
     """An API key has sent its requests of a second."""
+
+    reason = "rate"
+
+
+class ShuttingDown(Rejected):
+    """The service shuts down."""
+
+    reason = "shutdown"
 
 
 class DeadlineExceeded(DomainError):
     """A request was not received or did not run before its timeout."""
-
-
-class ShuttingDown(DomainError):
-    """The service shuts down."""
 
 
 class DeviceError(DomainError):

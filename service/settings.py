@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     grace_period: Seconds = Field(
         30.0, description="Seconds after SIGTERM until the container is killed."
     )
+    tracing: bool = Field(
+        False, description="Send traces; OpenTelemetry's own variables name the collector."
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of log lines on standard error."
     )

@@ -17,6 +17,7 @@ class RequestContext:
     labels: tuple[str, str] = OTHER_LABELS
     bundle: str | None = None  # digest of the bundle that answers
     error: str | None = None  # code of the error that answers
+    rejection: str | None = None  # reason of a request that is not admitted
 
     def attach(self, scope: Scope) -> None:
         """Store the context in the scope of its request."""

@@ -21,7 +21,7 @@ from bundle.errors import (
 from service import errors
 from service.api.context import get_context
 from service.api.security import Forbidden, Unauthorized
-from service.errors import InvalidItems
+from service.errors import InvalidItems, Rejected
 
 
 class MalformedRequest(DomainError):
@@ -91,16 +91,24 @@ V2 = "/v2/"  # paths of the Open Inference Protocol, whose errors have another b
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Problem(Response):
-    """Response with the body that all errors share; notes its code for the metrics."""
+class ErrorResponse(Response):
+    """Response to an error; notes its code, and the reason of a rejection, for the metrics."""
 
-    def __init__(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-        self.code: str = body["code"]
-        media_type = "application/problem+json"
-        super().__init__(orjson.dumps(body), body["status"], dict(headers), media_type)
+    def __init__(
+        self,
+        body: Mapping[str, Any],
+        status: int,
+        headers: Mapping[str, str],
+        media_type: str,
+        code: str,
+        rejection: str | None = None,
+    ) -> None:
+        super().__init__(orjson.dumps(body), status, dict(headers), media_type)
+        self.code, self._rejection = code, rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        get_context(scope).error = self.code
+        context = get_context(scope)
+        context.error, context.rejection = self.code, self._rejection
         await super().__call__(scope, receive, send)
 
 
@@ -111,7 +119,8 @@ def build_problem(
     detail: str,
     items: Sequence[Mapping[str, Any]] = (),
     headers: Mapping[str, str] | None = None,
-) -> Problem:
+    rejection: str | None = None,
+) -> ErrorResponse:
     """Return a response with the body that all errors share."""
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -123,7 +132,7 @@ def build_problem(
     }
     if items:
         body["errors"] = items
-    return Problem(body, headers or {})
+    return ErrorResponse(body, status, headers or {}, "application/problem+json", code, rejection)
 
 
 def install(app: FastAPI) -> None:
@@ -143,19 +152,24 @@ def respond(request_id: str, error: DomainError) -> Response:
         ]
         cause = error.errors[0][1]
     status = STATUSES[type(cause)]
-    return build_problem(request_id, status.status, status.code, str(error), items, status.headers)
+    rejection = cause.reason if isinstance(cause, Rejected) else None
+    return build_problem(
+        request_id, status.status, status.code, str(error), items, status.headers, rejection
+    )
 
 
-def _build_v2_error(status: int, detail: str, headers: Mapping[str, str]) -> Response:
+def _build_v2_error(
+    status: int, code: str, detail: str, headers: Mapping[str, str]
+) -> ErrorResponse:
     """Return a response with the body of the Open Inference Protocol."""
-    return Response(orjson.dumps({"error": detail}), status, dict(headers), "application/json")
+    return ErrorResponse({"error": detail}, status, headers, "application/json", code)
 
 
 async def _handle_domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
     if request.url.path.startswith(V2):
         status = STATUSES[type(error)]
-        return _build_v2_error(status.status, str(error), status.headers)
+        return _build_v2_error(status.status, status.code, str(error), status.headers)
     return respond(get_context(request.scope).request_id, error)
 
 
@@ -164,7 +178,7 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
     code = CODES_BY_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
     if request.url.path.startswith(V2):
-        return _build_v2_error(error.status_code, detail, error.headers or {})
+        return _build_v2_error(error.status_code, code, detail, error.headers or {})
     return build_problem(
         get_context(request.scope).request_id,
         error.status_code,

@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,9 @@ from service.telemetry.metrics import OTHER_LABELS, Metrics
 logger = logging.getLogger(__name__)
 access = logging.getLogger("service.access")
 
+# Record the trace of a request: its context, its scope and the status of the response.
+Trace = Callable[[RequestContext, Scope, int], None]
+
 _VALID_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -26,9 +30,10 @@ class RequestLifecycle:
     The ID is the client's own `X-Request-ID` if it is valid, else a random one.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, trace: Trace | None = None) -> None:
         self.app = app
         self.metrics = metrics
+        self.trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,25 +59,31 @@ class RequestLifecycle:
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
-            seconds = time.monotonic() - context.timings.started
-            self.metrics.count_request(context.labels, status, seconds)
-            if context.error:
-                self.metrics.count_error(context.error)
-            elif context.labels is not OTHER_LABELS:
-                self.metrics.count_phases(context.timings.seconds())
-            fields = {
-                "method": scope["method"],
-                # The raw path is quoted: it holds no line breaks.
-                "path": scope["raw_path"].decode("ascii", "replace"),
-                "status": status,
-                "milliseconds": round(seconds * 1000, 2),
-                "request_id": context.request_id,
-            }
-            access.info(
-                "%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s",
-                fields,
-                extra=fields,
-            )
+            self._report(scope, context, status)
+
+    def _report(self, scope: Scope, context: RequestContext, status: int) -> None:
+        """Count, log and trace a request that has ended."""
+        seconds = time.monotonic() - context.timings.started
+        self.metrics.count_request(context.labels, status, seconds)
+        if context.error:
+            self.metrics.count_error(context.error, context.rejection)
+        elif context.labels is not OTHER_LABELS:
+            self.metrics.count_phases(context.timings.seconds())
+        if self.trace and context.labels is not OTHER_LABELS:
+            self.trace(context, scope, status)
+        fields = {
+            "method": scope["method"],
+            # The raw path is quoted: it holds no line breaks.
+            "path": scope["raw_path"].decode("ascii", "replace"),
+            "status": status,
+            "milliseconds": round(seconds * 1000, 2),
+            "request_id": context.request_id,
+        }
+        access.info(
+            "%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s",
+            fields,
+            extra=fields,
+        )
 
 
 def create_request_id() -> str:
@@ -157,7 +168,12 @@ class ProbesOnly:
         detail = "too many connections are open; retry on one that is"
         headers = {"Connection": "close", "Retry-After": "1"}
         problem = build_problem(
-            get_context(scope).request_id, 503, "overloaded", detail, headers=headers
+            get_context(scope).request_id,
+            503,
+            "overloaded",
+            detail,
+            headers=headers,
+            rejection="connections",
         )
         await problem(scope, receive, send)
 

@@ -311,10 +311,10 @@ class Operations:
         try:
             completed = await self._executor.run(work, self._deadline(timings))
         except DeadlineExceeded:
-            timings.queue += time.monotonic() - began
+            timings.add("queue", began, time.monotonic() - began)
             raise
-        timings.queue += completed.waited
-        timings.inference += completed.took
+        timings.add("queue", began, completed.waited)
+        timings.add("inference", began + completed.waited, completed.took)
         return completed.results
 
     def _deadline(self, timings: Timings) -> float:

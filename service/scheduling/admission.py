@@ -44,9 +44,12 @@ class Admission:
         """Raise Overloaded if more images or bytes exceed a limit, ShuttingDown after `drain`."""
         if self._draining:
             raise ShuttingDown("the service is shutting down; send the request to another replica")
-        if self._images + images > self._max_images or self._bytes + size > self._max_bytes:
+        many_images = self._images + images > self._max_images
+        if many_images or self._bytes + size > self._max_bytes:
             raise Overloaded(
-                f"{self._images} images and {self._bytes} bytes are in flight; retry after a second"
+                f"{self._images} images and {self._bytes} bytes are in flight; "
+                "retry after a second",
+                "images" if many_images else "bytes",
             )
 
     def admit(self, images: int, *holders: str) -> "Slot":
@@ -73,7 +76,8 @@ class Admission:
             if self._held[holder] + images > most:
                 raise Overloaded(
                     f"{self._held[holder]} images of {holder} are in flight, of at most {most}; "
-                    "retry after a second"
+                    "retry after a second",
+                    "share",
                 )
 
     def _add(self, images: int, size: int) -> None:

@@ -72,6 +72,12 @@ class Metrics:
             "ae_batch_seconds", "Seconds of inference of one batch.", "model", SECONDS_BUCKETS
         )
         self._errors = Counter("ae_errors", "Errors by code.", ("code",), registry=self._registry)
+        self._rejections = Counter(
+            "ae_rejections",
+            "Requests that were not admitted, by reason.",
+            ("reason",),
+            registry=self._registry,
+        )
         phase_seconds = self._add_histogram(
             "ae_phase_seconds",
             "Seconds of each phase of a request to an operation.",
@@ -104,9 +110,11 @@ class Metrics:
         """Add score metrics that call `read` at each export; `bins` are upper ends of p-values."""
         self._registry.register(_ScoreCollector(bins, read))
 
-    def count_error(self, code: str) -> None:
-        """Count an error by its code."""
+    def count_error(self, code: str, rejection: str | None = None) -> None:
+        """Count an error by its code, and a rejection by its reason."""
         self._errors.labels(code).inc()
+        if rejection:
+            self._rejections.labels(rejection).inc()
 
     def count_phases(self, seconds: Sequence[float]) -> None:
         """Count the seconds of each of `PHASES` of a request."""

@@ -126,7 +126,7 @@ def test_an_error_of_no_image_ends_it_and_keeps_the_rows(tmp_path: Path) -> None
     class Failing(Lengths):
         async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
             if self.scored:
-                raise Overloaded("the queue is full")
+                raise Overloaded("the queue is full", "images")
             return await super().score(images)
 
     paths = write(tmp_path, 3 * CHUNK_IMAGES)

@@ -86,3 +86,23 @@ def test_errors_and_phases_are_counted(models: Path) -> None:
         assert line in lines
     assert not [line for line in lines if "unknown" in line]
     assert any(line.startswith("process_open_fds ") for line in lines)
+
+
+def test_rejections_are_counted_by_reason(models: Path) -> None:
+    client, services = application(models, max_queued_images=16, max_images=8)
+    image = {"images": [schemas.EXAMPLE_IMAGE]}
+    with client:
+        with services.admission.admit(16):
+            client.post(f"{TINY}/encode", json=image)
+        services.admission.drain()
+        client.post(f"{TINY}/encode", json=image)
+        client.post("/v2/repository/models/tiny/load")
+        lines = client.get("/metrics").text.splitlines()
+    for line in (
+        'ae_rejections_total{reason="images"} 1.0',
+        'ae_rejections_total{reason="shutdown"} 1.0',
+        'ae_errors_total{code="overloaded"} 1.0',
+        'ae_errors_total{code="shutting_down"} 1.0',
+        'ae_errors_total{code="not_controlled"} 1.0',
+    ):
+        assert line in lines
