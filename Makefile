@@ -16,7 +16,7 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test check format lock clean
+.PHONY: help serve test alerts check format lock clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -26,6 +26,9 @@ serve: $(VENV)/.serve-$(DEVICE)  ## Serve the shipped models (HOST, PORT, DEVICE
 
 test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+alerts:  ## Test the alert rules with Prometheus's promtool
+	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
 
 check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
 	$(VENV)/bin/ruff check .
