@@ -5,12 +5,16 @@ ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE} AS build
 ARG DEVICE=cpu
 WORKDIR /src
-RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
-COPY bundle bundle
-COPY service service
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-    --constraint constraints.txt ".[${DEVICE}]"
+COPY requirements requirements
+RUN python -m venv --without-pip /opt/venv && \
+    pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
+    --require-hashes --requirement requirements/${DEVICE}.txt
+COPY pyproject.toml README.md ./
+RUN python -m venv sbom && \
+    sbom/bin/pip install --no-cache-dir --disable-pip-version-check \
+    --require-hashes --requirement requirements/sbom.txt && \
+    sbom/bin/cyclonedx-py environment --pyproject pyproject.toml \
+    --output-file /sbom.cdx.json /opt/venv/bin/python
 
 FROM ${PYTHON_IMAGE}
 ARG DEVICE=cpu
@@ -18,9 +22,12 @@ LABEL org.opencontainers.image.title="Autoencoder service" \
     org.opencontainers.image.description="Encode, denoise and score images over HTTP" \
     org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
-COPY models /models
+COPY --from=build /sbom.cdx.json /
 COPY LICENSE NOTICE /
-WORKDIR /
+COPY models /models
+WORKDIR /app
+COPY bundle bundle
+COPY service service
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -16,7 +16,7 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test alerts check format lock clean
+.PHONY: help serve test alerts check format lock audit clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -41,10 +41,21 @@ format: $(VENV)/.check-$(DEVICE)  ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-lock: $(VENV)/bin/python  ## Renew constraints.txt, the versions of everything that is installed
+LOCK = $(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-annotate \
+	--custom-compile-command "make lock"
+
+lock: $(VENV)/bin/python  ## Renew constraints.txt, the versions of all packages, and requirements/ of the images
 	$(PIP) install --quiet uv
-	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --no-annotate \
-		--custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
+	$(LOCK) --all-extras --output-file constraints.txt pyproject.toml
+	$(LOCK) --generate-hashes --constraints constraints.txt --extra cpu --extra tracing \
+		--output-file requirements/cpu.txt pyproject.toml
+	$(LOCK) --generate-hashes --constraints constraints.txt --extra cuda --extra tracing \
+		--output-file requirements/cuda.txt pyproject.toml
+	echo cyclonedx-bom | $(LOCK) --generate-hashes --output-file requirements/sbom.txt -
+
+audit: $(VENV)/bin/python  ## Ask for known vulnerabilities of what the images install (needs the internet)
+	$(PIP) install --quiet pip-audit
+	$(VENV)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/cpu.txt --requirement requirements/cuda.txt
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

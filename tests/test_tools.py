@@ -1,6 +1,10 @@
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,3 +24,16 @@ def test_a_missing_pip_names_its_package(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "install python3-venv" in done.stderr
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_image_installs_the_locked_versions_by_hash(device: str) -> None:
+    locked = set(re.findall(r"^\S+==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    text = (ROOT / "requirements" / f"{device}.txt").read_text()
+    installed = re.findall(r"^(\S+==\S+)(?: ;.*)? \\\n    --hash=sha256:", text, re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *project["optional-dependencies"][device]]
+    assert set(installed) <= locked
+    assert {re.split(r"[\[>=<;]", name)[0] for name in required} <= {
+        name.split("==")[0] for name in installed
+    }

@@ -103,7 +103,8 @@ class DeviceExecutor:
         for job in left:
             job.error = _build_shutting_down()
         if left:
-            self._loop.call_soon_threadsafe(self._waiters.wake, left)
+            with suppress(RuntimeError):  # the loop has ended, and no request waits
+                self._loop.call_soon_threadsafe(self._waiters.wake, left)
         self._thread.shutdown(wait=True)
 
     def _schedule(self) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -253,6 +254,25 @@ def test_waiting_work_fails_with_shutting_down(executor: DeviceExecutor) -> None
             await executor.run(work(gate), deadline())
 
     asyncio.run(close_while_one_waits())
+
+
+def test_it_closes_after_a_loop_that_ended_while_work_waited(executor: DeviceExecutor) -> None:
+    gate = Gate()
+
+    async def leave_work() -> None:
+        tasks = [asyncio.create_task(executor.run(work(gate), deadline()))]
+        await asyncio.to_thread(gate.began.wait, LATER)
+        tasks.append(asyncio.create_task(executor.run(work(gate), deadline())))
+        await settle()
+
+    asyncio.run(leave_work())
+    assert executor.queued() == 1
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(executor.close)
+        while executor.queued():
+            pass
+        gate.open.set()
+        closing.result()
 
 
 def test_the_observer_sees_every_batch() -> None:
