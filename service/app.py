@@ -225,7 +225,8 @@ def create_api(services: Services) -> FastAPI:
     )
     errors.install(api)
     _include_routers(api, services)
-    api.openapi = lambda: openapi.build_document(api)  # type: ignore[method-assign]
+    limit = services.body_limits.max_items
+    api.openapi = lambda: openapi.build_document(api, limit)  # type: ignore[method-assign]
     return api
 
 

@@ -88,6 +88,8 @@ TITLES = {
     422: "Unprocessable Content",
 }  # of RFC 9110, because Python before 3.13 has other titles
 V2 = "/v2/"  # paths of the Open Inference Protocol, whose errors have another body
+REPOSITORY_ERRORS = (LoadFailed, NotControlled)
+SERVER_CODES = {408: "request_timeout", 414: "uri_too_long", 431: "head_too_large"}
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 

@@ -2,13 +2,20 @@
 
 import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from service.api.dependencies import Guard, ModelPath, VersionPath
-from service.api.errors import CODES_BY_STATUS, STATUSES, V2
+from service.api.errors import (
+    CODES_BY_STATUS,
+    REPOSITORY_ERRORS,
+    SERVER_CODES,
+    STATUSES,
+    V2,
+)
 from service.api.operation import Operation
 from service.api.schemas import PROBLEM, describe_responses
 
@@ -23,21 +30,27 @@ _HEADERS = {
     },
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+ITEMS, COUNTS = ("images", "latents"), ("count", "steps")
 _GET_STATUSES = {401, 403, 404, 503}  # errors of a GET
 _EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version
 _OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
 
-def build_document(app: FastAPI) -> dict[str, Any]:
-    """Return the document of an application, built once and then cached."""
+def build_document(app: FastAPI, max_items: int) -> dict[str, Any]:
+    """Return the document of an application, built once and then cached.
+
+    `max_items` is the maximum of images, of latents and of samples in a request.
+    """
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
+        schema = deepcopy(schema)  # because paths share parts
         schema["components"]["schemas"] |= {"Problem": PROBLEM}
         for path, item in schema["paths"].items():
             for method, operation in item.items():
                 _complete(path, method, operation)
+                _bound(operation, max_items)
         app.openapi_schema = schema
     return app.openapi_schema
 
@@ -105,10 +118,29 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             parameter["example"] = version
 
 
+def _bound(operation: dict[str, Any], max_items: int) -> None:
+    """State the maximum of items where a request may have several."""
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] in COUNTS:
+            parameter["schema"]["maximum"] = max_items
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        for name, entry in content["schema"].get("properties", {}).items():
+            if name in COUNTS:
+                entry["maximum"] = max_items
+            elif name in ITEMS:
+                entry.setdefault("maxItems", max_items)
+
+
 def _group_codes() -> dict[int, list[str]]:
     codes: dict[int, list[str]] = {}
-    pairs = [(entry.status, entry.code) for entry in STATUSES.values()] + [
+    pairs = [
+        *(
+            (entry.status, entry.code)
+            for error, entry in STATUSES.items()
+            if error not in REPOSITORY_ERRORS
+        ),
         *CODES_BY_STATUS.items(),
+        *SERVER_CODES.items(),
         (500, "internal_error"),
     ]
     for status, code in sorted(set(pairs)):

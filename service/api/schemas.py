@@ -314,7 +314,7 @@ def _describe_json(
     return {JSON: {"schema": schema, "example": example}}
 
 
-_PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}}
+_PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
 _MULTIPART = {
     MULTIPART: {
         "schema": {
@@ -360,17 +360,20 @@ SAMPLE_BODY = {
         )
     }
 }
+_TWO = {"minItems": 2, "maxItems": 2}
 _INTERPOLATE_PROPERTIES = {
-    "latents": _VECTORS,
-    "images": _STRINGS,
+    "latents": _VECTORS | _TWO,
+    "images": _STRINGS | _TWO,
     **InterpolationOptions.model_json_schema()["properties"],
 }
 _INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "method": "linear"}
+_INTERPOLATE = _describe_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)
+_INTERPOLATE[JSON]["schema"]["oneOf"] = [{"required": ["latents"]}, {"required": ["images"]}]
 INTERPOLATE_BODY = {
     "requestBody": {
         "required": True,
         "description": _EXAMPLES,
-        "content": {**_IMAGES, **_describe_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)},
+        "content": {**_IMAGES, **_INTERPOLATE},
     }
 }
 

@@ -152,7 +152,7 @@ class Operations:
         Returns the seed too, which is random if it was None.
         """
         prior = require_part(model, "sample", model.prior)
-        self._check_count(count)
+        self.check_count(count)
         seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
         latents = prior.draw(count, seed, temperature)
         return DecodedLatents(await self._decode(model, latents, timings), latents), seed
@@ -203,7 +203,7 @@ class Operations:
     ) -> DecodedLatents:
         """Decode `steps` latents on a path between two latents, or the latents of two images."""
         _check_supported(model, "interpolate")
-        self._check_count(steps)
+        self.check_count(steps)
         count = len(ends.images) if isinstance(ends, EncodedImages) else len(ends)
         if count != 2:
             raise InvalidParameter(
@@ -216,6 +216,12 @@ class Operations:
                 model, ["decoder"], {"latents": path}, RESULTS["decode"], timings
             )
         return DecodedLatents(results["reconstructions"], path)
+
+    def check_count(self, count: int) -> None:
+        """Raise InvalidParameter if a request has no item, TooManyImages if it has too many."""
+        check_count(count, self._limits.max_images)
+        if count < 1:
+            raise InvalidParameter("the request is empty; send at least one image or latent")
 
     async def _encode_ends(
         self, model: LoadedModel, ends: EncodedImages | Latents, timings: Timings
@@ -237,7 +243,7 @@ class Operations:
     ) -> tuple[DecodedImages, Tensors]:
         """Decode images, and run the graphs of a capability on them."""
         _check_supported(model, capability)
-        self._check_count(len(images.images))
+        self.check_count(len(images.images))
         with self._admit(model, len(images.images)):
             decoded = await self._prepare(model, images, timings)
             if original_size:
@@ -328,7 +334,7 @@ class Operations:
         )
 
     def _check_latents(self, model: LoadedModel, latents: Latents) -> Floats:
-        self._check_count(len(latents))
+        self.check_count(len(latents))
         length = model.manifest.latent_dim
 
         def check(index: int) -> Floats:
@@ -343,11 +349,6 @@ class Operations:
             return vector
 
         return np.stack(map_items(len(latents), check))
-
-    def _check_count(self, count: int) -> None:
-        check_count(count, self._limits.max_images)
-        if count < 1:
-            raise InvalidParameter("the request is empty; send at least one image or latent")
 
 
 def _describe_shape(vector: Array) -> str:

@@ -9,6 +9,7 @@ from service.api.operation import Call, Operation
 
 async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Response:
     """Walk from one latent vector to another, or from one image to another."""
+    call.operations.check_count(query.steps)  # even if the body has steps, too
     ends, in_body = await requests.read_ends(call.request, call.services.body_limits)
     options = parsing.validate_options(schemas.InterpolationOptions, query.model_dump() | in_body)
     drawn = await call.operations.interpolate(

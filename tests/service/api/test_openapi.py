@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api import schemas
-from service.api.errors import STATUSES
+from service.api.errors import REPOSITORY_ERRORS, STATUSES
 from tests.service.api.helpers import TINY
 
 
@@ -62,8 +62,10 @@ def test_json_responses_have_the_documented_types(client: TestClient) -> None:
 
 def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
-    for problem in STATUSES.values():
-        assert f"`{problem.code}`" in responses[str(problem.status)]["description"]
+    for error, problem in STATUSES.items():
+        if error not in REPOSITORY_ERRORS:
+            assert f"`{problem.code}`" in responses[str(problem.status)]["description"]
+    assert "409" not in responses
     assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}
 
 
@@ -80,3 +82,28 @@ def test_the_openapi_document_describes_options_and_encoder(document: dict[str, 
     assert "overlay" in [each.get("const") for each in options["heatmap"]["schema"]["anyOf"]]
     assert not options["false_positive_rate"]["required"]
     assert "default" not in options["false_positive_rate"]["schema"]
+
+
+def test_the_openapi_document_states_how_many_items_a_request_may_have(
+    document: dict[str, Any],
+) -> None:
+    def content(operation: str, media_type: str = "application/json") -> dict[str, Any]:
+        body = document["paths"][f"/v1/models/{{model}}/{operation}"]["post"]["requestBody"]
+        schema: dict[str, Any] = body["content"][media_type]["schema"]
+        return schema
+
+    for schema in (content("encode"), content("encode", "multipart/form-data")):
+        images = schema["properties"]["images"]
+        assert (images["minItems"], images["maxItems"]) == (1, 8)
+    assert content("decode")["properties"]["latents"]["maxItems"] == 8
+    assert content("sample")["properties"]["count"]["maximum"] == 8
+    ends = content("interpolate")
+    assert ends["properties"]["steps"]["maximum"] == 8
+    assert ends["properties"]["latents"]["maxItems"] == 2
+    assert ends["oneOf"] == [{"required": ["latents"]}, {"required": ["images"]}]
+    (steps,) = (
+        each
+        for each in document["paths"]["/v1/models/{model}/interpolate"]["post"]["parameters"]
+        if each["name"] == "steps"
+    )
+    assert steps["schema"]["maximum"] == 8
