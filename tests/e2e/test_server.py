@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import signal
 import socket
@@ -345,6 +346,29 @@ def test_a_new_version_is_taken_up_by_a_signal_without_a_failed_request(tmp_path
     assert {status for status, _ in found} == {200}
     assert {version for _, version in found} >= {1, 5}
     assert server.end() == 0
+
+
+def test_output_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "tiny", 1)
+    address = tmp_path / "socket"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--models", str(tmp_path)],
+            cwd=ROOT,
+            env=os.environ | {"AE_UNIX_SOCKET": str(address), "AE_DEVICE": "cpu"},
+            stdout=full,
+            stderr=full,
+        )
+    request = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as client:
+            while client.connect_ex(str(address)):
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.1)
+            client.sendall(request)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
 
 
 LOSES_ITS_DEVICE = """
