@@ -13,7 +13,6 @@ from bundle.manifest import (
     FEATURES,
     GRAPHS,
     INPUTS,
-    MANIFEST,
     OPTIONAL_INPUTS,
     OUTPUTS,
     RESULTS,
@@ -23,7 +22,6 @@ from bundle.manifest import (
     MixturePrior,
     ModelManifest,
     Precision,
-    compute_sha256,
 )
 from bundle.tensors import Array, Tensors
 from service.errors import DeviceError
@@ -61,7 +59,7 @@ class Loader:
             raise BundleError(f"{type(error).__name__}: {error}") from error
 
     def _load(self, location: BundleLocation) -> LoadedModel:
-        manifest = self._repository.read(location)
+        manifest, digest = self._repository.read_with_digest(location)
         directory = location.directory
         sessions = {
             name: self._engine.open(directory / file) for name, file in manifest.graphs.items()
@@ -77,7 +75,6 @@ class Loader:
             start = STARTS.get(capability, "images")
             chain.warm_up(names, [start], list_outputs(capability, sessions))
         prior = _load_prior(manifest, directory)
-        digest = compute_sha256(directory / MANIFEST)
         scoring = _build_scoring(manifest)
         return LoadedModel(manifest, digest, sessions, chain, graphs, prior, scoring)
 

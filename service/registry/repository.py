@@ -1,5 +1,6 @@
 """Repository of bundles: finds bundles, and checks their files against their manifests."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +54,13 @@ class ModelRepository:
 
     def read(self, location: BundleLocation) -> ModelManifest:
         """Read a bundle's manifest, and check every file against it. Raises BundleError."""
+        return self.read_with_digest(location)[0]
+
+    def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read as `read` does; returns the SHA-256 of the manifest, too."""
         try:
-            manifest = ModelManifest.model_validate_json(
-                (location.directory / MANIFEST).read_bytes()
-            )
+            text = (location.directory / MANIFEST).read_bytes()
+            manifest = ModelManifest.model_validate_json(text)
         except FileNotFoundError:
             raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
         except OSError as error:
@@ -69,7 +73,7 @@ class ModelRepository:
             raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
         for name, digest in manifest.files.items():
             self._check(location.directory / name, digest)
-        return manifest
+        return manifest, hashlib.sha256(text).hexdigest()
 
     def read_pin(self, model: str) -> int | None:
         """Read the version in the file `default` of a model's directory; None without the file.
