@@ -182,6 +182,14 @@ Medians of three rounds.
 without other load.
 
 {serving.profile(_read(results, "serving-profile")) or UNMEASURED}
+
+### Under attack
+
+`python -m benchmarks.soak docs/cookie.jpg`: good, bad, slow, unread and abandoned requests at once,
+while the largest detector is replaced every 20 seconds. A response is wrong if it differs from the
+one before the load. Statuses 503 and 504 are promised to slow clients.
+
+{serving.soak(_read(results, "soak")) or UNMEASURED}
 """
 
 

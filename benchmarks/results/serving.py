@@ -33,6 +33,30 @@ def profile(costs: dict[str, float]) -> str:
     return "\n".join(["| part | µs |", "| --- | --- |", *lines]) if costs else ""
 
 
+def soak(results: Results) -> str:
+    """Markdown, from `soak.json`."""
+    if not results:
+        return ""
+    probes = results["livez_seconds"]
+    good = sum(count for kind, count in results["responses"].items() if kind.startswith("good"))
+    memory = f"{results['memory_mb_third_minute']:.0f} / {results['memory_mb_last_minute']:.0f} MB"
+    rows = {
+        "connections, seconds": f"{results['connections']}, {results['seconds']:.0f}",
+        "responses to good requests": f"{good:,}",
+        "wrong responses": results["wrong"],
+        "statuses of 500 and above that are not promised": results["unpromised_5xx"],
+        "`/livez`: p50 / p99 / slowest": " / ".join(
+            f"{1000 * probes[name]:.0f}" for name in ("p50", "p99", "slowest")
+        )
+        + " ms",
+        "new versions, slowest": f"{results['swaps']}, {results['slowest_swap_seconds']:.1f} s",
+        "memory in the third minute / in the last": memory,
+        "file handles, most / last": f"{results['handles_most']} / {results['handles_last']}",
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(["| metric | measured |", "| --- | --- |", *lines])
+
+
 def draw(results: Results) -> bytes:
     """Draw the requests a second of every server, as a PNG."""
     parts = [part for part in TITLES if part in results]
