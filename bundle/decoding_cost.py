@@ -3,7 +3,7 @@
 A small file can be slow to decode: a JPEG can repeat a scan, a PNG of one colour is a thousand
 times smaller than its pixels, and a TIFF can cut its pixels into strips of one byte. The work that
 is allowed grows with the bytes of the file, so that large photographs are decoded.
-`benchmarks/hostile_images.py` measures the costs.
+`benchmarks/hostile_images` measures the costs.
 """
 
 import struct
