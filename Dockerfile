@@ -8,11 +8,11 @@ WORKDIR /src
 COPY requirements requirements
 RUN python -m venv --without-pip /opt/venv && \
     pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-    --require-hashes --requirement requirements/${DEVICE}.txt
+    --require-hashes --only-binary :all: --requirement requirements/${DEVICE}.txt
 COPY pyproject.toml README.md ./
 RUN python -m venv sbom && \
     sbom/bin/pip install --no-cache-dir --disable-pip-version-check \
-    --require-hashes --requirement requirements/sbom.txt && \
+    --require-hashes --only-binary :all: --requirement requirements/sbom.txt && \
     sbom/bin/cyclonedx-py environment --pyproject pyproject.toml \
     --output-file /sbom.cdx.json /opt/venv/bin/python
 
@@ -28,7 +28,9 @@ COPY models /models
 WORKDIR /app
 COPY bundle bundle
 COPY service service
+RUN /opt/venv/bin/python -m compileall -q bundle service
 ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     AE_MODELS=/models \

@@ -32,19 +32,21 @@ DISK_BYTES = 2**17  # of the small disk
 PORT = 8242
 STAGING = ".publishing-*"
 MODULE = [sys.executable, "-m", "benchmarks.faults"]
-INSIDE = "--inside"  # the namespace
+NAMESPACE_OPTION = "--inside"
 
 
 def main() -> None:
     """Run all faults, in a namespace of their own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(NAMESPACE_OPTION, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--publish", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.publish:
         publish_again_and_again(options.publish)
     if not options.inside:
-        sys.exit(subprocess.run(["unshare", "-rm", *MODULE, INSIDE], check=False).returncode)
+        sys.exit(
+            subprocess.run(["unshare", "-rm", *MODULE, NAMESPACE_OPTION], check=False).returncode
+        )
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         kill_publications(directory / "killed")
@@ -57,7 +59,8 @@ def main() -> None:
 
 def copy_model(models: Path) -> Path:
     """Copy the model to a directory, as its only version; returns the bundle."""
-    (newest,) = Path("models", MODEL).iterdir()
+    versions = (path for path in Path("models", MODEL).iterdir() if path.name.isdecimal())
+    newest = max(versions, key=lambda path: int(path.name))
     return Path(shutil.copytree(newest, models / MODEL / newest.name))
 
 
@@ -78,7 +81,7 @@ def kill_publications(directory: Path) -> None:
         models = directory / str(index)
         bundle = copy_model(models)
         publishing = subprocess.Popen([*MODULE, "--publish", str(bundle)])
-        while not list(bundle.parent.glob(STAGING)):
+        while publishing.poll() is None and not list(bundle.parent.glob(STAGING)):
             pass
         time.sleep(generator.uniform(0, 0.03))
         publishing.kill()
@@ -92,19 +95,21 @@ def kill_publications(directory: Path) -> None:
 
 
 @contextmanager
-def mount(place: Path) -> Iterator[Path]:
+def mount(directory: Path) -> Iterator[Path]:
     """A disk in memory, of DISK_BYTES."""
-    place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "disk", place], check=True)
+    directory.mkdir(exist_ok=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "disk", directory], check=True
+    )
     try:
-        yield place
+        yield directory
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", directory], check=True)
 
 
-def enlarge(place: Path) -> None:
+def enlarge(directory: Path) -> None:
     """Give a mounted disk much more space."""
-    subprocess.run(["mount", "-o", "remount,size=1G", place], check=True)
+    subprocess.run(["mount", "-o", "remount,size=1G", directory], check=True)
 
 
 def write_images(directory: Path) -> Path:
@@ -128,15 +133,15 @@ def fill_while_scoring(disk: Path, images: Path) -> None:
         "cpu",
         "--output",
     ]
-    whole = images.parent / "whole.csv"
-    run(*arguments, whole, "--heatmaps", images.parent / "heatmaps")
+    expected = images.parent / "scores.csv"
+    run(*arguments, expected, "--heatmaps", images.parent / "heatmaps")
     pictures: list[str | Path] = ["--heatmaps", disk / "heatmaps"]
     status, message = run(*arguments, disk / "scores.csv", *pictures)
     print(f"scoring to a full disk: exit code {status}, {message}")
     enlarge(disk)
     status, _ = run(*arguments, disk / "scores.csv", *pictures)
     table = (disk / "scores.csv").read_text().replace(f"{disk}/", f"{images.parent}/")
-    equal = table == whole.read_text()
+    equal = table == expected.read_text()
     print(f"  repeated with more space: exit code {status}, equal tables: {equal}")
 
 

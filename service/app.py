@@ -122,7 +122,7 @@ def assemble(settings: Settings) -> Services:
     _add_metrics(telemetry, registry, admission, executor)
     return Services(
         registry=registry,
-        updates=Updates(repository, loader, registry, telemetry.count_load),
+        updates=Updates(repository, loader, registry, telemetry.count_load, executor.lose),
         model_control=settings.model_control,
         admission=admission,
         executor=executor,
@@ -136,14 +136,20 @@ def assemble(settings: Settings) -> Services:
 
 
 def open_tracing() -> "Tracing":
-    """Return the sender of traces. Raises InvalidParameter if its extra is not installed."""
+    """Return the sender of traces.
+
+    Raises InvalidParameter if its extra is not installed, or a variable of its own is invalid.
+    """
     try:
         from service.telemetry.tracing import Tracing
     except ModuleNotFoundError as error:
         raise InvalidParameter(
-            f"AE_TRACING needs {error.name}: install the extra `tracing`, or unset it"
+            f"AE_TRACING needs {error.name}: install the extra `tracing`, or unset AE_TRACING"
         ) from None
-    return Tracing()
+    try:
+        return Tracing()
+    except ValueError as error:
+        raise InvalidParameter(f"a variable OTEL_... is invalid: {error}") from None
 
 
 def _add_metrics(
@@ -154,7 +160,8 @@ def _add_metrics(
         lambda: [
             (model.manifest.name, model.manifest.version, model.provider)
             for model in registry.all()
-        ]
+        ],
+        registry.failures,
     )
     telemetry.add_gauge("ae_images_in_flight", "Images in flight.", lambda: admission.images)
     telemetry.add_gauge(

@@ -205,10 +205,7 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         on_hangup=services.updates.request_look,
         tls=tls,
     )
-    if lost := services.executor.lost:
-        print(f"error: {lost}", file=sys.stderr)
-        return DEVICE_LOST_STATUS
-    return status
+    return DEVICE_LOST_STATUS if services.executor.lost else status
 
 
 def _check_access(settings: Settings, listener: socket.socket) -> None:

@@ -1,10 +1,11 @@
-"""Alert rules, dashboard and documents name metrics that the service has."""
+"""Alert rules and dashboard name metrics that the service has."""
 
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import promql_parser
@@ -21,7 +22,7 @@ MONITORING = ROOT / "deploy" / "monitoring"
 GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 RULES = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboard.json").read_text())
-SCRAPED = {"job", "instance"}  # labels that Prometheus adds
+SCRAPE_LABELS = {"job", "instance"}  # labels that Prometheus adds
 GRAFANA = {"$__rate_interval": "5m", "$instance": ".*"}
 
 
@@ -37,7 +38,6 @@ def read_dashboard() -> Iterator[tuple[str, str]]:
 QUERIES = [
     *((rule["alert"], rule["expr"]) for rule in RULES),
     *read_dashboard(),
-    *(("guide", query) for query in re.findall(r"`([^`\n]*ae_[^`\n]*[><][^`\n]*)`", GUIDE)),
 ]
 
 
@@ -83,7 +83,14 @@ def test_a_query_names_metrics_and_labels_that_exist(
     for selector in selectors:
         assert selector.name in metrics, title
         matched = {matcher.name for matcher in selector.matchers.matchers}
-        assert matched <= metrics[selector.name] | SCRAPED, title
+        assert matched <= metrics[selector.name] | SCRAPE_LABELS, title
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_a_summary_names_labels_that_exist(metrics: dict[str, set[str]], rule: Any) -> None:
+    named = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    labels = [metrics[str(each.name)] for each in find_selectors(rule["expr"])]
+    assert named <= set().union(*labels) | SCRAPE_LABELS
 
 
 def test_every_alert_is_tested_both_ways_and_explained() -> None:

@@ -32,7 +32,8 @@ def test_the_image_installs_the_locked_versions_by_hash(device: str) -> None:
     text = (ROOT / "requirements" / f"{device}.txt").read_text()
     installed = re.findall(r"^(\S+==\S+)(?: ;.*)? \\\n    --hash=sha256:", text, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = [*project["dependencies"], *project["optional-dependencies"][device]]
+    extras = project["optional-dependencies"]
+    required = [*project["dependencies"], *extras[device], *extras["tracing"]]
     assert set(installed) <= locked
     assert {re.split(r"[\[>=<;]", name)[0] for name in required} <= {
         name.split("==")[0] for name in installed

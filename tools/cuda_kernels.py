@@ -16,7 +16,7 @@ CUDA = "CUDAExecutionProvider"
 TENSOR = re.compile(r"tensor\((.*)\)")
 LAST_VERSION = 2**31 - 1  # of a kernel without one
 # The session cannot be opened without a device, but it logs its placement before it fails.
-OPEN = """
+OPEN_SESSION = """
 import sys, onnxruntime
 onnxruntime.preload_dlls()
 options = onnxruntime.SessionOptions()
@@ -52,7 +52,9 @@ def join_types(types: list[str]) -> str:
 
 def print_placement(graph: str) -> None:
     """Print how many nodes are placed on which provider, and which ones on the CPU."""
-    opened = subprocess.run([sys.executable, "-c", OPEN, graph], capture_output=True, text=True)
+    opened = subprocess.run(
+        [sys.executable, "-c", OPEN_SESSION, graph], capture_output=True, text=True
+    )
     lines = PLACEMENT.findall(opened.stderr)
     if not lines:
         sys.exit(opened.stderr)

@@ -45,7 +45,7 @@ def noise(side: int, channels: int = 3) -> Image.Image:
 
 
 def make_directory(entries: int, total: int) -> bytes:
-    """Make a TIFF directory whose entries all refer to the same bytes, all that fit into `total`."""
+    """Make a TIFF directory whose entries all refer to the same bytes, as many as fit."""
     head = b"II*\0\x08\0\0\0" + struct.pack("<H", entries)
     size = total - len(head) - 12 * entries - 4
     start = len(head) + 12 * entries + 4

@@ -154,24 +154,35 @@ def respond(request_id: str, error: DomainError) -> Response:
         ]
         cause = error.errors[0][1]
     status = STATUSES[type(cause)]
-    rejection = cause.reason if isinstance(cause, Rejected) else None
     return build_problem(
-        request_id, status.status, status.code, str(error), items, status.headers, rejection
+        request_id,
+        status.status,
+        status.code,
+        str(error),
+        items,
+        status.headers,
+        _find_rejection(cause),
     )
 
 
+def _find_rejection(error: DomainError) -> str | None:
+    return error.reason if isinstance(error, Rejected) else None
+
+
 def _build_v2_error(
-    status: int, code: str, detail: str, headers: Mapping[str, str]
+    status: int, code: str, detail: str, headers: Mapping[str, str], rejection: str | None = None
 ) -> ErrorResponse:
     """Return a response with the body of the Open Inference Protocol."""
-    return ErrorResponse({"error": detail}, status, headers, "application/json", code)
+    return ErrorResponse({"error": detail}, status, headers, "application/json", code, rejection)
 
 
 async def _handle_domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
     if request.url.path.startswith(V2):
         status = STATUSES[type(error)]
-        return _build_v2_error(status.status, status.code, str(error), status.headers)
+        return _build_v2_error(
+            status.status, status.code, str(error), status.headers, _find_rejection(error)
+        )
     return respond(get_context(request.scope).request_id, error)
 
 

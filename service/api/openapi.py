@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query
@@ -45,7 +44,6 @@ def build_document(app: FastAPI, max_items: int) -> dict[str, Any]:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        schema = deepcopy(schema)  # because paths share parts
         schema["components"]["schemas"] |= {"Problem": PROBLEM}
         for path, item in schema["paths"].items():
             for method, operation in item.items():

@@ -315,19 +315,21 @@ def _describe_json(
 
 
 _PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-_MULTIPART = {
-    MULTIPART: {
-        "schema": {
-            "type": "object",
-            "properties": {"images": _PARTS},
-            "required": ["images"],
-            "additionalProperties": False,
-        }
+
+
+def _describe_parts(parts: dict[str, Any]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"images": parts},
+        "required": ["images"],
+        "additionalProperties": False,
     }
-}
+    return {MULTIPART: {"schema": schema}}
+
+
 _IMAGES = {
     **_describe_json({"images": _STRINGS}, {"images": [EXAMPLE_IMAGE]}, "images"),
-    **_MULTIPART,
+    **_describe_parts(_PARTS),
     **dict.fromkeys(IMAGE_TYPES, _BINARY),
     NPY: _BINARY,
 }
@@ -360,20 +362,27 @@ SAMPLE_BODY = {
         )
     }
 }
-_TWO = {"minItems": 2, "maxItems": 2}
+_PAIR = {"minItems": 2, "maxItems": 2}
 _INTERPOLATE_PROPERTIES = {
-    "latents": _VECTORS | _TWO,
-    "images": _STRINGS | _TWO,
+    "latents": _VECTORS | _PAIR,
+    "images": _STRINGS | _PAIR,
     **InterpolationOptions.model_json_schema()["properties"],
 }
 _INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "method": "linear"}
 _INTERPOLATE = _describe_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)
 _INTERPOLATE[JSON]["schema"]["oneOf"] = [{"required": ["latents"]}, {"required": ["images"]}]
+_PAIR_EXAMPLES = """Examples for a shell, with the address of the service and any two images:
+
+    curl ADDRESS/PATH -F images=@image.png -F images=@other.jpg
+    curl ADDRESS/PATH -H 'Content-Type: application/x-npy' --data-binary @images.npy
+
+`numpy.save` wrote `images.npy`, which holds two images, uint8 (2, height, width[, channels]) at the
+model's size, or two latent vectors, float32 (2, latent_dim)."""
 INTERPOLATE_BODY = {
     "requestBody": {
         "required": True,
-        "description": _EXAMPLES,
-        "content": {**_IMAGES, **_INTERPOLATE},
+        "description": _PAIR_EXAMPLES,
+        "content": {**_INTERPOLATE, **_describe_parts(_PARTS | _PAIR), NPY: _BINARY},
     }
 }
 

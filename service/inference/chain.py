@@ -16,14 +16,29 @@ from service.inference.session import OnnxSession, Session
 class Chain(ABC):
     """The graphs of a model, which run in order. Only one thread at a time may call `run`."""
 
-    @abstractmethod
+    def __init__(self, sessions: Mapping[GraphName, Session]) -> None:
+        self._sessions = sessions
+
     def run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
     ) -> Tensors:
         """Run the graphs in order, and return the named outputs.
 
-        The first dimension of tensors is the batch.
+        The first dimension of tensors is the batch. Raises DeviceLost if a device fails and does
+        not recover.
         """
+        try:
+            return self._run(graphs, tensors, outputs)
+        except Exception as error:
+            for session in self._sessions.values():
+                if isinstance(session, OnnxSession):
+                    session.check_device(error)
+            raise
+
+    @abstractmethod
+    def _run(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors: ...
 
     @abstractmethod
     def warm_up(
@@ -43,13 +58,9 @@ BATCH_ELEMENTS = 2**19
 class HostChain(Chain):
     """A chain with tensors in host memory, of any batch size. The CPU splits a large batch."""
 
-    def __init__(self, sessions: Mapping[GraphName, Session]) -> None:
-        self._sessions = sessions
-
-    def run(
+    def _run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
     ) -> Tensors:
-        """Run the graphs as `Chain.run` does."""
         known = dict(tensors)
         for name, selected in _select_outputs(self._sessions, graphs, outputs):
             known |= _run_in_parts(self._sessions[name], known, selected)
@@ -72,6 +83,8 @@ class DeviceChain(Chain):
     launches are recorded at the first run of a size and replayed later.
     """
 
+    _sessions: Mapping[GraphName, OnnxSession]
+
     def __init__(
         self,
         sessions: Mapping[GraphName, OnnxSession],
@@ -79,7 +92,7 @@ class DeviceChain(Chain):
         device: str = "cuda",
         cuda_graphs: bool = False,
     ) -> None:
-        self._sessions = sessions
+        super().__init__(sessions)
         self._device = device
         self._cuda_graphs = cuda_graphs
         self.sizes = (
@@ -91,23 +104,10 @@ class DeviceChain(Chain):
             tuple[int, GraphName, tuple[TensorName, ...]], tuple[IOBinding, RunOptions]
         ] = {}
 
-    def run(
-        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
-    ) -> Tensors:
-        """Run the graphs as `Chain.run` does, on the padded batch.
-
-        Raises DeviceLost if the device fails and does not recover.
-        """
-        try:
-            return self._run(graphs, tensors, outputs)
-        except Exception as error:
-            for session in self._sessions.values():
-                session.check_device(error)
-            raise
-
     def _run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
     ) -> Tensors:
+        """Run the graphs on the padded batch."""
         count = len(next(iter(tensors.values())))
         size = next(size for size in self.sizes if size >= count)
         buffers = self._buffers[size]

@@ -1,5 +1,6 @@
 """Sessions of loaded graphs: their protocol, and ONNX Runtime."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from bundle.errors import BundleError
 from bundle.tensors import TensorName, Tensors, parse_tensor_name
 from service.errors import DeviceError, DeviceLost
 from service.inference.providers import CPU, CPU_PROVIDER, Provider
+
+logger = logging.getLogger(__name__)
 
 _ELEMENTS: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
@@ -77,16 +80,16 @@ class OnnxSession:
     def check_device(self, error: Exception) -> None:
         """Raise DeviceLost if the GPU fails a trial run, too, after the `error` of another run.
 
-        CUDA fails every call of a process after a fault in a kernel. Other errors, as of memory,
-        concern one run.
+        CUDA fails every call of a process after a fault in a kernel. Other errors, such as too
+        little memory, concern one run.
         """
         if self.on_gpu:
             try:
                 self._try()
             except Exception as second:
+                logger.critical("%s failed, and a trial run, too: %s", self.provider, second)
                 raise DeviceLost(
-                    f"{self.provider} failed ({error}), and then a trial run, too ({second}); "
-                    "start the service again"
+                    "the device failed and does not recover; retry after the service has restarted"
                 ) from error
 
     def _try(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bundle.errors import BundleError
-from service.errors import DeviceError
+from service.errors import DeviceError, DeviceLost
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.repository import BundleLocation, ModelRepository
@@ -33,9 +33,10 @@ class Updates:
         loader: Loader,
         registry: ModelRegistry,
         observe: Observer = lambda *_: None,
+        lose_device: Callable[[DeviceLost], None] = lambda _: None,
     ) -> None:
         self._repository, self._loader, self._registry = repository, loader, registry
-        self._observe = observe
+        self._observe, self._lose_device = observe, lose_device
         self._seen: dict[tuple[str, int], Signature] = {}
         self._unloaded: set[str] = set()  # models, until they are loaded again
         self._lock = asyncio.Lock()
@@ -77,7 +78,7 @@ class Updates:
 
     def request_look(self) -> None:
         """Look soon; only the event loop may call this."""
-        task = asyncio.get_running_loop().create_task(self.look())
+        task = asyncio.get_running_loop().create_task(self._try_look())
         self._looks.add(task)  # which keeps it alive
         task.add_done_callback(self._looks.discard)
 
@@ -85,10 +86,13 @@ class Updates:
         """Look every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await self.look()
-            except Exception:  # whatever lies in the repository, the service serves on
-                logger.exception("kept all models: a look at the repository failed")
+            await self._try_look()
+
+    async def _try_look(self) -> None:
+        try:
+            await self.look()
+        except Exception:  # whatever lies in the repository, the loaded models serve
+            logger.exception("kept all models: the repository could not be read")
 
     async def unload(self, model: str) -> None:
         """Remove all versions of a model until `look` names it. Raises ModelNotFound."""
@@ -106,6 +110,8 @@ class Updates:
         try:
             await asyncio.to_thread(self._load, location)
         except DeviceError as error:
+            if isinstance(error, DeviceLost):
+                self._lose_device(error)
             self._registry.fail(location, str(error))
             self._observe(location.name, False)
 

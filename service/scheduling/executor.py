@@ -56,7 +56,7 @@ class DeviceExecutor:
         self._observe = observe
         self._inline_seconds = inline_seconds
         self._closed = False
-        self.lost: DeviceLost | None = None  # the error after which the device cannot be used
+        self._lost: DeviceLost | None = None
         self._lock = threading.Lock()  # of the batcher, the jobs' progress and `_busy`
         self._batcher = Batcher(max_batch_size, self._batch_limit)
         self._waiters = Waiters(self._lock)
@@ -77,8 +77,8 @@ class DeviceExecutor:
         work, and any error of the work.
         """
         self._loop = asyncio.get_running_loop()
-        if self.lost:
-            raise DeviceLost(str(self.lost))
+        if self._lost:
+            raise DeviceLost(str(self._lost))
         job = Job(work, deadline)
         with self._lock:
             if self._closed:
@@ -89,6 +89,15 @@ class DeviceExecutor:
         if job.error is not None:
             raise job.error
         return Completion(job.results, job.started - job.submitted, job.took)
+
+    @property
+    def lost(self) -> DeviceLost | None:
+        """The error after which the device cannot be used."""
+        return self._lost
+
+    def lose(self, error: DeviceLost) -> None:
+        """Take no more work after an error of the device. Any thread may call this."""
+        self._lost = error
 
     def queued(self) -> int:
         """Return the number of images that wait. Any thread may call this."""
@@ -185,7 +194,7 @@ class DeviceExecutor:
         took = time.monotonic() - began
         for part in parts:
             if isinstance(part.job.error, DeviceLost):
-                self.lost = part.job.error
+                self.lose(part.job.error)
         work, images = parts[0].job.work, _count_images(parts)
         self._latency.record(_get_key(work), images, took)
         self._observe(work.owner, images, took)

@@ -45,6 +45,7 @@ class ScoreMetrics(Protocol):
 
 
 Models = Callable[[], Iterable[tuple[str, int, str]]]  # names, versions and providers
+Failures = Callable[[], Iterable[str]]  # `name/version` of bundles, `name/default` of pins
 Scores = Callable[[], Iterable[tuple[str, int, ScoreMetrics]]]  # by model and version
 
 
@@ -121,9 +122,9 @@ class Metrics:
         for histogram, each in zip(self._phases, seconds, strict=True):
             histogram.observe(each)
 
-    def add_models(self, read: Models) -> None:
-        """Add the info of loaded models, which calls `read` at each export."""
-        self._registry.register(_ModelCollector(read))
+    def add_models(self, read: Models, read_failures: Failures) -> None:
+        """Add loaded models and failed bundles, which calls both at each export."""
+        self._registry.register(_ModelCollector(read, read_failures))
 
     def count_load(self, model: str, succeeded: bool) -> None:
         """Count a load of a bundle."""
@@ -160,10 +161,10 @@ class Metrics:
 
 
 class _ModelCollector(Collector):
-    """Collector of the loaded models, which change while the service runs."""
+    """Collector of loaded models and failed bundles, which change while the service runs."""
 
-    def __init__(self, read: Models) -> None:
-        self._read = read
+    def __init__(self, read: Models, read_failures: Failures) -> None:
+        self._read, self._read_failures = read, read_failures
 
     def collect(self) -> Iterator[Metric]:
         models = GaugeMetricFamily(
@@ -174,6 +175,12 @@ class _ModelCollector(Collector):
         for name, version, provider in self._read():
             models.add_metric((name, str(version), provider), 1)
         yield models
+        failures = GaugeMetricFamily(
+            "ae_model_failure", "Bundles that cannot be loaded.", labels=SCORE_LABELS
+        )
+        for failure in self._read_failures():
+            failures.add_metric(failure.split("/"), 1)
+        yield failures
 
 
 class _ScoreCollector(Collector):

@@ -4,14 +4,13 @@ OpenTelemetry's own variables name the collector and the sampling (OTEL_EXPORTER
 OTEL_TRACES_SAMPLER, ...).
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
@@ -52,9 +51,12 @@ class Tracing:
     """
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
-        """Send spans with the exporter; by default to the collector of the environment."""
-        name = os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)
-        resource = Resource.create({"service.name": name, "service.version": VERSION})
+        """Send spans with the exporter; by default to the collector of the environment.
+
+        Raises ValueError if a variable of OpenTelemetry is invalid.
+        """
+        own = Resource({"service.name": SERVICE_NAME, "service.version": VERSION})
+        resource = own.merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer(SERVICE_NAME, VERSION)

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -351,24 +353,32 @@ def test_a_new_version_is_taken_up_by_a_signal_without_a_failed_request(tmp_path
 def test_output_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     write_bundle(tmp_path, "tiny", 1)
     address = tmp_path / "socket"
-    with Path("/dev/full").open("w") as full:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--models", str(tmp_path)],
-            cwd=ROOT,
-            env=os.environ | {"AE_UNIX_SOCKET": str(address), "AE_DEVICE": "cpu"},
-            stdout=full,
-            stderr=full,
-        )
+    command = [sys.executable, "-m", "service", "serve", "--models", str(tmp_path)]
+    environment = os.environ | {"AE_UNIX_SOCKET": str(address), "AE_DEVICE": "cpu"}
     request = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-    for _ in range(2):
-        with socket.socket(socket.AF_UNIX) as client:
-            while client.connect_ex(str(address)):
-                with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.1)
-            client.sendall(request)
-            assert client.recv(100).startswith(b"HTTP/1.1 200")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    with (
+        Path("/dev/full").open("w") as full,
+        run_until_killed(command, cwd=ROOT, env=environment, stdout=full, stderr=full) as process,
+    ):
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX) as client:
+                while client.connect_ex(str(address)):
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        process.wait(timeout=0.1)
+                client.sendall(request)
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+
+
+@contextmanager
+def run_until_killed(command: list[str], **options: Any) -> "Iterator[subprocess.Popen[str]]":
+    """A process that does not outlive the test."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 LOSES_ITS_DEVICE = """
@@ -393,21 +403,14 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_a_lost_device_ends_the_process_with_a_status_of_its_own(tmp_path: Path) -> None:
     write_bundle(tmp_path, "tiny", 1)
     arguments = ["serve", "--port", "0", "--models", str(tmp_path), "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOSES_ITS_DEVICE, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[1]
+    command = [sys.executable, "-c", LOSES_ITS_DEVICE, *arguments]
     body, headers = encoded(np.zeros((4, 6), np.uint8)), {"Content-Type": "image/png"}
-    response = requests.post(f"{url}/v1/models/tiny/encode", body, headers=headers, timeout=60)
-    assert (response.status_code, response.json()["code"]) == (503, "device_lost")
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == DEVICE_LOST_STATUS
-    assert said.endswith("error: the device failed\n")
+    with run_until_killed(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[1]
+        response = requests.post(f"{url}/v1/models/tiny/encode", body, headers=headers, timeout=60)
+        assert (response.status_code, response.json()["code"]) == (503, "device_lost")
+        assert process.wait(timeout=60) == DEVICE_LOST_STATUS
 
 
 def test_the_grace_period_is_that_of_the_compose_file() -> None:

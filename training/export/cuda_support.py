@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import onnx
-from onnx.defs import OpSchema
 from pydantic import TypeAdapter
 
 from training.errors import ExportError
@@ -42,14 +41,17 @@ def check(model: onnx.ModelProto) -> None:
     if unsupported := list(find_unsupported(model)):
         raise ExportError(
             f"without a CUDA kernel in onnxruntime-gpu {read_table().onnxruntime}: "
-            f"{', '.join(unsupported)}: use other operators, or renew {FILE.name}"
+            f"{', '.join(unsupported)}: use other operators, or update {FILE.name}"
         )
 
 
 def find_unsupported(model: onnx.ModelProto) -> Iterator[str]:
-    """Find the nodes that CUDA would not run, as "name (operator)"."""
+    """Find the nodes that CUDA would not run, as "name (operator)".
+
+    Among them are nodes with graphs of their own, such as If, and nodes of other domains.
+    """
     (opset,) = (each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     types = _read_types(graph)
     shapes: set[str] = set()
     constants = {each.name for each in graph.initializer} | {""}
@@ -59,7 +61,7 @@ def find_unsupported(model: onnx.ModelProto) -> Iterator[str]:
             shapes.update(node.output)
             supported = node.op_type in SHAPE_OPERATORS
         else:
-            supported = _has_kernel(node, onnx.defs.get_schema(node.op_type, opset), types)
+            supported = node.domain in ("", "ai.onnx") and _has_kernel(node, opset, types)
         if not supported:
             yield f"{node.name} ({node.op_type})"
 
@@ -80,14 +82,17 @@ def _read_types(graph: onnx.GraphProto) -> Types:
     }
 
 
-def _has_kernel(node: onnx.NodeProto, schema: OpSchema, types: Types) -> bool:
+def _has_kernel(node: onnx.NodeProto, opset: int, types: Types) -> bool:
+    if any(attribute.HasField("g") for attribute in node.attribute):
+        return False
+    schema = onnx.defs.get_schema(node.op_type, opset)
     arguments = [*zip(schema.inputs, node.input, strict=False)]
     arguments += zip(schema.outputs, node.output, strict=False)
     # A kernel limits a type by the name of the type or of the argument.
     actual = {
         name: types[value]
         for formal, value in arguments
-        if value in types
+        if value
         for name in (formal.type_str, formal.name)
     }
     version = schema.since_version

@@ -17,7 +17,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from bundle.tensors import Images
-from training.export import parity
+from training.export import cuda_support, parity
 from training.export.graph_runner import Graphs
 from training.export.published import PublishedBundle
 
@@ -103,6 +103,7 @@ def _convert(model: ModelProto) -> ModelProto:
         warnings.simplefilter("ignore")
         converted: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
     OnnxModel(converted).topological_sort()  # the converter puts casts of inputs behind their users
+    cuda_support.check(converted)
     onnx.checker.check_model(converted, full_check=True)
     return converted
 

@@ -52,7 +52,7 @@ def test_probes_fail_after_the_device_is_lost(models: Path) -> None:
     services = build_services(Settings(models=models, device="cpu"))
     with TestClient(create_app(services)) as client:
         assert client.get("/livez").json() == {"status": "ok"}
-        services.executor.lost = DeviceLost("the device failed")
+        services.executor.lose(DeviceLost("the device failed"))
         for probe in ("/livez", "/readyz"):
             response = client.get(probe)
             assert (response.status_code, response.json()["status"]) == (503, "device lost")

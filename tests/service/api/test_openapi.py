@@ -100,6 +100,8 @@ def test_the_openapi_document_states_how_many_items_a_request_may_have(
     ends = content("interpolate")
     assert ends["properties"]["steps"]["maximum"] == 8
     assert ends["properties"]["latents"]["maxItems"] == 2
+    parts = content("interpolate", "multipart/form-data")["properties"]["images"]
+    assert (parts["minItems"], parts["maxItems"]) == (2, 2)
     assert ends["oneOf"] == [{"required": ["latents"]}, {"required": ["images"]}]
     (steps,) = (
         each

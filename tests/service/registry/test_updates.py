@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
+from service.errors import DeviceError, DeviceLost, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.engine import OnnxEngine
 from service.inference.session import Session
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
-from service.registry.repository import PIN, ModelRepository
+from service.registry.repository import PIN, BundleLocation, ModelRepository
 from service.registry.updates import Updates
 from tests.bundles import write_bundle
 
@@ -170,20 +170,47 @@ def test_a_watch_looks_until_it_is_cancelled(repository: Repository) -> None:
     asyncio.run(asyncio.wait_for(watch(), 60))
 
 
-def test_a_look_that_fails_ends_nothing(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+class FailingRepository(ModelRepository):
+    """A repository that fails unforeseeably after its first listing."""
+
+    def __init__(self, models: Path) -> None:
+        super().__init__(models)
+        self.listed = 0
+
+    def locations(self) -> list[BundleLocation]:
+        self.listed += 1
+        if self.listed == 2:
+            raise ZeroDivisionError
+        return super().locations()
+
+
+def test_a_look_that_fails_keeps_all_models_and_the_next_one_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    looks = 0
+    write_bundle(tmp_path, "tiny", 1)
+    models, registry = FailingRepository(tmp_path), ModelRegistry()
+    updates = Updates(models, Loader(models, OnnxEngine("cpu")), registry)
+    updates.load_all()
+    write_bundle(tmp_path, "tiny", 2)
 
-    async def look() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 2:
-            raise asyncio.CancelledError
-        raise ZeroDivisionError
+    async def watch() -> None:
+        watching = asyncio.create_task(updates.watch(0.0))
+        while registry.versions("tiny") != [1, 2]:
+            await asyncio.sleep(0)
+        watching.cancel()
 
-    monkeypatch.setattr(repository.updates, "look", look)
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(repository.updates.watch(0.0))
-    assert looks == 2
+    asyncio.run(watch())
     assert "kept all models" in caplog.text
+
+
+def test_a_device_that_is_lost_while_a_version_is_loaded_is_reported(tmp_path: Path) -> None:
+    class LostEngine(OnnxEngine):
+        def open(self, _: Path) -> Session:
+            raise DeviceLost("the device failed")
+
+    write_bundle(tmp_path, "tiny", 1)
+    models, lost = ModelRepository(tmp_path), list[DeviceLost]()
+    loader = Loader(models, LostEngine("cpu"))
+    updates = Updates(models, loader, ModelRegistry(), lose_device=lost.append)
+    asyncio.run(updates.look())
+    assert [str(error) for error in lost] == ["the device failed"]

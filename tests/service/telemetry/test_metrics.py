@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from service.api import schemas
-from tests.service.api.helpers import NPY, TINY, application, npy
+from tests.service.api.helpers import NPY, TINY, application, entries, npy
 
 
 def test_metrics_count_requests_batches_and_models(models: Path) -> None:
@@ -89,20 +89,37 @@ def test_errors_and_phases_are_counted(models: Path) -> None:
 
 
 def test_rejections_are_counted_by_reason(models: Path) -> None:
-    client, services = application(models, max_queued_images=16, max_images=8)
-    image = {"images": [schemas.EXAMPLE_IMAGE]}
+    client, services = application(models, max_queued_images=16, max_images=8, max_share=0.5)
+    image, admission = {"images": [schemas.EXAMPLE_IMAGE]}, services.admission
     with client:
-        with services.admission.admit(16):
-            client.post(f"{TINY}/encode", json=image)
-        services.admission.drain()
+        for held in (admission.admit(16), admission.admit(8, "tiny"), admission.hold(2**30)):
+            with held:
+                client.post(f"{TINY}/encode", json=image)
+        admission.drain()
         client.post(f"{TINY}/encode", json=image)
         client.post("/v2/repository/models/tiny/load")
         lines = client.get("/metrics").text.splitlines()
-    for line in (
-        'ae_rejections_total{reason="images"} 1.0',
-        'ae_rejections_total{reason="shutdown"} 1.0',
-        'ae_errors_total{code="overloaded"} 1.0',
-        'ae_errors_total{code="shutting_down"} 1.0',
-        'ae_errors_total{code="not_controlled"} 1.0',
-    ):
-        assert line in lines
+    for reason in ("images", "share", "bytes", "shutdown"):
+        assert f'ae_rejections_total{{reason="{reason}"}} 1.0' in lines
+    for code, count in (("overloaded", 3), ("shutting_down", 1), ("not_controlled", 1)):
+        assert f'ae_errors_total{{code="{code}"}} {count}.0' in lines
+
+
+def test_the_rate_of_a_key_counts_on_all_paths(models: Path) -> None:
+    client, services = application(models, api_keys=entries({"k": ["admin"]}, rate=1))
+    headers = {"Authorization": "Bearer k"}
+    with client:
+        for path in ("/v2/repository/index", "/v2/repository/index", "/v2/repository/index"):
+            client.post(path, headers=headers)
+    text = services.metrics.export().decode()
+    rejected = re.search(r'ae_rejections_total\{reason="rate"\} (\d)', text)
+    limited = re.search(r'ae_errors_total\{code="rate_limited"\} (\d)', text)
+    assert rejected
+    assert limited
+    assert rejected[1] == limited[1]
+
+
+def test_failed_bundles_are_metrics(models: Path) -> None:
+    client, _ = application(models)
+    with client:
+        assert 'ae_model_failure{model="broken",version="1"} 1.0' in client.get("/metrics").text

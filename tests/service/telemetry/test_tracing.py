@@ -80,15 +80,19 @@ def test_spans_go_to_the_collector_of_the_environment(
         monkeypatch.setenv(
             "OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}"
         )
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        collector.timeout = 60
         serving = threading.Thread(target=collector.handle_request)
         serving.start()
         services = build_services(Settings(models=models, device="cpu"))
         with TestClient(create_app(services, open_tracing())) as client:
             client.post(f"{TINY}/encode", json=IMAGE)
         serving.join()
+    assert received
     (resource,) = ExportTraceServiceRequest.FromString(received[0]).resource_spans
     named = {each.key: each.value.string_value for each in resource.resource.attributes}
     assert named["service.name"] == "autoencoder-service"
+    assert named["deployment.environment.name"] == "test"
     assert [span.name for span in resource.scope_spans[0].spans][-1] == "encode"
 
 
@@ -96,4 +100,10 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "service.telemetry.tracing")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     with pytest.raises(InvalidParameter, match=r"AE_TRACING needs opentelemetry.* extra `tracing`"):
+        open_tracing()
+
+
+def test_an_invalid_variable_of_opentelemetry_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    with pytest.raises(InvalidParameter, match="OTEL_"):
         open_tracing()

@@ -49,6 +49,23 @@ def test_a_kernel_without_a_last_version_serves_its_first_version_only() -> None
         cuda_support.check(build_graph("Elu", TensorProto.FLOAT, opset=22))
 
 
+def test_branches_and_foreign_operators_have_no_kernel() -> None:
+    condition = helper.make_tensor_value_info("condition", TensorProto.BOOL, [])
+    result = helper.make_tensor_value_info("result", TensorProto.FLOAT, [1])
+    constant = helper.make_node("Constant", [], ["result"], value_floats=[1.0])
+    branch = helper.make_graph([constant], "branch", [], [result])
+    choice = helper.make_node(
+        "If", ["condition"], ["result"], name="choice", then_branch=branch, else_branch=branch
+    )
+    graph = helper.make_graph([choice], "graph", [condition], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    assert list(cuda_support.find_unsupported(model)) == ["choice (If)"]
+    model = build_graph("Relu", TensorProto.FLOAT)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.node[0].domain = "com.microsoft"
+    assert list(cuda_support.find_unsupported(model)) == ["node (Relu)"]
+
+
 class DiagonalMean(nn.Module):
     def forward(self, matrices: Tensor) -> Tensor:
         return matrices.diagonal(dim1=1, dim2=2).mean(dim=1)
