@@ -228,8 +228,10 @@ class Soak:
 
     def summarise(self) -> dict[str, Any]:
         """Return the metrics of the run."""
-        third = [mb for at, mb in self.memory if 120 <= at < 180]
-        last = [mb for at, mb in self.memory if at >= self.memory[-1][0] - 60]
+        minutes = [
+            round(statistics.mean(mb for at, mb in self.memory if at // 60 == minute), 1)
+            for minute in range(int(self.memory[-1][0] // 60) + 1)
+        ]
         unpromised = sum(
             count
             for kind, count in self.statuses.items()
@@ -247,8 +249,7 @@ class Soak:
             },
             "swaps": len(self.swaps),
             "slowest_swap_seconds": round(max(self.swaps, default=0.0), 1),
-            "memory_mb_third_minute": round(statistics.mean(third), 1) if third else None,
-            "memory_mb_last_minute": round(statistics.mean(last), 1),
+            "memory_mb_by_minute": minutes,
             "memory_mb_most": round(max(mb for _, mb in self.memory), 1),
             "handles_most": max(self.handles),
             "handles_last": self.handles[-1],

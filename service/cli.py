@@ -282,13 +282,13 @@ def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> None:
 
 
 def _check(settings: Settings, _: argparse.Namespace) -> int:
-    print(f"device policy {settings.device}: ", end="")
     try:
         engine = build_engine(settings)
     except DeviceError as error:
         print(f"FAILED: {error}")
         return 1
-    print(f"will try {', '.join(provider.name for provider in engine.candidates)}")
+    candidates = ", ".join(provider.name for provider in engine.candidates)
+    print(f"device policy {settings.device}: will try {candidates}")
     repository = ModelRepository(settings.models)
     locations, loader = repository.locations(), Loader(repository, engine)
     failures = 0

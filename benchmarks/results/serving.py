@@ -39,7 +39,8 @@ def soak(results: Results) -> str:
         return ""
     probes = results["livez_seconds"]
     good = sum(count for kind, count in results["responses"].items() if kind.startswith("good"))
-    memory = f"{results['memory_mb_third_minute']:.0f} / {results['memory_mb_last_minute']:.0f} MB"
+    minutes = results["memory_mb_by_minute"]
+    memory = f"{minutes[2]:.0f} / {minutes[-1]:.0f} MB"
     rows = {
         "connections, seconds": f"{results['connections']}, {results['seconds']:.0f}",
         "responses to good requests": f"{good:,}",
