@@ -14,6 +14,7 @@ from bundle.errors import InvalidParameter
 from service import VERSION, cores
 from service.api import dependencies, endpoint, errors, openapi
 from service.api.dependencies import Services
+from service.api.error_bodies import Failure
 from service.api.middleware import (
     EncodedSlashes,
     HeadAsGet,
@@ -42,6 +43,7 @@ from service.api.security import METRICS, ApiKeys
 from service.inference.engine import OnnxEngine
 from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
+from service.protocols import embeddings, open_inference
 from service.registry.drift import P_VALUE_BINS, DriftMetrics
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
@@ -196,7 +198,11 @@ def create_app(services: Services, tracing: "Tracing | None" = None) -> ASGIApp:
             tracing.close()
 
     trace = tracing.record if tracing else None
-    routes = endpoint.build_routes(services, OPERATIONS)
+    routes = [
+        *endpoint.build_routes(services, OPERATIONS),
+        *embeddings.build_routes(services),
+        *open_inference.build_routes(services),
+    ]
     api = HeadAsGet(create_api(services))
     router = Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
     return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics, trace)
@@ -208,7 +214,8 @@ def create_served_app(services: Services, tracing: "Tracing | None" = None) -> S
 
     def refuse(refusal: Refusal) -> Rendered:
         request_id = create_request_id()
-        response = errors.build_problem(request_id, refusal.status, refusal.code, refusal.detail)
+        failure = Failure(request_id, refusal.status, refusal.code, refusal.detail)
+        response = errors.ErrorResponse("/", failure)
         services.metrics.count_request(OTHER_LABELS, refusal.status, 0.0)
         services.metrics.count_error(refusal.code)
         logger.info("refused a request %s: %d %s", request_id, refusal.status, refusal.detail)
@@ -243,9 +250,7 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     exact = dependencies.build_exact_finder(registry)
     newest = dependencies.build_newest_finder(registry)
     finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
-    api.include_router(
-        health.build_router(registry, services.admission, services.executor), tags=["health"]
-    )
+    api.include_router(health.build_router(services), tags=["health"])
     scrapes = [Depends(dependencies.build_guard(services.api_keys, METRICS))]
     api.include_router(
         metrics.build_router(services.metrics), tags=["health"], dependencies=scrapes
@@ -255,6 +260,8 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     for prefix, find in finders.items():
         card = models.build_router(registry, find)
         api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)
+    api.include_router(embeddings.build_router(registry, guard))
+    api.include_router(open_inference.build_router(services))
     api.include_router(docs.build_router())
     api.mount("/swagger", docs.build_assets(), name="swagger")
     for prefix in endpoint.PREFIXES:

@@ -8,6 +8,7 @@ from fastapi import Depends, Path
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.api.requests import BodyLimits
+from service.api.schemas import HealthStatus
 from service.api.security import ApiKeys
 from service.operations import Operations
 from service.registry.loaded_model import LoadedModel
@@ -31,6 +32,14 @@ class Services:
     api_keys: ApiKeys
     body_limits: BodyLimits
     metrics: Metrics
+
+    def find_status(self) -> HealthStatus:
+        """Return the state of the service; only `ready` admits requests."""
+        if self.executor.lost:
+            return "device lost"
+        if self.admission.leaving:
+            return "draining"
+        return "ready" if self.registry.names() else "not ready"
 
 
 ModelPath = Annotated[str, Path(description="Name of a model.")]

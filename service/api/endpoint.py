@@ -1,10 +1,11 @@
-"""Endpoint of the operations: from a request to the handler of an operation, and its response.
+"""Endpoints of the operations: from a request to the handler of an operation, and its response.
 
 Plain routes of Starlette lead here. FastAPI's routing and dependencies would cost a small request
 as much as its inference. FastAPI serves all other routes, and documents the operations.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -29,16 +30,16 @@ from service.api.requests import IncomingRequest
 from service.api.throttle import RejectionThrottle
 from service.asgi import wait_until_sent
 from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded, RateLimited
+from service.operations import Operations
 
 PREFIXES = ("/v1/models/{model}/versions/{version}", "/v1/models/{model}")
 
 
-class OperationEndpoint:
-    """Responds to a POST to any operation of any model, also to a missing one."""
+class BoundedEndpoint(ABC):
+    """Responds to a POST with a body, within the limits of bytes, time and rejections."""
 
-    def __init__(self, services: Services, operations: Sequence[Operation[Any]]) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._operations = {operation.name: operation for operation in operations}
         self._watcher = DisconnectWatcher()
         self._throttle = RejectionThrottle()
 
@@ -50,7 +51,7 @@ class OperationEndpoint:
                     scope, IncomingRequest(scope, receive, upload)
                 )
         except DomainError as error:
-            response = errors.respond(get_context(scope).request_id, error)
+            response = errors.respond(scope, error)
             if isinstance(error, Overloaded | RateLimited):
                 error.with_traceback(None)  # it would keep the body while the rejection waits
                 await self._throttle.wait()
@@ -79,11 +80,29 @@ class OperationEndpoint:
         finally:
             self._watcher.release(watched)
 
+    @abstractmethod
+    async def _respond(self, scope: Scope, request: IncomingRequest) -> Response:
+        """Return the response. Raises DomainError."""
+
+    def _check_key(self, request: IncomingRequest, right: str) -> Operations:
+        """Return the operations of the client. Raises as `ApiKeys.check` does."""
+        scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
+        services = self._services
+        client = services.api_keys.check(key if scheme.lower() == "bearer" else None, right)
+        return services.operations.of_client(client) if client else services.operations
+
+
+class OperationEndpoint(BoundedEndpoint):
+    """Responds to a POST to any operation of any model, also to a missing one."""
+
+    def __init__(self, services: Services, operations: Sequence[Operation[Any]]) -> None:
+        super().__init__(services)
+        self._operations = {operation.name: operation for operation in operations}
+
     async def _respond(self, scope: Scope, request: IncomingRequest) -> Response:
         services, context, parameters = self._services, get_context(scope), scope["path_params"]
         name: str = parameters["operation"]
-        scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-        client = services.api_keys.check(key if scheme.lower() == "bearer" else None, name)
+        operations = self._check_key(request, name)
         model = services.registry.get(parameters["model"], parameters.get("version"))
         context.bundle = model.digest
         operation = self._operations.get(name)
@@ -96,7 +115,6 @@ class OperationEndpoint:
         options = _parse_options(operation, scope["query_string"])
         services.admission.check()  # before the body is read
         media_type = choose(request.headers.get("accept", ""), operation.offered)
-        operations = services.operations.of_client(client) if client else services.operations
         call = Call(request, model, media_type, services, operations, context.timings)
         return await operation.handle(call, options)
 

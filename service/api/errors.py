@@ -1,8 +1,7 @@
-"""Errors over HTTP: one table of statuses and codes, one body (RFC 9457)."""
+"""Errors over HTTP: one table of statuses and codes, and the responses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -20,6 +19,7 @@ from bundle.errors import (
 )
 from service import errors
 from service.api.context import get_context
+from service.api.error_bodies import Failure, build_body
 from service.api.security import Forbidden, Unauthorized
 from service.errors import InvalidItems, Rejected
 
@@ -46,6 +46,10 @@ class NotControlled(DomainError):
 
 class LoadFailed(DomainError):
     """A bundle of the model cannot be loaded; a version that was loaded before still serves."""
+
+
+class NotServed(DomainError):
+    """A part of another protocol that this service does not have."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,13 @@ STATUSES: Mapping[type[DomainError], Status] = {
     InvalidParameter: Status(422, "invalid_parameter"),
     errors.Overloaded: Status(429, "overloaded", headers={"Retry-After": "1"}),
     errors.RateLimited: Status(429, "rate_limited", headers={"Retry-After": "1"}),
+    NotServed: Status(501, "not_served"),
     errors.ModelNotReady: Status(503, "model_not_ready", headers={"Retry-After": "10"}),
     errors.ShuttingDown: Status(503, "shutting_down", headers={"Retry-After": "1"}),
     errors.DeviceLost: Status(503, "device_lost", headers={"Retry-After": "10"}),
     errors.DeadlineExceeded: Status(504, "deadline_exceeded"),
 }
-TITLES = {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    422: "Unprocessable Content",
-}  # of RFC 9110, because Python before 3.13 has other titles
-V2 = "/v2/"  # paths of the Open Inference Protocol, whose errors have another body
-REPOSITORY_ERRORS = (LoadFailed, NotControlled)
+V2_ERRORS = (LoadFailed, NotControlled, NotServed)  # of no other paths
 SERVER_CODES = {408: "request_timeout", 414: "uri_too_long", 431: "head_too_large"}
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
@@ -98,43 +97,20 @@ class ErrorResponse(Response):
 
     def __init__(
         self,
-        body: Mapping[str, Any],
-        status: int,
-        headers: Mapping[str, str],
-        media_type: str,
-        code: str,
+        path: str,
+        failure: Failure,
+        headers: Mapping[str, str] | None = None,
         rejection: str | None = None,
     ) -> None:
-        super().__init__(orjson.dumps(body), status, dict(headers), media_type)
-        self.code, self._rejection = code, rejection
+        """Build the body in the protocol of the path."""
+        body, media_type = build_body(path, failure)
+        super().__init__(orjson.dumps(body), failure.status, dict(headers or {}), media_type)
+        self._code, self._rejection = failure.code, rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = get_context(scope)
-        context.error, context.rejection = self.code, self._rejection
+        context.error, context.rejection = self._code, self._rejection
         await super().__call__(scope, receive, send)
-
-
-def build_problem(
-    request_id: str,
-    status: int,
-    code: str,
-    detail: str,
-    items: Sequence[Mapping[str, Any]] = (),
-    headers: Mapping[str, str] | None = None,
-    rejection: str | None = None,
-) -> ErrorResponse:
-    """Return a response with the body that all errors share."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": TITLES.get(status, HTTPStatus(status).phrase),
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-    }
-    if items:
-        body["errors"] = items
-    return ErrorResponse(body, status, headers or {}, "application/problem+json", code, rejection)
 
 
 def install(app: FastAPI) -> None:
@@ -143,7 +119,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _handle_http_error)
 
 
-def respond(request_id: str, error: DomainError) -> Response:
+def respond(scope: Scope, error: DomainError) -> ErrorResponse:
     """Return the response to an error; invalid items share the status of the first."""
     items: list[dict[str, Any]] = []
     cause: DomainError = error
@@ -154,48 +130,33 @@ def respond(request_id: str, error: DomainError) -> Response:
         ]
         cause = error.errors[0][1]
     status = STATUSES[type(cause)]
-    return build_problem(
-        request_id,
-        status.status,
-        status.code,
-        str(error),
-        items,
-        status.headers,
-        _find_rejection(cause),
+    rejection = cause.reason if isinstance(cause, Rejected) else None
+    return build_error(
+        scope, status.status, status.code, str(error), items, status.headers, rejection
     )
 
 
-def _find_rejection(error: DomainError) -> str | None:
-    return error.reason if isinstance(error, Rejected) else None
-
-
-def _build_v2_error(
-    status: int, code: str, detail: str, headers: Mapping[str, str], rejection: str | None = None
+def build_error(
+    scope: Scope,
+    status: int,
+    code: str,
+    detail: str,
+    items: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+    rejection: str | None = None,
 ) -> ErrorResponse:
-    """Return a response with the body of the Open Inference Protocol."""
-    return ErrorResponse({"error": detail}, status, headers, "application/json", code, rejection)
+    """Return the response to a request, in the protocol of its path."""
+    failure = Failure(get_context(scope).request_id, status, code, detail, items)
+    return ErrorResponse(scope["path"], failure, headers, rejection)
 
 
 async def _handle_domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DomainError)
-    if request.url.path.startswith(V2):
-        status = STATUSES[type(error)]
-        return _build_v2_error(
-            status.status, status.code, str(error), status.headers, _find_rejection(error)
-        )
-    return respond(get_context(request.scope).request_id, error)
+    return respond(request.scope, error)
 
 
 async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = CODES_BY_STATUS.get(error.status_code, "malformed_request")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    if request.url.path.startswith(V2):
-        return _build_v2_error(error.status_code, code, detail, error.headers or {})
-    return build_problem(
-        get_context(request.scope).request_id,
-        error.status_code,
-        code,
-        detail,
-        headers=error.headers,
-    )
+    return build_error(request.scope, error.status_code, code, detail, headers=error.headers)

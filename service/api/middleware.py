@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import errors
 from service.api.context import RequestContext, get_context
-from service.api.errors import build_problem, respond
+from service.api.errors import build_error, respond
 from service.telemetry.metrics import OTHER_LABELS, Metrics
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class InternalErrors:
                 error = errors.ShuttingDown(
                     "the service shut down before the request was done; send it again"
                 )
-                await respond(get_context(scope).request_id, error)(scope, receive, send)
+                await respond(scope, error)(scope, receive, send)
             raise
         except Exception:
             request_id = get_context(scope).request_id
@@ -133,7 +133,7 @@ class InternalErrors:
             if started:
                 raise
             detail = "an internal error; the log holds it under this request_id"
-            await build_problem(request_id, 500, "internal_error", detail)(scope, receive, send)
+            await build_error(scope, 500, "internal_error", detail)(scope, receive, send)
 
 
 class EncodedSlashes:
@@ -149,7 +149,7 @@ class EncodedSlashes:
         if scope["type"] == "http" and b"%2f" in scope["raw_path"].lower():
             path = scope["raw_path"].decode("ascii", "replace")
             detail = f"{scope['method']} {path}: no name holds a slash"
-            response = build_problem(get_context(scope).request_id, 404, "not_found", detail)
+            response = build_error(scope, 404, "not_found", detail)
             await response(scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -167,15 +167,10 @@ class ProbesOnly:
             return
         detail = "too many connections are open; retry on one that is"
         headers = {"Connection": "close", "Retry-After": "1"}
-        problem = build_problem(
-            get_context(scope).request_id,
-            503,
-            "overloaded",
-            detail,
-            headers=headers,
-            rejection="connections",
+        response = build_error(
+            scope, 503, "overloaded", detail, headers=headers, rejection="connections"
         )
-        await problem(scope, receive, send)
+        await response(scope, receive, send)
 
 
 class HeadAsGet:

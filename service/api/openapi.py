@@ -8,15 +8,11 @@ from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from service.api.dependencies import Guard, ModelPath, VersionPath
-from service.api.errors import (
-    CODES_BY_STATUS,
-    REPOSITORY_ERRORS,
-    SERVER_CODES,
-    STATUSES,
-    V2,
-)
+from service.api.error_bodies import EMBEDDINGS, PROBLEM_TYPE, V2
+from service.api.errors import CODES_BY_STATUS, SERVER_CODES, STATUSES, V2_ERRORS
+from service.api.media_types import JSON
 from service.api.operation import Operation
-from service.api.schemas import PROBLEM, describe_responses
+from service.api.schemas import OPENAI_ERROR, PROBLEM, describe_responses
 
 _HEADERS = {
     "X-Request-ID": {
@@ -44,7 +40,7 @@ def build_document(app: FastAPI, max_items: int) -> dict[str, Any]:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        schema["components"]["schemas"] |= {"Problem": PROBLEM}
+        schema["components"]["schemas"] |= {"Problem": PROBLEM, "OpenAIError": OPENAI_ERROR}
         for path, item in schema["paths"].items():
             for method, operation in item.items():
                 _complete(path, method, operation)
@@ -97,10 +93,10 @@ def _build_endpoint(prefix: str, operation: Operation[Any]) -> Any:
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    if path.startswith("/v1/") or path == "/metrics":
+    if path.startswith(("/v1/", *EMBEDDINGS)) or path == "/metrics":
         responses.pop("422", None)  # FastAPI's own body, which the service never sends
         responses |= {
-            str(status): _describe_problem(status, codes)
+            str(status): _describe_error(path, status, codes)
             for status, codes in _group_codes().items()
             if method == "post" or status in _GET_STATUSES
         }
@@ -135,7 +131,7 @@ def _group_codes() -> dict[int, list[str]]:
         *(
             (entry.status, entry.code)
             for error, entry in STATUSES.items()
-            if error not in REPOSITORY_ERRORS
+            if error not in V2_ERRORS
         ),
         *CODES_BY_STATUS.items(),
         *SERVER_CODES.items(),
@@ -146,11 +142,11 @@ def _group_codes() -> dict[int, list[str]]:
     return codes
 
 
-def _describe_problem(status: int, codes: list[str]) -> dict[str, Any]:
+def _describe_error(path: str, status: int, codes: list[str]) -> dict[str, Any]:
+    for_openai = path.startswith(EMBEDDINGS)
+    name, media_type = ("OpenAIError", JSON) if for_openai else ("Problem", PROBLEM_TYPE)
     return {
         "description": " or ".join(f"`{code}`" for code in codes),
-        "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-        },
+        "content": {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}},
         "headers": _RETRY_AFTER if status in (429, 503) else {},
     }

@@ -87,7 +87,7 @@ def _read_npy_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtyp
 def parse_images(document: dict[str, Any], max_count: int) -> EncodedImages:
     """Parse the images of a JSON body, at most `max_count`."""
     values = _get_list(document, "images", max_count)
-    return EncodedImages(map_items(len(values), lambda index: _decode_base64(values[index])))
+    return EncodedImages(map_items(len(values), lambda index: decode_base64(values[index])))
 
 
 def parse_latents(document: dict[str, Any], max_count: int) -> Latents:
@@ -154,7 +154,8 @@ def _get_list(document: dict[str, Any], key: str, max_count: int) -> list[Any]:
     return value
 
 
-def _decode_base64(text: Any) -> bytes:
+def decode_base64(text: Any) -> bytes:
+    """Decode base64, also in a data: URL. Raises InvalidImage."""
     if not isinstance(text, str):
         raise InvalidImage("an image in JSON is a string: base64, or a data: URL that holds base64")
     if prefix := _DATA_URL.match(text):

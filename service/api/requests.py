@@ -1,7 +1,7 @@
 """Bodies of requests, read within limits and parsed by their media type."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -59,14 +59,16 @@ class IncomingRequest:
             self.headers[key] = f"{self.headers[key]},{text}" if key in self.headers else text
 
 
-async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
-    """Read the body.
+async def read(
+    request: IncomingRequest, limits: BodyLimits, codings: Collection[str] = ()
+) -> bytes:
+    """Read the body, which may have one of the `codings` and is not decompressed.
 
     Raises PayloadTooLarge as soon as more bytes than the limit are announced or received. Raises
     Overloaded as soon as they exceed the bytes in flight. Raises UnsupportedMediaType if the body
     is compressed, and ClientDisconnect if the client disconnects.
     """
-    _check_headers(request, limits)
+    _check_headers(request, limits, codings)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -76,28 +78,29 @@ async def read(request: IncomingRequest, limits: BodyLimits) -> bytes:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limits.max_bytes:
-            raise _build_too_large(limits)
+            raise build_too_large(limits.max_bytes)
         request.upload.add(len(chunks[-1]))
         more = message.get("more_body", False)
     request.complete = True
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _check_headers(request: IncomingRequest, limits: BodyLimits) -> None:
+def _check_headers(request: IncomingRequest, limits: BodyLimits, codings: Collection[str]) -> None:
     coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
+    if coding not in ("", "identity", *codings):
         raise UnsupportedMediaType(
             f"Content-Encoding {coding[:50]!r} is unsupported; send the body without it"
         )
     announced = request.headers.get("content-length", "")
     if announced.isdecimal():
         if len(announced) > 18 or int(announced) > limits.max_bytes:
-            raise _build_too_large(limits)
+            raise build_too_large(limits.max_bytes)
         request.upload.expect(int(announced))
 
 
-def _build_too_large(limits: BodyLimits) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body is larger than {limits.max_bytes} bytes; send less")
+def build_too_large(max_bytes: int) -> PayloadTooLarge:
+    """Return the error of a body that is too large."""
+    return PayloadTooLarge(f"the body is larger than {max_bytes} bytes; send less")
 
 
 async def read_images(request: IncomingRequest, limits: BodyLimits) -> EncodedImages:
@@ -114,13 +117,13 @@ async def read_images(request: IncomingRequest, limits: BodyLimits) -> EncodedIm
     if media_type == MULTIPART:
         body = await read(request, limits)
         return EncodedImages(
-            await _parse(
+            await parse(
                 body, lambda: parse_multipart(body, options.get("boundary", ""), limits.max_items)
             )
         )
     if media_type == JSON:
         body = await read(request, limits)
-        return await _parse(
+        return await parse(
             body, lambda: parse_images(parse_json(body, {"images"}), limits.max_items)
         )
     if media_type == NPY:
@@ -133,7 +136,7 @@ async def read_latents(request: IncomingRequest, limits: BodyLimits) -> Latents:
     media_type, _ = _parse_content_type(request)
     if media_type == JSON:
         body = await read(request, limits)
-        return await _parse(
+        return await parse(
             body, lambda: parse_latents(parse_json(body, {"latents"}), limits.max_items)
         )
     if media_type == NPY:
@@ -159,14 +162,22 @@ async def read_ends(
     media_type, _ = _parse_content_type(request)
     if media_type == JSON:
         body = await read(request, limits)
-        return await _parse(body, lambda: parse_ends(parse_json(body), limits.max_items))
+        return await parse(body, lambda: parse_ends(parse_json(body), limits.max_items))
     if media_type == NPY:
         array = parse_npy(await read(request, limits))
         return (check_latents(array) if array.dtype.kind == "f" else EncodedImages(array)), {}
     return await read_images(request, limits), {}
 
 
-async def _parse(body: bytes, work: Callable[[], Result]) -> Result:
+async def read_json(request: IncomingRequest, limits: BodyLimits) -> bytes:
+    """Read a JSON body, without parsing it. Raises UnsupportedMediaType, and as `read` does."""
+    media_type, _ = _parse_content_type(request)
+    if media_type != JSON:
+        raise _build_unsupported(media_type, (JSON,))
+    return await read(request, limits)
+
+
+async def parse(body: bytes, work: Callable[[], Result]) -> Result:
     """Parse a small body at once, and a large body in a thread, to not delay other requests."""
     return work() if len(body) < MIN_THREAD_BYTES else await asyncio.to_thread(work)
 

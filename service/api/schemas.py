@@ -298,6 +298,24 @@ PROBLEM: dict[str, Any] = {
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "additionalProperties": False,
 }
+OPENAI_ERROR: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": "null"},
+                "code": {"type": "string"},
+            },
+            "required": ["message", "type", "param", "code"],
+            "additionalProperties": False,
+        }
+    },
+    "required": ["error"],
+    "additionalProperties": False,
+}
 _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _VECTORS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
 

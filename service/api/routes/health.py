@@ -1,18 +1,12 @@
 """Liveness and readiness probes."""
 
-from collections.abc import Mapping
-
 from fastapi import APIRouter, Response
 
 from service.api import schemas
-from service.registry.registry import ModelRegistry
-from service.scheduling.admission import Admission
-from service.scheduling.executor import DeviceExecutor
+from service.api.dependencies import Services
 
 
-def build_router(
-    registry: ModelRegistry, admission: Admission, executor: DeviceExecutor
-) -> APIRouter:
+def build_router(services: Services) -> APIRouter:
     """Return the routes of both probes."""
     routes = APIRouter()
 
@@ -23,7 +17,7 @@ def build_router(
     )
     async def livez(response: Response) -> schemas.Health:
         """Respond with 200 while the process can serve."""
-        if executor.lost:
+        if services.executor.lost:
             response.status_code = 503
             return schemas.Health(status="device lost")
         return schemas.Health(status="ok")
@@ -43,19 +37,9 @@ def build_router(
 
         `models` are loaded, warmed up and tested; `failed` holds the reasons for other models.
         """
-        models = {name: registry.versions(name) for name in registry.names()}
-        status = _find_status(models, admission, executor)
+        models = {name: services.registry.versions(name) for name in services.registry.names()}
+        status = services.find_status()
         response.status_code = 200 if status == "ready" else 503
-        return schemas.Health(status=status, models=models, failed=registry.failures())
+        return schemas.Health(status=status, models=models, failed=services.registry.failures())
 
     return routes
-
-
-def _find_status(
-    models: Mapping[str, object], admission: Admission, executor: DeviceExecutor
-) -> schemas.HealthStatus:
-    if executor.lost:
-        return "device lost"
-    if admission.leaving:
-        return "draining"
-    return "ready" if models else "not ready"

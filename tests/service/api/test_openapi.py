@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.api import schemas
-from service.api.errors import REPOSITORY_ERRORS, STATUSES
+from service.api.errors import STATUSES, V2_ERRORS
 from tests.service.api.helpers import TINY
 
 
@@ -63,7 +63,7 @@ def test_json_responses_have_the_documented_types(client: TestClient) -> None:
 def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
     for error, problem in STATUSES.items():
-        if error not in REPOSITORY_ERRORS:
+        if error not in V2_ERRORS:
             assert f"`{problem.code}`" in responses[str(problem.status)]["description"]
     assert "409" not in responses
     assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}

@@ -1,0 +1,1 @@
+"""Protocols of other servers, on the same operations and limits."""

@@ -1,0 +1,71 @@
+"""Inference by the Open Inference Protocol."""
+
+import zlib
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service.api import requests
+from service.api.context import get_context
+from service.api.dependencies import Services
+from service.api.endpoint import BoundedEndpoint, PostRoute
+from service.api.errors import MalformedRequest
+from service.api.media_types import JSON
+from service.api.requests import IncomingRequest
+from service.protocols.open_inference import names, operations, tensors
+from service.protocols.open_inference.operations import Inference
+
+PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
+HEADER_LENGTH = "inference-header-content-length"
+BINARY = "application/octet-stream"
+WINDOW_BITS = {"gzip": 31, "deflate": 15}  # of zlib, by Content-Encoding
+
+
+class InferEndpoint(BoundedEndpoint):
+    """Responds to an inference with the outputs of an operation."""
+
+    async def _respond(self, scope: Scope, request: IncomingRequest) -> Response:
+        services, context, parameters = self._services, get_context(scope), scope["path_params"]
+        target = names.resolve(services.registry, parameters["model"])
+        client = self._check_key(request, target.operation)
+        model = names.get(services.registry, target, parameters.get("version"))
+        context.bundle, context.labels = model.digest, (target.operation, target.model)
+        services.admission.check()  # before the body is read
+        body = await requests.read(request, services.body_limits, WINDOW_BITS)
+        header_length = request.headers.get(HEADER_LENGTH)
+        coding = request.headers.get("content-encoding", "")
+        max_bytes = services.body_limits.max_bytes
+        plain = await requests.parse(body, lambda: _decompress(body, coding, max_bytes))
+        request.upload.add(max(0, len(plain) - len(body)))
+        parsed = await requests.parse(plain, lambda: tensors.parse_request(plain, header_length))
+        inference = Inference(model, client, parsed, context.timings)
+        outputs = await operations.run(inference, target.operation)
+        with context.timings.measure("encode"):
+            content, length = tensors.render_response(
+                parameters["model"], model.manifest.version, parsed, outputs
+            )
+        headers = {} if length is None else {HEADER_LENGTH: str(length)}
+        return Response(content, headers=headers, media_type=JSON if length is None else BINARY)
+
+
+def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """Decompress a body to at most `max_bytes`. Raises MalformedRequest, PayloadTooLarge."""
+    bits = WINDOW_BITS.get(coding.strip().lower())
+    if bits is None:
+        return body
+    decompressor = zlib.decompressobj(bits)
+    try:
+        plain = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise MalformedRequest(f"the body is not {coding[:20]}: {error}") from None
+    if len(plain) > max_bytes:
+        raise requests.build_too_large(max_bytes)
+    if not decompressor.eof or decompressor.unused_data:
+        raise MalformedRequest(f"the body is not one complete {coding[:20]} stream")
+    return plain
+
+
+def build_routes(services: Services) -> list[PostRoute]:
+    """Return the routes that infer."""
+    endpoint = InferEndpoint(services)
+    return [PostRoute(path, endpoint, methods=["POST"], name=path) for path in PATHS]

@@ -1,0 +1,156 @@
+"""Metadata and health by the Open Inference Protocol."""
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel
+
+from bundle.manifest import Capability
+from service import VERSION
+from service.api import schemas
+from service.api.dependencies import ModelPath, Services, VersionPath, build_guard
+from service.api.errors import NotServed
+from service.protocols.open_inference import names, operations
+from service.registry.loaded_model import LoadedModel
+
+SERVER_NAME = "autoencoder-service"
+EXTENSIONS = ["binary_tensor_data", "model_repository"]
+PLATFORM = "onnxruntime_onnx"
+NOT_SERVED = (
+    "/v2/models/{model}/config",
+    "/v2/models/{model}/versions/{version}/config",
+    "/v2/models/{model}/stats",
+    "/v2/models/{model}/versions/{version}/stats",
+    "/v2/models/stats",
+    "/v2/trace/setting",
+    "/v2/models/{model}/trace/setting",
+    "/v2/logging",
+    "/v2/{kind}sharedmemory/{rest:path}",
+)
+
+
+STATES: dict[int | str, dict[str, Any]] = {503: {"description": "It is not."}}
+MODEL_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.V2Error, "description": description}
+    for status, description in {
+        401: "The API key is missing or unknown.",
+        404: "There is no such model, version or operation.",
+        503: "The model could not be loaded.",
+    }.items()
+}
+
+
+class ServerMetadata(BaseModel):
+    """The server, and the extensions of the protocol that it serves."""
+
+    name: str = SERVER_NAME
+    version: str = VERSION
+    extensions: list[str] = EXTENSIONS
+
+
+class Live(BaseModel):
+    """Liveness."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Readiness of the server, or of a model."""
+
+    name: str | None = None
+    ready: bool
+
+
+class Tensor(BaseModel):
+    """A tensor of a model; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """A model, its versions, and its tensors."""
+
+    name: str
+    versions: list[str]
+    platform: str = PLATFORM
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+def build_router(services: Services) -> APIRouter:
+    """Return the routes; the endpoint of inference is described, and served elsewhere."""
+    routes = APIRouter(tags=["Open Inference Protocol"])
+    guarded = [Depends(build_guard(services.api_keys))]
+
+    @routes.get("/v2")
+    async def server() -> ServerMetadata:
+        """Return the server and its extensions."""
+        return ServerMetadata()
+
+    @routes.get("/v2/health/live", responses=STATES)
+    async def live(response: Response) -> Live:
+        """Respond with 200 while the process can serve."""
+        alive = services.executor.lost is None
+        response.status_code = 200 if alive else 503
+        return Live(live=alive)
+
+    @routes.get("/v2/health/ready", response_model_exclude_none=True, responses=STATES)
+    async def ready(response: Response) -> Ready:
+        """Respond with 200 if requests are admitted."""
+        is_ready = services.find_status() == "ready"
+        response.status_code = 200 if is_ready else 503
+        return Ready(ready=is_ready)
+
+    async def not_served() -> None:
+        """Respond with 501."""
+        raise NotServed("this part of the protocol is not served")
+
+    for path in NOT_SERVED:
+        routes.add_api_route(path, not_served, methods=["GET", "POST"], include_in_schema=False)
+    routes.include_router(_build_model_routes(services), dependencies=guarded)
+    return routes
+
+
+def _build_model_routes(services: Services) -> APIRouter:
+    routes = APIRouter(prefix="/v2/models")
+
+    def find(name: str, version: str | None = None) -> ModelMetadata:
+        target = names.resolve(services.registry, name)
+        model = names.get(services.registry, target, version)
+        return _describe(name, model, target.operation, services.registry.versions(target.model))
+
+    @routes.get("/{model}", responses=MODEL_ERRORS)
+    async def metadata(model: ModelPath) -> ModelMetadata:
+        """Return the tensors of a model; NAME.OPERATION is a model for each operation."""
+        return find(model)
+
+    @routes.get("/{model}/versions/{version}", responses=MODEL_ERRORS)
+    async def version_metadata(model: ModelPath, version: VersionPath) -> ModelMetadata:
+        """Return the tensors of a version of a model."""
+        return find(model, version)
+
+    @routes.get("/{model}/ready", responses=MODEL_ERRORS)
+    async def ready(model: ModelPath) -> Ready:
+        """Respond with 200 if a model is ready."""
+        return Ready(name=find(model).name, ready=True)
+
+    @routes.get("/{model}/versions/{version}/ready", responses=MODEL_ERRORS)
+    async def version_ready(model: ModelPath, version: VersionPath) -> Ready:
+        """Respond with 200 if a version of a model is ready."""
+        return Ready(name=find(model, version).name, ready=True)
+
+    return routes
+
+
+def _describe(
+    name: str, model: LoadedModel, operation: Capability, versions: list[int]
+) -> ModelMetadata:
+    inputs, outputs = operations.describe(model, operation)
+    return ModelMetadata(
+        name=name,
+        versions=[str(version) for version in versions],
+        inputs=[Tensor(**spec._asdict()) for spec in inputs],
+        outputs=[Tensor(**spec._asdict()) for spec in outputs],
+    )

@@ -1,0 +1,218 @@
+"""Tensors of the Open Inference Protocol: their JSON, and the bytes behind it."""
+
+import base64
+import binascii
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from bundle.errors import InvalidParameter
+from bundle.tensors import Array
+from service.api.errors import MalformedRequest
+from service.api.parsing import parse_json, validate_options
+
+BYTES = "BYTES"
+DTYPES: dict[str, np.dtype[Any]] = {
+    "UINT8": np.dtype("u1"),
+    "FP32": np.dtype("<f4"),
+    "BOOL": np.dtype("?"),
+}
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+Dimension = Annotated[int, Field(ge=0, lt=2**31)]
+Parameters = Mapping[str, Any]
+Value = Array | list[bytes]  # numbers, or the elements of BYTES
+
+
+class TensorInput(BaseModel):
+    """Input tensor; its data are in JSON, or bytes behind the JSON."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    shape: Annotated[list[Dimension], Field(max_length=8)]
+    datatype: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    data: Any = None
+
+
+class TensorOutput(BaseModel):
+    """Requested output; `binary_data` among its parameters asks for bytes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class InferBody(BaseModel):
+    """JSON of a request."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Annotated[str, Field(max_length=1024)] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    inputs: Annotated[list[TensorInput], Field(max_length=8)] = Field(default_factory=list)
+    outputs: Annotated[list[TensorOutput], Field(max_length=64)] | None = None
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A parsed request: its inputs by name, and the names of outputs, of which some are binary."""
+
+    id: str | None
+    parameters: Parameters
+    inputs: Mapping[str, Value]
+    outputs: Sequence[str] | None  # None: all
+    binary: Mapping[str, bool] = field(default_factory=dict)
+    binary_default: bool = False
+
+    def is_binary(self, output: str) -> bool:
+        """Return True if an output is sent as bytes."""
+        return self.binary.get(output, self.binary_default)
+
+
+def parse_request(body: bytes, header_length: str | None) -> InferRequest:
+    """Parse a request; `header_length` is the length of its JSON, if bytes follow it.
+
+    Raises MalformedRequest if the bytes are too few or too many, InvalidParameter for tensors that
+    contradict their shape or data type.
+    """
+    json_bytes, rest = _split(body, header_length)
+    document = validate_options(InferBody, parse_json(json_bytes))
+    inputs: dict[str, Value] = {}
+    for tensor in document.inputs:
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            inputs[tensor.name] = _parse_data(tensor)
+            continue
+        if not isinstance(size, int) or not 0 <= size <= len(rest):
+            raise MalformedRequest(
+                f"input {tensor.name[:50]!r}: binary_data_size is {str(size)[:50]}, and "
+                f"{len(rest)} bytes are left"
+            )
+        inputs[tensor.name] = _parse_bytes(tensor, rest[:size])
+        rest = rest[size:]
+    if rest:
+        raise MalformedRequest(f"{len(rest)} bytes follow the last binary input; send none")
+    requested = document.outputs
+    return InferRequest(
+        id=document.id,
+        parameters=document.parameters,
+        inputs=inputs,
+        outputs=None if requested is None else [output.name for output in requested],
+        binary={
+            output.name: bool(output.parameters["binary_data"])
+            for output in requested or ()
+            if "binary_data" in output.parameters
+        },
+        binary_default=bool(document.parameters.get("binary_data_output", False)),
+    )
+
+
+def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+    if header_length is None:
+        return body, memoryview(b"")
+    if not header_length.isdecimal() or len(header_length) > 18:
+        raise MalformedRequest(f"Inference-Header-Content-Length is {header_length[:50]!r}")
+    length = int(header_length)
+    if length > len(body):
+        raise MalformedRequest(
+            f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes"
+        )
+    return body[:length], memoryview(body)[length:]
+
+
+def _parse_data(tensor: TensorInput) -> Value:
+    """Parse data in JSON: nested or flat lists, and base64 for BYTES."""
+    if tensor.datatype == BYTES:
+        texts = tensor.data if isinstance(tensor.data, list) else [tensor.data]
+        _check_count(tensor, len(texts))
+        return [_decode_base64(tensor, text) for text in texts]
+    dtype = _get_dtype(tensor)
+    try:
+        values = np.asarray(tensor.data)
+    except ValueError:  # nested to different depths
+        values = np.asarray(None)
+    if values.dtype.kind not in "biuf" and values.size:
+        raise InvalidParameter(f"input {tensor.name[:50]!r}: the data are not numbers")
+    _check_count(tensor, values.size)
+    if dtype.kind == "u" and values.size and (values.min() < 0 or values.max() > 255):
+        raise InvalidParameter(f"input {tensor.name[:50]!r}: UINT8 is 0 to 255")
+    with np.errstate(over="ignore"):  # a later check rejects infinity
+        return values.astype(dtype).reshape(tensor.shape)
+
+
+def _parse_bytes(tensor: TensorInput, data: memoryview) -> Value:
+    """Parse the bytes of a tensor; the elements of BYTES have their length before them."""
+    if tensor.datatype != BYTES:
+        dtype = _get_dtype(tensor)
+        if math.prod(tensor.shape) * dtype.itemsize != len(data):
+            raise MalformedRequest(
+                f"input {tensor.name[:50]!r} has {len(data)} bytes, not those of the shape "
+                f"{tensor.shape}"
+            )
+        return np.frombuffer(data, dtype).reshape(tensor.shape)
+    elements, start = list[bytes](), 0
+    while start < len(data):
+        end = start + 4 + int.from_bytes(data[start : start + 4], "little")
+        if start + 4 > len(data) or end > len(data):
+            raise MalformedRequest(f"input {tensor.name[:50]!r}: an element of BYTES is cut")
+        elements.append(bytes(data[start + 4 : end]))
+        start = end
+    _check_count(tensor, len(elements))
+    return elements
+
+
+def _check_count(tensor: TensorInput, count: int) -> None:
+    if math.prod(tensor.shape) != count:
+        raise InvalidParameter(
+            f"input {tensor.name[:50]!r} has {count} elements, not those of the shape "
+            f"{tensor.shape}"
+        )
+
+
+def _get_dtype(tensor: TensorInput) -> np.dtype[Any]:
+    if tensor.datatype not in DTYPES:
+        raise InvalidParameter(
+            f"input {tensor.name[:50]!r} is {tensor.datatype[:20]}; send {BYTES}, UINT8 or FP32"
+        )
+    return DTYPES[tensor.datatype]
+
+
+def _decode_base64(tensor: TensorInput, text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise InvalidParameter(
+            f"input {tensor.name[:50]!r}: BYTES in JSON are base64; or send them as binary data"
+        ) from None
+
+
+def render_response(
+    name: str, version: int, request: InferRequest, outputs: Mapping[str, Array]
+) -> tuple[bytes, int | None]:
+    """Return the body of a response, and the length of its JSON if bytes follow it."""
+    entries, blobs = [], []
+    for output in outputs if request.outputs is None else request.outputs:
+        array = outputs[output]
+        entry: dict[str, Any] = {
+            "name": output,
+            "datatype": DATATYPES[array.dtype],
+            "shape": list(array.shape),
+        }
+        if request.is_binary(output):
+            blobs.append(array.tobytes())
+            entry["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            entry["data"] = np.ascontiguousarray(array).ravel()
+        entries.append(entry)
+    body = {"model_name": name, "model_version": str(version), "outputs": entries}
+    if request.id is not None:
+        body["id"] = request.id
+    text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"".join([text, *blobs]), len(text) if blobs else None
