@@ -16,7 +16,7 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test alerts check format lock audit clean
+.PHONY: help serve test alerts clients check format lock audit clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -29,6 +29,9 @@ test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 
 alerts:  ## Test the alert rules with Prometheus's promtool
 	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
+
+clients: $(VENV)/.serve-$(DEVICE)  ## Run the examples of docs/protocols.md with the clients of other servers
+	tools/check-clients $(VENV)/bin/python
 
 check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
 	$(VENV)/bin/ruff check .

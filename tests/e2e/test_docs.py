@@ -16,14 +16,20 @@ from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, Server, run_module
 pytestmark = pytest.mark.usefixtures("operators_parsed_once")
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
-CURLS = [block for block in blocks("bash") if block.startswith("curl")]
+CURLS = [
+    block
+    for document in (README, PROTOCOLS)
+    for block in blocks("bash", document)
+    if block.startswith("curl")
+]
 COMMANDS = [
     line
     for block in blocks("bash")
@@ -62,7 +68,7 @@ def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
 
 
 def model_and_operation(curl: str) -> str:
-    found = re.search(r"models/([a-z-]+/[a-z-]+)", curl)
+    found = re.search(r"models/([a-z.-]+/[a-z-]+)", curl)
     assert found is not None, curl
     return found[1]
 
@@ -77,7 +83,7 @@ def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> 
     )
     assert done.returncode == 0, done.stdout
     written = [path.read_bytes() for path in workplace.glob("*.png")] or [done.stdout]
-    assert written[0].startswith((b"\x89PNG", b'{"model":"'))
+    assert written[0].startswith((b"\x89PNG", b'{"model":"', b'{"model_name":"'))
 
 
 def test_the_python_examples_print_their_comments(server: Server, workplace: Path) -> None:
