@@ -19,6 +19,15 @@ Options = TypeVar("Options", bound=BaseModel)
 MAX_INLINE_PNG_PIXELS = 4096  # PNGs up to this size are written before a thread would start
 
 
+async def render(timings: Timings, make: Callable[[], Response], size: int = 0) -> Response:
+    """Make a response, in a thread if it is larger than `MAX_INLINE_PNG_PIXELS`.
+
+    `size` is the number of pixels, of bytes or of numbers. The time counts as encoding.
+    """
+    with timings.measure("encode"):
+        return make() if size <= MAX_INLINE_PNG_PIXELS else await asyncio.to_thread(make)
+
+
 class Call(NamedTuple):
     """One request to an operation of a model, with all that its handler needs."""
 
@@ -34,12 +43,8 @@ class Call(NamedTuple):
         return await requests.read_images(self.request, self.services.body_limits)
 
     async def render(self, make: Callable[[], Response], pixels: int = 0) -> Response:
-        """Make the response, in a thread if it holds more than `MAX_INLINE_PNG_PIXELS` of PNG.
-
-        `pixels` is the number of pixels or of bytes. The time counts as encoding.
-        """
-        with self.timings.measure("encode"):
-            return make() if pixels <= MAX_INLINE_PNG_PIXELS else await asyncio.to_thread(make)
+        """Make the response as `render` does."""
+        return await render(self.timings, make, pixels)
 
 
 @dataclass(frozen=True, eq=False)

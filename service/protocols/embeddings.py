@@ -17,6 +17,7 @@ from service.api.context import get_context
 from service.api.dependencies import Guard, ModelPath, Services
 from service.api.endpoint import BoundedEndpoint, PostRoute
 from service.api.media_types import JSON
+from service.api.operation import render
 from service.api.requests import IncomingRequest
 from service.api.schemas import EXAMPLE_IMAGE
 from service.errors import ModelNotFound
@@ -111,10 +112,12 @@ class EmbeddingsEndpoint(BoundedEndpoint):
         context.bundle, context.labels = model.digest, ("encode", wanted.model)
         _check_dimensions(wanted, model)
         encoded = await operations.encode(model, images, context.timings, variance=False)
-        with context.timings.measure("encode"):
-            content = _format(wanted, encoded)
-        headers = {"X-Encoder": str(model.manifest.encoder)}
-        return Response(content, headers=headers, media_type=JSON)
+
+        def make() -> Response:
+            headers = {"X-Encoder": str(model.manifest.encoder)}
+            return Response(_format(wanted, encoded), headers=headers, media_type=JSON)
+
+        return await render(context.timings, make, encoded.latents.size)
 
 
 def _parse(body: bytes, max_count: int) -> tuple[EmbeddingsRequest, EncodedImages]:

@@ -11,6 +11,7 @@ from service.api.dependencies import Services
 from service.api.endpoint import BoundedEndpoint, PostRoute
 from service.api.errors import MalformedRequest
 from service.api.media_types import JSON
+from service.api.operation import render
 from service.api.requests import IncomingRequest
 from service.protocols.open_inference import names, operations, tensors
 from service.protocols.open_inference.operations import Inference
@@ -40,12 +41,15 @@ class InferEndpoint(BoundedEndpoint):
         parsed = await requests.parse(plain, lambda: tensors.parse_request(plain, header_length))
         inference = Inference(model, client, parsed, context.timings)
         outputs = await operations.run(inference, target.operation)
-        with context.timings.measure("encode"):
-            content, length = tensors.render_response(
-                parameters["model"], model.manifest.version, parsed, outputs
-            )
-        headers = {} if length is None else {HEADER_LENGTH: str(length)}
-        return Response(content, headers=headers, media_type=JSON if length is None else BINARY)
+
+        def make() -> Response:
+            name, version = parameters["model"], model.manifest.version
+            content, length = tensors.render_response(name, version, parsed, outputs)
+            if length is None:
+                return Response(content, media_type=JSON)
+            return Response(content, headers={HEADER_LENGTH: str(length)}, media_type=BINARY)
+
+        return await render(context.timings, make, sum(each.size for each in outputs.values()))
 
 
 def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
