@@ -256,7 +256,8 @@ def _include_routers(api: FastAPI, services: Services) -> None:
         metrics.build_router(services.metrics), tags=["health"], dependencies=scrapes
     )
     api.include_router(repository.build_router(services), tags=["repository"])
-    api.include_router(models.build_list_router(registry), tags=["models"], dependencies=guarded)
+    listed = models.build_list_router(registry, services.body_limits)
+    api.include_router(listed, tags=["models"], dependencies=guarded)
     for prefix, find in finders.items():
         card = models.build_router(registry, find)
         api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)

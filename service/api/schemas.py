@@ -235,10 +235,18 @@ class Card(BaseModel):
     execution_provider: str
 
 
+class RequestLimits(BaseModel):
+    """Maximum images, and bytes of the body, of a request."""
+
+    max_images: int
+    max_body_bytes: int
+
+
 class Cards(BaseModel):
-    """Cards of models."""
+    """Cards of models, and the limits of requests to them."""
 
     models: list[Card]
+    limits: RequestLimits
 
 
 HealthStatus = Literal["ok", "ready", "not ready", "draining", "device lost"]

@@ -8,18 +8,24 @@ from fastapi import APIRouter, Depends
 from bundle.manifest import Calibration
 from service.api import schemas
 from service.api.dependencies import FindModel
+from service.api.requests import BodyLimits
 from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
 
 
-def build_list_router(registry: ModelRegistry) -> APIRouter:
+def build_list_router(registry: ModelRegistry, limits: BodyLimits) -> APIRouter:
     """Return the route of all cards."""
     routes = APIRouter()
 
     @routes.get("/v1/models")
     async def list_models() -> schemas.Cards:
-        """Cards of the newest version of each model."""
-        return schemas.Cards(models=[build_card(model, registry) for model in registry.newest()])
+        """Cards of the version of each model that responds without one in the path."""
+        return schemas.Cards(
+            models=[build_card(model, registry) for model in registry.newest()],
+            limits=schemas.RequestLimits(
+                max_images=limits.max_items, max_body_bytes=limits.max_bytes
+            ),
+        )
 
     return routes
 

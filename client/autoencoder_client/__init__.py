@@ -1,0 +1,33 @@
+"""Client of the autoencoder service."""
+
+from autoencoder_client.client import AsyncClient, Client
+from autoencoder_client.errors import ClientError, InvalidRequest, ServiceError, Unreachable
+from autoencoder_client.results import (
+    Classification,
+    ClassProbabilities,
+    Encoding,
+    Failures,
+    Pictures,
+    Reconstruction,
+    Sampling,
+    Score,
+    Scoring,
+)
+
+__all__ = [
+    "AsyncClient",
+    "ClassProbabilities",
+    "Classification",
+    "Client",
+    "ClientError",
+    "Encoding",
+    "Failures",
+    "InvalidRequest",
+    "Pictures",
+    "Reconstruction",
+    "Sampling",
+    "Score",
+    "Scoring",
+    "ServiceError",
+    "Unreachable",
+]

@@ -1,0 +1,194 @@
+"""The client against a service that is played, and so can fail as needed."""
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from autoencoder_client import AsyncClient, Client, InvalidRequest, ServiceError, Unreachable
+from autoencoder_client.retries import FIRST_WAIT_SECONDS
+from PIL import Image
+
+MAX_IMAGES = 4
+CARDS = {"models": [], "limits": {"max_images": MAX_IMAGES, "max_body_bytes": 10_000}}
+Fault = httpx2.Response | Exception
+
+
+class Service:
+    """A service that encodes an image as its bytes' length, after the faults that it is given.
+
+    An image that begins with `bad` is invalid.
+    """
+
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = list(faults)
+        self.batches: list[list[bytes]] = []
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        if request.url.path == "/v1/models":
+            return httpx2.Response(200, json=CARDS)
+        if self.faults:
+            fault = self.faults.pop(0)
+            if isinstance(fault, Exception):
+                raise fault
+            return fault
+        images = re.findall(rb"\r\n\r\n(.*?)\r\n--", request.read(), re.DOTALL)
+        self.batches.append(images)
+        invalid = [index for index, image in enumerate(images) if image.startswith(b"bad")]
+        if invalid:
+            items = [{"index": at, "code": "invalid_image", "detail": "bad"} for at in invalid]
+            return problem(422, "invalid_image", errors=items)
+        latents = [[float(len(image))] for image in images]
+        return httpx2.Response(200, json={"latents": latents, "encoder": "digest"})
+
+
+def problem(status: int, code: str, **more: Any) -> httpx2.Response:
+    headers = {"Retry-After": "0"} if status in (429, 503) else {}
+    document = {"code": code, "detail": f"it is {code}", "status": status} | more
+    return httpx2.Response(status, json=document, headers=headers)
+
+
+def encode(service: Service, images: Sequence[Any], **options: Any) -> Any:
+    with Client("http://a", transport=httpx2.MockTransport(service), **options) as client:
+        return client.encode("m", images)
+
+
+def test_many_images_are_sent_within_the_limits() -> None:
+    service = Service()
+    images = [b"x" * (1 + index) for index in range(10)] + [b"y" * 9_000, b"z" * 9_000]
+    encoded = encode(service, images)
+    assert encoded.latents[:, 0].tolist() == [float(len(image)) for image in images]
+    assert encoded.encoder == "digest"
+    assert [len(batch) for batch in service.batches] == [4, 4, 3, 1]
+
+
+def test_one_invalid_image_of_many_fails_alone(tmp_path: Path) -> None:
+    images: list[Any] = [b"x" * (1 + index % 7) for index in range(1000)]
+    images[500], images[700] = b"bad", tmp_path / "missing.png"
+    encoded = encode(Service(), images)
+    assert set(encoded.failures) == {500, 700}
+    assert encoded.failures[500] == "bad"
+    assert "missing.png cannot be read" in encoded.failures[700]
+    failed = np.isnan(encoded.latents[:, 0])
+    assert np.flatnonzero(failed).tolist() == [500, 700]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [problem(429, "overloaded"), problem(503, "model_not_ready"), httpx2.ReadError("cut")],
+)
+def test_passing_faults_are_retried(fault: Fault, no_waits: list[float]) -> None:
+    encoded = encode(Service(fault), [b"abc"])
+    assert encoded.latents.tolist() == [[3.0]]
+    assert len(no_waits) == 1
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits of the client, which end at once."""
+    waits: list[float] = []
+    monkeypatch.setattr("autoencoder_client.client.time.sleep", waits.append)
+    return waits
+
+
+def test_waits_are_those_that_the_service_names_and_grow_without(no_waits: list[float]) -> None:
+    named = problem(429, "overloaded")
+    named.headers["Retry-After"] = "7"
+    encode(Service(named, httpx2.ConnectError("refused"), httpx2.ConnectError("refused")), [b"a"])
+    assert 7 <= no_waits[0] <= 7 * 1.25
+    assert 2 * FIRST_WAIT_SECONDS <= no_waits[1] <= 2.5 * FIRST_WAIT_SECONDS
+    assert 4 * FIRST_WAIT_SECONDS <= no_waits[2] <= 5 * FIRST_WAIT_SECONDS
+
+
+def test_without_time_for_a_retry_the_error_is_typed() -> None:
+    with pytest.raises(ServiceError, match="it is overloaded") as limited:
+        encode(Service(*[problem(429, "overloaded")] * 3), [b"a"], retry_seconds=-1)
+    assert (limited.value.status, limited.value.code) == (429, "overloaded")
+    with pytest.raises(Unreachable, match="ConnectError refused"):
+        encode(Service(httpx2.ConnectError("refused")), [b"a"], retry_seconds=-1)
+
+
+def test_other_errors_are_not_retried() -> None:
+    service = Service(problem(404, "model_not_found"))
+    with pytest.raises(ServiceError, match="404 model_not_found"):
+        encode(service, [b"a"])
+    assert len(service.requests) == 2
+
+
+def test_a_key_is_sent_and_names_are_quoted() -> None:
+    service = Service()
+    transport = httpx2.MockTransport(service)
+    with Client("http://a", key="secret", transport=transport) as client:
+        client.encode("a b", [b"x"])
+    request = service.requests[-1]
+    assert request.headers["authorization"] == "Bearer secret"
+    assert request.url.raw_path == b"/v1/models/a%20b/encode"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 6), np.uint8),
+        np.zeros((4, 6, 1), np.uint8),
+        np.zeros((4, 6, 3), np.uint8),
+        Image.new("L", (6, 4)),
+    ],
+)
+def test_arrays_and_pil_images_become_png(image: Any) -> None:
+    service = Service()
+    encode(service, [image])
+    assert service.batches[0][0].startswith(b"\x89PNG")
+
+
+def test_an_array_that_is_no_image_is_named() -> None:
+    failures = encode(Service(), [np.zeros((4, 6), np.float32)]).failures
+    assert "send uint8" in failures[0]
+
+
+def test_files_of_a_folder_are_scored_with_progress(tmp_path: Path) -> None:
+    for name, content in (("b.png", b"x"), ("a.jpg", b"bad"), ("notes.txt", b"x")):
+        (tmp_path / name).write_bytes(content)
+    score = {"score": 1.0, "p_value": 0.5, "threshold": 2.0, "is_anomaly": False}
+
+    class Scorer(Service):
+        def __call__(self, request: httpx2.Request) -> httpx2.Response:
+            response = super().__call__(request)
+            document = json.loads(response.content)
+            if "latents" in document:
+                results = [score] * len(document["latents"])
+                return httpx2.Response(200, json={"results": results, "false_positive_rate": 0.1})
+            return response
+
+    reports: list[tuple[int, int]] = []
+    with Client("http://a", transport=httpx2.MockTransport(Scorer())) as client:
+        found = client.score_folder("m", tmp_path, progress=lambda *each: reports.append(each))
+        with pytest.raises(InvalidRequest, match="is no folder"):
+            client.score_folder("m", tmp_path / "other")
+    assert {path.name for path in found.scores} == {"b.png"}
+    assert {path.name: reason for path, reason in found.failures.items()} == {"a.jpg": "bad"}
+    assert reports == [(2, 2)]
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert methods(Client) == methods(AsyncClient)
+
+
+def test_the_asynchronous_client_does_the_same() -> None:
+    async def run() -> Any:
+        transport = httpx2.MockTransport(Service(problem(503, "model_not_ready")))
+        async with AsyncClient("http://a", transport=transport) as client:
+            return await client.encode("m", [b"abc", b"bad"])
+
+    encoded = asyncio.run(run())
+    assert encoded.latents[0].tolist() == [3.0]
+    assert encoded.failures == {1: "bad"}
