@@ -39,6 +39,7 @@ check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the ima
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	tools/check-install $(VENV)/bin/python
+	tools/check-client $(VENV)/bin/python
 
 format: $(VENV)/.check-$(DEVICE)  ## Format the code
 	$(VENV)/bin/ruff check --fix .

@@ -10,7 +10,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import httpx2
 
 from autoencoder_client.errors import InvalidRequest, Unreachable
-from autoencoder_client.exchanges import Document, Exchange, Exchanges, Reply, Request
+from autoencoder_client.exchanges import (
+    Document,
+    Exchange,
+    Exchanges,
+    Picture,
+    Reply,
+    Request,
+)
 from autoencoder_client.images import Images
 from autoencoder_client.results import (
     Classification,
@@ -89,10 +96,10 @@ class Client:
         model: str,
         images: Images,
         false_positive_rate: float | None = None,
-        heatmaps: bool = False,
+        picture: Picture | None = None,
     ) -> Scoring:
-        """Score how anomalous images are; `heatmaps` adds pictures and regions."""
-        return self._run(self._exchanges.score(model, images, false_positive_rate, heatmaps))
+        """Score how anomalous images are; a picture comes with the regions of anomalies."""
+        return self._run(self._exchanges.score(model, images, false_positive_rate, picture))
 
     def score_folder(
         self,
@@ -205,10 +212,10 @@ class AsyncClient:
         model: str,
         images: Images,
         false_positive_rate: float | None = None,
-        heatmaps: bool = False,
+        picture: Picture | None = None,
     ) -> Scoring:
-        """Score how anomalous images are; `heatmaps` adds pictures and regions."""
-        exchange = self._exchanges.score(model, images, false_positive_rate, heatmaps)
+        """Score how anomalous images are; a picture comes with the regions of anomalies."""
+        exchange = self._exchanges.score(model, images, false_positive_rate, picture)
         return await self._run(exchange)
 
     async def score_folder(

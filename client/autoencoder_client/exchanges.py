@@ -8,7 +8,7 @@ import base64
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -30,6 +30,8 @@ from autoencoder_client.results import (
 
 Result = TypeVar("Result")
 Document = dict[str, Any]
+Picture = Literal["heatmap", "overlay"]
+PICTURES: Mapping[Picture, str] = {"heatmap": "true", "overlay": "overlay"}  # in a query
 PART_BYTES = 256  # of the head of a part, at most
 IMAGE_CODES = ("invalid_image", "image_too_large", "unsupported_media_type")
 
@@ -121,12 +123,12 @@ class Exchanges:
         return Encoding(collected.stack("latents"), encoder, collected.failures)
 
     def score(
-        self, model: str, images: Images, rate: float | None, heatmaps: bool
+        self, model: str, images: Images, rate: float | None, picture: Picture | None
     ) -> Exchange[Scoring]:
         """Score how anomalous images are."""
         params = {} if rate is None else {"false_positive_rate": str(rate)}
-        if heatmaps:
-            params["heatmap"] = "true"
+        if picture:
+            params["heatmap"] = PICTURES[picture]
         collected = yield from self._send(model, "anomaly-score", images, _get_results, params)
         scores = {index: _read_score(each) for index, each in collected.results.items()}
         found = float(collected.document.get("false_positive_rate", "nan"))
@@ -276,14 +278,14 @@ def _get_results(document: Document) -> Sequence[Document]:
 
 
 def _read_score(result: Document) -> Score:
-    heatmap = result.get("heatmap")
+    picture = result.get("heatmap")
     return Score(
         result["score"],
         result["p_value"],
         result["threshold"],
         result["is_anomaly"],
         result.get("reason"),
-        base64.b64decode(heatmap) if heatmap else None,
+        base64.b64decode(picture) if picture else None,
         result.get("regions", ()),
     )
 

@@ -28,7 +28,7 @@ class Encoding:
 class Score:
     """Verdict on an image; without a verdict, `reason` says why.
 
-    `heatmap` is the bytes of a PNG, and `regions` are boxes, if they were requested.
+    `picture` is a PNG and `regions` are boxes, if a picture was requested.
     """
 
     score: float
@@ -36,7 +36,7 @@ class Score:
     threshold: float | None
     is_anomaly: bool | None
     reason: str | None = None
-    heatmap: bytes | None = None
+    picture: bytes | None = None
     regions: Sequence[Mapping[str, Any]] = ()
 
 

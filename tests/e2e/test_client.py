@@ -28,10 +28,10 @@ def test_every_operation(server: Server) -> None:
         samples = client.sample("mnist-vae", 3, seed=1)
         assert (len(samples.images), samples.latents.shape, samples.seed) == (3, (3, 32), 1)
         assert len(client.interpolate("mnist-vae", [SEVEN, TWO], steps=5).images) == 5
-        scored = client.score("cookies", [COOKIE], heatmaps=True).results[0]
+        scored = client.score("cookies", [COOKIE], picture="heatmap").results[0]
         assert scored.is_anomaly
-        assert scored.heatmap is not None
-        assert scored.heatmap.startswith(b"\x89PNG")
+        assert scored.picture is not None
+        assert scored.picture.startswith(b"\x89PNG")
         assert scored.regions
         with pytest.raises(ServiceError, match="model_not_found"):
             client.encode("nothing", [SEVEN])
