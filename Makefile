@@ -30,7 +30,7 @@ test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 alerts:  ## Test the alert rules with Prometheus's promtool
 	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
 
-clients: $(VENV)/.serve-$(DEVICE)  ## Run the examples of docs/protocols.md with the clients of other servers
+clients: $(VENV)/.serve-$(DEVICE)  ## Run the examples of docs/protocols.md and docs/recipes.md
 	tools/check-clients $(VENV)/bin/python
 
 check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
