@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 
 from service.api.dependencies import Guard, ModelPath, VersionPath
-from service.api.error_bodies import EMBEDDINGS, PROBLEM_TYPE, V2
+from service.api.error_bodies import EMBEDDINGS, PROBLEM_TYPE
 from service.api.errors import CODES_BY_STATUS, SERVER_CODES, STATUSES, V2_ERRORS
 from service.api.media_types import JSON
 from service.api.operation import Operation
@@ -93,15 +93,14 @@ def _build_endpoint(prefix: str, operation: Operation[Any]) -> Any:
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]  # FastAPI's own body, which the service never sends
     if path.startswith(("/v1/", *EMBEDDINGS)) or path == "/metrics":
-        responses.pop("422", None)  # FastAPI's own body, which the service never sends
         responses |= {
             str(status): _describe_error(path, status, codes)
             for status, codes in _group_codes().items()
             if method == "post" or status in _GET_STATUSES
         }
-    elif path.startswith(V2):
-        responses.pop("422", None)
     for response in responses.values():
         response["headers"] = _HEADERS | response.get("headers", {})
     model, version = _OTHER_EXAMPLES.get(path.rsplit("/", 1)[-1], _EXAMPLE)

@@ -167,14 +167,24 @@ def decode_base64(text: Any) -> bytes:
 
 
 def _parse_vector(numbers: Any) -> Array:
-    try:
-        vector = np.asarray(numbers)
-    except ValueError:  # nested to different depths
-        vector = np.asarray(None)
-    if vector.dtype.kind not in "iuf" or vector.ndim != 1:
+    vector = to_floats(numbers) if isinstance(numbers, list) else None
+    if vector is None:
         raise InvalidLatents("a latent must be a list of numbers")
-    with np.errstate(over="ignore"):  # a later check rejects infinity
-        return vector.astype(np.float32)
+    return vector
+
+
+def to_floats(values: list[Any]) -> Array | None:
+    """Return a list of numbers as float32, or None if it holds anything else.
+
+    The types are checked before NumPy, which makes every element as long as the longest string.
+    """
+    if not {*map(type, values)} <= {int, float}:
+        return None
+    try:
+        with np.errstate(over="ignore"):  # a later check rejects infinity
+            return np.array(values, np.float64).astype(np.float32)
+    except OverflowError:  # an integer beyond every float
+        return None
 
 
 def validate_options(model: type[Options], values: dict[str, Any]) -> Options:

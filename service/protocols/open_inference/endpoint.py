@@ -1,5 +1,6 @@
 """Inference by the Open Inference Protocol."""
 
+import asyncio
 import zlib
 
 from starlette.responses import Response
@@ -27,18 +28,17 @@ class InferEndpoint(BoundedEndpoint):
 
     async def _respond(self, scope: Scope, request: IncomingRequest) -> Response:
         services, context, parameters = self._services, get_context(scope), scope["path_params"]
+        limits = services.body_limits
         target = names.resolve(services.registry, parameters["model"])
         client = self._check_key(request, target.operation)
         model = names.get(services.registry, target, parameters.get("version"))
         context.bundle, context.labels = model.digest, (target.operation, target.model)
         services.admission.check()  # before the body is read
-        body = await requests.read(request, services.body_limits, WINDOW_BITS)
-        header_length = request.headers.get(HEADER_LENGTH)
-        coding = request.headers.get("content-encoding", "")
-        max_bytes = services.body_limits.max_bytes
-        plain = await requests.parse(body, lambda: _decompress(body, coding, max_bytes))
-        request.upload.add(max(0, len(plain) - len(body)))
-        parsed = await requests.parse(plain, lambda: tensors.parse_request(plain, header_length))
+        body = await self._read(request)
+        header_length, max_items = request.headers.get(HEADER_LENGTH), limits.max_items
+        parsed = await requests.parse(
+            body, lambda: tensors.parse_request(body, header_length, max_items)
+        )
         inference = Inference(model, client, parsed, context.timings)
         outputs = await operations.run(inference, target.operation)
 
@@ -51,21 +51,28 @@ class InferEndpoint(BoundedEndpoint):
 
         return await render(context.timings, make, sum(each.size for each in outputs.values()))
 
+    async def _read(self, request: IncomingRequest) -> bytes:
+        """Read a body, and decompress it within the limit of bytes, which is counted before."""
+        limits = self._services.body_limits
+        body = await requests.read(request, limits, WINDOW_BITS)
+        coding = request.headers.get("content-encoding", "").strip().lower()
+        if coding not in WINDOW_BITS:
+            return body
+        request.upload.add(limits.max_bytes)
+        return await asyncio.to_thread(_decompress, body, coding, limits.max_bytes)
+
 
 def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
     """Decompress a body to at most `max_bytes`. Raises MalformedRequest, PayloadTooLarge."""
-    bits = WINDOW_BITS.get(coding.strip().lower())
-    if bits is None:
-        return body
-    decompressor = zlib.decompressobj(bits)
+    decompressor = zlib.decompressobj(WINDOW_BITS[coding])
     try:
         plain = decompressor.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise MalformedRequest(f"the body is not {coding[:20]}: {error}") from None
+        raise MalformedRequest(f"the body is not {coding}: {error}") from None
     if len(plain) > max_bytes:
         raise requests.build_too_large(max_bytes)
     if not decompressor.eof or decompressor.unused_data:
-        raise MalformedRequest(f"the body is not one complete {coding[:20]} stream")
+        raise MalformedRequest(f"the body is not one complete {coding} stream")
     return plain
 
 

@@ -104,6 +104,8 @@ async def _classify(call: Inference) -> Outputs:
 
 
 async def _sample(call: Inference) -> Outputs:
+    if call.request.inputs:
+        raise InvalidParameter("`sample` has no input; send parameters only")
     options = call.read_options(schemas.SampleRequest)
     drawn, _ = await call.operations.sample(
         call.model, options.count, options.seed, options.temperature, call.timings
@@ -184,5 +186,7 @@ async def run(call: Inference, operation: Capability) -> Outputs:
     unknown = {*(call.request.outputs or ())} - {spec.name for spec in outputs}
     if unknown:
         available = ", ".join(spec.name for spec in outputs)
-        raise InvalidParameter(f"there is no output {min(unknown)[:50]!r}; there are: {available}")
+        raise InvalidParameter(
+            f"there is no output {min(unknown)[:50]!r}; request one of: {available}"
+        )
     return await SERVED[operation].run(call)

@@ -10,7 +10,9 @@ from service import VERSION
 from service.api import schemas
 from service.api.dependencies import ModelPath, Services, VersionPath, build_guard
 from service.api.errors import NotServed
+from service.api.media_types import JSON
 from service.protocols.open_inference import names, operations
+from service.protocols.open_inference.tensors import InferBody
 from service.registry.loaded_model import LoadedModel
 
 SERVER_NAME = "autoencoder-service"
@@ -35,7 +37,26 @@ MODEL_ERRORS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         401: "The API key is missing or unknown.",
         404: "There is no such model, version or operation.",
+        429: "The API key has sent its requests of a second.",
         503: "The model could not be loaded.",
+    }.items()
+}
+
+
+INFER_ERRORS = MODEL_ERRORS | {
+    status: {"model": schemas.V2Error, "description": description}
+    for status, description in {
+        400: "The body is malformed.",
+        403: "The API key lacks the right of the operation.",
+        408: "The head took too long.",
+        413: "The body, an image or their number is too large.",
+        414: "The target is too long.",
+        415: "The body has another coding, or an image another format.",
+        422: "An input, an output, a parameter or an image is invalid.",
+        429: "Too many images or bytes are in flight, or the key sends too many requests.",
+        431: "The head is too large.",
+        500: "A defect; the log has it.",
+        504: "The request did not run before its timeout.",
     }.items()
 }
 
@@ -67,6 +88,33 @@ class Tensor(BaseModel):
     name: str
     datatype: str
     shape: list[int]
+
+
+class OutputTensor(Tensor):
+    """A tensor of a response: its data, or `binary_data_size` among its parameters."""
+
+    data: list[float | bool] | None = None
+    parameters: dict[str, int] | None = None
+
+
+class InferResponse(BaseModel):
+    """Outputs of an inference."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+INFER_INPUT = {
+    "name": "images",
+    "shape": [1],
+    "datatype": "BYTES",
+    "data": [schemas.EXAMPLE_IMAGE],
+}
+INFER_EXAMPLE = {
+    "requestBody": {"content": {JSON: {"example": {"inputs": [INFER_INPUT]}}}},
+}
 
 
 class ModelMetadata(BaseModel):
@@ -131,16 +179,39 @@ def _build_model_routes(services: Services) -> APIRouter:
         """Return the tensors of a version of a model."""
         return find(model, version)
 
+    def show_ready(name: str, response: Response) -> Ready:
+        is_ready = services.find_status() == "ready"
+        response.status_code = 200 if is_ready else 503
+        return Ready(name=name, ready=is_ready)
+
     @routes.get("/{model}/ready", responses=MODEL_ERRORS)
-    async def ready(model: ModelPath) -> Ready:
+    async def ready(model: ModelPath, response: Response) -> Ready:
         """Respond with 200 if a model is ready."""
-        return Ready(name=find(model).name, ready=True)
+        return show_ready(find(model).name, response)
 
     @routes.get("/{model}/versions/{version}/ready", responses=MODEL_ERRORS)
-    async def version_ready(model: ModelPath, version: VersionPath) -> Ready:
+    async def version_ready(model: ModelPath, version: VersionPath, response: Response) -> Ready:
         """Respond with 200 if a version of a model is ready."""
-        return Ready(name=find(model, version).name, ready=True)
+        return show_ready(find(model, version).name, response)
 
+    async def infer(model: ModelPath, body: InferBody) -> InferResponse:
+        """Infer with a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
+        raise NotImplementedError
+
+    async def infer_version(
+        model: ModelPath, version: VersionPath, body: InferBody
+    ) -> InferResponse:
+        """Infer with a version of a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
+        raise NotImplementedError
+
+    for path, described in (("", infer), ("/versions/{version}", infer_version)):
+        routes.add_api_route(
+            f"/{{model}}{path}/infer",
+            described,
+            methods=["POST"],
+            responses=INFER_ERRORS,
+            openapi_extra=INFER_EXAMPLE,
+        )
     return routes
 
 

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from bundle.errors import InvalidParameter
 from bundle.tensors import Array
 from service.api.errors import MalformedRequest
-from service.api.parsing import parse_json, validate_options
+from service.api.parsing import parse_json, to_floats, validate_options
+from service.operations import check_count
 
 BYTES = "BYTES"
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -34,7 +36,7 @@ class TensorInput(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     name: str
-    shape: Annotated[list[Dimension], Field(max_length=8)]
+    shape: Annotated[list[Dimension], Field(min_length=1, max_length=8)]
     datatype: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: Any = None
@@ -76,16 +78,19 @@ class InferRequest:
         return self.binary.get(output, self.binary_default)
 
 
-def parse_request(body: bytes, header_length: str | None) -> InferRequest:
+def parse_request(body: bytes, header_length: str | None, max_items: int) -> InferRequest:
     """Parse a request; `header_length` is the length of its JSON, if bytes follow it.
 
     Raises MalformedRequest if the bytes are too few or too many, InvalidParameter for tensors that
-    contradict their shape or data type.
+    contradict their shape or data type, and TooManyImages for more than `max_items`.
     """
     json_bytes, rest = _split(body, header_length)
     document = validate_options(InferBody, parse_json(json_bytes))
+    _check_names("input", [tensor.name for tensor in document.inputs])
+    _check_names("output", [output.name for output in document.outputs or ()])
     inputs: dict[str, Value] = {}
     for tensor in document.inputs:
+        check_count(tensor.shape[0], max_items)
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             inputs[tensor.name] = _parse_data(tensor)
@@ -99,7 +104,7 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
         rest = rest[size:]
     if rest:
         raise MalformedRequest(f"{len(rest)} bytes follow the last binary input; send none")
-    requested = document.outputs
+    requested = document.outputs or None  # an empty list asks for all, as in Triton
     return InferRequest(
         id=document.id,
         parameters=document.parameters,
@@ -127,41 +132,50 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InvalidParameter(f"the {kind} {name[:50]!r} is there {count} times; name it once")
+
+
 def _parse_data(tensor: TensorInput) -> Value:
     """Parse data in JSON: nested or flat lists, and base64 for BYTES."""
+    values = _flatten(tensor)
     if tensor.datatype == BYTES:
-        texts = tensor.data if isinstance(tensor.data, list) else [tensor.data]
-        _check_count(tensor, len(texts))
-        return [_decode_base64(tensor, text) for text in texts]
-    dtype = _get_dtype(tensor)
-    try:
-        values = np.asarray(tensor.data)
-    except ValueError:  # nested to different depths
-        values = np.asarray(None)
-    if values.dtype.kind not in "biuf" and values.size:
-        raise InvalidParameter(f"input {tensor.name[:50]!r}: the data are not numbers")
-    _check_count(tensor, values.size)
-    if dtype.kind == "u" and values.size and (values.min() < 0 or values.max() > 255):
-        raise InvalidParameter(f"input {tensor.name[:50]!r}: UINT8 is 0 to 255")
-    with np.errstate(over="ignore"):  # a later check rejects infinity
-        return values.astype(dtype).reshape(tensor.shape)
+        return [_decode_base64(tensor, text) for text in values]
+    dtype, floats = _get_dtype(tensor), to_floats(values)
+    if floats is None:
+        raise InvalidParameter(f"input {tensor.name[:50]!r} must hold numbers only")
+    if dtype.kind == "u" and not all(type(value) is int and 0 <= value <= 255 for value in values):
+        raise InvalidParameter(f"input {tensor.name[:50]!r} must hold integers of 0 to 255")
+    return floats.astype(dtype).reshape(tensor.shape)
+
+
+def _flatten(tensor: TensorInput) -> list[Any]:
+    """Return the elements of nested lists. Raises InvalidParameter unless they fill the shape."""
+    values = tensor.data if isinstance(tensor.data, list) else [tensor.data]
+    for _ in tensor.shape:
+        if values and all(isinstance(value, list) for value in values):
+            values = [element for value in values for element in value]
+    _check_count(tensor, len(values))
+    return values
 
 
 def _parse_bytes(tensor: TensorInput, data: memoryview) -> Value:
     """Parse the bytes of a tensor; the elements of BYTES have their length before them."""
     if tensor.datatype != BYTES:
         dtype = _get_dtype(tensor)
-        if math.prod(tensor.shape) * dtype.itemsize != len(data):
+        if math.prod(tensor.shape) * dtype.itemsize != len(data) or not all(tensor.shape[1:]):
             raise MalformedRequest(
                 f"input {tensor.name[:50]!r} has {len(data)} bytes, not those of the shape "
                 f"{tensor.shape}"
             )
         return np.frombuffer(data, dtype).reshape(tensor.shape)
-    elements, start = list[bytes](), 0
-    while start < len(data):
+    elements, start, count = list[bytes](), 0, math.prod(tensor.shape)
+    while start < len(data) and len(elements) <= count:
         end = start + 4 + int.from_bytes(data[start : start + 4], "little")
         if start + 4 > len(data) or end > len(data):
-            raise MalformedRequest(f"input {tensor.name[:50]!r}: an element of BYTES is cut")
+            raise MalformedRequest(f"input {tensor.name[:50]!r}: an element of BYTES is incomplete")
         elements.append(bytes(data[start + 4 : end]))
         start = end
     _check_count(tensor, len(elements))
@@ -169,7 +183,7 @@ def _parse_bytes(tensor: TensorInput, data: memoryview) -> Value:
 
 
 def _check_count(tensor: TensorInput, count: int) -> None:
-    if math.prod(tensor.shape) != count:
+    if math.prod(tensor.shape) != count or not all(tensor.shape[1:]):
         raise InvalidParameter(
             f"input {tensor.name[:50]!r} has {count} elements, not those of the shape "
             f"{tensor.shape}"

@@ -42,7 +42,12 @@ def test_embeddings_in_base64_are_float32(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "code", "message"),
     [
-        ({"input": "a red flower"}, 422, "invalid_image", "the input is text; send an image"),
+        (
+            {"input": "a red flower"},
+            422,
+            "invalid_image",
+            "the input is no image; send a data: URL",
+        ),
         ({"input": [IMAGE, "data:,"]}, 422, "invalid_image", "item 1: "),
         ({"input": IMAGE, "dimensions": 2}, 422, "invalid_parameter", "cannot be shortened"),
         ({"input": []}, 422, "invalid_parameter", "empty"),
@@ -50,6 +55,8 @@ def test_embeddings_in_base64_are_float32(client: TestClient) -> None:
         ({"input": IMAGE, "model": "other"}, 404, "model_not_found", "no model 'other'"),
         ({"input": IMAGE, "n": 1}, 422, "invalid_parameter", "n: "),
         ({}, 422, "invalid_parameter", "input: "),
+        ({"input": 1}, 422, "invalid_image", "the input is no image"),
+        ({"input": [1] * 10**4}, 413, "too_many_images", "10000"),
     ],
 )
 def test_errors_have_the_shape_of_openai(

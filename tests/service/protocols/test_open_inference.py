@@ -188,6 +188,14 @@ def test_outputs_are_those_that_were_requested(client: TestClient) -> None:
         ("other", {"inputs": []}, 404, "no model 'other'"),
         ("tiny-vae.classify", {"inputs": []}, 404, "no operation 'classify'"),
         ("tiny", {"inputs": [{"name": "images"}]}, 422, "shape"),
+        ("tiny", {"inputs": [as_array(PIXELS) | {"shape": []}]}, 422, "shape"),
+        ("tiny", {"inputs": [as_array(PIXELS) | {"shape": [0, 2**31 - 1], "data": []}]}, 422, ""),
+        ("tiny", {"inputs": [as_array(PIXELS) | {"data": ["a" * 10**4, *[0] * 71]}]}, 422, "numb"),
+        ("tiny", {"inputs": [as_array(PIXELS) | {"data": [0.5] * 72}]}, 422, "integers"),
+        ("tiny", {"inputs": [as_array(PIXELS) | {"data": [10**400] * 72}]}, 422, "numbers only"),
+        ("tiny", {"inputs": [as_array(PIXELS)] * 2}, 422, "is there 2 times"),
+        ("tiny", {"inputs": [], "outputs": [{"name": "latents"}] * 9}, 422, "is there 9 times"),
+        ("tiny.sample", {"inputs": [as_array(PIXELS)]}, 422, "no input"),
     ],
 )
 def test_errors_have_the_shape_of_the_protocol(
@@ -201,7 +209,13 @@ def test_errors_have_the_shape_of_the_protocol(
 
 @pytest.mark.parametrize(
     ("size", "blob", "length"),
-    [(72, b"\0" * 71, None), (72, b"\0" * 73, None), (-1, b"", None), (72, b"\0" * 72, "9999")],
+    [
+        (0, b"", None),
+        (72, b"\0" * 71, None),
+        (72, b"\0" * 73, None),
+        (-1, b"", None),
+        (72, b"\0" * 72, "9999"),
+    ],
 )
 def test_bytes_that_contradict_the_json_are_malformed(
     client: TestClient, size: int, blob: bytes, length: str | None
