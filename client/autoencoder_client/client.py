@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import httpx2
 
@@ -35,11 +36,19 @@ Result = TypeVar("Result")
 Method = Literal["linear", "spherical"]
 Progress = Callable[[int, int], object]  # images that are done, of all
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+PASSING = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ReadError,
+    httpx2.WriteError,
+    httpx2.RemoteProtocolError,
+)
 FOLDER_CHUNK = 64  # images between two reports of progress
 
 
 class FolderScores(NamedTuple):
-    """Scores of the images of a folder, and the reasons of those without, by their paths."""
+    """Scores of the images of a folder, and the reasons of invalid images, by their paths."""
 
     scores: dict[Path, Score]
     failures: dict[Path, str]
@@ -108,7 +117,7 @@ class Client:
         false_positive_rate: float | None = None,
         progress: Progress = lambda *_: None,
     ) -> FolderScores:
-        """Score the images of a folder and of those below it, in the order of their names."""
+        """Score the images of a folder and of its folders, in the order of their names."""
         paths, found = _find_images(folder), FolderScores({}, {})
         for chunk in _split(paths):
             _add(found, chunk, self.score(model, chunk, false_positive_rate))
@@ -144,20 +153,17 @@ class Client:
         return self._run(self._exchanges.interpolate(model, ends, steps, method))
 
     def _run(self, exchange: Exchange[Result]) -> Result:
-        try:
-            request = next(exchange)
-            while True:
-                request = exchange.send(self._send(request))
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+        step = _advance(exchange, None)
+        while isinstance(step, Request):
+            step = _advance(exchange, self._send(step))
+        return step.value
 
     def _send(self, request: Request) -> Reply:
         retries = Retries(self._retry_seconds)
         while True:
             try:
                 response = self._http.request(request.method, request.path, **_build(request))
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 time.sleep(retries.next_wait(_describe(error)))
                 continue
             if response.status_code not in RETRIED:
@@ -225,8 +231,8 @@ class AsyncClient:
         false_positive_rate: float | None = None,
         progress: Progress = lambda *_: None,
     ) -> FolderScores:
-        """Score the images of a folder and of those below it, in the order of their names."""
-        paths, found = _find_images(folder), FolderScores({}, {})
+        """Score the images of a folder and of its folders, in the order of their names."""
+        paths, found = await asyncio.to_thread(_find_images, folder), FolderScores({}, {})
         for chunk in _split(paths):
             _add(found, chunk, await self.score(model, chunk, false_positive_rate))
             progress(len(found.scores) + len(found.failures), len(paths))
@@ -261,20 +267,18 @@ class AsyncClient:
         return await self._run(self._exchanges.interpolate(model, ends, steps, method))
 
     async def _run(self, exchange: Exchange[Result]) -> Result:
-        try:
-            request = next(exchange)
-            while True:
-                request = exchange.send(await self._send(request))
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+        # In threads, because images are read, encoded and decoded there.
+        step = await asyncio.to_thread(_advance, exchange, None)
+        while isinstance(step, Request):
+            step = await asyncio.to_thread(_advance, exchange, await self._send(step))
+        return step.value
 
     async def _send(self, request: Request) -> Reply:
         retries = Retries(self._retry_seconds)
         while True:
             try:
                 response = await self._http.request(request.method, request.path, **_build(request))
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 await asyncio.sleep(retries.next_wait(_describe(error)))
                 continue
             if response.status_code not in RETRIED:
@@ -282,8 +286,27 @@ class AsyncClient:
             await asyncio.sleep(_next_wait(retries, response))
 
 
+@dataclass(frozen=True)
+class End(Generic[Result]):
+    """The result of an exchange."""
+
+    value: Result
+
+
+def _advance(exchange: Exchange[Result], reply: Reply | None) -> Request | End[Result]:
+    """Send the reply to an exchange, and return its next request or its result."""
+    try:
+        return next(exchange) if reply is None else exchange.send(reply)
+    except StopIteration as end:
+        return End(end.value)
+
+
 def _build_headers(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"Authorization": f"Bearer {key}"}
+    if key is None:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidRequest("the key is not printable ASCII; check it for an end of line")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _build(request: Request) -> dict[str, Any]:
@@ -296,10 +319,17 @@ def _read(response: httpx2.Response) -> Reply:
     return Reply(response.status_code, response.content, request_id)
 
 
-def _describe(error: httpx2.TransportError) -> str:
-    if isinstance(error, httpx2.UnsupportedProtocol):
-        raise InvalidRequest(str(error)) from None
-    return f"{type(error).__name__} {error}".strip()
+def _describe(error: httpx2.RequestError) -> str:
+    """Describe an error that may pass. Raises InvalidRequest or Unreachable for other errors.
+
+    After a timeout of the response, the service may still work on the request.
+    """
+    text = f"{type(error).__name__} {error}".strip()
+    if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
+        raise InvalidRequest(f"{text}; check the URL") from None
+    if not isinstance(error, PASSING) or "CERTIFICATE" in text:
+        raise Unreachable(f"{text}; check the URL, and the service") from None
+    return f"{text}; check the URL, and whether the service runs"
 
 
 def _next_wait(retries: Retries, response: httpx2.Response) -> float:
@@ -312,7 +342,7 @@ def _next_wait(retries: Retries, response: httpx2.Response) -> float:
 
 def _find_images(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
-        raise InvalidRequest(f"{folder} is no folder")
+        raise InvalidRequest(f"{folder} is no folder; name a folder of images")
     files = (path for path in Path(folder).rglob("*") if path.is_file())
     return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
 

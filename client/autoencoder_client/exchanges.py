@@ -5,13 +5,16 @@ An exchange is a generator that yields requests and is sent their replies. `Clie
 """
 
 import base64
+import itertools
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
+from PIL import Image
 
 from autoencoder_client.errors import ClientError, InvalidRequest, ServiceError
 from autoencoder_client.images import Images, decode, encode
@@ -32,8 +35,14 @@ Result = TypeVar("Result")
 Document = dict[str, Any]
 Picture = Literal["heatmap", "overlay"]
 PICTURES: Mapping[Picture, str] = {"heatmap": "true", "overlay": "overlay"}  # in a query
+OLDER_LIMITS = {"max_images": 64, "max_body_bytes": 2**24}  # of a service that names none
 PART_BYTES = 256  # of the head of a part, at most
-IMAGE_CODES = ("invalid_image", "image_too_large", "unsupported_media_type")
+IMAGE_CODES = (
+    "invalid_image",
+    "image_too_large",
+    "payload_too_large",
+    "unsupported_media_type",
+)
 
 
 class Request(NamedTuple):
@@ -60,12 +69,17 @@ class Reply(NamedTuple):
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise ClientError(f"the service sent no JSON object with status {self.status}")
+            raise ClientError(
+                f"the response with status {self.status} is no JSON object; check the URL"
+            )
         return document
 
     def build_error(self) -> ServiceError:
-        """Return the error of the response."""
-        document = self.parse()
+        """Return the error of the response; a proxy may have sent it without JSON."""
+        try:
+            document = self.parse()
+        except ClientError:
+            document = {"detail": self.body[:200].decode("utf-8", "replace")}
         code, detail = document.get("code", "unknown"), document.get("detail", "no detail")
         return ServiceError(self.status, str(code), str(detail), self.request_id)
 
@@ -80,6 +94,9 @@ class Limits(NamedTuple):
     bytes: int
 
 
+Split = Callable[[Document], Sequence[Any]]  # a response into the results of its images
+
+
 @dataclass
 class Collected:
     """Results by the positions of their images, the failures, and the last document."""
@@ -88,6 +105,19 @@ class Collected:
     results: dict[int, Any] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     document: Document = field(default_factory=dict)
+
+    def name_version(self, model: str) -> str:
+        """Return the path of the version that responded first, because others may differ."""
+        version = self.document.get("version")
+        return model if version is None or "/versions/" in model else f"{model}/versions/{version}"
+
+    def add(self, images: Mapping[int, bytes], document: Document, split: Split) -> None:
+        """Add the results of images. Raises ClientError if the response does not fit them."""
+        results = split(document)
+        if len(results) != len(images):
+            raise ClientError(f"{len(results)} results came for {len(images)} images")
+        self.results.update(zip(images, results, strict=True))
+        self.document = document
 
     def stack(self, name: str) -> Floats:
         """Return a value of each result, NaN for failed images."""
@@ -99,9 +129,6 @@ class Collected:
         return stacked
 
 
-Split = Callable[[Document], Sequence[Any]]  # a response into the results of its images
-
-
 class Exchanges:
     """The exchanges of a client, which learn the limits of the service once."""
 
@@ -111,7 +138,7 @@ class Exchanges:
     def models(self) -> Exchange[list[Document]]:
         """Fetch the cards of all models."""
         document = yield from _call(Request("GET", "/v1/models"))
-        limits = document["limits"]
+        limits = document.get("limits", OLDER_LIMITS)
         self._limits = Limits(limits["max_images"], limits["max_body_bytes"])
         models: list[Document] = document["models"]
         return models
@@ -159,6 +186,8 @@ class Exchanges:
     def decode(self, model: str, latents: Floats) -> Exchange[Pictures]:
         """Decode latents, float32 (n, latent_dim), to images."""
         limits = yield from self._find_limits()
+        if not np.isfinite(latents).all():
+            raise InvalidRequest("latents must be finite; leave out those of failed images")
         images = []
         for start in range(0, len(latents), limits.images):
             rows = np.asarray(latents[start : start + limits.images], np.float32).tolist()
@@ -176,6 +205,7 @@ class Exchanges:
     def interpolate(self, model: str, ends: Images, steps: int, method: str) -> Exchange[Sampling]:
         """Walk from one image to another."""
         params = {"steps": str(steps), "method": method}
+        _check_several(ends)
         both = [encode(image) for image in ends]
         request = _post(model, "interpolate", params)._replace(images=both)
         return _read_sampling((yield from _call(request)))
@@ -196,23 +226,34 @@ class Exchanges:
     ) -> Exchange[Collected]:
         """Send images in requests within the limits, each again without its invalid images."""
         limits = yield from self._find_limits()
-        collected = Collected(len(images))
+        _check_several(images)
+        collected, most = Collected(len(images)), limits.images
         for chunk in _split_images(images, limits, collected.failures):
             left = dict(chunk)
             while left:
-                request = _post(model, operation, params)._replace(images=[*left.values()])
-                reply = yield request
+                some = dict(itertools.islice(left.items(), most))
+                target = collected.name_version(model)
+                reply = yield _post(target, operation, params)._replace(images=[*some.values()])
                 if reply.status == 200:
-                    collected.document = reply.parse()
-                    results = split(collected.document)
-                    collected.results.update(zip(left, results, strict=True))
-                    break
-                invalid = _find_invalid(reply, [*left])
-                if not invalid:
+                    collected.add(some, reply.parse(), split)
+                    done = set(some)
+                elif invalid := _find_invalid(reply, [*some]):
+                    collected.failures.update(invalid)
+                    done = set(invalid)
+                elif reply.status == 413 and len(some) > 1:  # their pictures are too large together
+                    most, done = len(some) // 2, set()
+                else:
                     raise reply.build_error()
-                collected.failures.update(invalid)
-                left = {index: left[index] for index in left if index not in invalid}
+                left = {index: left[index] for index in left if index not in done}
         return collected
+
+
+def _check_several(images: Any) -> None:
+    """Raise InvalidRequest for one image in place of several."""
+    if isinstance(images, str | bytes | Path | Image.Image) or (
+        isinstance(images, np.ndarray) and images.ndim < 3
+    ):
+        raise InvalidRequest("one image was given; send a list of images")
 
 
 def _split_images(
@@ -228,6 +269,9 @@ def _split_images(
             failures[index] = str(error)
             continue
         cost = len(data) + PART_BYTES
+        if cost > limits.bytes:
+            failures[index] = f"the image has {len(data)} bytes; a request has {limits.bytes}"
+            continue
         if chunk and (len(chunk) == limits.images or size + cost > limits.bytes):
             yield chunk
             chunk, size = {}, 0

@@ -20,8 +20,8 @@ def encode(image: AnyImage) -> bytes:
 
     Raises InvalidRequest if the file cannot be read, or the array is no image.
     """
-    if isinstance(image, bytes):
-        return image
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
     if isinstance(image, str | Path):
         try:
             return Path(image).read_bytes()
@@ -36,16 +36,25 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def _from_array(array: npt.NDArray[Any]) -> Image.Image:
-    pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+def _from_array(array: Any) -> Image.Image:
+    pixels = np.asarray(array)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise InvalidRequest(
-            f"the array is {array.dtype} {array.shape}; send uint8 (height, width[, channels])"
+            f"an image is {pixels.dtype} {pixels.shape}; send uint8 (height, width) or "
+            "(height, width, channels) with 1, 3 or 4 channels"
         )
+    if not pixels.size:
+        raise InvalidRequest("an image has no pixels; leave it out")
     return Image.fromarray(pixels)
 
 
 def _encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    try:
+        image.save(buffer, "PNG", compress_level=1)
+    except OSError as error:  # of modes that PNG has not, such as CMYK
+        raise InvalidRequest(f"{error}; convert the image to RGB") from None
     return buffer.getvalue()

@@ -19,9 +19,12 @@ class Retries:
         self._wait = FIRST_WAIT_SECONDS
 
     def next_wait(self, problem: str, retry_after: str | None = None) -> float:
-        """Return the seconds until the next attempt. Raises Unreachable if there is none."""
-        named = retry_after is not None and retry_after.isdecimal()
-        wait = float(retry_after or 0) if named else self._wait
+        """Return the seconds until the next attempt, at least as many as the service names.
+
+        Raises Unreachable if there is no time for it.
+        """
+        named = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+        wait = max(named, self._wait)
         self._wait = min(2 * self._wait, MAX_WAIT_SECONDS)
         wait *= 1 + random.uniform(0, JITTER)
         if time.monotonic() + wait > self._until:

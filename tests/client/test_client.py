@@ -46,7 +46,8 @@ class Service:
             items = [{"index": at, "code": "invalid_image", "detail": "bad"} for at in invalid]
             return problem(422, "invalid_image", errors=items)
         latents = [[float(len(image))] for image in images]
-        return httpx2.Response(200, json={"latents": latents, "encoder": "digest"})
+        document = {"latents": latents, "encoder": "digest", "version": 7}
+        return httpx2.Response(200, json=document)
 
 
 def problem(status: int, code: str, **more: Any) -> httpx2.Response:
@@ -67,6 +68,43 @@ def test_many_images_are_sent_within_the_limits() -> None:
     assert encoded.latents[:, 0].tolist() == [float(len(image)) for image in images]
     assert encoded.encoder == "digest"
     assert [len(batch) for batch in service.batches] == [4, 4, 3, 1]
+
+
+def test_all_requests_go_to_the_version_that_responded_first() -> None:
+    service = Service()
+    encode(service, [b"x"] * 9)
+    paths = [request.url.path for request in service.requests]
+    assert paths[1:] == ["/v1/models/m/encode", *["/v1/models/m/versions/7/encode"] * 2]
+
+
+def test_an_image_beyond_the_limit_fails_alone() -> None:
+    encoded = encode(Service(), [b"x", b"y" * 10_000])
+    assert encoded.latents[0].tolist() == [1.0]
+    assert "10000 bytes" in encoded.failures[1]
+
+
+def test_images_that_are_too_large_together_are_sent_apart() -> None:
+    service = Service(problem(413, "image_too_large"), problem(413, "image_too_large"))
+    encode(service, [b"a", b"b", b"c", b"d"])
+    assert [len(batch) for batch in service.batches] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("image", ["a.png", b"bytes", Path("a.png"), np.zeros((4, 6), np.uint8)])
+def test_one_image_in_place_of_a_list_is_an_error(image: Any) -> None:
+    with pytest.raises(InvalidRequest, match="send a list"):
+        encode(Service(), image)
+
+
+def test_a_timeout_of_the_response_is_not_retried() -> None:
+    service = Service(httpx2.ReadTimeout("late"))
+    with pytest.raises(Unreachable, match="ReadTimeout late"):
+        encode(service, [b"a"])
+
+
+def test_an_error_of_a_proxy_is_typed() -> None:
+    with pytest.raises(ServiceError, match="<html>") as error:
+        encode(Service(httpx2.Response(500, text="<html>")), [b"a"])
+    assert error.value.code == "unknown"
 
 
 def test_one_invalid_image_of_many_fails_alone(tmp_path: Path) -> None:
@@ -147,9 +185,25 @@ def test_arrays_and_pil_images_become_png(image: Any) -> None:
     assert service.batches[0][0].startswith(b"\x89PNG")
 
 
-def test_an_array_that_is_no_image_is_named() -> None:
-    failures = encode(Service(), [np.zeros((4, 6), np.float32)]).failures
-    assert "send uint8" in failures[0]
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((4, 6), np.float32), "send uint8"),
+        (np.zeros((4, 6, 2), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((0, 6), np.uint8), "no pixels"),
+        (Image.new("CMYK", (6, 4)), "convert the image to RGB"),
+    ],
+)
+def test_what_is_no_image_is_named(image: Any, reason: str) -> None:
+    assert reason in encode(Service(), [image]).failures[0]
+
+
+def test_latents_of_failed_images_are_not_decoded() -> None:
+    with (
+        Client("http://a", transport=httpx2.MockTransport(Service())) as client,
+        pytest.raises(InvalidRequest, match="finite"),
+    ):
+        client.decode("m", np.full((1, 2), np.nan, np.float32))
 
 
 def test_files_of_a_folder_are_scored_with_progress(tmp_path: Path) -> None:
