@@ -75,6 +75,11 @@ def _add_train(commands: _Commands) -> None:
         action="store_true",
         help="publish a detector that finds too few synthetic anomalies",
     )
+    train.add_argument(
+        "--compatible",
+        action="store_true",
+        help="refuse a version that encodes unlike the version before, so that vectors never mix",
+    )
     train.set_defaults(run=_train)
 
 
@@ -150,16 +155,31 @@ def _train(options: argparse.Namespace) -> int:
     published: Path | None
     if isinstance(resolved, recipe.DetectorRecipe):
         published = train_detector.run(
-            resolved, options.data, options.models, options.accept_weak, _log
+            resolved,
+            options.data,
+            options.models,
+            options.accept_weak,
+            _log,
+            options.compatible,
         )
     elif isinstance(resolved, recipe.EmbeddingRecipe):
-        published = embedding.run(resolved, options.models, _log)
+        published = embedding.run(resolved, options.models, _log, options.compatible)
     else:
-        published = train.run(resolved, options.data, options.models, options.runs, _log)
+        published = train.run(
+            resolved, options.data, options.models, options.runs, _log, options.compatible
+        )
     if published:  # None: another process of this run publishes
-        print(f"published {published}")
-        print(f"serve it: python -m service serve --models {options.models}")
+        _print_published(published, options.models)
     return 0
+
+
+def _print_published(bundle: Path, models: Path) -> None:
+    from training.pipeline import publish
+
+    print(f"published {bundle}")
+    if other := publish.find_other_encoder(bundle, int(bundle.name)):
+        print(f"it encodes unlike version {other}: encode stored images again before a search")
+    print(f"serve it: python -m service serve --models {models}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:

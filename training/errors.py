@@ -31,6 +31,10 @@ class ExportError(TrainingError):
     """An exported graph has nodes that CUDA would not run."""
 
 
+class IncompatibleError(TrainingError):
+    """A new version would encode unlike the version before."""
+
+
 class CheckpointError(TrainingError):
     """A checkpoint cannot be read or written."""
 

@@ -25,7 +25,7 @@ class BundleLocation:
 
 
 class ModelRepository:
-    """Bundles below a directory.
+    """Bundles below a directory, or the one bundle that the directory is.
 
     Hidden directories, and names that are no version number, are skipped.
     """
@@ -44,6 +44,8 @@ class ModelRepository:
             raise BundleError(
                 f"the models directory {self._models} cannot be read: {error.strerror}"
             ) from error
+        if self._models / MANIFEST in models:
+            return [_locate(self._models)]
         found = [
             location
             for model in models
@@ -58,22 +60,12 @@ class ModelRepository:
 
     def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
         """Read as `read` does; returns the SHA-256 of the manifest, too."""
-        try:
-            text = (location.directory / MANIFEST).read_bytes()
-            manifest = ModelManifest.model_validate_json(text)
-        except FileNotFoundError:
-            raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
-        except OSError as error:
-            raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise BundleError(f"{MANIFEST} is not a manifest: {where}: {first['msg']}") from error
+        manifest, digest = _parse(location.directory / MANIFEST)
         if (manifest.name, manifest.version) != (location.name, location.version):
             raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
-        for name, digest in manifest.files.items():
-            self._check(location.directory / name, digest)
-        return manifest, hashlib.sha256(text).hexdigest()
+        for name, expected in manifest.files.items():
+            self._check(location.directory / name, expected)
+        return manifest, digest
 
     def read_pin(self, model: str) -> int | None:
         """Read the version in the file `default` of a model's directory; None without the file.
@@ -101,6 +93,27 @@ class ModelRepository:
             raise BundleError(
                 f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}..."
             )
+
+
+def _locate(bundle: Path) -> BundleLocation:
+    """Return the location of a bundle by its manifest. Raises BundleError."""
+    manifest = _parse(bundle / MANIFEST)[0]
+    return BundleLocation(bundle, manifest.name, manifest.version)
+
+
+def _parse(path: Path) -> tuple[ModelManifest, str]:
+    """Return a manifest and its SHA-256. Raises BundleError."""
+    try:
+        text = path.read_bytes()
+        return ModelManifest.model_validate_json(text), hashlib.sha256(text).hexdigest()
+    except FileNotFoundError:
+        raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
+    except OSError as error:
+        raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise BundleError(f"{MANIFEST} is not a manifest: {where}: {first['msg']}") from error
 
 
 def _find_versions(model: Path) -> list[BundleLocation]:

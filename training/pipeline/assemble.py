@@ -31,11 +31,17 @@ class TrainedNetwork:
 
 
 def assemble(
-    trained: TrainedNetwork, recipe: Recipe, images: RunImages, models: Path, log: Log
+    trained: TrainedNetwork,
+    recipe: Recipe,
+    images: RunImages,
+    models: Path,
+    log: Log,
+    compatible: bool = False,
 ) -> Path:
     """Export, check, calibrate, evaluate, draw the report and publish.
 
-    Returns the directory of the bundle. Raises TrainingError or OSError; then nothing is published.
+    `compatible` is as in `publish.publish`. Returns the directory of the bundle. Raises
+    TrainingError or OSError; then nothing is published.
     """
     network, evaluation = trained.autoencoder, plan.plan_evaluation(recipe)
     with publish.open_staging(models, recipe.name) as staging:
@@ -66,7 +72,7 @@ def assemble(
             log("drawing the report")
             report.write(model, results, model.directory / REPORT)
 
-        return publish.publish(staging, draft, draw)
+        return publish.publish(staging, draft, draw, compatible)
 
 
 def _export(

@@ -24,8 +24,11 @@ from training.progress import Log
 from training.recipe import EmbeddingRecipe
 
 
-def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
-    """Export, check and publish; returns the directory of the bundle. Raises TrainingError."""
+def run(recipe: EmbeddingRecipe, models: Path, log: Log, compatible: bool = False) -> Path:
+    """Export, check and publish; returns the directory of the bundle. Raises TrainingError.
+
+    `compatible` is as in `publish.publish`.
+    """
     spec = recipe.input.spec(recipe.embedding.size)
     revision = draft_manifest.read_git_revision()
     encoder = _build_encoder(recipe)
@@ -41,7 +44,7 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log) -> Path:
         )
         files = publish.compute_digests(staging)
         draft = draft_manifest.draft_embedding(recipe, encoder, latent_dim, provenance, files)
-        return publish.publish(staging, draft)
+        return publish.publish(staging, draft, compatible=compatible)
 
 
 def _export(

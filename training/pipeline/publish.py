@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
+from training.errors import IncompatibleError
 from training.export import model_card
 from training.export.published import CARD, PublishedBundle
 
@@ -28,18 +29,26 @@ def open_staging(models: Path, name: str) -> Iterator[Path]:
 
 
 def publish(
-    staging: Path, draft: ModelManifest, draw: Callable[[PublishedBundle], object] | None = None
+    staging: Path,
+    draft: ModelManifest,
+    draw: Callable[[PublishedBundle], object] | None = None,
+    compatible: bool = False,
 ) -> Path:
     """Publish a bundle as the next version, in one rename; returns its directory.
 
     `staging` holds all files but manifest, model card and report. `draft` is the manifest without
-    version and digests. `draw` writes the report of the complete bundle.
+    version and digests. `draw` writes the report of the complete bundle. With `compatible`, raises
+    IncompatibleError if the bundle has another encoder than the version before.
     """
     staging.chmod(0o755)
     while True:
-        published = [int(path.name) for path in staging.parent.iterdir() if path.name.isdecimal()]
-        version = max(published, default=0) + 1
+        version = max(_list_versions(staging.parent), default=0) + 1
         write_manifest(draft.model_copy(update={"version": version}), staging)
+        if compatible and (other := find_other_encoder(staging, version)):
+            raise IncompatibleError(
+                f"{draft.name} would encode unlike version {other}, and vectors would mix: "
+                "publish without --compatible, or under another --name"
+            )
         if draw is not None:
             draw(PublishedBundle(staging))
         try:
@@ -47,6 +56,23 @@ def publish(
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise  # otherwise another run has just published this version
+
+
+def find_other_encoder(bundle: Path, version: int) -> int | None:
+    """Return the version before `version` if its encoder is another; vectors are not comparable."""
+    before = max((each for each in _list_versions(bundle.parent) if each < version), default=None)
+    if before is None:
+        return None
+    encoders = {_read_encoder(bundle), _read_encoder(bundle.parent / str(before))}
+    return before if len(encoders) > 1 else None
+
+
+def _list_versions(home: Path) -> list[int]:
+    return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
+
+
+def _read_encoder(bundle: Path) -> str | None:
+    return ModelManifest.model_validate_json((bundle / MANIFEST).read_bytes()).encoder
 
 
 def compute_digests(directory: Path) -> dict[str, str]:

@@ -15,13 +15,20 @@ from training.trainer import distributed, loop
 from training.trainer.checkpoint import Checkpoints
 
 
-def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, log: Log) -> Path | None:
+def run(
+    recipe: Recipe,
+    directory: Path | None,
+    models: Path,
+    runs: Path,
+    log: Log,
+    compatible: bool = False,
+) -> Path | None:
     """Train, calibrate, export, check, evaluate, draw the report and publish.
 
     `directory` holds the data; if it is None, they are downloaded. `runs` keeps the checkpoints of
     an interrupted run. Of several processes that `torchrun` started, all train, and the first
-    publishes. Returns the directory of the bundle, or None in the other processes. Raises
-    TrainingError or OSError; then nothing is published.
+    publishes, `compatible` as in `publish.publish`. Returns the directory of the bundle, or None in
+    the other processes. Raises TrainingError or OSError; then nothing is published.
     """
     revision = draft_manifest.read_git_revision()
     with distributed.open_process() as process:
@@ -47,7 +54,7 @@ def run(recipe: Recipe, directory: Path | None, models: Path, runs: Path, log: L
         return None
     minutes = round(seconds / 60, 1)
     trained = TrainedNetwork(network, classifier, history, revision, process.device_name, minutes)
-    published = assemble(trained, recipe, images, models, log)
+    published = assemble(trained, recipe, images, models, log, compatible)
     checkpoints.remove()
     return published
 

@@ -40,12 +40,18 @@ PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), parity.DETECTOR_TOLE
 
 
 def run(
-    recipe: DetectorRecipe, directory: Path | None, models: Path, accept_weak: bool, log: Log
+    recipe: DetectorRecipe,
+    directory: Path | None,
+    models: Path,
+    accept_weak: bool,
+    log: Log,
+    compatible: bool = False,
 ) -> Path:
     """Choose, fit, calibrate, export, check, evaluate, draw the report and publish.
 
     Returns the directory of the bundle. Raises TrainingError or OSError; then nothing is published.
-    Unless `accept_weak`, raises WeakDetectorError if the trials show a weak detector.
+    Unless `accept_weak`, raises WeakDetectorError if the trials show a weak detector. `compatible`
+    is as in `publish.publish`.
     """
     revision, started = draft_manifest.read_git_revision(), time.monotonic()
     data = load_data.load_detector(recipe, directory, log)
@@ -87,7 +93,7 @@ def run(
             log("drawing the report")
             detector_report.write(model, results, model.directory / REPORT, tried)
 
-        published = publish.publish(staging, draft, draw)
+        published = publish.publish(staging, draft, draw, compatible)
     _log_conclusion(trials, selected, calibrated, draft.metrics, log)
     return published
 

@@ -6,7 +6,7 @@ import pytest
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST
 from service.registry.repository import BundleLocation, ModelRepository
-from tests.bundles import rewrite_manifest, write_bundle
+from tests.bundles import load_registry, rewrite_manifest, write_bundle
 
 
 def only(models: Path) -> BundleLocation:
@@ -93,3 +93,18 @@ def test_an_unreadable_directory_is_reported(
     assert str(location) == "secret version 1"
     with pytest.raises(BundleError, match=r"manifest.json cannot be read: Permission denied"):
         repository.read(location)
+
+
+def test_a_directory_may_be_one_bundle(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path, "tiny", 3)
+    repository = ModelRepository(bundle)
+    (location,) = repository.locations()
+    assert (str(location), location.directory) == ("tiny version 3", bundle)
+    assert repository.read(location).name == "tiny"
+    assert load_registry(bundle).versions("tiny") == [3]
+
+
+def test_a_directory_with_an_invalid_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("{}")
+    with pytest.raises(BundleError, match="is not a manifest"):
+        ModelRepository(tmp_path).locations()

@@ -8,6 +8,7 @@ import pytest
 
 from bundle.manifest import MANIFEST, ModelManifest
 from tests.bundles import load_registry, write_bundle
+from training.errors import IncompatibleError
 from training.pipeline import publish
 
 ROOT = Path(__file__).parents[3]
@@ -15,6 +16,7 @@ PUBLISH_UNTIL = """
 import os, shutil, signal, sys
 from pathlib import Path
 from bundle.manifest import MANIFEST, ModelManifest
+from training.errors import IncompatibleError
 from training.pipeline import publish
 
 def end(*_):
@@ -57,3 +59,26 @@ def test_a_full_disk_leaves_what_was_published(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             publish.publish(staging, manifest, fill)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def publish_again(bundle: Path, change: bytes, compatible: bool) -> Path:
+    """Publish a copy of a bundle whose encoder has other bytes behind it."""
+    manifest = ModelManifest.model_validate_json((bundle / MANIFEST).read_bytes())
+    with publish.open_staging(bundle.parents[1], manifest.name) as staging:
+        for file in manifest.files:
+            shutil.copy(bundle / file, staging)
+        encoder = staging / manifest.graphs["encoder"]
+        encoder.write_bytes(encoder.read_bytes() + change)
+        return publish.publish(staging, manifest, compatible=compatible)
+
+
+def test_a_version_that_encodes_otherwise_is_named_or_refused(tmp_path: Path) -> None:
+    first = write_bundle(tmp_path, "tiny", 1)
+    assert publish.find_other_encoder(first, 1) is None
+    second = publish_again(first, b"", compatible=True)
+    assert publish.find_other_encoder(second, 2) is None
+    with pytest.raises(IncompatibleError, match="tiny would encode unlike version 2"):
+        publish_again(first, b"changed", compatible=True)
+    assert sorted(path.name for path in first.parent.iterdir()) == ["1", "2"]
+    third = publish_again(first, b"changed", compatible=False)
+    assert publish.find_other_encoder(third, 3) == 2
