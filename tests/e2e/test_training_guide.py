@@ -43,7 +43,7 @@ OPTIONS = {
         "4",
     ],
     "benchmarks.fp16": ["--data", str(DATA)],
-    "benchmarks.bulk": ["--data", str(DATA), "--images", "3000"],
+    "benchmarks.bulk": ["--data", str(DATA), "--images", "1000"],
     "benchmarks.anomaly": SMALL_DETECTOR,
     "benchmarks.training_speed": ["--data", str(DATA), "--seconds", "0.01", "--rounds", "1"],
 }
