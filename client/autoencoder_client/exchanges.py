@@ -192,7 +192,7 @@ class Exchanges:
         for start in range(0, len(latents), limits.images):
             rows = np.asarray(latents[start : start + limits.images], np.float32).tolist()
             document = yield from _call(_post(model, "decode", document={"latents": rows}))
-            images += [decode(base64.b64decode(text)) for text in document["images"]]
+            images += _read_images(document)
         return Pictures(dict(enumerate(images)))
 
     def sample(
@@ -340,6 +340,10 @@ def _read_pictures(collected: Collected) -> dict[int, Pixels]:
     }
 
 
+def _read_images(document: Document) -> list[Pixels]:
+    return [decode(base64.b64decode(text)) for text in document["images"]]
+
+
 def _read_sampling(document: Document) -> Sampling:
-    images = [decode(base64.b64decode(text)) for text in document["images"]]
+    images = _read_images(document)
     return Sampling(images, np.array(document["latents"], np.float32), document.get("seed"))

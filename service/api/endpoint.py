@@ -129,8 +129,12 @@ class PostRoute(Route):
 
 def build_routes(services: Services, operations: Sequence[Operation[Any]]) -> list[PostRoute]:
     """Return the routes of all operations."""
-    endpoint = OperationEndpoint(services, operations)
     paths = [f"{prefix}/{{operation}}" for prefix in PREFIXES]
+    return route(OperationEndpoint(services, operations), paths)
+
+
+def route(endpoint: BoundedEndpoint, paths: Sequence[str]) -> list[PostRoute]:
+    """Return the routes from some paths to an endpoint."""
     return [PostRoute(path, endpoint, methods=["POST"], name=path) for path in paths]
 
 

@@ -275,6 +275,14 @@ class V2Error(BaseModel):
     error: str
 
 
+def describe_v2_errors(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return the error responses of a route of the Open Inference Protocol in OpenAPI."""
+    return {
+        status: {"model": V2Error, "description": description}
+        for status, description in descriptions.items()
+    }
+
+
 class Loaded(BaseModel):
     """Versions of a model that are loaded."""
 

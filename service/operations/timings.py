@@ -4,37 +4,35 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+from service.telemetry.metrics import PHASES
+
 Phase = Literal["decode", "queue", "inference", "encode"]
 
 
 @dataclass(slots=True)
 class Timings:
-    """Start of a request on the clock of `time.monotonic`, and the seconds of its phases.
+    """Start of a request on the clock of `time.monotonic`, and its phases.
 
     `intervals` has each phase with its begin and its seconds; a phase may have several.
     """
 
     started: float = field(default_factory=time.monotonic)
-    decode: float = 0.0
-    queue: float = 0.0
-    inference: float = 0.0
-    encode: float = 0.0
     intervals: list[tuple[Phase, float, float]] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Format the header `Server-Timing`, in milliseconds."""
-        return (
-            f"decode;dur={self.decode * 1000:.3f}, queue;dur={self.queue * 1000:.3f}, "
-            f"inference;dur={self.inference * 1000:.3f}, encode;dur={self.encode * 1000:.3f}"
-        )
+        pairs = zip(PHASES, self.seconds(), strict=True)
+        return ", ".join(f"{phase};dur={seconds * 1000:.3f}" for phase, seconds in pairs)
 
-    def seconds(self) -> tuple[float, float, float, float]:
-        """Return the seconds of decode, queue, inference and encode."""
-        return self.decode, self.queue, self.inference, self.encode
+    def seconds(self) -> tuple[float, ...]:
+        """Return the seconds of each of `PHASES`."""
+        sums: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        for phase, _, seconds in self.intervals:
+            sums[phase] += seconds
+        return tuple(sums.values())
 
     def add(self, phase: Phase, began: float, seconds: float) -> None:
         """Add time to a phase."""
-        setattr(self, phase, getattr(self, phase) + seconds)
         self.intervals.append((phase, began, seconds))
 
     def measure(self, phase: Phase) -> "Measurement":

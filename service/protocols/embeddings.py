@@ -15,7 +15,7 @@ from bundle.errors import InvalidImage, InvalidParameter
 from service.api import parsing, requests, responses
 from service.api.context import get_context
 from service.api.dependencies import Guard, ModelPath, Services
-from service.api.endpoint import BoundedEndpoint, PostRoute
+from service.api.endpoint import BoundedEndpoint, PostRoute, route
 from service.api.media_types import JSON
 from service.api.operation import render
 from service.api.requests import IncomingRequest
@@ -205,5 +205,4 @@ def _describe(model: LoadedModel) -> Model:
 
 def build_routes(services: Services) -> list[PostRoute]:
     """Return the routes that embed."""
-    endpoint = EmbeddingsEndpoint(services)
-    return [PostRoute(path, endpoint, methods=["POST"], name=path) for path in PATHS]
+    return route(EmbeddingsEndpoint(services), PATHS)

@@ -54,9 +54,13 @@ class ModelRegistry:
         """Note why the pinned version of a model is unknown or cannot answer."""
         self._pin_failures[name] = reason
 
+    def exists(self, name: str) -> bool:
+        """Return True if a model has a version, loaded or failed."""
+        return name in self._loaded or name in self._failed
+
     def check_exists(self, name: str) -> None:
-        """Raise ModelNotFound unless a model has a version, loaded or failed."""
-        if name not in self._loaded and name not in self._failed:
+        """Raise ModelNotFound unless a model exists."""
+        if not self.exists(name):
             raise ModelNotFound(
                 f"there is no model {name[:100]!r}; there are: {', '.join(self.names()) or 'none'}"
             )

@@ -48,7 +48,12 @@ class PublishedBundle:
 
 def load_newest(models: Path, name: str) -> PublishedBundle:
     """Load the newest published version of a model. Raises DataError if there is none."""
-    versions = [path for path in (models / name).glob("*") if path.name.isdecimal()]
-    if not versions:
+    home = models / name
+    if not home.is_dir() or not (versions := list_versions(home)):
         raise DataError(f"there is no bundle of {name} in {models}; train it first")
-    return PublishedBundle(max(versions, key=lambda path: int(path.name)))
+    return PublishedBundle(home / str(max(versions)))
+
+
+def list_versions(home: Path) -> list[int]:
+    """List the published versions of a model, by its directory."""
+    return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]

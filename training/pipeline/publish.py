@@ -11,7 +11,7 @@ from pathlib import Path
 from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
 from training.errors import IncompatibleError
 from training.export import model_card
-from training.export.published import CARD, PublishedBundle
+from training.export.published import CARD, PublishedBundle, list_versions
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def publish(
     """
     staging.chmod(0o755)
     while True:
-        version = max(_list_versions(staging.parent), default=0) + 1
+        version = max(list_versions(staging.parent), default=0) + 1
         write_manifest(draft.model_copy(update={"version": version}), staging)
         if compatible and (other := find_other_encoder(staging, version)):
             raise IncompatibleError(
@@ -60,15 +60,11 @@ def publish(
 
 def find_other_encoder(bundle: Path, version: int) -> int | None:
     """Return the version before `version` if its encoder is another; vectors are not comparable."""
-    before = max((each for each in _list_versions(bundle.parent) if each < version), default=None)
+    before = max((each for each in list_versions(bundle.parent) if each < version), default=None)
     if before is None:
         return None
     encoders = {_read_encoder(bundle), _read_encoder(bundle.parent / str(before))}
     return before if len(encoders) > 1 else None
-
-
-def _list_versions(home: Path) -> list[int]:
-    return [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
 
 
 def _read_encoder(bundle: Path) -> str | None:

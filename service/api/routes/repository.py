@@ -12,16 +12,15 @@ from service.api.dependencies import ModelPath, Services, build_guard
 from service.api.errors import LoadFailed, NotControlled
 from service.api.security import ADMIN
 
-CONTROL_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.V2Error, "description": description}
-    for status, description in {
+CONTROL_ERRORS = schemas.describe_v2_errors(
+    {
         401: "The API key is missing or unknown.",
         400: "A bundle cannot be loaded; the version before still serves.",
         403: "The API key lacks the right `admin`.",
         404: "There is no such model.",
         409: "Models are not controlled by requests.",
-    }.items()
-}
+    }
+)
 INDEX_ERRORS: dict[int | str, dict[str, Any]] = {401: CONTROL_ERRORS[401]}
 
 

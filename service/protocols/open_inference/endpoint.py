@@ -9,7 +9,7 @@ from starlette.types import Scope
 from service.api import requests
 from service.api.context import get_context
 from service.api.dependencies import Services
-from service.api.endpoint import BoundedEndpoint, PostRoute
+from service.api.endpoint import BoundedEndpoint, PostRoute, route
 from service.api.errors import MalformedRequest
 from service.api.media_types import JSON
 from service.api.operation import render
@@ -78,5 +78,4 @@ def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
 
 def build_routes(services: Services) -> list[PostRoute]:
     """Return the routes that infer."""
-    endpoint = InferEndpoint(services)
-    return [PostRoute(path, endpoint, methods=["POST"], name=path) for path in PATHS]
+    return route(InferEndpoint(services), PATHS)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from bundle.manifest import Capability
-from service.errors import ModelNotFound, OperationNotSupported
+from service.errors import OperationNotSupported
 from service.protocols.open_inference.operations import DEFAULT, SERVED
 from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
@@ -20,7 +20,7 @@ def resolve(registry: ModelRegistry, name: str) -> Target:
     """Return the target of a name; a model's own name comes before NAME.OPERATION."""
     base, _, suffix = name.rpartition(".")
     for operation in SERVED:
-        if base and operation == suffix and not _exists(registry, name):
+        if base and operation == suffix and not registry.exists(name):
             return Target(base, operation)
     return Target(name, DEFAULT)
 
@@ -37,11 +37,3 @@ def get(registry: ModelRegistry, target: Target, version: str | None) -> LoadedM
             f"{target.model} has no operation {target.operation!r}; there are: {supported}"
         )
     return model
-
-
-def _exists(registry: ModelRegistry, name: str) -> bool:
-    try:
-        registry.check_exists(name)
-    except ModelNotFound:
-        return False
-    return True

@@ -182,11 +182,14 @@ def _describe_tensors(model: LoadedModel) -> dict[str, TensorSpec]:
 
 async def run(call: Inference, operation: Capability) -> Outputs:
     """Run an operation. Raises InvalidParameter for outputs that it has not, and its errors."""
-    _, outputs = describe(call.model, operation)
-    unknown = {*(call.request.outputs or ())} - {spec.name for spec in outputs}
-    if unknown:
-        available = ", ".join(spec.name for spec in outputs)
-        raise InvalidParameter(
-            f"there is no output {min(unknown)[:50]!r}; request one of: {available}"
-        )
+    if call.request.outputs is not None:
+        _check_outputs(call.model, operation, call.request.outputs)
     return await SERVED[operation].run(call)
+
+
+def _check_outputs(model: LoadedModel, operation: Capability, requested: Sequence[str]) -> None:
+    available = [spec.name for spec in describe(model, operation)[1]]
+    if unknown := {*requested} - {*available}:
+        raise InvalidParameter(
+            f"there is no output {min(unknown)[:50]!r}; request one of: {', '.join(available)}"
+        )

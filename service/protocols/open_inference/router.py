@@ -32,20 +32,18 @@ NOT_SERVED = (
 
 
 STATES: dict[int | str, dict[str, Any]] = {503: {"description": "It is not."}}
-MODEL_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.V2Error, "description": description}
-    for status, description in {
+MODEL_ERRORS = schemas.describe_v2_errors(
+    {
         401: "The API key is missing or unknown.",
         404: "There is no such model, version or operation.",
         429: "The API key has sent its requests of a second.",
         503: "The model could not be loaded.",
-    }.items()
-}
+    }
+)
 
 
-INFER_ERRORS = MODEL_ERRORS | {
-    status: {"model": schemas.V2Error, "description": description}
-    for status, description in {
+INFER_ERRORS = MODEL_ERRORS | schemas.describe_v2_errors(
+    {
         400: "The body is malformed.",
         403: "The API key lacks the right of the operation.",
         408: "The head took too long.",
@@ -57,8 +55,8 @@ INFER_ERRORS = MODEL_ERRORS | {
         431: "The head is too large.",
         500: "A defect; the log has it.",
         504: "The request did not run before its timeout.",
-    }.items()
-}
+    }
+)
 
 
 class ServerMetadata(BaseModel):
@@ -194,21 +192,18 @@ def _build_model_routes(services: Services) -> APIRouter:
         """Respond with 200 if a version of a model is ready."""
         return show_ready(find(model, version).name, response)
 
-    async def infer(model: ModelPath, body: InferBody) -> InferResponse:
+    async def infer(model: ModelPath, body: InferBody) -> None:
         """Infer with a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
-        raise NotImplementedError
 
-    async def infer_version(
-        model: ModelPath, version: VersionPath, body: InferBody
-    ) -> InferResponse:
+    async def infer_version(model: ModelPath, version: VersionPath, body: InferBody) -> None:
         """Infer with a version of a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
-        raise NotImplementedError
 
     for path, described in (("", infer), ("/versions/{version}", infer_version)):
         routes.add_api_route(
             f"/{{model}}{path}/infer",
             described,
             methods=["POST"],
+            response_model=InferResponse,
             responses=INFER_ERRORS,
             openapi_extra=INFER_EXAMPLE,
         )
