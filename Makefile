@@ -9,6 +9,9 @@ ifeq ($(filter cpu cuda,$(DEVICE)),)
 $(error DEVICE must be cpu or cuda, not $(DEVICE))
 endif
 
+comma := ,
+EXTRAS ?=
+EXTRA_STAMPS = $(patsubst %,$(VENV)/.%-$(DEVICE),$(subst $(comma), ,$(EXTRAS)))
 OTHER_RUNTIME = $(if $(filter cuda,$(DEVICE)),onnxruntime,onnxruntime-gpu)
 OTHER_DEVICE = $(if $(filter cuda,$(DEVICE)),cpu,cuda)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
@@ -21,7 +24,7 @@ CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
-serve: $(VENV)/.serve-$(DEVICE)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu)
+serve: $(VENV)/.serve-$(DEVICE) $(EXTRA_STAMPS)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu, EXTRAS=grpc,stores)
 	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
 
 test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
@@ -30,7 +33,7 @@ test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 alerts:  ## Test the alert rules with Prometheus's promtool
 	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
 
-clients: $(VENV)/.serve-$(DEVICE)  ## Run the examples of docs/protocols.md and docs/recipes.md
+clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples of docs/protocols.md and docs/recipes.md
 	tools/check-clients $(VENV)/bin/python
 
 check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
@@ -38,6 +41,7 @@ check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the ima
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	tools/make-messages $(VENV)/bin/python --check
 	tools/check-install $(VENV)/bin/python
 	tools/check-client $(VENV)/bin/python
 
@@ -47,13 +51,14 @@ format: $(VENV)/.check-$(DEVICE)  ## Format the code
 
 LOCK = $(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-annotate \
 	--custom-compile-command "make lock"
+IMAGE_EXTRAS = --extra grpc --extra stores --extra tracing
 
 lock: $(VENV)/bin/python  ## Renew constraints.txt, the versions of all packages, and requirements/ of the images
 	$(PIP) install --quiet uv
 	$(LOCK) --all-extras --output-file constraints.txt pyproject.toml
-	$(LOCK) --generate-hashes --constraints constraints.txt --extra cpu --extra tracing \
+	$(LOCK) --generate-hashes --constraints constraints.txt --extra cpu $(IMAGE_EXTRAS) \
 		--output-file requirements/cpu.txt pyproject.toml
-	$(LOCK) --generate-hashes --constraints constraints.txt --extra cuda --extra tracing \
+	$(LOCK) --generate-hashes --constraints constraints.txt --extra cuda $(IMAGE_EXTRAS) \
 		--output-file requirements/cuda.txt pyproject.toml
 	echo cyclonedx-bom | $(LOCK) --generate-hashes --output-file requirements/sbom.txt -
 
@@ -66,14 +71,14 @@ clean:  ## Remove the environment and all caches
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
-	@rm -f $(VENV)/.serve-* $(VENV)/.test-* $(VENV)/.check-*
+	@rm -f $(VENV)/.*-cpu $(VENV)/.*-cuda
 	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
 	else $(PYTHON) -m venv --without-pip $(VENV) && tools/get-pip $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 
 # The two builds of ONNX Runtime fill the same directory: one must go before the other comes.
-$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.grpc-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what '$*' needs for $(DEVICE) ..."
 	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
 	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null
-	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable '.[$($(shell echo $* | tr a-z A-Z)_EXTRAS)]'
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable '.[$(or $($(shell echo $* | tr a-z A-Z)_EXTRAS),$(DEVICE)$(comma)$*)]'
 	@touch $@

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -55,11 +56,13 @@ from service.scheduling.executor import (
     INLINE_SECONDS_ON_ONE_CORE,
     DeviceExecutor,
 )
-from service.server.limits import Refusal, Rendered, ServedApp
+from service.server.limits import ConnectionLimits, Refusal, Rendered, ServedApp
+from service.server.uvicorn_server import Tls
 from service.settings import Settings
 from service.telemetry.metrics import OTHER_LABELS, Metrics
 
-if TYPE_CHECKING:  # because OpenTelemetry is an extra
+if TYPE_CHECKING:  # because they are extras
+    from service.protocols.open_inference_grpc import GrpcServer
     from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -180,8 +183,7 @@ def _add_metrics(
     telemetry.add_scores(P_VALUE_BINS, read_scores)
 
 
-def create_app(services: Services, tracing: "Tracing | None" = None) -> ASGIApp:
-    """Return the application: the routes of the operations, then those of FastAPI."""
+def _build_router(services: Services, tracing: "Tracing | None") -> Router:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -197,20 +199,44 @@ def create_app(services: Services, tracing: "Tracing | None" = None) -> ASGIApp:
         if tracing:
             tracing.close()
 
-    trace = tracing.record if tracing else None
     routes = [
         *endpoint.build_routes(services, OPERATIONS),
         *embeddings.build_routes(services),
         *open_inference.build_routes(services),
     ]
     api = HeadAsGet(create_api(services))
-    router = Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
-    return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics, trace)
+    return Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
 
 
-def create_served_app(services: Services, tracing: "Tracing | None" = None) -> ServedApp:
+@dataclass(frozen=True)
+class Application:
+    """The routes, and what every request passes before them."""
+
+    services: Services
+    routes: ASGIApp
+    tracing: "Tracing | None" = None
+
+    def wrap(self, routes: ASGIApp) -> ASGIApp:
+        """Return the application with these routes."""
+        trace = self.tracing.record if self.tracing else None
+        return RequestLifecycle(InternalErrors(routes), self.services.metrics, trace)
+
+
+def build_application(services: Services, tracing: "Tracing | None" = None) -> Application:
+    """Return the routes of the operations, then those of FastAPI."""
+    routes = EncodedSlashes(_build_router(services, tracing))
+    return Application(services, routes, tracing)
+
+
+def create_app(services: Services, tracing: "Tracing | None" = None) -> ASGIApp:
+    """Return the application for HTTP."""
+    application = build_application(services, tracing)
+    return application.wrap(application.routes)
+
+
+def create_served_app(application: Application) -> ServedApp:
     """Return the application for the server, with its responses to requests that are no HTTP."""
-    app = create_app(services, tracing)
+    app, services = application.wrap(application.routes), application.services
 
     def refuse(refusal: Refusal) -> Rendered:
         request_id = create_request_id()
@@ -224,6 +250,27 @@ def create_served_app(services: Services, tracing: "Tracing | None" = None) -> S
 
     probes_only = RequestLifecycle(ProbesOnly(app), services.metrics)
     return ServedApp(app, probes_only, refuse)
+
+
+def create_grpc_server(
+    application: Application, address: tuple[str, int], tls: Tls, limits: ConnectionLimits
+) -> "GrpcServer":
+    """Return the server of gRPC. Raises InvalidParameter if its extra is not installed."""
+    try:
+        from service.protocols.open_inference_grpc import GrpcLimits, GrpcServer, Transcoder
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(
+            f"AE_GRPC_PORT needs {error.name}: install the extra `grpc`, or unset AE_GRPC_PORT"
+        ) from None
+    services = application.services
+    body = services.body_limits
+    return GrpcServer(
+        application.wrap(Transcoder(application.routes)),
+        address,
+        tls,
+        GrpcLimits(limits, body.max_bytes, body.timeout),
+        is_ready=lambda: services.find_status() == "ready",
+    )
 
 
 def create_api(services: Services) -> FastAPI:

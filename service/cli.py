@@ -17,9 +17,11 @@ from bundle.conformal import RATES
 from bundle.errors import BundleError, DomainError, InvalidParameter
 from service.app import (
     assemble,
+    build_application,
     build_engine,
     build_services,
     create_api,
+    create_grpc_server,
     create_served_app,
     open_tracing,
 )
@@ -196,14 +198,26 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         on_signal=services.admission.leave,
         must_end=lambda: services.executor.lost is not None,
     )
+    application = build_application(services, tracing)
+    companions = []
+    if settings.grpc_port is not None:
+        address = settings.host, settings.grpc_port
+        companions.append(create_grpc_server(application, address, tls, limits))
+
+    def print_ready() -> None:
+        addresses = [uvicorn_server.describe(listener, tls)]
+        addresses += [companion.describe() for companion in companions]
+        _print_ready(" and ".join(addresses), services.registry)
+
     status = uvicorn_server.serve(
-        create_served_app(services, tracing),
+        create_served_app(application),
         listener,
         limits,
         shutdown,
-        on_ready=lambda: _print_ready(uvicorn_server.describe(listener, tls), services.registry),
+        on_ready=print_ready,
         on_hangup=services.updates.request_look,
         tls=tls,
+        companions=companions,
     )
     return DEVICE_LOST_STATUS if services.executor.lost else status
 
@@ -211,7 +225,10 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
 def _check_access(settings: Settings, listener: socket.socket) -> None:
     """Raise InvalidParameter if anyone in the network could use the service without a key."""
     keys = settings.api_keys or settings.api_keys_file
-    if keys or settings.open_access or not uvicorn_server.is_public(listener):
+    public = uvicorn_server.is_public(listener) or (
+        settings.grpc_port is not None and uvicorn_server.is_public_host(settings.host)
+    )
+    if keys or settings.open_access or not public:
         return
     raise InvalidParameter(
         f"{settings.host} can be reached by others, and no API key is needed: set AE_API_KEYS or "

@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     unix_socket: Path | None = Field(
         None, description="Unix socket to listen on, in place of an address and port."
     )
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port to listen on for gRPC; unset: no gRPC."
+    )
     device: Literal["cuda", "auto", "cpu"] = Field(
         "auto",
         description="cuda needs an NVIDIA GPU; auto falls back to the CPU; cpu uses no GPU.",

@@ -8,6 +8,7 @@ from service.api.media_types import JSON
 
 PROBLEM_TYPE = "application/problem+json"
 V2 = "/v2"  # of the Open Inference Protocol
+V2_CALLS = "/inference.GRPCInferenceService/"  # over gRPC
 EMBEDDINGS = ("/v1/embeddings", "/openai/")  # of OpenAI's clients
 TITLES = {
     413: "Content Too Large",
@@ -30,7 +31,7 @@ def build_body(path: str, failure: Failure) -> tuple[dict[str, Any], str]:
     """Return the body of an error in the protocol of a path, and its media type."""
     if path.startswith(EMBEDDINGS):
         return _build_openai_body(failure), JSON
-    if path == V2 or path.startswith(f"{V2}/"):
+    if path == V2 or path.startswith((f"{V2}/", V2_CALLS)):
         return {"error": failure.detail}, JSON
     return _build_problem_body(failure), PROBLEM_TYPE
 

@@ -7,11 +7,11 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import uvicorn
 
@@ -48,6 +48,16 @@ class Tls(NamedTuple):
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
 
 
+class Companion(Protocol):
+    """A server of another protocol, on a port of its own and on the same event loop."""
+
+    async def start(self) -> None:
+        """Listen. Raises InvalidParameter if the address cannot be listened on."""
+
+    async def stop(self, seconds: float) -> None:
+        """Admit nothing new, and end what runs after so many seconds."""
+
+
 class Server(uvicorn.Server):
     """A server that serves on after SIGTERM, until others have noticed.
 
@@ -61,13 +71,17 @@ class Server(uvicorn.Server):
         shutdown: Shutdown,
         on_ready: Callable[[], None],
         on_hangup: Callable[[], None],
+        companions: Sequence[Companion] = (),
     ) -> None:
         super().__init__(config)
+        self._companions = companions
         self._connections, self._shutdown = connections, shutdown
         self._on_ready, self._on_hangup = on_ready, on_hangup
         self._end = float("inf")  # of the delay, on the clock of `time.monotonic`
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for companion in self._companions:
+            await companion.start()
         await super().startup(sockets)
         if self.started:
             loop = asyncio.get_running_loop()
@@ -103,6 +117,13 @@ class Server(uvicorn.Server):
         if not self.force_exit:
             await asyncio.sleep(LINGER_SECONDS)
         await super().shutdown(sockets)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        seconds = 0.0 if self.force_exit else max(self._shutdown.timeout - LINGER_SECONDS, 0.0)
+        await asyncio.gather(
+            super()._wait_tasks_to_complete(),
+            *(companion.stop(seconds) for companion in self._companions),
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -140,7 +161,13 @@ def is_public(listener: socket.socket) -> bool:
     """Return True if other machines can reach a bound socket."""
     if listener.family == socket.AF_UNIX:
         return False
-    return not ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+    return is_public_host(listener.getsockname()[0])
+
+
+def is_public_host(host: str) -> bool:
+    """Return True if other machines can reach a host. Raises OSError if it has no address."""
+    address = socket.getaddrinfo(host, None)[0][4][0]
+    return not ipaddress.ip_address(address).is_loopback
 
 
 def describe(listener: socket.socket, tls: Tls) -> str:
@@ -160,10 +187,12 @@ def serve(
     on_ready: Callable[[], None],
     on_hangup: Callable[[], None],
     tls: Tls,
+    companions: Sequence[Companion] = (),
 ) -> int:
     """Serve until a signal, and return the exit status.
 
-    `on_hangup` is called on the event loop after SIGHUP.
+    `on_hangup` is called on the event loop after SIGHUP. Raises InvalidParameter if a companion
+    cannot listen.
     """
     connections = Connections(limits)
     config = uvicorn.Config(
@@ -181,7 +210,7 @@ def serve(
         timeout_keep_alive=limits.idle_timeout,
         timeout_graceful_shutdown=shutdown.timeout,
     )
-    server = Server(config, connections, shutdown, on_ready, on_hangup)
+    server = Server(config, connections, shutdown, on_ready, on_hangup, companions)
     try:
         server.run([listener])
     except KeyboardInterrupt:

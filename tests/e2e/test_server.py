@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import requests
 from PIL import Image
 
 from service.cli import DEVICE_LOST_STATUS
+from service.protocols.open_inference_grpc import open_inference_pb2 as pb
 from service.registry.repository import ModelRepository
 from service.settings import Settings
 from tests.bundles import write_bundle
@@ -257,10 +259,15 @@ def test_settings_come_from_the_environment() -> None:
     assert server.end() == 0
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "service", *arguments]
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -419,12 +426,29 @@ def test_the_grace_period_is_that_of_the_compose_file() -> None:
     assert found == {f"{Settings().grace_period:.0f}"}
 
 
-def test_a_port_that_is_taken_ends_the_start() -> None:
+@pytest.mark.parametrize("setting", ["AE_PORT", "AE_GRPC_PORT"])
+def test_a_port_that_is_taken_ends_the_start(setting: str, models: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = run(
-            "serve", "--models", "models", "--device", "cpu", "--port", str(taken.getsockname()[1])
-        )
-    assert done.returncode != 0
-    assert "cannot be listened on" in done.stderr
+        port = str(taken.getsockname()[1])
+        ports = {"AE_PORT": "0"} | {setting: port}
+        done = run("serve", "--models", str(models), "--device", "cpu", **ports)
+    assert done.returncode == 1
+    assert f"error: 127.0.0.1:{port} cannot be listened on" in done.stderr
+
+
+def test_calls_of_grpc_that_run_at_the_end_are_finished() -> None:
+    server = start("--models", "models", "--device", "cpu", AE_GRPC_PORT="0", AE_SHUTDOWN_DELAY="0")
+    address = re.findall(r"grpc://(\S+)", server.ready)[0]
+    request = pb.ModelInferRequest(model_name="mnist-vae.reconstruct")
+    request.inputs.add(name="images", datatype="UINT8", shape=[64, 28, 28])
+    request.raw_input_contents.append(bytes(64 * 28 * 28))
+    with grpc.insecure_channel(address) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        message = request.SerializeToString()
+        running = [infer.future(message) for _ in range(8)]
+        running[0].result()  # the others run, or wait in the queue
+        assert server.end() == 0
+        responses = [pb.ModelInferResponse.FromString(each.result()) for each in running]
+    assert [[*each.outputs[0].shape] for each in responses] == [[64, 28, 28, 1]] * 8
