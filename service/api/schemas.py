@@ -261,12 +261,12 @@ class Health(BaseModel):
 
 
 class RepositoryEntry(BaseModel):
-    """Version of a model in the repository; `reason` says why it could not be loaded."""
+    """Version of a model in the repository; `reason` says why it failed to load, or is empty."""
 
     name: str
     version: str
     state: Literal["READY", "UNAVAILABLE"]
-    reason: str | None = None
+    reason: str
 
 
 class V2Error(BaseModel):

@@ -38,9 +38,7 @@ def build_router(services: Services) -> APIRouter:
                 "requests only if it is explicit"
             )
 
-    @routes.post(
-        "/index", dependencies=[guard], response_model_exclude_none=True, responses=INDEX_ERRORS
-    )
+    @routes.post("/index", dependencies=[guard], responses=INDEX_ERRORS)
     async def index() -> list[schemas.RepositoryEntry]:
         """Every version of every model, and the reasons of those that failed to load."""
         loaded = [(each.manifest.name, str(each.manifest.version)) for each in registry.all()]
@@ -50,7 +48,7 @@ def build_router(services: Services) -> APIRouter:
                 name=name,
                 version=version,
                 state="READY",
-                reason=failures.pop(f"{name}/{version}", None),
+                reason=failures.pop(f"{name}/{version}", ""),
             )
             for name, version in loaded
         ]

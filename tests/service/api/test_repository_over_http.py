@@ -28,7 +28,7 @@ def test_the_index_lists_every_version(directory: Path) -> None:
                 "state": "UNAVAILABLE",
                 "reason": "there is no manifest.json: the bundle is incomplete",
             },
-            {"name": "tiny", "version": "1", "state": "READY"},
+            {"name": "tiny", "version": "1", "state": "READY", "reason": ""},
         ]
 
 
