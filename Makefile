@@ -19,7 +19,7 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test alerts clients oracle check format lock audit clean
+.PHONY: help serve test alerts clients oracle stores check format lock audit clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -35,6 +35,9 @@ alerts:  ## Test the alert rules with Prometheus's promtool
 
 clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples of docs/protocols.md and docs/recipes.md
 	tools/check-clients $(VENV)/bin/python
+
+stores: $(VENV)/.test-$(DEVICE)  ## Test the stores of models on S3, by the server of moto
+	tools/check-stores $(VENV)/bin/python
 
 oracle: $(VENV)/.serve-$(DEVICE)  ## Compare the responses under /v2 with MLServer's
 	tools/check-oracle $(VENV)/bin/python

@@ -22,6 +22,7 @@ from benchmarks import anomaly_studies as studies
 from bundle.manifest import MANIFEST, ModelManifest
 from training import recipe
 from training.pipeline import draft_manifest, train_detector
+from training.pipeline.destinations import ModelsDirectory
 from training.recipe import DetectorRecipe
 
 CLASSES = 10
@@ -143,10 +144,11 @@ def _runs(
 
 
 def _train(chosen: DetectorRecipe, data: Path, runs: Path) -> ModelManifest:
-    path = train_detector.run(
-        chosen, data, runs / "models", False, lambda text: print(text, flush=True)
+    models = ModelsDirectory(runs / "models")
+    published = train_detector.run(
+        chosen, data, models, False, lambda text: print(text, flush=True)
     )
-    return ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
+    return ModelManifest.model_validate_json((published.directory / MANIFEST).read_bytes())
 
 
 def _find_trained(

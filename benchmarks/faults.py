@@ -25,6 +25,7 @@ import numpy as np
 from bundle.imaging import encode_png
 from bundle.manifest import MANIFEST, ModelManifest
 from training.pipeline import publish
+from training.pipeline.destinations import ModelsDirectory
 
 MODEL, IMAGES = "mnist-undercomplete", 60
 KILLS = 50
@@ -67,11 +68,12 @@ def copy_model(models: Path) -> Path:
 def publish_again_and_again(bundle: Path) -> None:
     """Publish copies of a bundle until killed."""
     manifest = ModelManifest.model_validate_json((bundle / MANIFEST).read_bytes())
+    models = ModelsDirectory(bundle.parents[1])
     while True:
-        with publish.open_staging(bundle.parents[1], manifest.name) as staging:
+        with models.open_staging(manifest.name) as staging:
             for file in manifest.files:
                 shutil.copy(bundle / file, staging)
-            publish.publish(staging, manifest)
+            publish.publish(models, staging, manifest)
 
 
 def kill_publications(directory: Path) -> None:

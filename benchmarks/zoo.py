@@ -14,6 +14,7 @@ from benchmarks.results.runs import Run
 from bundle.manifest import MANIFEST, ModelManifest
 from training import recipe, recipes
 from training.pipeline import train
+from training.pipeline.destinations import ModelsDirectory
 from training.recipe import Recipe
 
 SEEDS = (0, 1, 2)
@@ -54,8 +55,9 @@ def main() -> None:
             run = _find_run(name, seed, options)
             if run is None:
                 chosen, home = _plan(name, seed, options)
+                models = ModelsDirectory(home)
                 train.run(
-                    chosen, options.data, home, options.runs, lambda text: print(text, flush=True)
+                    chosen, options.data, models, options.runs, lambda text: print(text, flush=True)
                 )
                 run = _find_run(name, seed, options)
             assert run is not None  # it has just been trained

@@ -8,6 +8,7 @@ DomainError
 │   └── InvalidLatents       in `service.errors`
 ├── InvalidParameter
 ├── BundleError
+│   └── BundleUnavailable
 ├── (errors of requests)     in `service.errors`, `service.api` and `service.bulk`
 └── TrainingError            in `training.errors`
 """
@@ -39,3 +40,7 @@ class InvalidParameter(DomainError):
 
 class BundleError(DomainError):
     """A damaged or incomplete bundle, or one with wrong outputs."""
+
+
+class BundleUnavailable(BundleError):
+    """A bundle, or a store of bundles, that cannot be read now."""

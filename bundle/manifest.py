@@ -49,6 +49,7 @@ from pydantic import (
 from bundle.tensors import TensorName
 
 MANIFEST = "manifest.json"
+PIN = "default"  # file of a model: the version that answers without one
 
 Capability = Literal[
     "encode",

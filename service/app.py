@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -48,7 +49,7 @@ from service.protocols import embeddings, open_inference
 from service.registry.drift import P_VALUE_BINS, DriftMetrics
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
-from service.registry.repository import ModelRepository
+from service.registry.repository import ModelRepository, Repository
 from service.registry.updates import Updates
 from service.scheduling.admission import Admission
 from service.scheduling.executor import (
@@ -66,8 +67,6 @@ if TYPE_CHECKING:  # because they are extras
     from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
-
-POLL_SECONDS = 2.0  # between two looks at the models directory
 
 OPERATIONS = [
     module.OPERATION
@@ -96,10 +95,27 @@ def build_engine(settings: Settings) -> OnnxEngine:
     return OnnxEngine(settings.device, settings.threads, gpu, settings.max_batch_size)
 
 
+def open_repository(settings: Settings) -> Repository:
+    """Return the repository of the bundles.
+
+    Raises InvalidParameter for a URL that is no store, or if its extra is not installed.
+    """
+    if "://" not in settings.models:
+        return ModelRepository(Path(settings.models))
+    try:
+        from bundle.stores import BundleStore
+        from service.registry.store_repository import StoreRepository
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(
+            f"{settings.models} needs {error.name}: install the extra `stores`"
+        ) from None
+    return StoreRepository(BundleStore(settings.models), settings.model_cache)
+
+
 def build_services(settings: Settings) -> Services:
     """Load every bundle, and return the services around them.
 
-    Raises DeviceError if the device is unavailable, BundleError if the directory is unreadable.
+    Raises DeviceError if the device is unavailable, BundleError if the models are.
     """
     services = assemble(settings)
     services.updates.load_all()
@@ -109,7 +125,7 @@ def build_services(settings: Settings) -> Services:
 def assemble(settings: Settings) -> Services:
     """Return the services without any model. Raises DeviceError if the device is unavailable."""
     telemetry, available, registry = Metrics(), cores.count(), ModelRegistry()
-    repository = ModelRepository(settings.models)
+    repository = open_repository(settings)
     loader = Loader(repository, build_engine(settings))
     admission = Admission(settings.max_queued_images, settings.max_queued_bytes, settings.max_share)
     executor = DeviceExecutor(
@@ -189,7 +205,7 @@ def _build_router(services: Services, tracing: "Tracing | None") -> Router:
     async def lifespan(_: object) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
             watching = services.model_control == "poll"
-            watch = tasks.create_task(services.updates.watch(POLL_SECONDS)) if watching else None
+            watch = tasks.create_task(services.updates.watch()) if watching else None
             yield
             if watch:
                 watch.cancel()

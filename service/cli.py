@@ -23,13 +23,13 @@ from service.app import (
     create_api,
     create_grpc_server,
     create_served_app,
+    open_repository,
     open_tracing,
 )
 from service.errors import DeviceError
 from service.keys import EXAMPLE, create_key
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
-from service.registry.repository import ModelRepository
 from service.server import uvicorn_server
 from service.server.connections import limit_by_files
 from service.server.limits import ConnectionLimits
@@ -91,7 +91,7 @@ def _build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="load each bundle, and print which of them work")
     check.set_defaults(command=_check)
     for command in (serve, score, check):
-        command.add_argument("--models", type=Path, metavar="DIR", help=_describe("models"))
+        command.add_argument("--models", metavar="DIR|URL", help=_describe("models"))
         command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_describe("device"))
     key = commands.add_parser("create-key", help="print a new API key, and its entry")
     key.add_argument("name", metavar="NAME", help="who will use it")
@@ -306,7 +306,7 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
         return 1
     candidates = ", ".join(provider.name for provider in engine.candidates)
     print(f"device policy {settings.device}: will try {candidates}")
-    repository = ModelRepository(settings.models)
+    repository = open_repository(settings)
     locations, loader = repository.locations(), Loader(repository, engine)
     failures = 0
     for location in locations:

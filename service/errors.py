@@ -19,6 +19,7 @@ DomainError
 │   └── ShuttingDown             no new requests are admitted
 ├── DeadlineExceeded             the request did not run before its timeout
 ├── BundleError                  a bundle is damaged, incomplete, or gives wrong results
+│   └── BundleUnavailable        a bundle or its store cannot be read now
 ├── DeviceError                  the requested device is unavailable
 │   └── DeviceLost               the device failed while it served, and does not recover
 └── BulkError                    scoring files cannot continue; subclasses are in `service.bulk`

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.keys import KeyEntries
@@ -16,6 +16,7 @@ END_SECONDS = 2  # to close connections and to finish what cannot be cancelled
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Location = Annotated[str, BeforeValidator(str)]  # a path or a URL
 
 
 class Settings(BaseSettings):
@@ -23,7 +24,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    models: Path = Field(Path("models"), description="Directory of the bundles.")
+    models: Location = Field(
+        "models", description="Directory of the bundles, or URL of their store."
+    )
+    model_cache: Path = Field(
+        Path("model-cache"), description="Directory of bundles that were fetched from a store."
+    )
     model_control: Literal["none", "poll", "explicit"] = Field(
         "none",
         description="How new versions are taken up: not at all, by polling, or by requests.",

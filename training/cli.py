@@ -5,10 +5,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from bundle.errors import DomainError
 from training import recipes
-from training.errors import TrainingError
+
+if TYPE_CHECKING:  # because its imports take seconds
+    from training.pipeline.publish import Published
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _DATA_HELP = "folder of the data; without it, they are downloaded"
@@ -23,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
-    except (TrainingError, OSError) as error:
+    except (DomainError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, _Terminated) as stop:
@@ -59,7 +62,12 @@ def _add_train(commands: _Commands) -> None:
     train.add_argument("recipe", help="a recipe's name (see `recipes`) or a TOML file")
     train.add_argument("--data", type=Path, metavar="DIR", help=_DATA_HELP)
     train.add_argument("--name", help="the model's name, if not the recipe's")
-    _add_models(train)
+    train.add_argument(
+        "--models",
+        default="models",
+        metavar="DIR|URL",
+        help="directory or store to publish to, such as s3://bucket/models (%(default)s)",
+    )
     train.add_argument(
         "--runs",
         type=Path,
@@ -146,38 +154,38 @@ def _add_models(command: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> int:
     from training import recipe
     from training.pipeline import embedding, train, train_detector
+    from training.pipeline.destinations import open_destination
 
     resolved = recipe.load(options.recipe, options.set, options.name)
     resumes = isinstance(resolved, recipe.Recipe)
     options.when_interrupted = (
         "; rerun the same command to resume" if resumes else "; nothing was published"
     )
-    published: Path | None
+    models = open_destination(options.models)
+    published: Published | None
     if isinstance(resolved, recipe.DetectorRecipe):
         published = train_detector.run(
             resolved,
             options.data,
-            options.models,
+            models,
             options.accept_weak,
             _log,
             options.compatible,
         )
     elif isinstance(resolved, recipe.EmbeddingRecipe):
-        published = embedding.run(resolved, options.models, _log, options.compatible)
+        published = embedding.run(resolved, models, _log, options.compatible)
     else:
         published = train.run(
-            resolved, options.data, options.models, options.runs, _log, options.compatible
+            resolved, options.data, models, options.runs, _log, options.compatible
         )
     if published:  # None: another process of this run publishes
         _print_published(published, options.models)
     return 0
 
 
-def _print_published(bundle: Path, models: Path) -> None:
-    from training.pipeline import publish
-
-    print(f"published {bundle}")
-    if other := publish.find_other_encoder(bundle, int(bundle.name)):
+def _print_published(published: "Published", models: str) -> None:
+    print(f"published {published.place}")
+    if other := published.other_encoder:
         print(f"it encodes unlike version {other}: encode stored images again before a search")
     print(f"serve it: python -m service serve --models {models}")
 

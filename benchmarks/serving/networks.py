@@ -25,6 +25,7 @@ from training.export.graph_runner import Graphs
 from training.export.onnx_export import export
 from training.export.published import GOLDEN, load_newest
 from training.pipeline import publish
+from training.pipeline.destinations import ModelsDirectory
 
 
 class Net(NamedTuple):
@@ -53,8 +54,9 @@ def write(name: str, models: Path) -> Path:
     """
     directory = models / name / "1"
     if not directory.is_dir():
-        with publish.open_staging(models, name) as staged:
-            publish.publish(staged, _write(name, staged))
+        destination = ModelsDirectory(models)
+        with destination.open_staging(name) as staged:
+            publish.publish(destination, staged, _write(name, staged))
     return directory / "whole.onnx"
 
 
@@ -65,15 +67,16 @@ def write_fp16(name: str, models: Path) -> str:
         plain = load_newest(models, name)
         with np.load(plain.directory / GOLDEN) as arrays:
             images = arrays["images"]
+        destination = ModelsDirectory(models)
         with (
-            publish.open_staging(models, converted) as staged,
+            destination.open_staging(converted) as staged,
             tempfile.TemporaryDirectory() as rounded,
         ):
             graphs, parity = fp16.write(plain, images, staged, Path(rounded))
             golden.write(graphs, images, plain.manifest.input, staged / GOLDEN)
             made = plain.manifest.provenance.model_copy(update={"parity": parity})
             changes = {"name": converted, "precision": "float16", "provenance": made}
-            publish.publish(staged, plain.manifest.model_copy(update=changes))
+            publish.publish(destination, staged, plain.manifest.model_copy(update=changes))
     return converted
 
 

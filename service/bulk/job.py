@@ -134,10 +134,10 @@ class ScoringModel:
 
 
 def score_locally(
-    job: ScoreJob, operations: Operations, registry: ModelRegistry, models: Path
+    job: ScoreJob, operations: Operations, registry: ModelRegistry, models: str
 ) -> None:
     """Score with a model of this process. Raises DomainError; finished rows are kept."""
-    source = str(models.resolve())
+    source = models if "://" in models else str(Path(models).resolve())
     loaded = registry.get(job.model, job.find_interrupted_version(source))
     scoring = require_part(loaded, "anomaly-score", loaded.scoring)
     images = len(scoring.conformal.scores)

@@ -29,7 +29,7 @@ from service.inference.engine import Engine
 from service.inference.session import Session
 from service.registry.drift import Drift
 from service.registry.loaded_model import LoadedModel, Scoring, list_outputs
-from service.registry.repository import BundleLocation, ModelRepository
+from service.registry.repository import BundleLocation, Repository
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ Sessions = Mapping[GraphName, Session]
 class Loader:
     """Loads the bundles of a repository on an engine's device."""
 
-    def __init__(self, repository: ModelRepository, engine: Engine) -> None:
+    def __init__(self, repository: Repository, engine: Engine) -> None:
         self._repository, self._engine = repository, engine
 
     def load(self, location: BundleLocation) -> LoadedModel:

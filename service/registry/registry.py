@@ -2,9 +2,10 @@
 
 from typing import TypeVar
 
+from bundle.manifest import PIN
 from service.errors import ModelNotFound, ModelNotReady, VersionNotFound
 from service.registry.loaded_model import LoadedModel
-from service.registry.repository import PIN, BundleLocation
+from service.registry.repository import BundleLocation
 
 Kept = TypeVar("Kept")
 

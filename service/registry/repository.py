@@ -1,15 +1,15 @@
 """Repository of bundles: finds bundles, and checks their files against their manifests."""
 
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
 from bundle.errors import BundleError
-from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
-
-PIN = "default"  # file in the directory of a model: the version that answers without one
+from bundle.manifest import MANIFEST, PIN, ModelManifest, compute_sha256
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,34 @@ class BundleLocation:
         return f"{self.name} version {self.version}"
 
 
+class Repository(Protocol):
+    """Bundles that exist; `poll_seconds` is the time between two looks at them.
+
+    Each method raises BundleError if what it reads is damaged, unreadable or unavailable.
+    """
+
+    poll_seconds: float
+
+    def locations(self) -> list[BundleLocation]:
+        """Return all bundles, sorted by name and version."""
+
+    def sign(self, location: BundleLocation) -> Hashable:
+        """Return what changes with the files of a bundle."""
+
+    def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read a manifest and its SHA-256, and check every file; all are in the directory then."""
+
+    def read_pin(self, model: str) -> int | None:
+        """Return the version that answers without one; None if the newest does."""
+
+
 class ModelRepository:
     """Bundles below a directory, or the one bundle that the directory is.
 
     Hidden directories, and names that are no version number, are skipped.
     """
+
+    poll_seconds = 2.0
 
     def __init__(self, models: Path) -> None:
         self._models = models
@@ -60,12 +83,15 @@ class ModelRepository:
 
     def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
         """Read as `read` does; returns the SHA-256 of the manifest, too."""
-        manifest, digest = _parse(location.directory / MANIFEST)
-        if (manifest.name, manifest.version) != (location.name, location.version):
-            raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
-        for name, expected in manifest.files.items():
-            self._check(location.directory / name, expected)
-        return manifest, digest
+        return read_bundle(location)
+
+    def sign(self, location: BundleLocation) -> Hashable:
+        """Return name, size and time of change of each file; empty if they are unreadable."""
+        try:
+            files = [(path.name, path.stat()) for path in sorted(location.directory.iterdir())]
+        except OSError:
+            return ()
+        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
 
     def read_pin(self, model: str) -> int | None:
         """Read the version in the file `default` of a model's directory; None without the file.
@@ -74,35 +100,50 @@ class ModelRepository:
         """
         path = self._models / model / PIN
         try:
-            text = path.read_text(encoding="ascii", errors="replace")[:20].strip()
+            return parse_pin(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
             raise BundleError(f"{PIN} cannot be read: {error.strerror}") from error
-        if not text.isdecimal():
-            raise BundleError(f"{PIN} holds {text!r}; write the number of a version")
-        return int(text)
 
-    @staticmethod
-    def _check(path: Path, digest: str) -> None:
-        try:
-            found = compute_sha256(path)
-        except OSError as error:
-            raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
-        if found != digest:
-            raise BundleError(
-                f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}..."
-            )
+
+def parse_pin(content: bytes) -> int:
+    """Return the version in the content of a file `default`. Raises BundleError."""
+    text = content[:20].decode("ascii", "replace").strip()
+    if not text.isdecimal():
+        raise BundleError(f"{PIN} holds {text!r}; write the number of a version")
+    return int(text)
+
+
+def read_bundle(location: BundleLocation) -> tuple[ModelManifest, str]:
+    """Read a manifest and its SHA-256, and check every file against it. Raises BundleError."""
+    manifest, digest = parse_manifest(location.directory / MANIFEST)
+    if (manifest.name, manifest.version) != (location.name, location.version):
+        raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
+    for name, expected in manifest.files.items():
+        _check(location.directory / name, expected)
+    return manifest, digest
+
+
+def _check(path: Path, digest: str) -> None:
+    try:
+        found = compute_sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
+    if found != digest:
+        raise BundleError(
+            f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}..."
+        )
 
 
 def _locate(bundle: Path) -> BundleLocation:
     """Return the location of a bundle by its manifest. Raises BundleError."""
-    manifest = _parse(bundle / MANIFEST)[0]
+    manifest = parse_manifest(bundle / MANIFEST)[0]
     return BundleLocation(bundle, manifest.name, manifest.version)
 
 
-def _parse(path: Path) -> tuple[ModelManifest, str]:
-    """Return a manifest and its SHA-256. Raises BundleError."""
+def parse_manifest(path: Path) -> tuple[ModelManifest, str]:
+    """Read a manifest, without its files, and its SHA-256. Raises BundleError."""
     try:
         text = path.read_bytes()
         return ModelManifest.model_validate_json(text), hashlib.sha256(text).hexdigest()

@@ -2,21 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Hashable
 from typing import Literal
 
-from bundle.errors import BundleError
+from bundle.errors import BundleError, BundleUnavailable
 from service.errors import DeviceError, DeviceLost
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
-from service.registry.repository import BundleLocation, ModelRepository
+from service.registry.repository import BundleLocation, Repository
 
 logger = logging.getLogger(__name__)
 
 # How changes are taken up, in the words of Triton: by nothing, by looking regularly, by requests.
 ModelControl = Literal["none", "poll", "explicit"]
-Signature = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
 Observer = Callable[[str, bool], None]  # of a load: model, and whether it succeeded
 
 
@@ -24,12 +22,13 @@ class Updates:
     """Keeps a registry equal to a repository.
 
     A new version is loaded, which verifies and tests it, beside the one that serves, and then
-    replaces it. One that fails is tried again when its files have changed.
+    replaces it. One that fails is tried again when its files have changed, or at the next look if
+    they were unavailable.
     """
 
     def __init__(
         self,
-        repository: ModelRepository,
+        repository: Repository,
         loader: Loader,
         registry: ModelRegistry,
         observe: Observer = lambda *_: None,
@@ -37,7 +36,7 @@ class Updates:
     ) -> None:
         self._repository, self._loader, self._registry = repository, loader, registry
         self._observe, self._lose_device = observe, lose_device
-        self._seen: dict[tuple[str, int], Signature] = {}
+        self._seen: dict[tuple[str, int], Hashable] = {}  # signatures
         self._unloaded: set[str] = set()  # models, until they are loaded again
         self._lock = asyncio.Lock()
         self._looks: set[asyncio.Task[None]] = set()
@@ -49,7 +48,7 @@ class Updates:
         """
         locations = self._repository.locations()
         for location in locations:
-            self._seen[location.name, location.version] = _sign(location.directory)
+            self._seen[location.name, location.version] = self._repository.sign(location)
             self._load(location)
         self._pin({location.name for location in locations})
         self._log_failures({})
@@ -82,8 +81,9 @@ class Updates:
         self._looks.add(task)  # which keeps it alive
         task.add_done_callback(self._looks.discard)
 
-    async def watch(self, seconds: float) -> None:
-        """Look every so many seconds, until cancelled."""
+    async def watch(self, seconds: float | None = None) -> None:
+        """Look every so many seconds, by default those of the repository, until cancelled."""
+        seconds = self._repository.poll_seconds if seconds is None else seconds
         while True:
             await asyncio.sleep(seconds)
             await self._try_look()
@@ -103,7 +103,7 @@ class Updates:
 
     async def _update(self, location: BundleLocation) -> None:
         key = location.name, location.version
-        signature = await asyncio.to_thread(_sign, location.directory)
+        signature = await asyncio.to_thread(self._repository.sign, location)
         if self._seen.get(key) == signature:
             return
         self._seen[key] = signature
@@ -119,6 +119,8 @@ class Updates:
         try:
             model = self._loader.load(location)
         except BundleError as error:
+            if isinstance(error, BundleUnavailable):
+                self._seen[location.name, location.version] = None  # the next look tries again
             self._registry.fail(location, str(error))
             self._observe(location.name, False)
         else:
@@ -144,12 +146,3 @@ class Updates:
         for key, reason in self._registry.failures().items():
             if before.get(key) != reason:
                 logger.error("skipped %s: %s", key, reason)
-
-
-def _sign(directory: Path) -> Signature:
-    """Return what changes with the files of a directory; empty if it is unreadable."""
-    try:
-        files = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
-    except OSError:
-        return ()
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)

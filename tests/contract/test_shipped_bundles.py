@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle.index import INDEX, read_digests, render_index
 from bundle.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
 from bundle.tensors import Images, TensorName, Tensors
 from service.inference.engine import OnnxEngine
@@ -102,6 +103,10 @@ def test_the_promised_models_are_shipped() -> None:
         "mnist-vae",
         "cookies",
     }
+
+
+def test_the_index_has_all_bundles() -> None:
+    assert (MODELS / INDEX).read_bytes() == render_index(read_digests(MODELS))
 
 
 def test_all_bundles_together_stay_small() -> None:

@@ -17,6 +17,7 @@ from training.architectures import Autoencoder, Classifier, build
 from training.data import mnist, splits
 from training.data.splits import Split, TrainingSplits
 from training.pipeline import train as train_pipeline
+from training.pipeline.destinations import ModelsDirectory
 from training.pipeline.plan import plan_stages
 from training.progress import Log, silence
 from training.recipe import Recipe
@@ -81,9 +82,10 @@ def tiny(name: str = "mnist-undercomplete", *overrides: str) -> Recipe:
 
 
 def run(recipe: Recipe, data: Path, directory: Path, log: Log = silence) -> Path:
-    path = train_pipeline.run(recipe, data, directory / "models", directory / "runs", log)
-    assert path is not None  # only the first of several processes publishes
-    return path
+    models = ModelsDirectory(directory / "models")
+    published = train_pipeline.run(recipe, data, models, directory / "runs", log)
+    assert published is not None  # only the first of several processes publishes
+    return published.directory
 
 
 @pytest.fixture(scope="session", params=SMALL)

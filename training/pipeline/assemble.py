@@ -13,6 +13,8 @@ from training.export import calibration, golden, graph_modules, onnx_export
 from training.export.graph_runner import Graphs
 from training.export.published import GOLDEN, HISTORY, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, plan, publish
+from training.pipeline.destinations import Destination
+from training.pipeline.publish import Published
 from training.progress import Log
 from training.recipe import Recipe
 from training.trainer.tracking import EpochRow
@@ -34,17 +36,17 @@ def assemble(
     trained: TrainedNetwork,
     recipe: Recipe,
     images: RunImages,
-    models: Path,
+    models: Destination,
     log: Log,
     compatible: bool = False,
-) -> Path:
+) -> Published:
     """Export, check, calibrate, evaluate, draw the report and publish.
 
-    `compatible` is as in `publish.publish`. Returns the directory of the bundle. Raises
-    TrainingError or OSError; then nothing is published.
+    `compatible` is as in `publish.publish`. Raises DomainError or OSError; then nothing is
+    published.
     """
     network, evaluation = trained.autoencoder, plan.plan_evaluation(recipe)
-    with publish.open_staging(models, recipe.name) as staging:
+    with models.open_staging(recipe.name) as staging:
         log("exporting, and comparing ONNX Runtime with torch")
         exported = _export(trained, recipe, images, staging, evaluation.likelihood is not None)
         graphs = Graphs(staging, exported.files)
@@ -72,7 +74,7 @@ def assemble(
             log("drawing the report")
             report.write(model, results, model.directory / REPORT)
 
-        return publish.publish(staging, draft, draw, compatible)
+        return publish.publish(models, staging, draft, draw, compatible)
 
 
 def _export(

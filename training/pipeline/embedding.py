@@ -19,21 +19,25 @@ from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 from training.export.published import GOLDEN
 from training.pipeline import draft_manifest, publish
+from training.pipeline.destinations import Destination
 from training.pipeline.draft_manifest import EMBEDDING_GRAPHS
+from training.pipeline.publish import Published
 from training.progress import Log
 from training.recipe import EmbeddingRecipe
 
 
-def run(recipe: EmbeddingRecipe, models: Path, log: Log, compatible: bool = False) -> Path:
-    """Export, check and publish; returns the directory of the bundle. Raises TrainingError.
+def run(
+    recipe: EmbeddingRecipe, models: Destination, log: Log, compatible: bool = False
+) -> Published:
+    """Export, check and publish; `compatible` is as in `publish.publish`.
 
-    `compatible` is as in `publish.publish`.
+    Raises DomainError or OSError.
     """
     spec = recipe.input.spec(recipe.embedding.size)
     revision = draft_manifest.read_git_revision()
     encoder = _build_encoder(recipe)
-    models.mkdir(parents=True, exist_ok=True)
-    with publish.open_staging(models, recipe.name) as staging:
+    models.check()
+    with models.open_staging(recipe.name) as staging:
         log("exporting, and comparing ONNX Runtime with torch")
         images = _load_samples(spec)
         graphs, differences = _export(encoder, spec, images, staging)
@@ -44,7 +48,7 @@ def run(recipe: EmbeddingRecipe, models: Path, log: Log, compatible: bool = Fals
         )
         files = publish.compute_digests(staging)
         draft = draft_manifest.draft_embedding(recipe, encoder, latent_dim, provenance, files)
-        return publish.publish(staging, draft, compatible=compatible)
+        return publish.publish(models, staging, draft, compatible=compatible)
 
 
 def _export(

@@ -26,6 +26,7 @@ from training.evaluation.autoencoder_results import AutoencoderResults
 from training.export import calibration, fp16, golden, parity
 from training.export.published import HISTORY, REPORT, PublishedBundle, load_newest
 from training.pipeline import draft_manifest, evaluate, publish
+from training.pipeline.destinations import ModelsDirectory
 from training.progress import Log
 from training.recipe import Recipe
 
@@ -49,8 +50,9 @@ def convert_to_fp16(
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{name} is not an autoencoder: only autoencoders can be converted")
     before = evaluate.measure_autoencoder(model, recipe, directory, log)
+    destination = ModelsDirectory(models)
     with (
-        publish.open_staging(models, new_name) as staging,
+        destination.open_staging(new_name) as staging,
         tempfile.TemporaryDirectory() as rounded,
     ):
         converted = apply_fp16(model, before, staging, Path(rounded), log)
@@ -67,7 +69,7 @@ def convert_to_fp16(
             log("drawing the report")
             report.write(published, after, published.directory / REPORT)
 
-        return publish.publish(staging, draft, draw)
+        return publish.publish(destination, staging, draft, draw).directory
 
 
 def _check_name(new_name: str, name: str) -> None:
@@ -163,14 +165,15 @@ def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
     log(calibration.format_summary(calibrated))
     count = len(normal.images)
     draft = draft_manifest.draft_recalibrated(source, calibrated, count, normal.sha256)
-    with publish.open_staging(models, name) as staging:
+    destination = ModelsDirectory(models)
+    with destination.open_staging(name) as staging:
         _copy(source.files, model.directory, staging)
 
         def draw(published: PublishedBundle) -> None:
             log("drawing the report")
             _draw_calibration(published, normal)
 
-        return publish.publish(staging, draft, draw)
+        return publish.publish(destination, staging, draft, draw).directory
 
 
 def _read_normal(directory: Path, source: ModelManifest, log: Log) -> Folder:

@@ -9,6 +9,8 @@ from training.architectures import Autoencoder, Classifier, build
 from training.errors import RecipeError
 from training.pipeline import draft_manifest, load_data, plan
 from training.pipeline.assemble import TrainedNetwork, assemble
+from training.pipeline.destinations import Destination
+from training.pipeline.publish import Published
 from training.progress import Log, silence
 from training.recipe import Recipe
 from training.trainer import distributed, loop
@@ -18,25 +20,25 @@ from training.trainer.checkpoint import Checkpoints
 def run(
     recipe: Recipe,
     directory: Path | None,
-    models: Path,
+    models: Destination,
     runs: Path,
     log: Log,
     compatible: bool = False,
-) -> Path | None:
+) -> Published | None:
     """Train, calibrate, export, check, evaluate, draw the report and publish.
 
     `directory` holds the data; if it is None, they are downloaded. `runs` keeps the checkpoints of
     an interrupted run. Of several processes that `torchrun` started, all train, and the first
-    publishes, `compatible` as in `publish.publish`. Returns the directory of the bundle, or None in
-    the other processes. Raises TrainingError or OSError; then nothing is published.
+    publishes, `compatible` as in `publish.publish`. Returns None in the other processes. Raises
+    DomainError or OSError; then nothing is published.
     """
     revision = draft_manifest.read_git_revision()
     with distributed.open_process() as process:
         log = log if process.first else silence
         _build(recipe)  # fails before the data are read, if the architecture is invalid
         images = load_data.load(recipe, directory, log)
-        for home in (models, runs):
-            home.mkdir(parents=True, exist_ok=True)  # fails before the training, if unwritable
+        models.check()  # fails before the training, if unwritable
+        runs.mkdir(parents=True, exist_ok=True)
         processes = f", {process.count} processes" if process.count > 1 else ""
         device = f"{process.device.type}{processes}"
         log(f"training {recipe.name} on {len(images.splits.training)} images, {device}")

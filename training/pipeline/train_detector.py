@@ -30,7 +30,9 @@ from training.export.graph_modules import Graph
 from training.export.graph_runner import Graphs
 from training.export.published import GOLDEN, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, load_data, publish
+from training.pipeline.destinations import Destination
 from training.pipeline.draft_manifest import DETECTOR_GRAPHS
+from training.pipeline.publish import Published
 from training.progress import Log, Stages, silence
 from training.recipe import DetectorRecipe
 
@@ -42,23 +44,23 @@ PARITY_TOLERANCES = dict.fromkeys(("scores", "error_maps"), parity.DETECTOR_TOLE
 def run(
     recipe: DetectorRecipe,
     directory: Path | None,
-    models: Path,
+    models: Destination,
     accept_weak: bool,
     log: Log,
     compatible: bool = False,
-) -> Path:
+) -> Published:
     """Choose, fit, calibrate, export, check, evaluate, draw the report and publish.
 
-    Returns the directory of the bundle. Raises TrainingError or OSError; then nothing is published.
+    Raises DomainError or OSError; then nothing is published.
     Unless `accept_weak`, raises WeakDetectorError if the trials show a weak detector. `compatible`
     is as in `publish.publish`.
     """
     revision, started = draft_manifest.read_git_revision(), time.monotonic()
     data = load_data.load_detector(recipe, directory, log)
-    models.mkdir(parents=True, exist_ok=True)  # fails before the trials, if it is unwritable
+    models.check()  # fails before the trials, if it is unwritable
     with (
         Stages(log, _estimate_seconds(recipe, data)) as log,
-        publish.open_staging(models, recipe.name) as staging,
+        models.open_staging(recipe.name) as staging,
         open_encoders(recipe) as encoders,
     ):
         tried = sample_normal(recipe, data)
@@ -93,7 +95,7 @@ def run(
             log("drawing the report")
             detector_report.write(model, results, model.directory / REPORT, tried)
 
-        published = publish.publish(staging, draft, draw, compatible)
+        published = publish.publish(models, staging, draft, draw, compatible)
     _log_conclusion(trials, selected, calibrated, draft.metrics, log)
     return published
 

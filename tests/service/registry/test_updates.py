@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from bundle.manifest import PIN
 from service.errors import DeviceError, DeviceLost, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.engine import OnnxEngine
 from service.inference.session import Session
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
-from service.registry.repository import PIN, BundleLocation, ModelRepository
+from service.registry.repository import BundleLocation, ModelRepository
 from service.registry.updates import Updates
 from tests.bundles import write_bundle
 

@@ -18,6 +18,7 @@ from training.architectures.backbones.efficientnet_lite import WEIGHTS
 from training.errors import RecipeError
 from training.export.published import CARD, GOLDEN
 from training.pipeline import embedding
+from training.pipeline.destinations import ModelsDirectory
 from training.progress import silence
 from training.recipe import EmbeddingRecipe
 
@@ -36,7 +37,8 @@ def encoded(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return embedding.run(of(), tmp_path_factory.mktemp("models"), silence)
+    models = ModelsDirectory(tmp_path_factory.mktemp("models"))
+    return embedding.run(of(), models, silence).directory
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_the_service_gives_vectors_of_a_length_of_one(
 
 def test_a_depth_that_the_backbone_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"embedding\.depth: 12 is none of 4, 8, 16, 32"):
-        embedding.run(of("embedding.depth=12"), tmp_path, silence)
+        embedding.run(of("embedding.depth=12"), ModelsDirectory(tmp_path), silence)
 
 
 def test_a_model_without_training_is_neither_measured_nor_calibrated(

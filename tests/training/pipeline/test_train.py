@@ -21,6 +21,7 @@ from training.errors import ParityError
 from training.export import parity
 from training.export.published import CARD, PublishedBundle
 from training.pipeline import publish
+from training.pipeline.destinations import ModelsDirectory
 from training.recipe import Recipe
 
 
@@ -159,10 +160,8 @@ def test_nothing_is_published_if_onnx_runtime_differs_from_torch(
 
 def test_two_runs_that_publish_at_once_get_two_versions(tmp_path: Path) -> None:
     draft = read_manifest(write_bundle(tmp_path / "drafts", "mine"))
-    with (
-        publish.open_staging(tmp_path, "mine") as first,
-        publish.open_staging(tmp_path, "mine") as second,
-    ):
+    models = ModelsDirectory(tmp_path)
+    with models.open_staging("mine") as first, models.open_staging("mine") as second:
         for staging in (first, second):
             for file in draft.files:
                 shutil.copy(tmp_path / "drafts" / "mine" / "1" / file, staging)
@@ -170,9 +169,10 @@ def test_two_runs_that_publish_at_once_get_two_versions(tmp_path: Path) -> None:
         def overtaken(model: PublishedBundle) -> None:
             (first / "version").write_text(str(model.manifest.version))
             if model.manifest.version == 1:
-                assert publish.publish(second, draft) == tmp_path / "mine" / "1"
+                assert publish.publish(models, second, draft).directory == tmp_path / "mine" / "1"
 
-        assert publish.publish(first, draft, overtaken) == tmp_path / "mine" / "2"
+        published = publish.publish(models, first, draft, overtaken)
+    assert published.directory == tmp_path / "mine" / "2"
     assert (tmp_path / "mine" / "2" / "version").read_text() == "2"
     versions = {path.name: read_manifest(path).version for path in (tmp_path / "mine").iterdir()}
     assert versions == {"1": 1, "2": 2}

@@ -28,6 +28,7 @@ from training.detector.synthetic_anomalies import KINDS
 from training.errors import DataError, RecipeError, WeakDetectorError
 from training.export.published import CARD, GOLDEN, REPORT, PublishedBundle
 from training.pipeline import evaluate, republish, train_detector
+from training.pipeline.destinations import ModelsDirectory
 from training.pipeline.train_detector import open_encoders
 from training.progress import Log, silence
 from training.recipe import DetectorRecipe
@@ -60,7 +61,8 @@ def of(name: str, *overrides: str) -> DetectorRecipe:
 def run(
     chosen: DetectorRecipe, data: Path, models: Path, accept_weak: bool = False, log: Log = silence
 ) -> Path:
-    return train_detector.run(chosen, data, models, accept_weak, log)
+    destination = ModelsDirectory(models)
+    return train_detector.run(chosen, data, destination, accept_weak, log).directory
 
 
 def read(directory: Path) -> ModelManifest:

@@ -1,0 +1,206 @@
+"""Stores of bundles: object stores, and web servers that have an index. Needs obstore.
+
+Objects are named as the files in a models directory, `NAME/VERSION/FILE`. A version exists if its
+manifest does, which is written last.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import LocalStore, ObjectStore, from_url
+from pydantic import ValidationError
+
+from bundle.errors import BundleError, BundleUnavailable, InvalidParameter
+from bundle.index import INDEX, BundleIndex, Key, render_index
+from bundle.manifest import MANIFEST, PIN
+
+WEB_SCHEMES = ("http", "https")
+SCHEMES = ("s3", "gs", "az", "file", *WEB_SCHEMES)
+# HTTP without TLS is only used where a URL or variable of the operator says so.
+CLIENT: Any = {"connect_timeout": "10s", "timeout": "120s", "allow_http": True}
+RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+CHUNK_BYTES = 2**20
+_OBJECT = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})/([1-9][0-9]{0,17})/(.+)")
+_PIN = re.compile(rf"([a-z0-9][a-z0-9._-]{{0,99}})/{PIN}")
+
+
+class FoundBundle(NamedTuple):
+    """What changes with the objects of a bundle, and the digest of its manifest if known."""
+
+    signature: tuple[Any, ...]
+    sha256: str | None = None
+
+
+@dataclass
+class Listing:
+    """The bundles of a store, the tags of its pins by model, and versions without a manifest."""
+
+    bundles: dict[Key, FoundBundle] = field(default_factory=dict)
+    pins: dict[str, str] = field(default_factory=dict)
+    incomplete: set[Key] = field(default_factory=set)
+
+
+class BundleStore:
+    """A store at a URL. All methods raise BundleUnavailable if it fails or refuses."""
+
+    def __init__(self, url: str, create: bool = False) -> None:
+        """Open the store; its own variables hold its settings, such as AWS_ENDPOINT_URL.
+
+        With `create`, a directory of a file:// URL may be missing. Raises InvalidParameter for a
+        URL that is no store.
+        """
+        self.url = url.rstrip("/")
+        self._scheme = urlsplit(url).scheme
+        if self._scheme not in SCHEMES:
+            raise InvalidParameter(
+                f"{url} is no store; its URL begins with {', '.join(SCHEMES)} and ://"
+            )
+        try:
+            self._store = _open(url, self._scheme, create)
+        except (exceptions.BaseError, ValueError, OSError) as error:
+            raise InvalidParameter(f"{url} cannot be opened: {_summarise(error)}") from None
+
+    @property
+    def can_publish(self) -> bool:
+        """True but for a web server, which is only read."""
+        return self._scheme not in WEB_SCHEMES
+
+    def find(self) -> Listing:
+        """Find all bundles; those of a web server by its index. Raises BundleError, too."""
+        if self.can_publish:
+            return self._list()
+        digests = _parse_index(self.read(INDEX), f"{self.url}/{INDEX}")
+        return Listing({key: FoundBundle((digest,), digest) for key, digest in digests.items()})
+
+    def read(self, path: str) -> bytes:
+        """Read an object."""
+        with self._translate(path):
+            return bytes(obstore.get(self._store, path).bytes())
+
+    def download(self, path: str, target: Path) -> None:
+        """Write an object to a file."""
+        with self._translate(path), target.open("wb") as file:
+            for chunk in obstore.get(self._store, path).stream(min_chunk_size=CHUNK_BYTES):
+                file.write(chunk)
+
+    def create(self, path: str, content: Path | bytes) -> bool:
+        """Write an object that does not exist yet. Returns False if it does."""
+        try:
+            with self._translate(path):
+                obstore.put(self._store, path, content, mode="create")
+        except exceptions.AlreadyExistsError:
+            return False
+        return True
+
+    def update_index(self) -> None:
+        """Write the index of all bundles; an index that changes meanwhile is read again."""
+        while not self._try_update_index():
+            pass
+
+    def _try_update_index(self) -> bool:
+        """Return False if the index has changed since it was read."""
+        before, tag = self._read_index()
+        digests = {
+            key: before.get(key) or hash_bytes(self.read(name_object(key, MANIFEST)))
+            for key in self.find().bundles
+        }
+        try:
+            with self._translate(INDEX):
+                self._put_index(render_index(digests), tag)
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            return False
+        return True
+
+    def _read_index(self) -> tuple[Mapping[Key, str], Any]:
+        """Return the digests of the index, and its tag; None if there is no index."""
+        try:
+            with self._translate(INDEX):
+                found = obstore.get(self._store, INDEX)
+                tags = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
+                tag = {name: value for name, value in tags.items() if value is not None}
+                return _parse_index(bytes(found.bytes()), f"{self.url}/{INDEX}"), tag
+        except _Missing:
+            return {}, None
+
+    def _put_index(self, content: bytes, tag: Any) -> None:
+        if tag is None:
+            obstore.put(self._store, INDEX, content, mode="create")
+        elif isinstance(self._store, LocalStore):  # which has no conditional update
+            obstore.put(self._store, INDEX, content, mode="overwrite")
+        else:
+            obstore.put(self._store, INDEX, content, mode=tag)
+
+    def _list(self) -> Listing:
+        objects: dict[Key, list[tuple[Any, ...]]] = defaultdict(list)
+        listing = Listing()
+        with self._translate(""):
+            if isinstance(self._store, LocalStore):
+                Path(str(self._store.prefix)).stat()  # because a missing directory would be empty
+            for batch in obstore.list(self._store):
+                for meta in batch:
+                    path, tag = meta["path"], meta["e_tag"] or str(meta["last_modified"])
+                    if match := _OBJECT.fullmatch(path):
+                        key = match[1], int(match[2])
+                        objects[key].append((match[3], meta["size"], tag))
+                    elif match := _PIN.fullmatch(path):
+                        listing.pins[match[1]] = tag
+        for key, files in objects.items():
+            if any(name == MANIFEST for name, *_ in files):
+                listing.bundles[key] = FoundBundle(tuple(sorted(files)))
+            else:
+                listing.incomplete.add(key)
+        return listing
+
+    @contextmanager
+    def _translate(self, path: str) -> Iterator[None]:
+        """Turn errors of the store into BundleUnavailable; those of conditions pass."""
+        try:
+            yield
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            raise
+        except (exceptions.NotFoundError, FileNotFoundError):
+            raise _Missing(f"{self.url}/{path} does not exist") from None
+        except (exceptions.BaseError, OSError, ValueError) as error:
+            raise BundleUnavailable(f"{self.url}/{path}: {_summarise(error)}") from None
+
+
+class _Missing(BundleUnavailable):
+    """An object does not exist."""
+
+
+def name_object(key: Key, file: str) -> str:
+    """Return the name of a file of a bundle."""
+    return f"{key[0]}/{key[1]}/{file}"
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _open(url: str, scheme: str, create: bool) -> ObjectStore:
+    if scheme == "file":
+        return from_url(url, mkdir=create)
+    return from_url(url, client_options=CLIENT, retry_config=RETRIES)
+
+
+def _parse_index(content: bytes, name: str) -> dict[Key, str]:
+    try:
+        return BundleIndex.model_validate_json(content).digests
+    except ValidationError as error:
+        raise BundleError(f"{name} is no index of bundles: {error.errors()[0]['msg']}") from None
+
+
+def _summarise(error: Exception) -> str:
+    """Return the first paragraph of an error; the others are for its developers."""
+    return str(error).partition("\n\n")[0][:500]

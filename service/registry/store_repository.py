@@ -1,0 +1,115 @@
+"""Repository of bundles in a store, which are fetched to a local cache by their digests."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bundle.errors import BundleError, BundleUnavailable
+from bundle.index import Key
+from bundle.manifest import MANIFEST, PIN, ModelManifest
+from bundle.stores import BundleStore, FoundBundle, Listing, hash_bytes, name_object
+from service.registry.repository import BundleLocation, parse_manifest, parse_pin, read_bundle
+
+logger = logging.getLogger(__name__)
+
+
+class StoreRepository:
+    """Bundles of a store. A bundle is in `cache/DIGEST`, with the digest of its manifest.
+
+    Only one thread at a time may use it; processes may share the cache.
+    """
+
+    poll_seconds = 10.0
+
+    def __init__(self, store: BundleStore, cache: Path) -> None:
+        self._store, self._cache = store, cache
+        self._listing = Listing()
+        self._digests: dict[Key, tuple[Hashable, str]] = {}  # with the signatures they are of
+        self._pins: dict[str, tuple[str, int]] = {}  # with the tags they are of
+
+    def locations(self) -> list[BundleLocation]:
+        """List the store, and read the manifests that are new. Drops bundles that have gone."""
+        listing = self._store.find()
+        digests = {key: self._find_digest(key, found) for key, found in listing.bundles.items()}
+        gone = {digest for _, digest in self._digests.values()} - {*digests.values()}
+        self._listing = listing
+        self._digests = {key: (listing.bundles[key].signature, digests[key]) for key in digests}
+        for digest in gone:
+            shutil.rmtree(self._cache / digest, ignore_errors=True)
+        return [
+            BundleLocation(self._cache / digest, *key) for key, digest in sorted(digests.items())
+        ]
+
+    def sign(self, location: BundleLocation) -> Hashable:
+        """Return the tags of the objects, or the digest in the index."""
+        return self._listing.bundles[location.name, location.version].signature
+
+    def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read a bundle of the cache; fetch it if it is not there, or damaged."""
+        if location.directory.is_dir():
+            try:
+                return read_bundle(location)
+            except BundleError:
+                shutil.rmtree(location.directory, ignore_errors=True)
+        with _hide_store(str(location)):
+            self._fetch(location)
+        return read_bundle(location)
+
+    def read_pin(self, model: str) -> int | None:
+        """Read the version in the object `default` of a model; None without it."""
+        tag = self._listing.pins.get(model)
+        if tag is None:
+            return None
+        if self._pins.get(model, ("", 0))[0] != tag:
+            with _hide_store(f"{model}/{PIN}"):
+                self._pins[model] = tag, parse_pin(self._store.read(f"{model}/{PIN}"))
+        return self._pins[model][1]
+
+    def _find_digest(self, key: Key, found: FoundBundle) -> str:
+        if found.sha256 is not None:
+            return found.sha256
+        signature, digest = self._digests.get(key, (None, ""))
+        if signature == found.signature:
+            return digest
+        return hash_bytes(self._store.read(name_object(key, MANIFEST)))
+
+    def _fetch(self, location: BundleLocation) -> None:
+        """Fetch and verify a bundle, and move it to its directory when it is complete."""
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix=".fetching-", dir=self._cache))
+        except OSError as error:
+            raise BundleError(
+                f"the cache {self._cache} cannot be written: {error.strerror}; set AE_MODEL_CACHE"
+            ) from None
+        try:
+            self._download(location, directory)
+            directory.rename(location.directory)
+        except OSError as error:
+            if not location.directory.is_dir():  # else another process was first
+                raise BundleUnavailable(f"it cannot be cached: {error.strerror}") from None
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _download(self, location: BundleLocation, directory: Path) -> None:
+        key = location.name, location.version
+        self._store.download(name_object(key, MANIFEST), directory / MANIFEST)
+        manifest, digest = parse_manifest(directory / MANIFEST)
+        if digest != location.directory.name:
+            raise BundleUnavailable(f"{MANIFEST} changed since it was listed")
+        for file in manifest.files:
+            self._store.download(name_object(key, file), directory / file)
+        read_bundle(BundleLocation(directory, *key))
+
+
+@contextmanager
+def _hide_store(subject: str) -> Iterator[None]:
+    """Log why a store is unavailable, because clients see the error, and not where it is."""
+    try:
+        yield
+    except BundleUnavailable as error:
+        logger.error("%s: %s", subject, error)
+        raise BundleUnavailable("it cannot be fetched from the store; the log says why") from error
