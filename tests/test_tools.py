@@ -26,6 +26,16 @@ def test_a_missing_pip_names_its_package(tmp_path: Path) -> None:
     assert "install python3-venv" in done.stderr
 
 
+def test_the_extra_bulk_has_what_the_client_needs() -> None:
+    project, client = (
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+        for folder in (".", "client")
+    )
+    required = [*project["dependencies"], *project["optional-dependencies"]["bulk"]]
+    names = {requirement.split(">=")[0] for requirement in required}
+    assert {requirement.split(">=")[0] for requirement in client["dependencies"]} <= names
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_image_installs_the_locked_versions_by_hash(device: str) -> None:
     locked = set(re.findall(r"^\S+==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE))

@@ -1,7 +1,13 @@
 """Client of the autoencoder service."""
 
 from autoencoder_client.client import AsyncClient, Client
-from autoencoder_client.errors import ClientError, InvalidRequest, ServiceError, Unreachable
+from autoencoder_client.errors import (
+    ClientError,
+    InvalidRequest,
+    InvalidResponse,
+    ServiceError,
+    Unreachable,
+)
 from autoencoder_client.results import (
     Classification,
     ClassProbabilities,
@@ -23,6 +29,7 @@ __all__ = [
     "Encoding",
     "Failures",
     "InvalidRequest",
+    "InvalidResponse",
     "Pictures",
     "Reconstruction",
     "Sampling",

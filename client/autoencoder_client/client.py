@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import httpx2
 
-from autoencoder_client.errors import InvalidRequest, Unreachable
+from autoencoder_client.errors import InvalidRequest, InvalidResponse, Unreachable
 from autoencoder_client.exchanges import (
     Document,
     Exchange,
@@ -44,6 +44,7 @@ PASSING = (
     httpx2.WriteError,
     httpx2.RemoteProtocolError,
 )
+MAX_CONNECT_SECONDS = 10.0
 FOLDER_CHUNK = 64  # images between two reports of progress
 
 
@@ -68,14 +69,16 @@ class Client:
         *,
         timeout: float = 60.0,
         retry_seconds: float = 300.0,
+        retry_timeouts: bool = False,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        """Connect to the service at `url`, with an API key if it needs one."""
-        self._retry_seconds = retry_seconds
+        """Connect to the service at `url`, with an API key if it needs one.
+
+        With `retry_timeouts`, a request is sent again if its response takes longer than `timeout`.
+        """
+        self._retry_seconds, self._retry_timeouts = retry_seconds, retry_timeouts
         self._exchanges = Exchanges()
-        self._http = httpx2.Client(
-            base_url=url, headers=_build_headers(key), timeout=timeout, transport=transport
-        )
+        self._http = httpx2.Client(**_build_options(url, key, timeout), transport=transport)
 
     def __enter__(self) -> "Client":
         return self
@@ -95,6 +98,10 @@ class Client:
     def models(self) -> list[Document]:
         """Return the cards of all models."""
         return self._run(self._exchanges.models())
+
+    def model(self, name: str) -> Document:
+        """Return the card of a model, or of a version such as `cookies/versions/2`."""
+        return self._run(self._exchanges.model(name))
 
     def encode(self, model: str, images: Images) -> Encoding:
         """Encode images to latents."""
@@ -164,11 +171,12 @@ class Client:
             try:
                 response = self._http.request(request.method, request.path, **_build(request))
             except httpx2.RequestError as error:
-                time.sleep(retries.next_wait(_describe(error)))
-                continue
-            if response.status_code not in RETRIED:
-                return _read(response)
-            time.sleep(_next_wait(retries, response))
+                wait = retries.next_wait(_check_passing(error, self._retry_timeouts))
+            else:
+                if response.status_code not in RETRIED:
+                    return _read(response)
+                wait = _next_wait(retries, response)
+            time.sleep(wait)
 
 
 class AsyncClient:
@@ -181,14 +189,16 @@ class AsyncClient:
         *,
         timeout: float = 60.0,
         retry_seconds: float = 300.0,
+        retry_timeouts: bool = False,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """Connect to the service at `url`, with an API key if it needs one."""
-        self._retry_seconds = retry_seconds
+        """Connect to the service at `url`, with an API key if it needs one.
+
+        With `retry_timeouts`, a request is sent again if its response takes longer than `timeout`.
+        """
+        self._retry_seconds, self._retry_timeouts = retry_seconds, retry_timeouts
         self._exchanges = Exchanges()
-        self._http = httpx2.AsyncClient(
-            base_url=url, headers=_build_headers(key), timeout=timeout, transport=transport
-        )
+        self._http = httpx2.AsyncClient(**_build_options(url, key, timeout), transport=transport)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -208,6 +218,10 @@ class AsyncClient:
     async def models(self) -> list[Document]:
         """Return the cards of all models."""
         return await self._run(self._exchanges.models())
+
+    async def model(self, name: str) -> Document:
+        """Return the card of a model, or of a version such as `cookies/versions/2`."""
+        return await self._run(self._exchanges.model(name))
 
     async def encode(self, model: str, images: Images) -> Encoding:
         """Encode images to latents."""
@@ -279,11 +293,12 @@ class AsyncClient:
             try:
                 response = await self._http.request(request.method, request.path, **_build(request))
             except httpx2.RequestError as error:
-                await asyncio.sleep(retries.next_wait(_describe(error)))
-                continue
-            if response.status_code not in RETRIED:
-                return _read(response)
-            await asyncio.sleep(_next_wait(retries, response))
+                wait = retries.next_wait(_check_passing(error, self._retry_timeouts))
+            else:
+                if response.status_code not in RETRIED:
+                    return _read(response)
+                wait = _next_wait(retries, response)
+            await asyncio.sleep(wait)
 
 
 @dataclass(frozen=True)
@@ -294,15 +309,36 @@ class End(Generic[Result]):
 
 
 def _advance(exchange: Exchange[Result], reply: Reply | None) -> Request | End[Result]:
-    """Send the reply to an exchange, and return its next request or its result."""
+    """Send the reply to an exchange, and return its next request or its result.
+
+    Raises InvalidResponse if the exchange cannot read the reply.
+    """
     try:
         return next(exchange) if reply is None else exchange.send(reply)
     except StopIteration as end:
         return End(end.value)
+    except (LookupError, TypeError, ValueError, OSError) as error:
+        if reply is None:
+            raise
+        raise InvalidResponse(
+            f"{reply.url} sent an invalid response: {error!r}; check the URL"
+        ) from error
+
+
+def _build_options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
+    """Return the options of an HTTP client. Raises InvalidRequest."""
+    try:
+        base = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise InvalidRequest(f"{url!r} is not a URL: {error}") from None
+    if base.scheme not in ("http", "https") or not base.host:
+        raise InvalidRequest(f"{url!r} is not a URL; write it like http://127.0.0.1:8000")
+    timeouts = httpx2.Timeout(timeout, connect=min(timeout, MAX_CONNECT_SECONDS))
+    return {"base_url": base, "headers": _build_headers(key), "timeout": timeouts}
 
 
 def _build_headers(key: str | None) -> dict[str, str]:
-    if key is None:
+    if not key:
         return {}
     if not (key.isascii() and key.isprintable()):
         raise InvalidRequest("the key is not printable ASCII; check it for an end of line")
@@ -316,28 +352,25 @@ def _build(request: Request) -> dict[str, Any]:
 
 def _read(response: httpx2.Response) -> Reply:
     request_id = response.headers.get("x-request-id", "")
-    return Reply(response.status_code, response.content, request_id)
+    return Reply(response.status_code, response.content, request_id, str(response.request.url))
 
 
-def _describe(error: httpx2.RequestError) -> str:
-    """Describe an error that may pass. Raises InvalidRequest or Unreachable for other errors.
+def _check_passing(error: httpx2.RequestError, timeouts: bool) -> Unreachable:
+    """Return the error of a fault that may pass. Raises InvalidRequest or Unreachable for others.
 
-    After a timeout of the response, the service may still work on the request.
+    Timeouts of the response may pass if `timeouts`; the service may still work on the request.
     """
-    text = f"{type(error).__name__} {error}".strip()
+    text = f"{error.request.url}: {type(error).__name__} {error}".strip()
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
         raise InvalidRequest(f"{text}; check the URL") from None
-    if not isinstance(error, PASSING) or "CERTIFICATE" in text:
+    late = timeouts and isinstance(error, httpx2.TimeoutException)
+    if not (late or isinstance(error, PASSING)) or "CERTIFICATE" in str(error):
         raise Unreachable(f"{text}; check the URL, and the service") from None
-    return f"{text}; check the URL, and whether the service runs"
+    return Unreachable(f"{text}; check the URL, and whether the service runs")
 
 
 def _next_wait(retries: Retries, response: httpx2.Response) -> float:
-    reply = _read(response)
-    try:
-        return retries.next_wait("", response.headers.get("retry-after"))
-    except Unreachable:
-        raise reply.build_error() from None
+    return retries.next_wait(_read(response).build_error(), response.headers.get("retry-after"))
 
 
 def _find_images(folder: str | Path) -> list[Path]:

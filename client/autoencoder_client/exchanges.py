@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from autoencoder_client.errors import ClientError, InvalidRequest, ServiceError
+from autoencoder_client.errors import InvalidRequest, InvalidResponse, ServiceError
 from autoencoder_client.images import Images, decode, encode
 from autoencoder_client.results import (
     Classification,
@@ -56,32 +56,38 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The status and the body of a response, and the identity of its request."""
+    """The status and the body of a response, and the identity and the URL of its request."""
 
     status: int
     body: bytes
-    request_id: str = ""
+    request_id: str
+    url: str
 
     def parse(self) -> Document:
-        """Return the JSON of the body. Raises ClientError."""
+        """Return the JSON of the body. Raises InvalidResponse."""
         try:
             document = json.loads(self.body)
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise ClientError(
-                f"the response with status {self.status} is no JSON object; check the URL"
+            raise InvalidResponse(
+                f"{self.url} sent an invalid response: {self.status} without a JSON object; "
+                "check the URL"
             )
         return document
 
-    def build_error(self) -> ServiceError:
-        """Return the error of the response; a proxy may have sent it without JSON."""
+    def parse_problem(self) -> Document:
+        """Return the document of an error; a proxy may have sent it without JSON."""
         try:
-            document = self.parse()
-        except ClientError:
-            document = {"detail": self.body[:200].decode("utf-8", "replace")}
+            return self.parse()
+        except InvalidResponse:
+            return {"detail": self.body[:200].decode("utf-8", "replace")}
+
+    def build_error(self) -> ServiceError:
+        """Return the error of the response."""
+        document = self.parse_problem()
         code, detail = document.get("code", "unknown"), document.get("detail", "no detail")
-        return ServiceError(self.status, str(code), str(detail), self.request_id)
+        return ServiceError(self.status, str(code), str(detail), self.request_id, self.url)
 
 
 Exchange = Generator[Request, Reply, Result]
@@ -112,10 +118,10 @@ class Collected:
         return model if version is None or "/versions/" in model else f"{model}/versions/{version}"
 
     def add(self, images: Mapping[int, bytes], document: Document, split: Split) -> None:
-        """Add the results of images. Raises ClientError if the response does not fit them."""
+        """Add the results of images. Raises ValueError if the response does not fit them."""
         results = split(document)
         if len(results) != len(images):
-            raise ClientError(f"{len(results)} results came for {len(images)} images")
+            raise ValueError(f"{len(results)} results for {len(images)} images")
         self.results.update(zip(images, results, strict=True))
         self.document = document
 
@@ -142,6 +148,10 @@ class Exchanges:
         self._limits = Limits(limits["max_images"], limits["max_body_bytes"])
         models: list[Document] = document["models"]
         return models
+
+    def model(self, name: str) -> Exchange[Document]:
+        """Fetch the card of a model."""
+        return (yield from _call(Request("GET", _build_path(name))))
 
     def encode(self, model: str, images: Images) -> Exchange[Encoding]:
         """Encode images to latents."""
@@ -284,8 +294,11 @@ def _split_images(
 def _post(
     model: str, operation: str, params: Mapping[str, str] = {}, document: Document | None = None
 ) -> Request:
-    path = f"/v1/models/{quote(model, safe='/')}/{operation}"
-    return Request("POST", path, params, document)
+    return Request("POST", f"{_build_path(model)}/{operation}", params, document)
+
+
+def _build_path(model: str) -> str:
+    return f"/v1/models/{quote(model, safe='/')}"
 
 
 def _call(request: Request) -> Exchange[Document]:
@@ -299,7 +312,7 @@ def _find_invalid(reply: Reply, positions: Sequence[int]) -> dict[int, str]:
     """Return the reasons of invalid images by their positions; a single image is the cause."""
     if reply.status not in (413, 415, 422):
         return {}
-    document = reply.parse()
+    document = reply.parse_problem()
     items = document.get("errors") or []
     if not items and len(positions) == 1 and document.get("code") in IMAGE_CODES:
         return {positions[0]: str(document.get("detail"))}

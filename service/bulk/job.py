@@ -152,7 +152,7 @@ def score_remotely(job: ScoreJob, url: str, key: str | None) -> None:
         from service.bulk.remote_scorer import RemoteScorer, connect, fetch_card
     except ImportError:
         raise InvalidParameter(
-            "--url needs httpx2: run pip install '.[bulk]' in the checkout"
+            "--url needs the Python client: run pip install '.[bulk]' in the checkout"
         ) from None
 
     async def score() -> None:

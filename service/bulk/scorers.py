@@ -33,8 +33,8 @@ class TooLarge(Exception):
 class Scorer(Protocol):
     """A scorer of encoded images; several calls may run at the same time."""
 
-    async def score(self, images: Sequence[bytes]) -> list[ImageScore]:
-        """Score images, in their order.
+    async def score(self, images: Sequence[bytes]) -> Sequence[ImageScore | str]:
+        """Return the score of each image, or the reason for none.
 
         Raises InvalidImages, TooLarge, or DomainError if the run cannot continue.
         """

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from autoencoder_client import AsyncClient, Client, InvalidRequest, ServiceError, Unreachable
+from autoencoder_client import (
+    AsyncClient,
+    Client,
+    InvalidRequest,
+    InvalidResponse,
+    ServiceError,
+    Unreachable,
+)
 from autoencoder_client.retries import FIRST_WAIT_SECONDS
 from PIL import Image
 
@@ -83,8 +91,11 @@ def test_an_image_beyond_the_limit_fails_alone() -> None:
     assert "10000 bytes" in encoded.failures[1]
 
 
-def test_images_that_are_too_large_together_are_sent_apart() -> None:
-    service = Service(problem(413, "image_too_large"), problem(413, "image_too_large"))
+@pytest.mark.parametrize(
+    "rejection", [problem(413, "image_too_large"), httpx2.Response(413, text="<html>")]
+)
+def test_images_that_are_too_large_together_are_sent_apart(rejection: httpx2.Response) -> None:
+    service = Service(rejection, rejection)
     encode(service, [b"a", b"b", b"c", b"d"])
     assert [len(batch) for batch in service.batches] == [1, 1, 1, 1]
 
@@ -99,6 +110,54 @@ def test_a_timeout_of_the_response_is_not_retried() -> None:
     service = Service(httpx2.ReadTimeout("late"))
     with pytest.raises(Unreachable, match="ReadTimeout late"):
         encode(service, [b"a"])
+
+
+def test_a_timeout_of_the_response_is_retried_on_request(no_waits: list[float]) -> None:
+    encoded = encode(Service(httpx2.ReadTimeout("late")), [b"a"], retry_timeouts=True)
+    assert encoded.latents.tolist() == [[1.0]]
+    assert len(no_waits) == 1
+
+
+def test_retries_are_logged_and_overload_only_as_information(
+    no_waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "autoencoder_client")
+    faults = problem(429, "overloaded"), problem(503, "model_not_ready"), httpx2.ReadError("cut")
+    encode(Service(*faults), [b"a"])
+    logged = [each for each in caplog.records if each.name == "autoencoder_client"]
+    assert [each.levelname for each in logged] == ["INFO", "WARNING", "WARNING"]
+    assert "http://a/v1/models/m/encode responded 503 model_not_ready" in logged[1].getMessage()
+    assert "ReadError cut" in logged[2].getMessage()
+    assert len(no_waits) == 3
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx2.Response(200, text="<html>"),
+        httpx2.Response(200, json={}),
+        httpx2.Response(200, json={"latents": [[1.0]]}),
+        httpx2.Response(200, json={"latents": [["a"], ["b"]]}),
+        problem(422, "invalid_image", errors=[{"index": 2, "detail": "who?"}]),
+        problem(422, "invalid_image", errors=["bad"]),
+    ],
+)
+def test_an_invalid_response_is_typed(response: httpx2.Response) -> None:
+    with pytest.raises(InvalidResponse, match=r"http://a/v1/models/m/encode sent an invalid"):
+        encode(Service(response), [b"a", b"b"])
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a", "http://", "http://[::1", ""])
+def test_an_invalid_url_is_an_error_at_once(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="is not a URL"):
+        Client(url)
+
+
+def test_the_card_of_a_version_is_fetched() -> None:
+    service = Service(httpx2.Response(200, json={"version": 2}))
+    with Client("http://a", transport=httpx2.MockTransport(service)) as client:
+        assert client.model("a b/versions/2") == {"version": 2}
+    assert service.requests[0].url.raw_path == b"/v1/models/a%20b/versions/2"
 
 
 def test_an_error_of_a_proxy_is_typed() -> None:

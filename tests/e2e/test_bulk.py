@@ -43,7 +43,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         calibration = {"images": 99}
-        self._respond({"version": 1, "capabilities": ["anomaly-score"], "calibration": calibration})
+        card = {"version": 1, "capabilities": ["anomaly-score"], "calibration": calibration}
+        self._respond({"models": [card]} if self.path == "/v1/models" else card)
 
     def do_POST(self) -> None:
         count = self.rfile.read(int(self.headers["Content-Length"])).count(b'name="images"')

@@ -8,12 +8,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
+from autoencoder_client import AsyncClient
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -110,14 +112,8 @@ def serving(
             requests.append(request)
             return await super().handle_async_request(request)
 
-    def connect(url: str, key: str | None) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            transport=Recorded(app),
-        )
-
-    monkeypatch.setattr(remote_scorer, "connect", connect)
+    connected = partial(AsyncClient, transport=Recorded(app))
+    monkeypatch.setattr(remote_scorer, "AsyncClient", connected)
     yield requests
     services.executor.close()
 
@@ -192,6 +188,7 @@ def test_a_service_gives_the_same_table_and_is_sent_no_more_than_it_takes(
     assert table(tmp_path / "scores.csv") == table(tmp_path / "local.csv")
     assert written == {path: path.read_bytes() for path in written}
     assert {request.url.path for request in service} == {
+        "/v1/models",  # for the limits of a request
         "/v1/models/tiny",
         "/v1/models/tiny/versions/2/anomaly-score",
     }
