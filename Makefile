@@ -33,7 +33,7 @@ test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 alerts:  ## Test the alert rules with Prometheus's promtool
 	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
 
-clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples of docs/protocols.md and docs/recipes.md
+clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples of docs/protocols.md, docs/grpc.md and docs/recipes.md
 	tools/check-clients $(VENV)/bin/python
 
 stores: $(VENV)/.test-$(DEVICE)  ## Test the stores of models on S3, by the server of moto

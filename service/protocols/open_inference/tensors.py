@@ -3,7 +3,6 @@
 import base64
 import binascii
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -133,9 +132,11 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise InvalidParameter(f"the {kind} {name[:50]!r} is there {count} times; name it once")
+    if len({*names}) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise InvalidParameter(
+            f"the {kind} {name[:50]!r} is there {names.count(name)} times; name it once"
+        )
 
 
 def _parse_data(tensor: TensorInput) -> Value:
