@@ -41,7 +41,7 @@ from service.api.routes import (
     repository,
     sample,
 )
-from service.api.security import METRICS, ApiKeys
+from service.api.security import METRICS, ApiKeys, read_bearer
 from service.inference.engine import OnnxEngine
 from service.inference.providers import GpuOptions
 from service.operations import Limits, Operations
@@ -280,8 +280,13 @@ def create_grpc_server(
         ) from None
     services = application.services
     body = services.body_limits
+
+    def admit(authorization: str | None) -> None:
+        services.api_keys.identify(read_bearer(authorization))
+        services.admission.check()
+
     return GrpcServer(
-        application.wrap(Transcoder(application.routes)),
+        application.wrap(Transcoder(application.routes, admit)),
         address,
         tls,
         GrpcLimits(limits, body.max_bytes, body.timeout),

@@ -172,6 +172,8 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logging.configure(settings.log_format, settings.log_level)
     with _bind(settings) as listener:
+        if settings.grpc_port:
+            _bind_address(settings.host, settings.grpc_port, "--host or AE_GRPC_PORT").close()
         _check_access(settings, listener)
         return _serve_on(listener, settings)
 
@@ -187,7 +189,7 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
     gc.collect()
     gc.freeze()  # because collections that visit the loaded models would delay requests
     limits = ConnectionLimits(
-        limit_by_files(settings.max_connections),
+        limit_by_files(settings.max_connections, 1 if settings.grpc_port is None else 2),
         settings.head_timeout,
         settings.idle_timeout,
         settings.send_timeout,
@@ -238,14 +240,22 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
 
 def _bind(settings: Settings) -> socket.socket:
     """Bind the address before models are loaded, which takes longer. Raises InvalidParameter."""
+    if settings.unix_socket is None:
+        return _bind_address(settings.host, settings.port, "--host or --port")
     try:
-        if settings.unix_socket:
-            return uvicorn_server.bind_unix(settings.unix_socket)
-        return uvicorn_server.bind(settings.host, settings.port)
+        return uvicorn_server.bind_unix(settings.unix_socket)
     except OSError as error:
-        address = settings.unix_socket or f"{settings.host}:{settings.port}"
         raise InvalidParameter(
-            f"{address} cannot be listened on: {error}; choose another --host or --port"
+            f"{settings.unix_socket} cannot be listened on: {error}; choose another"
+        ) from None
+
+
+def _bind_address(host: str, port: int, names: str) -> socket.socket:
+    try:
+        return uvicorn_server.bind(host, port)
+    except OSError as error:
+        raise InvalidParameter(
+            f"{host}:{port} cannot be listened on: {error}; choose another {names}"
         ) from None
 
 

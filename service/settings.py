@@ -155,6 +155,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _ports_differ(self) -> "Settings":
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ValueError("grpc_port must be another port than port")
+        return self
+
+    @model_validator(mode="after")
     def _tls_is_complete(self) -> "Settings":
         if self.tls_key and not self.tls_certificate:
             raise ValueError("tls_key needs tls_certificate: set both")

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -27,6 +26,7 @@ from service.api.negotiation import choose
 from service.api.operation import Call, Operation
 from service.api.parsing import validate_options
 from service.api.requests import IncomingRequest
+from service.api.security import read_bearer
 from service.api.throttle import RejectionThrottle
 from service.asgi import wait_until_sent
 from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded, RateLimited
@@ -86,9 +86,8 @@ class BoundedEndpoint(ABC):
 
     def _check_key(self, request: IncomingRequest, right: str) -> Operations:
         """Return the operations of the client. Raises as `ApiKeys.check` does."""
-        scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-        services = self._services
-        client = services.api_keys.check(key if scheme.lower() == "bearer" else None, right)
+        services, key = self._services, read_bearer(request.headers.get("authorization"))
+        client = services.api_keys.check(key, right)
         return services.operations.of_client(client) if client else services.operations
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -60,6 +61,19 @@ class ApiKeys:
         Every valid key permits lists and cards, if `right` is None. Raises Unauthorized without a
         valid key, Forbidden if it lacks the right, and RateLimited.
         """
+        found = self.identify(key)
+        if found is None:
+            return None
+        name, entry = found
+        every = () if right in (ADMIN, METRICS) else (ALL_OPERATIONS,)
+        if right is not None and not {right, *every} & {*entry.rights}:
+            permitted = ", ".join(sorted(entry.rights)) or "nothing"
+            raise Forbidden(f"the API key does not permit {right[:50]}; it permits: {permitted}")
+        self._limit(name, entry)
+        return name
+
+    def identify(self, key: str | None) -> tuple[str, KeyEntry] | None:
+        """Return the name and the entry of a key; None if no key is needed. Raises Unauthorized."""
         self._look()
         if not self.needed:
             return None
@@ -69,13 +83,7 @@ class ApiKeys:
         found = self._by_digest.get(compute_key_digest(key))
         if found is None:
             raise Unauthorized("the API key is unknown; check the Authorization header")
-        name, entry = found
-        every = () if right in (ADMIN, METRICS) else (ALL_OPERATIONS,)
-        if right is not None and not {right, *every} & {*entry.rights}:
-            permitted = ", ".join(sorted(entry.rights)) or "nothing"
-            raise Forbidden(f"the API key does not permit {right[:50]}; it permits: {permitted}")
-        self._limit(name, entry)
-        return name
+        return found
 
     def _limit(self, name: str, entry: KeyEntry) -> None:
         if entry.requests_per_second is None:
@@ -106,6 +114,12 @@ class ApiKeys:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidParameter(f"the file of API keys cannot be read: {error}") from None
         self._by_digest = _index({**self._fixed, **parse_entries(text)})
+
+
+def read_bearer(authorization: str | None) -> str | None:
+    """Return the key in the header `Authorization`, if it holds one."""
+    scheme, key = get_authorization_scheme_param(authorization)
+    return key if scheme.lower() == "bearer" else None
 
 
 def _index(entries: Mapping[str, KeyEntry] | KeyEntries) -> dict[str, tuple[str, KeyEntry]]:

@@ -68,8 +68,8 @@ class Connections:
             connection.check(now)
 
 
-def limit_by_files(max_connections: int) -> int:
-    """Return how many connections the process may have files for, at most `max_connections`.
+def limit_by_files(max_connections: int, ports: int = 1) -> int:
+    """Return how many connections each port may have files for, at most `max_connections`.
 
     Raises the soft limit of open files to the hard limit.
     """
@@ -78,4 +78,4 @@ def limit_by_files(max_connections: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return max_connections
-    return max(1, min(max_connections, hard - RESERVED_FILES - PROBE_CONNECTIONS))
+    return max(1, min(max_connections, (hard - RESERVED_FILES - PROBE_CONNECTIONS) // ports))

@@ -19,6 +19,7 @@ from service.server.connections import Connections
 from service.server.limits import ConnectionLimits, ServedApp
 from service.server.protocol import BoundedProtocol
 
+STOP_SECONDS = 0.1  # between two looks at a companion that stops
 LINGER_SECONDS = 0.3  # in which requests that were on their way at the end are still read
 
 
@@ -119,11 +120,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _wait_tasks_to_complete(self) -> None:
-        seconds = 0.0 if self.force_exit else max(self._shutdown.timeout - LINGER_SECONDS, 0.0)
-        await asyncio.gather(
-            super()._wait_tasks_to_complete(),
-            *(companion.stop(seconds) for companion in self._companions),
-        )
+        seconds = max(self._shutdown.timeout - LINGER_SECONDS, 0.0)
+        stops = [asyncio.ensure_future(each.stop(seconds)) for each in self._companions]
+        await super()._wait_tasks_to_complete()
+        while not all(stop.done() for stop in stops):
+            if self.force_exit:
+                await asyncio.gather(*(companion.stop(0) for companion in self._companions))
+            await asyncio.sleep(STOP_SECONDS)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,14 @@ from grpc import aio
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Scope
 
+from service.api.errors import MalformedRequest
 from service.errors import DeadlineExceeded, Overloaded
 
+logger = logging.getLogger(__name__)
+
 MAX_READS = 32  # messages that are received at the same time
-SLOW_SECONDS = 1.0  # after which a message ends if other calls wait to be read
+SLOW_SECONDS = 10.0  # after which a message ends if another waits to be received
+CHECK_SECONDS = 1.0
 STATUS_CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -34,28 +39,43 @@ class Reads:
     def __init__(self, timeout: float, maximum: int = MAX_READS) -> None:
         """Receive so many messages at a time, each for at most `timeout` seconds."""
         self._slots, self._timeout = asyncio.Semaphore(maximum), timeout
+        self._waiting: set[object] = set()  # calls for which none has been ended yet
+        self._reading: list[object] = []  # the longest first
 
-    async def read(self, context: Any) -> Any:
-        """Return the message of a call, or EOF.
+    async def read(self, context: Any) -> bytes:
+        """Return the message of a call.
 
-        Raises DeadlineExceeded if it is late; Overloaded if it is slow, and all slots are taken.
+        Raises DeadlineExceeded if it is late. Raises Overloaded if it is slow, another call waits,
+        and none has been received for longer. Raises MalformedRequest if there is none.
         """
-        async with self._slots:
-            read = asyncio.ensure_future(context.read())
-            seconds = 0.0
-            try:
-                while not (await asyncio.wait([read], timeout=SLOW_SECONDS))[0]:
-                    seconds += SLOW_SECONDS
-                    self._check(seconds)
-                return read.result()
-            finally:
-                read.cancel()
+        self._waiting.add(context)
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting.discard(context)
+        read = asyncio.ensure_future(context.read())
+        self._reading.append(read)
+        try:
+            message = await self._wait(read)
+        finally:
+            read.cancel()
+            self._reading.remove(read)
+            self._slots.release()
+        if not isinstance(message, bytes):  # but `aio.EOF`
+            raise MalformedRequest("the message is missing, or larger than the limit; send it")
+        return message
 
-    def _check(self, seconds: float) -> None:
-        if self._slots.locked():
-            raise Overloaded("too many messages are received; send this one again", "bytes")
-        if seconds >= self._timeout:
-            raise DeadlineExceeded(f"the message was not complete after {self._timeout:g} s")
+    async def _wait(self, read: asyncio.Future[Any]) -> Any:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while not (await asyncio.wait([read], timeout=CHECK_SECONDS))[0]:
+            seconds = clock() - began
+            if seconds >= self._timeout:
+                raise DeadlineExceeded(f"the message was not complete after {self._timeout:g} s")
+            if self._waiting and seconds >= SLOW_SECONDS and self._reading[0] is read:
+                self._waiting.pop()
+                raise Overloaded("other messages wait for this one; send it again", "bytes")
+        return read.result()
 
 
 class Call:
@@ -82,7 +102,7 @@ class Call:
             raise
         self._context.set_trailing_metadata(self._list_metadata())
         if self._status >= 400:
-            await self._context.abort(_find_code(self._status), _read_detail(self._error))
+            await _abort(self._context, self._status, _read_detail(self._error))
 
     def _build_scope(self) -> Scope:
         metadata = self._context.invocation_metadata()
@@ -105,9 +125,7 @@ class Call:
     async def _receive(self) -> Any:
         if not self._asked:
             self._asked = True
-            message = await self._reads.read(self._context)
-            if message is not aio.EOF:
-                return {"type": "http.request", "body": message}
+            return {"type": "http.request", "body": await self._reads.read(self._context)}
         await self._left.wait()
         return {"type": "http.disconnect"}
 
@@ -118,7 +136,10 @@ class Call:
             self._status, self._headers = event["status"], dict(event["headers"])
         elif self._status < 400:
             # It waits until the client takes it; the age of a connection bounds the wait.
-            await self._context.write(event["body"])
+            try:
+                await self._context.write(event["body"])
+            except aio.BaseError:
+                raise ClientDisconnect from None
         else:
             self._error += event["body"]
 
@@ -131,6 +152,14 @@ class Call:
         if seconds := self._headers.get(b"retry-after"):
             shown.append(("grpc-retry-pushback-ms", f"{seconds.decode()}000"))
         return shown
+
+
+async def _abort(context: Any, status: int, detail: str) -> None:
+    """End a call with an error, unless its client has just left."""
+    try:
+        await context.abort(_find_code(status), detail)
+    except aio.InternalError:
+        logger.debug("a client left before its error: %s", detail)
 
 
 def _find_code(status: int) -> grpc.StatusCode:

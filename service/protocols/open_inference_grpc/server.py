@@ -7,19 +7,17 @@ from urllib.parse import quote
 
 import grpc
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from starlette.types import ASGIApp
 
 from bundle.errors import InvalidParameter
 from service.protocols.open_inference_grpc.call import Call, Reads
-from service.protocols.open_inference_grpc.transcoding import METHODS, SERVICE
+from service.protocols.open_inference_grpc.probes import HEALTH, build_probes
+from service.protocols.open_inference_grpc.transcoding import SERVICE
 from service.server.limits import MAX_HEAD_BYTES, ConnectionLimits
 from service.server.uvicorn_server import Tls
 
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-
-
+MAX_STREAMS = 100  # calls of one connection at the same time
 AGE_MILLISECONDS = 60_000  # after which a connection takes no more calls, and clients open another
 
 
@@ -44,7 +42,8 @@ class GrpcLimits:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", MAX_HEAD_BYTES),
             ("grpc.absolute_max_metadata_size", MAX_HEAD_BYTES),
-            ("grpc.max_concurrent_streams", self.connections.max_connections),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.max_allowed_incoming_connections", self.connections.max_connections),
             ("grpc.server_handshake_timeout_ms", round(self.connections.head_timeout * 1000)),
             ("grpc.max_connection_idle_ms", self.connections.idle_timeout * 1000),
             ("grpc.http2.bdp_probe", 0),  # else a message that nobody reads yet fills megabytes
@@ -77,9 +76,10 @@ class GrpcServer:
             options=limits.list_options(),
             maximum_concurrent_rpcs=limits.connections.max_connections,
         )
-        server.add_generic_rpc_handlers([_Handlers(self._app, limits)])
-        health_pb2_grpc.add_HealthServicer_to_server(_Health(self._is_ready), server)
-        reflection.enable_server_reflection([SERVICE, HEALTH, reflection.SERVICE_NAME], server)
+        services = [SERVICE, HEALTH, reflection.SERVICE_NAME]
+        server.add_generic_rpc_handlers(
+            [_Handlers(self._app, limits), *build_probes(SERVICE, services, self._is_ready)]
+        )
         self._bind(server)
         await server.start()
         self._server = server
@@ -109,39 +109,23 @@ class GrpcServer:
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Handlers of all methods of the service, also of those that are not served."""
+    """Handlers of all methods of the service, also of those that are not served.
+
+    All are handlers of streams, because one of single messages has received its message.
+    """
 
     def __init__(self, app: ASGIApp, limits: GrpcLimits) -> None:
         self._app, self._reads = app, Reads(limits.message_timeout)
-        self._handlers = {f"/{SERVICE}/{name}": self._build(name) for name in METHODS}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         path = handler_call_details.method
-        if path in self._handlers or not path.startswith(f"/{SERVICE}/"):
-            return self._handlers.get(path)
-        return self._build(path.rsplit("/", 1)[1])
-
-    def _build(self, method: str) -> Any:
-        """Return a handler of streams, because one of single messages has read its message."""
-        path = f"/{SERVICE}/{quote(method)}"
+        if not path.startswith(f"/{SERVICE}/"):
+            return None
 
         async def handle(_: object, context: Any) -> None:
-            await Call(path, context, self._reads).run(self._app)
+            await Call(quote(path), context, self._reads).run(self._app)
 
         return grpc.stream_stream_rpc_method_handler(handle)
-
-
-class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Health of the server, and of the service; `Watch` is not served."""
-
-    def __init__(self, is_ready: Callable[[], bool]) -> None:
-        self._is_ready = is_ready
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        if request.service not in ("", SERVICE):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no {request.service[:100]!r}")
-        states = health_pb2.HealthCheckResponse
-        return states(status=states.SERVING if self._is_ready() else states.NOT_SERVING)
 
 
 def _load_credentials(tls: Tls) -> grpc.ServerCredentials | None:

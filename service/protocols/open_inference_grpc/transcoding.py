@@ -62,14 +62,15 @@ class Transcoder:
     """Responds to a call by a request under /v2.
 
     The bodies of the call and of its response are serialised messages; an error remains JSON.
+    `admit` is called with the header `Authorization` before a message is received.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, admit: Callable[[str | None], None]) -> None:
+        self.app, self.admit = app, admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            request = await _read(scope, receive)
+            request = await self._read(scope, receive)
         except DomainError as error:
             await errors.respond(scope, error)(scope, receive, send)
             return
@@ -85,6 +86,21 @@ class Transcoder:
             return events.pop(0) if events else await receive()
 
         await self.app(scope, receive_body, _Responder(render, send))
+
+    async def _read(self, scope: Scope, receive: Receive) -> HttpRequest:
+        """Return the request of a call. Raises DomainError, and ClientDisconnect."""
+        name = scope["path"].removeprefix(V2_CALLS)
+        if name not in METHODS:
+            raise NotServed(f"{name[:50]} is not served")
+        method = METHODS[name]
+        if not method.message.DESCRIPTOR.fields:  # it needs no key, and is not received
+            return method.convert(method.message())
+        self.admit(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1") or None)
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body = event["body"]
+        return await requests.parse(body, lambda: _parse(method, body))
 
 
 class _Responder:
@@ -111,18 +127,6 @@ class _Responder:
             body = await requests.parse(body, lambda: self._render(response).SerializeToString())
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})
-
-
-async def _read(scope: Scope, receive: Receive) -> HttpRequest:
-    """Return the request of a call. Raises DomainError, and ClientDisconnect."""
-    name = scope["path"].removeprefix(V2_CALLS)
-    if name not in METHODS:
-        raise NotServed(f"{name[:50]} is not served")
-    event = await receive()
-    if event["type"] == "http.disconnect":
-        raise ClientDisconnect
-    body = event["body"]
-    return await requests.parse(body, lambda: _parse(METHODS[name], body))
 
 
 def _parse(method: Method, body: bytes) -> HttpRequest:

@@ -6,14 +6,16 @@ Source: https://protobuf.dev/programming-guides/encoding/.
 from collections.abc import Iterator
 
 from service.api.errors import MalformedRequest, PayloadTooLarge
+from service.api.requests import MAX_OPTION_BYTES
 
 MAX_FIELDS = 2**12
-MAX_SMALL_BYTES = 2**22  # of a field whose elements may take eight times as much memory
+MAX_NUMBER_BYTES = 2**22  # of numbers in contents, which may take eight times as much memory
 VARINT, DELIMITED = 0, 2  # wire types; delimited are strings, bytes, messages, packed numbers
 FIXED_BYTES = {1: 8, 5: 4}  # by wire type
-# Fields of ModelInferRequest whose bytes stay bytes, and the messages that hold such fields.
+# Paths of fields in ModelInferRequest: bytes that stay bytes, and messages that hold other fields.
 OPAQUE = {(7,), (5, 5, 8)}  # raw_input_contents, inputs.contents.bytes_contents
-NESTED = {(5,), (5, 5)}  # inputs, inputs.contents
+CONTENTS = (5, 5)  # inputs.contents
+NESTED = {(5,), CONTENTS}
 
 
 def check_size(message: bytes) -> None:
@@ -21,14 +23,20 @@ def check_size(message: bytes) -> None:
 
     Raises PayloadTooLarge for too many or too large fields, MalformedRequest for other bytes.
     """
+    others = numbers = 0
     for count, (path, size) in enumerate(_walk(memoryview(message), ()), 1):
-        if count > MAX_FIELDS:
+        if path[:2] == CONTENTS and path not in OPAQUE | NESTED:
+            numbers += size
+        elif path not in OPAQUE | NESTED:
+            others += size
+        if count > MAX_FIELDS or numbers > MAX_NUMBER_BYTES:
             raise PayloadTooLarge(
-                f"the message holds more than {MAX_FIELDS} fields; send raw_input_contents"
+                f"the message holds more than {MAX_FIELDS} fields, or {MAX_NUMBER_BYTES} bytes of "
+                "numbers; send raw_input_contents"
             )
-        if size > MAX_SMALL_BYTES and path not in OPAQUE | NESTED:
+        if others > MAX_OPTION_BYTES:
             raise PayloadTooLarge(
-                f"a field of the message has {size} bytes; send raw_input_contents"
+                f"the message holds more than {MAX_OPTION_BYTES} bytes beside the data of tensors"
             )
 
 

@@ -194,7 +194,7 @@ def test_errors_have_the_codes_of_grpc(models: Path) -> None:
         ready = pb.ModelReadyRequest(name="broken")
         assert (await call.fail("ModelReady", ready))[0] == code.UNAVAILABLE
         assert (await call.fail("ModelInfer", b"\xff"))[0] == code.INVALID_ARGUMENT
-        assert (await call.fail("ServerLive", b"\0" * 100_000))[0] == code.INVALID_ARGUMENT
+        assert (await call.fail("ModelReady", b"\0" * 100_000))[0] == code.INVALID_ARGUMENT
         assert (await call.fail("ModelInfer", images(b"none")))[0] == code.INVALID_ARGUMENT
 
         request = pixels()
@@ -256,16 +256,25 @@ def test_messages_are_bounded_also_after_decompression(models: Path) -> None:
     run(models, test, max_body_bytes=100_000)
 
 
+def pack(*fields: bytes) -> bytes:
+    """A serialised field whose content is the other fields."""
+    content = b"".join(fields)
+    parts = [len(content) >> shift & 0x7F for shift in (0, 7, 14, 21)]
+    return bytes([parts[0] | 0x80, parts[1] | 0x80, parts[2] | 0x80, parts[3]]) + content
+
+
 @pytest.mark.parametrize(
     "message",
     [
         b"\x2a\x00" * 5000,  # inputs
-        b"\x2a\x82\x27\x2a" + b"\xfe\x26" + b"\x42\x00" * 2495,  # bytes_contents
-        b"\x2a\x85\x80\x80\x02\x1a\x81\x80\x80\x02" + b"\x01" * (2**22 + 1),  # a shape
+        b"\x2a" + pack(b"\x2a" + pack(b"\x42\x00" * 5000)),  # bytes_contents
+        (b"\x2a" + pack(b"\x1a" + pack(b"\x01" * 40_000))) * 2,  # shapes
+        (b"\x2a" + pack(b"\x2a" + pack(b"\x1a" + pack(b"\x01" * 2**21)))) * 3,  # int64_contents
+        b"\x32" + pack(b"\x12" + pack(b"\x0a\x01a") * 20_000),  # parameters of an output
     ],
 )
 def test_fields_that_would_take_much_memory_are_refused(message: bytes) -> None:
-    with pytest.raises((PayloadTooLarge, MalformedRequest)):
+    with pytest.raises(PayloadTooLarge):
         wire.check_size(message)
 
 
@@ -330,19 +339,48 @@ class Context:
         return b"message"
 
 
-def test_a_message_that_is_late_or_slow_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_call, "SLOW_SECONDS", 0.001)
+def test_a_message_that_is_late_ends_and_the_slowest_if_another_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_call, "CHECK_SECONDS", 0.001)
 
     async def test() -> None:
         with pytest.raises(DeadlineExceeded):
             await Reads(0.002).read(Context())
-        with pytest.raises(Overloaded):
-            await Reads(1000, maximum=1).read(Context())
+        reads = Reads(1000, maximum=2)
+        slowest, second = Context(), Context()
+        first = asyncio.ensure_future(reads.read(slowest))
+        other = asyncio.ensure_future(reads.read(second))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(grpc_call, "SLOW_SECONDS", 0.002)
         prompt = Context()
         prompt.sent.set()
-        assert await Reads(1000, maximum=1).read(prompt) == b"message"
+        assert await reads.read(prompt) == b"message"
+        with pytest.raises(Overloaded):
+            await first
+        second.sent.set()
+        assert await other == b"message"
 
     asyncio.run(test())
+
+
+def test_a_call_without_a_message_ends(models: Path) -> None:
+    async def test(call: Caller, _: Services) -> None:
+        for method in (f"/{transcoding.SERVICE}/ModelInfer", "/grpc.health.v1.Health/Check"):
+            stream = call.channel.stream_stream(method)()
+            await stream.done_writing()
+            assert await stream.code() == grpc.StatusCode.INVALID_ARGUMENT, method
+
+    run(models, test)
+
+
+def test_a_key_is_checked_before_a_message_is_received(models: Path) -> None:
+    async def test(call: Caller, _: Services) -> None:
+        for name in ("ModelInfer", "ModelMetadata", "RepositoryIndex"):
+            stream = call.channel.stream_stream(f"/{transcoding.SERVICE}/{name}")()
+            assert await stream.code() == grpc.StatusCode.UNAUTHENTICATED, name  # nothing was sent
+
+    run(models, test, api_keys=entries({"encoder": ["encode"]}))
 
 
 def test_health_and_the_methods_can_be_asked_for(models: Path) -> None:
