@@ -1,5 +1,6 @@
 """Index of published bundles, for web servers, which cannot list files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from pydantic import PositiveInt
 from bundle.manifest import MANIFEST, ModelName, Record, Sha256, compute_sha256
 
 INDEX = "index.json"
+BUNDLE_PATTERN = r"([a-z0-9][a-z0-9._-]{0,99})/([1-9][0-9]{0,17})"  # of its directory
+_BUNDLE = re.compile(BUNDLE_PATTERN)
 Key = tuple[str, int]  # name and version of a bundle
 
 
@@ -41,9 +44,8 @@ def render_index(digests: Mapping[Key, str]) -> bytes:
 
 def read_digests(models: Path) -> dict[Key, str]:
     """Return the SHA-256 of the manifest of each bundle in a directory."""
-    manifests = {
-        (path.parts[-3], int(path.parts[-2])): path
-        for path in models.glob(f"[!.]*/[1-9]*/{MANIFEST}")
-        if path.parts[-2].isdecimal()
-    }
-    return {key: compute_sha256(path) for key, path in manifests.items()}
+    digests = {}
+    for path in models.glob(f"[!.]*/[!.]*/{MANIFEST}"):
+        if match := _BUNDLE.fullmatch(path.parent.relative_to(models).as_posix()):
+            digests[match[1], int(match[2])] = compute_sha256(path)
+    return digests

@@ -5,9 +5,12 @@ manifest does, which is written last.
 """
 
 import hashlib
+import random
 import re
+import time
+import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,16 +24,22 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from pydantic import ValidationError
 
 from bundle.errors import BundleError, BundleUnavailable, InvalidParameter
-from bundle.index import INDEX, BundleIndex, Key, render_index
+from bundle.index import BUNDLE_PATTERN, INDEX, BundleIndex, Key, render_index
 from bundle.manifest import MANIFEST, PIN
 
 WEB_SCHEMES = ("http", "https")
 SCHEMES = ("s3", "gs", "az", "file", *WEB_SCHEMES)
 # HTTP without TLS is only used where a URL or variable of the operator says so.
-CLIENT: Any = {"connect_timeout": "10s", "timeout": "120s", "allow_http": True}
+CLIENT: Any = {
+    "connect_timeout": "10s",
+    "read_timeout": "30s",  # without a byte
+    "timeout": "1h",  # of a whole file
+    "allow_http": True,
+}
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 CHUNK_BYTES = 2**20
-_OBJECT = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})/([1-9][0-9]{0,17})/(.+)")
+INDEX_ATTEMPTS, INDEX_SECONDS = 20, 0.5  # of several publishers, and the longest wait between them
+_OBJECT = re.compile(f"{BUNDLE_PATTERN}/(.+)")
 _PIN = re.compile(rf"([a-z0-9][a-z0-9._-]{{0,99}})/{PIN}")
 
 
@@ -60,11 +69,7 @@ class BundleStore:
         URL that is no store.
         """
         self.url = url.rstrip("/")
-        self._scheme = urlsplit(url).scheme
-        if self._scheme not in SCHEMES:
-            raise InvalidParameter(
-                f"{url} is no store; its URL begins with {', '.join(SCHEMES)} and ://"
-            )
+        self._scheme = _check_url(url)
         try:
             self._store = _open(url, self._scheme, create)
         except (exceptions.BaseError, ValueError, OSError) as error:
@@ -87,55 +92,69 @@ class BundleStore:
         with self._translate(path):
             return bytes(obstore.get(self._store, path).bytes())
 
-    def download(self, path: str, target: Path) -> None:
-        """Write an object to a file."""
-        with self._translate(path), target.open("wb") as file:
+    def stream(self, path: str) -> Iterator[bytes]:
+        """Read an object in parts."""
+        with self._translate(path):
             for chunk in obstore.get(self._store, path).stream(min_chunk_size=CHUNK_BYTES):
-                file.write(chunk)
+                yield bytes(chunk)
 
-    def create(self, path: str, content: Path | bytes) -> bool:
-        """Write an object that does not exist yet. Returns False if it does."""
+    def create(self, path: str, content: bytes) -> bool:
+        """Write an object that does not exist yet. Returns False if it exists with other content.
+
+        It may exist with the same: a write whose response is lost is repeated.
+        """
         try:
             with self._translate(path):
                 obstore.put(self._store, path, content, mode="create")
         except exceptions.AlreadyExistsError:
-            return False
+            return self.read(path) == content
         return True
+
+    def check_writing(self) -> None:
+        """Fail if objects cannot be written, or not on condition that they do not exist."""
+        path = f".check-{uuid.uuid4().hex}"
+        if not self.create(path, b"first") or self.create(path, b"second"):
+            raise BundleUnavailable(f"{self.url} does not support conditional writes")
+        with self._translate(path):
+            obstore.delete(self._store, path)
 
     def update_index(self) -> None:
-        """Write the index of all bundles; an index that changes meanwhile is read again."""
-        while not self._try_update_index():
-            pass
+        """Write the index of all bundles; if others write it meanwhile, read them again."""
+        for _ in range(INDEX_ATTEMPTS):
+            if self._try_update_index():
+                return
+            time.sleep(random.uniform(0, INDEX_SECONDS))
+        raise BundleUnavailable(f"{self.url}/{INDEX} changes all the time; publish again later")
 
     def _try_update_index(self) -> bool:
-        """Return False if the index has changed since it was read."""
-        before, tag = self._read_index()
-        digests = {
-            key: before.get(key) or hash_bytes(self.read(name_object(key, MANIFEST)))
-            for key in self.find().bundles
-        }
+        """Return False if the index, or the bundles, have changed since they were read."""
+        tag, found = self._read_index_tag(), self._hash_manifests()
         try:
             with self._translate(INDEX):
-                self._put_index(render_index(digests), tag)
+                self._put_index(render_index(found), tag)
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             return False
-        return True
+        # A directory has no conditional update.
+        return not isinstance(self._store, LocalStore) or found == self._hash_manifests()
 
-    def _read_index(self) -> tuple[Mapping[Key, str], Any]:
-        """Return the digests of the index, and its tag; None if there is no index."""
+    def _hash_manifests(self) -> dict[Key, str]:
+        bundles = self.find().bundles
+        return {key: hash_bytes(self.read(name_object(key, MANIFEST))) for key in bundles}
+
+    def _read_index_tag(self) -> Any:
+        """Return the tag of the index; None if there is no index."""
         try:
             with self._translate(INDEX):
-                found = obstore.get(self._store, INDEX)
-                tags = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
-                tag = {name: value for name, value in tags.items() if value is not None}
-                return _parse_index(bytes(found.bytes()), f"{self.url}/{INDEX}"), tag
+                meta = obstore.head(self._store, INDEX)
         except _Missing:
-            return {}, None
+            return None
+        tags = {"e_tag": meta["e_tag"], "version": meta["version"]}
+        return {name: value for name, value in tags.items() if value is not None}
 
     def _put_index(self, content: bytes, tag: Any) -> None:
         if tag is None:
             obstore.put(self._store, INDEX, content, mode="create")
-        elif isinstance(self._store, LocalStore):  # which has no conditional update
+        elif isinstance(self._store, LocalStore):
             obstore.put(self._store, INDEX, content, mode="overwrite")
         else:
             obstore.put(self._store, INDEX, content, mode=tag)
@@ -188,6 +207,21 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _check_url(url: str) -> str:
+    """Return the scheme of a URL, which is shown in messages. Raises InvalidParameter."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise InvalidParameter(
+            f"{url} is no store; its URL begins with {', '.join(SCHEMES)} and ://"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InvalidParameter(
+            f"the URL of the store at {parts.hostname} holds a key or a query; variables such as "
+            "AWS_SECRET_ACCESS_KEY hold keys"
+        )
+    return parts.scheme
+
+
 def _open(url: str, scheme: str, create: bool) -> ObjectStore:
     if scheme == "file":
         return from_url(url, mkdir=create)
@@ -203,4 +237,7 @@ def _parse_index(content: bytes, name: str) -> dict[Key, str]:
 
 def _summarise(error: Exception) -> str:
     """Return the first paragraph of an error; the others are for its developers."""
-    return str(error).partition("\n\n")[0][:500]
+    text = str(error).partition("\n\n")[0][:500]
+    if "169.254.169.254" in text:  # where machines of a cloud ask for their keys
+        text += "; set the keys and region of the store, such as AWS_ACCESS_KEY_ID and AWS_REGION"
+    return text

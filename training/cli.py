@@ -62,12 +62,7 @@ def _add_train(commands: _Commands) -> None:
     train.add_argument("recipe", help="a recipe's name (see `recipes`) or a TOML file")
     train.add_argument("--data", type=Path, metavar="DIR", help=_DATA_HELP)
     train.add_argument("--name", help="the model's name, if not the recipe's")
-    train.add_argument(
-        "--models",
-        default="models",
-        metavar="DIR|URL",
-        help="directory or store to publish to, such as s3://bucket/models (%(default)s)",
-    )
+    _add_destination(train)
     train.add_argument(
         "--runs",
         type=Path,
@@ -83,12 +78,25 @@ def _add_train(commands: _Commands) -> None:
         action="store_true",
         help="publish a detector that finds too few synthetic anomalies",
     )
-    train.add_argument(
+    train.set_defaults(run=_train)
+    publish = commands.add_parser("publish", help="publish a bundle again, such as to a store")
+    publish.add_argument("bundle", type=Path, metavar="DIR", help="such as models/cookies/4")
+    _add_destination(publish)
+    publish.set_defaults(run=_publish)
+
+
+def _add_destination(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--models",
+        default="models",
+        metavar="DIR|URL",
+        help="directory or store to publish to, such as s3://bucket/models (%(default)s)",
+    )
+    command.add_argument(
         "--compatible",
         action="store_true",
         help="refuse a version that encodes unlike the version before, so that vectors never mix",
     )
-    train.set_defaults(run=_train)
 
 
 def _add_model_commands(commands: _Commands) -> None:
@@ -144,8 +152,18 @@ def _add_overview(commands: _Commands) -> None:
 
 def _add_models(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+        "--models",
+        type=_parse_directory,
+        default=Path("models"),
+        metavar="DIR",
+        help="(%(default)s)",
     )
+
+
+def _parse_directory(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no directory; copy the bundle to one first")
+    return Path(text)
 
 
 # Commands import their modules when they run, because torch takes seconds to import.
@@ -180,6 +198,16 @@ def _train(options: argparse.Namespace) -> int:
         )
     if published:  # None: another process of this run publishes
         _print_published(published, options.models)
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from training.pipeline import republish
+    from training.pipeline.destinations import open_destination
+
+    models = open_destination(options.models)
+    published = republish.publish_again(options.bundle, models, options.compatible)
+    _print_published(published, options.models)
     return 0
 
 

@@ -30,7 +30,7 @@ from bundle.imaging import encode_png
 from service.protocols.open_inference_grpc import open_inference_pb2 as pb
 
 Run = Callable[[Any, int, int, float], Responses]
-MANY, CONNECTIONS = 256, 16
+BATCH_IMAGES, CONNECTIONS = 256, 16
 WARM_SECONDS = 1.0
 GRPC_PORT = servers.PORT + 1
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=8, metavar="S", help="(%(default)s)")
     options = parser.parse_args(arguments)
     raw = gzip.decompress(DIGITS.read_bytes())[IDX_HEAD_BYTES:]
-    digits = np.frombuffer(raw, np.uint8).reshape(-1, 28, 28)[:MANY]
+    digits = np.frombuffer(raw, np.uint8).reshape(-1, 28, 28)[:BATCH_IMAGES]
     many, one = (build_requests(options.model, pixels) for pixels in (digits, digits[:1]))
     cores = sorted(os.sched_getaffinity(0))
     server = servers.ours(options.model)

@@ -25,8 +25,9 @@ def encode(image: AnyImage) -> bytes:
     if isinstance(image, str | Path):
         try:
             return Path(image).read_bytes()
-        except OSError as error:
-            raise InvalidRequest(f"{image} cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: of a path with a null character
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InvalidRequest(f"{image} cannot be read: {reason}") from None
     return _encode_png(image if isinstance(image, Image.Image) else _from_array(image))
 
 

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from bundle.stores import BundleStore, FoundBundle, Listing, hash_bytes, name_ob
 from service.registry.repository import BundleLocation, parse_manifest, parse_pin, read_bundle
 
 logger = logging.getLogger(__name__)
+
+FETCHING = ".fetching-"  # begins the names of directories of incomplete bundles
+FETCHING_SECONDS = 6 * 3600  # after which nobody fetches a bundle any more
 
 
 class StoreRepository:
@@ -33,7 +37,8 @@ class StoreRepository:
     def locations(self) -> list[BundleLocation]:
         """List the store, and read the manifests that are new. Drops bundles that have gone."""
         listing = self._store.find()
-        digests = {key: self._find_digest(key, found) for key, found in listing.bundles.items()}
+        found = {key: self._find_digest(key, each) for key, each in listing.bundles.items()}
+        digests = {key: digest for key, digest in found.items() if digest is not None}
         gone = {digest for _, digest in self._digests.values()} - {*digests.values()}
         self._listing = listing
         self._digests = {key: (listing.bundles[key].signature, digests[key]) for key in digests}
@@ -68,41 +73,56 @@ class StoreRepository:
                 self._pins[model] = tag, parse_pin(self._store.read(f"{model}/{PIN}"))
         return self._pins[model][1]
 
-    def _find_digest(self, key: Key, found: FoundBundle) -> str:
+    def _find_digest(self, key: Key, found: FoundBundle) -> str | None:
+        """Return the digest of a manifest, or the former one, if any, if it cannot be read."""
         if found.sha256 is not None:
             return found.sha256
-        signature, digest = self._digests.get(key, (None, ""))
+        signature, digest = self._digests.get(key, (None, None))
         if signature == found.signature:
             return digest
-        return hash_bytes(self._store.read(name_object(key, MANIFEST)))
+        try:
+            return hash_bytes(self._store.read(name_object(key, MANIFEST)))
+        except BundleUnavailable as error:
+            logger.error("%s version %d cannot be read: %s", *key, error)
+            return digest
 
     def _fetch(self, location: BundleLocation) -> None:
         """Fetch and verify a bundle, and move it to its directory when it is complete."""
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
-            directory = Path(tempfile.mkdtemp(prefix=".fetching-", dir=self._cache))
-        except OSError as error:
-            raise BundleError(
-                f"the cache {self._cache} cannot be written: {error.strerror}; set AE_MODEL_CACHE"
-            ) from None
-        try:
-            self._download(location, directory)
-            directory.rename(location.directory)
+            self._remove_incomplete()
+            with tempfile.TemporaryDirectory(
+                prefix=FETCHING, dir=self._cache, ignore_cleanup_errors=True
+            ) as directory:
+                self._download(location, Path(directory))
+                Path(directory).rename(location.directory)
         except OSError as error:
             if not location.directory.is_dir():  # else another process was first
-                raise BundleUnavailable(f"it cannot be cached: {error.strerror}") from None
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+                raise BundleUnavailable(
+                    f"the cache {self._cache} cannot be written: {error.strerror}; "
+                    "set AE_MODEL_CACHE"
+                ) from None
+
+    def _remove_incomplete(self) -> None:
+        """Remove what processes left that were killed while they fetched."""
+        for path in self._cache.glob(f"{FETCHING}*"):
+            if time.time() - path.stat().st_mtime > FETCHING_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _download(self, location: BundleLocation, directory: Path) -> None:
         key = location.name, location.version
-        self._store.download(name_object(key, MANIFEST), directory / MANIFEST)
+        self._write(key, MANIFEST, directory)
         manifest, digest = parse_manifest(directory / MANIFEST)
         if digest != location.directory.name:
             raise BundleUnavailable(f"{MANIFEST} changed since it was listed")
         for file in manifest.files:
-            self._store.download(name_object(key, file), directory / file)
+            self._write(key, file, directory)
         read_bundle(BundleLocation(directory, *key))
+
+    def _write(self, key: Key, file: str, directory: Path) -> None:
+        with (directory / file).open("wb") as target:
+            for chunk in self._store.stream(name_object(key, file)):
+                target.write(chunk)
 
 
 @contextmanager

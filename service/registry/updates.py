@@ -56,15 +56,11 @@ class Updates:
     async def look(self, model: str | None = None) -> None:
         """Take up what has changed, of one model or of all that are not unloaded.
 
-        A repository that is unreadable is logged, and changes nothing.
+        Raises BundleError if the repository is unreadable; then nothing changes.
         """
         failures = self._registry.failures()
         async with self._lock:
-            try:
-                found = await asyncio.to_thread(self._repository.locations)
-            except BundleError as error:
-                logger.error("kept all models: %s", error)
-                return
+            found = await asyncio.to_thread(self._repository.locations)
             if model is not None:
                 self._unloaded.discard(model)
             locations = [each for each in found if model in (None, each.name)]
@@ -91,6 +87,8 @@ class Updates:
     async def _try_look(self) -> None:
         try:
             await self.look()
+        except BundleError as error:
+            logger.error("kept all models: %s", error)
         except Exception:  # whatever lies in the repository, the loaded models serve
             logger.exception("kept all models: the repository could not be read")
 

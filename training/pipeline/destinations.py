@@ -3,18 +3,22 @@
 import errno
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bundle.errors import InvalidParameter
+from bundle.errors import BundleUnavailable, InvalidParameter
 from bundle.index import INDEX, read_digests, render_index
 from bundle.manifest import MANIFEST, ModelManifest
 from training.export.published import list_versions
 
 if TYPE_CHECKING:  # because it is an extra
     from bundle.stores import BundleStore
+
+
+CLAIM = "claim"  # object whose content is of one publication only
 
 
 class Destination(Protocol):
@@ -84,23 +88,25 @@ class ModelsDirectory:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             return None  # another run has just published this version
-        self._write_index()
+        try:
+            self._write_index()
+        except OSError as error:
+            raise OSError(f"{target} is published, but not in {INDEX}: {error}") from error
         return str(target)
 
     def _write_index(self) -> None:
         """Write the index until it has all bundles, because others may publish meanwhile."""
         written: dict[tuple[str, int], str] = {}
         while (found := read_digests(self.directory)) != written:
-            with tempfile.NamedTemporaryFile(dir=self.directory, prefix=".", delete=False) as file:
-                file.write(render_index(found))
-            complete = Path(file.name)
-            complete.chmod(0o644)
-            complete.replace(self.directory / INDEX)
+            with tempfile.TemporaryDirectory(dir=self.directory, prefix=".") as directory:
+                complete = Path(directory) / INDEX
+                complete.write_bytes(render_index(found))
+                complete.replace(self.directory / INDEX)
             written = found
 
 
 class ModelsStore:
-    """A store of models. A version is taken by its first object, and exists by its manifest.
+    """A store of models. A version is taken by the object `claim`, and exists by its manifest.
 
     A publication that is interrupted leaves objects without a manifest, which nobody reads; its
     version stays taken.
@@ -110,14 +116,28 @@ class ModelsStore:
         self._store = store
 
     def check(self) -> None:
-        """List the store."""
+        """List the store, and write to it."""
         self._store.find()
+        self._store.check_writing()
 
     @contextmanager
     def open_staging(self, name: str) -> Iterator[Path]:
-        """Open a temporary directory."""
-        with tempfile.TemporaryDirectory(prefix=f"{name}-") as directory:
-            yield Path(directory)
+        """Open a temporary directory, which is kept if only its publication fails."""
+        staging = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        try:
+            yield staging
+        except BundleUnavailable as error:
+            if not (staging / MANIFEST).exists():
+                shutil.rmtree(staging)
+                raise
+            raise BundleUnavailable(
+                f"{error}; the bundle is kept: python -m training publish {staging} "
+                f"--models {self._store.url}"
+            ) from error
+        except BaseException:
+            shutil.rmtree(staging)
+            raise
+        shutil.rmtree(staging)
 
     def find_versions(self, name: str) -> list[int]:
         """List the versions, also those without a manifest."""
@@ -137,15 +157,20 @@ class ModelsStore:
     def add(self, staging: Path, name: str, version: int) -> str | None:
         """Write the objects, none of which may exist, the manifest last, and the index."""
         home = f"{name}/{version}"
+        if not self._store.create(f"{home}/{CLAIM}", uuid.uuid4().hex.encode()):
+            return None  # another run publishes this version
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         files.sort(key=lambda path: path == staging / MANIFEST)  # which is then the last
-        for index, path in enumerate(files):
-            if not self._store.create(f"{home}/{path.relative_to(staging).as_posix()}", path):
-                if index == 0:
-                    return None  # another run publishes this version
-                raise FileExistsError(f"{home}/{path.name} exists in {self._store.url}")
-        self._store.update_index()
-        return f"{self._store.url}/{home}"
+        for path in files:
+            name = f"{home}/{path.relative_to(staging).as_posix()}"
+            if not self._store.create(name, path.read_bytes()):
+                raise BundleUnavailable(f"{name} exists in {self._store.url}")
+        place = f"{self._store.url}/{home}"
+        try:
+            self._store.update_index()
+        except BundleUnavailable as error:
+            raise OSError(f"{place} is published, but not in {INDEX}: {error}") from error
+        return place
 
 
 def open_destination(models: str) -> Destination:

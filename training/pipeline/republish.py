@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bundle.conformal import ConformalScores
 from bundle.manifest import (
+    MANIFEST,
     Calibration,
     MixturePrior,
     ModelManifest,
@@ -26,7 +27,8 @@ from training.evaluation.autoencoder_results import AutoencoderResults
 from training.export import calibration, fp16, golden, parity
 from training.export.published import HISTORY, REPORT, PublishedBundle, load_newest
 from training.pipeline import draft_manifest, evaluate, publish
-from training.pipeline.destinations import ModelsDirectory
+from training.pipeline.destinations import Destination, ModelsDirectory
+from training.pipeline.publish import Published
 from training.progress import Log
 from training.recipe import Recipe
 
@@ -70,6 +72,21 @@ def convert_to_fp16(
             report.write(published, after, published.directory / REPORT)
 
         return publish.publish(destination, staging, draft, draw).directory
+
+
+def publish_again(bundle: Path, models: Destination, compatible: bool) -> Published:
+    """Publish the files of a bundle as the next version of its model.
+
+    Raises DataError if the directory is no bundle, and as `publish.publish` does.
+    """
+    try:
+        manifest = ModelManifest.model_validate_json((bundle / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        raise DataError(f"{bundle} is no bundle; name a directory with {MANIFEST}") from None
+    models.check()
+    with models.open_staging(manifest.name) as staging:
+        shutil.copytree(bundle, staging, dirs_exist_ok=True)
+        return publish.publish(models, staging, manifest, compatible=compatible)
 
 
 def _check_name(new_name: str, name: str) -> None:

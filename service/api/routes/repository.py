@@ -3,14 +3,18 @@
 Source: docs/protocol/extension_model_repository.md of the Triton Inference Server.
 """
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, Depends
 
+from bundle.errors import BundleError
 from service.api import schemas
 from service.api.dependencies import ModelPath, Services, build_guard
 from service.api.errors import LoadFailed, NotControlled
 from service.api.security import ADMIN
+
+logger = logging.getLogger(__name__)
 
 CONTROL_ERRORS = schemas.describe_v2_errors(
     {
@@ -64,7 +68,11 @@ def build_router(services: Services) -> APIRouter:
     async def load(model: ModelPath) -> schemas.Loaded:
         """Take up new, changed and removed versions of a model."""
         check_control()
-        await updates.look(model)
+        try:
+            await updates.look(model)
+        except BundleError as error:
+            logger.error("loaded nothing: %s", error)
+            raise LoadFailed("the models cannot be listed; the log says why") from error
         registry.check_exists(model)
         if failures := registry.failures(model):
             raise LoadFailed("; ".join(f"{key}: {reason}" for key, reason in failures.items()))

@@ -8,7 +8,7 @@ from pathlib import Path
 import obstore
 import pytest
 
-from bundle.errors import BundleError
+from bundle.errors import BundleUnavailable
 from bundle.manifest import MANIFEST, PIN
 from bundle.stores import BundleStore
 from service.inference.engine import OnnxEngine
@@ -155,20 +155,49 @@ def test_a_store_that_goes_away_leaves_the_loaded_models(tmp_path: Path) -> None
     publish_tiny(open_destination(f"file://{models}"), tmp_path)
     replica = Replica(f"file://{models}", tmp_path / "cache")
     models.rename(tmp_path / "gone")
-    replica.look()
+    with pytest.raises(BundleUnavailable, match="does not exist"):
+        replica.look()
     assert replica.versions == [1]
     web = ModelsDirectory(tmp_path / "gone")
     with serving_files(web.directory, set()) as url:
         replica = Replica(url, tmp_path / "cache")
-    replica.look()
+    with pytest.raises(BundleUnavailable):
+        replica.look()
     assert replica.versions == [1]
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    models, cache = tmp_path / "store", tmp_path / "file"
+def test_a_cache_that_cannot_be_written_is_logged_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models, cache = tmp_path / "store", tmp_path / "cache"
     publish_tiny(open_destination(f"file://{models}"), tmp_path)
     cache.write_text("no directory")
-    repository = StoreRepository(BundleStore(f"file://{models}"), cache)
-    with pytest.raises(BundleError, match=r"cannot be written: .*; set AE_MODEL_CACHE"):
-        repository.read_with_digest(repository.locations()[0])
-    assert MANIFEST not in cache.read_text()
+    replica = Replica(f"file://{models}", cache)
+    assert replica.versions == []
+    assert f"the cache {cache} cannot be written" in caplog.text
+    assert str(cache) not in str(replica.registry.failures())  # which clients see
+    cache.unlink()
+    replica.look()
+    assert (replica.versions, replica.registry.failures()) == ([1], {})
+
+
+def test_a_manifest_that_cannot_be_read_fails_no_other(tmp_path: Path) -> None:
+    models = tmp_path / "store"
+    destination = open_destination(f"file://{models}")
+    publish_tiny(destination, tmp_path)
+    publish_tiny(destination, tmp_path)
+    manifest = models / "tiny" / "1" / MANIFEST
+    manifest.rename(manifest.with_name("moved"))
+    manifest.symlink_to(tmp_path / "nowhere" / "else")
+    assert Replica(f"file://{models}", tmp_path / "cache").versions == [2]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    models, cache = tmp_path / "store", tmp_path / "cache"
+    publish_tiny(open_destination(f"file://{models}"), tmp_path)
+    old, new = cache / ".fetching-old", cache / ".fetching-new"
+    for left in (old, new):
+        left.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    Replica(f"file://{models}", cache)
+    assert (old.exists(), new.exists()) == (False, True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.errors import BundleError
 from bundle.manifest import PIN
 from service.errors import DeviceError, DeviceLost, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.engine import OnnxEngine
@@ -110,7 +111,8 @@ def test_what_is_removed_no_longer_answers(repository: Repository) -> None:
 
 def test_a_repository_that_is_gone_changes_nothing(repository: Repository) -> None:
     repository.models.rename(repository.models.with_name("gone"))
-    repository.look()
+    with pytest.raises(BundleError, match="cannot be read"):
+        repository.look()
     assert repository.version == 1
 
 
