@@ -81,10 +81,12 @@ $(VENV)/bin/python:
 	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
 	else $(PYTHON) -m venv --without-pip $(VENV) && tools/get-pip $(VENV) || { rm -rf $(VENV); exit 1; }; fi
 
-# The two builds of ONNX Runtime fill the same directory: one must go before the other comes.
+# The two builds of ONNX Runtime fill the same directory: one must go before the other comes. Modules
+# are compiled when they are first imported, because compiling all takes a minute. What the checks
+# need includes what the tests need.
 $(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.grpc-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what '$*' needs for $(DEVICE) ..."
 	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
 	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null
-	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable '.[$(or $($(shell echo $* | tr a-z A-Z)_EXTRAS),$(DEVICE)$(comma)$*)]'
-	@touch $@
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[$(or $($(shell echo $* | tr a-z A-Z)_EXTRAS),$(DEVICE)$(comma)$*)]'
+	@touch $@ $(if $(filter check,$*),$(VENV)/.test-$(DEVICE))
