@@ -162,9 +162,9 @@ class ModelsStore:
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         files.sort(key=lambda path: path == staging / MANIFEST)  # which is then the last
         for path in files:
-            name = f"{home}/{path.relative_to(staging).as_posix()}"
-            if not self._store.create(name, path.read_bytes()):
-                raise BundleUnavailable(f"{name} exists in {self._store.url}")
+            object_name = f"{home}/{path.relative_to(staging).as_posix()}"
+            if not self._store.create(object_name, path.read_bytes()):
+                raise BundleUnavailable(f"{object_name} exists in {self._store.url}")
         place = f"{self._store.url}/{home}"
         try:
             self._store.update_index()

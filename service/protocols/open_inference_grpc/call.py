@@ -62,7 +62,7 @@ class Reads:
             self._reading.remove(read)
             self._slots.release()
         if not isinstance(message, bytes):  # but `aio.EOF`
-            raise MalformedRequest("the message is missing, or larger than the limit; send it")
+            raise MalformedRequest("the message is missing, or has more than AE_MAX_BODY_BYTES")
         return message
 
     async def _wait(self, read: asyncio.Future[Any]) -> Any:
