@@ -42,11 +42,11 @@ class Reads:
         self._waiting: set[object] = set()  # calls for which none has been ended yet
         self._reading: list[object] = []  # the longest first
 
-    async def read(self, context: Any) -> bytes:
-        """Return the message of a call.
+    async def read(self, context: Any) -> bytes | None:
+        """Return the next message of a call; None if there is none, or it is too large.
 
         Raises DeadlineExceeded if it is late. Raises Overloaded if it is slow, another call waits,
-        and none has been received for longer. Raises MalformedRequest if there is none.
+        and none has been received for longer.
         """
         self._waiting.add(context)
         try:
@@ -61,9 +61,7 @@ class Reads:
             read.cancel()
             self._reading.remove(read)
             self._slots.release()
-        if not isinstance(message, bytes):  # but `aio.EOF`
-            raise MalformedRequest("the message is missing, or has more than AE_MAX_BODY_BYTES")
-        return message
+        return message if isinstance(message, bytes) else None  # `aio.EOF`
 
     async def _wait(self, read: asyncio.Future[Any]) -> Any:
         clock = asyncio.get_running_loop().time
@@ -125,7 +123,10 @@ class Call:
     async def _receive(self) -> Any:
         if not self._asked:
             self._asked = True
-            return {"type": "http.request", "body": await self._reads.read(self._context)}
+            message = await self._reads.read(self._context)
+            if message is None:
+                raise MalformedRequest("the message is missing, or has over AE_MAX_BODY_BYTES")
+            return {"type": "http.request", "body": message}
         await self._left.wait()
         return {"type": "http.disconnect"}
 

@@ -25,7 +25,9 @@ def build_probes(
 
     async def check(_: object, context: Any) -> None:
         request = await _receive(reads, context, health_pb2.HealthCheckRequest())
-        if request.service not in ("", service):
+        if request is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is missing")
+        elif request.service not in ("", service):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no {request.service[:100]!r}")
         states = health_pb2.HealthCheckResponse
         response = states(status=states.SERVING if is_ready() else states.NOT_SERVING)
@@ -35,6 +37,8 @@ def build_probes(
         for _ in range(MAX_QUESTIONS):
             request = reflection_pb2.ServerReflectionRequest()
             request = await _receive(reads, context, request)
+            if request is None:
+                return
             for response in reflected.ServerReflectionInfo([request], context):
                 await context.write(response.SerializeToString())
 
@@ -45,9 +49,12 @@ def build_probes(
 
 
 async def _receive(reads: Reads, context: Any, message: Message) -> Any:
-    """Return a message; end the call if none comes, or another."""
+    """Return a message, or None if there is none; end the call if it is late or invalid."""
     try:
-        message.ParseFromString(await reads.read(context))
+        content = await reads.read(context)
+        if content is None:
+            return None
+        message.ParseFromString(content)
     except (DomainError, DecodeError) as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     return message

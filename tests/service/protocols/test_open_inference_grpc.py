@@ -400,7 +400,8 @@ def test_health_and_the_methods_can_be_asked_for(models: Path) -> None:
         await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         listed = (await stream.read()).list_services_response.service
         assert transcoding.SERVICE in {each.name for each in listed}
-        stream.cancel()
+        await stream.done_writing()
+        assert await stream.code() == grpc.StatusCode.OK
 
     run(models, test)
 
