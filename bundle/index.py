@@ -6,12 +6,17 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
-from bundle.manifest import MANIFEST, ModelName, Record, Sha256, compute_sha256
+from bundle.manifest import MANIFEST, NAME_PATTERN, ModelName, Record, Sha256, compute_sha256
 
 INDEX = "index.json"
-BUNDLE_PATTERN = r"([a-z0-9][a-z0-9._-]{0,99})/([1-9][0-9]{0,17})"  # of its directory
+BUNDLE_PATTERN = f"({NAME_PATTERN})/([1-9][0-9]{{0,17}})"  # of its directory
 _BUNDLE = re.compile(BUNDLE_PATTERN)
 Key = tuple[str, int]  # name and version of a bundle
+
+
+def name_object(key: Key, file: str) -> str:
+    """Return the name of a file of a bundle, below the models."""
+    return f"{key[0]}/{key[1]}/{file}"
 
 
 class IndexEntry(Record):

@@ -64,7 +64,8 @@ Capability = Literal[
 GraphName = Literal["encoder", "decoder", "scorer", "classifier"]
 Precision = Literal["float32", "float16"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+NAME_PATTERN = "[a-z0-9][a-z0-9._-]{0,99}"
+ModelName = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -344,3 +345,8 @@ def compute_sha256(path: Path) -> str:
     """SHA-256 of a file, in lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256 of bytes, in lower-case hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -4,7 +4,6 @@ Objects are named as the files in a models directory, `NAME/VERSION/FILE`. A ver
 manifest does, which is written last.
 """
 
-import hashlib
 import random
 import re
 import time
@@ -24,8 +23,8 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from pydantic import ValidationError
 
 from bundle.errors import BundleError, BundleUnavailable, InvalidParameter
-from bundle.index import BUNDLE_PATTERN, INDEX, BundleIndex, Key, render_index
-from bundle.manifest import MANIFEST, PIN
+from bundle.index import BUNDLE_PATTERN, INDEX, BundleIndex, Key, name_object, render_index
+from bundle.manifest import MANIFEST, NAME_PATTERN, PIN, hash_bytes
 
 WEB_SCHEMES = ("http", "https")
 SCHEMES = ("s3", "gs", "az", "file", *WEB_SCHEMES)
@@ -40,11 +39,11 @@ RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 CHUNK_BYTES = 2**20
 INDEX_ATTEMPTS, INDEX_SECONDS = 20, 0.5  # of several publishers, and the longest wait between them
 _OBJECT = re.compile(f"{BUNDLE_PATTERN}/(.+)")
-_PIN = re.compile(rf"([a-z0-9][a-z0-9._-]{{0,99}})/{PIN}")
+_PIN = re.compile(f"({NAME_PATTERN})/{PIN}")
 
 
 class FoundBundle(NamedTuple):
-    """What changes with the objects of a bundle, and the digest of its manifest if known."""
+    """Signature of the objects of a bundle, and the digest of its manifest if known."""
 
     signature: tuple[Any, ...]
     sha256: str | None = None
@@ -195,16 +194,6 @@ class BundleStore:
 
 class _Missing(BundleUnavailable):
     """An object does not exist."""
-
-
-def name_object(key: Key, file: str) -> str:
-    """Return the name of a file of a bundle."""
-    return f"{key[0]}/{key[1]}/{file}"
-
-
-def hash_bytes(content: bytes) -> str:
-    """Return the SHA-256."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _check_url(url: str) -> str:

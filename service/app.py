@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +95,17 @@ def build_engine(settings: Settings) -> OnnxEngine:
     return OnnxEngine(settings.device, settings.threads, gpu, settings.max_batch_size)
 
 
+@contextmanager
+def _importing_extra(extra: str, subject: str, alternative: str = "") -> Iterator[None]:
+    """Raise InvalidParameter if a module of an extra is not installed, which the subject needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InvalidParameter(
+            f"{subject} needs {error.name}: install the extra `{extra}`{alternative}"
+        ) from None
+
+
 def open_repository(settings: Settings) -> Repository:
     """Return the repository of the bundles.
 
@@ -102,13 +113,9 @@ def open_repository(settings: Settings) -> Repository:
     """
     if "://" not in settings.models:
         return ModelRepository(Path(settings.models))
-    try:
+    with _importing_extra("stores", settings.models):
         from bundle.stores import BundleStore
         from service.registry.store_repository import StoreRepository
-    except ModuleNotFoundError as error:
-        raise InvalidParameter(
-            f"{settings.models} needs {error.name}: install the extra `stores`"
-        ) from None
     return StoreRepository(BundleStore(settings.models), settings.model_cache)
 
 
@@ -161,12 +168,8 @@ def open_tracing() -> "Tracing":
 
     Raises InvalidParameter if its extra is not installed, or a variable of its own is invalid.
     """
-    try:
+    with _importing_extra("tracing", "AE_TRACING", ", or unset AE_TRACING"):
         from service.telemetry.tracing import Tracing
-    except ModuleNotFoundError as error:
-        raise InvalidParameter(
-            f"AE_TRACING needs {error.name}: install the extra `tracing`, or unset AE_TRACING"
-        ) from None
     try:
         return Tracing()
     except ValueError as error:
@@ -272,12 +275,8 @@ def create_grpc_server(
     application: Application, address: tuple[str, int], tls: Tls, limits: ConnectionLimits
 ) -> "GrpcServer":
     """Return the server of gRPC. Raises InvalidParameter if its extra is not installed."""
-    try:
+    with _importing_extra("grpc", "AE_GRPC_PORT", ", or unset AE_GRPC_PORT"):
         from service.protocols.open_inference_grpc import GrpcLimits, GrpcServer, Transcoder
-    except ModuleNotFoundError as error:
-        raise InvalidParameter(
-            f"AE_GRPC_PORT needs {error.name}: install the extra `grpc`, or unset AE_GRPC_PORT"
-        ) from None
     services = application.services
     body = services.body_limits
 

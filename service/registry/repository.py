@@ -1,6 +1,5 @@
 """Repository of bundles: finds bundles, and checks their files against their manifests."""
 
-import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from bundle.errors import BundleError
-from bundle.manifest import MANIFEST, PIN, ModelManifest, compute_sha256
+from bundle.manifest import MANIFEST, PIN, ModelManifest, compute_sha256, hash_bytes
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def parse_manifest(path: Path) -> tuple[ModelManifest, str]:
     """Read a manifest, without its files, and its SHA-256. Raises BundleError."""
     try:
         text = path.read_bytes()
-        return ModelManifest.model_validate_json(text), hashlib.sha256(text).hexdigest()
+        return ModelManifest.model_validate_json(text), hash_bytes(text)
     except FileNotFoundError:
         raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
     except OSError as error:

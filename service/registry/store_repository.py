@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundle.errors import BundleError, BundleUnavailable
-from bundle.index import Key
-from bundle.manifest import MANIFEST, PIN, ModelManifest
-from bundle.stores import BundleStore, FoundBundle, Listing, hash_bytes, name_object
+from bundle.index import Key, name_object
+from bundle.manifest import MANIFEST, PIN, ModelManifest, hash_bytes
+from bundle.stores import BundleStore, FoundBundle, Listing
 from service.registry.repository import BundleLocation, parse_manifest, parse_pin, read_bundle
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ class StoreRepository:
             except BundleError:
                 shutil.rmtree(location.directory, ignore_errors=True)
         with _hide_store(str(location)):
-            self._fetch(location)
-        return read_bundle(location)
+            return self._fetch(location)
 
     def read_pin(self, model: str) -> int | None:
         """Read the version in the object `default` of a model; None without it."""
@@ -86,22 +85,26 @@ class StoreRepository:
             logger.error("%s version %d cannot be read: %s", *key, error)
             return digest
 
-    def _fetch(self, location: BundleLocation) -> None:
-        """Fetch and verify a bundle, and move it to its directory when it is complete."""
+    def _fetch(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Fetch and verify a bundle, and move it to its directory when it is complete.
+
+        Returns its manifest and the digest of the manifest.
+        """
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
             self._remove_incomplete()
             with tempfile.TemporaryDirectory(
                 prefix=FETCHING, dir=self._cache, ignore_cleanup_errors=True
             ) as directory:
-                self._download(location, Path(directory))
+                fetched = self._download(location, Path(directory))
                 Path(directory).rename(location.directory)
+                return fetched
         except OSError as error:
-            if not location.directory.is_dir():  # else another process was first
-                raise BundleUnavailable(
-                    f"the cache {self._cache} cannot be written: {error.strerror}; "
-                    "set AE_MODEL_CACHE"
-                ) from None
+            if location.directory.is_dir():  # another process was first
+                return read_bundle(location)
+            raise BundleUnavailable(
+                f"the cache {self._cache} cannot be written: {error.strerror}; set AE_MODEL_CACHE"
+            ) from None
 
     def _remove_incomplete(self) -> None:
         """Remove what processes left that were killed while they fetched."""
@@ -109,7 +112,7 @@ class StoreRepository:
             if time.time() - path.stat().st_mtime > FETCHING_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _download(self, location: BundleLocation, directory: Path) -> None:
+    def _download(self, location: BundleLocation, directory: Path) -> tuple[ModelManifest, str]:
         key = location.name, location.version
         self._write(key, MANIFEST, directory)
         manifest, digest = parse_manifest(directory / MANIFEST)
@@ -117,7 +120,7 @@ class StoreRepository:
             raise BundleUnavailable(f"{MANIFEST} changed since it was listed")
         for file in manifest.files:
             self._write(key, file, directory)
-        read_bundle(BundleLocation(directory, *key))
+        return read_bundle(BundleLocation(directory, *key))
 
     def _write(self, key: Key, file: str, directory: Path) -> None:
         with (directory / file).open("wb") as target:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bundle.errors import BundleUnavailable, InvalidParameter
-from bundle.index import INDEX, read_digests, render_index
+from bundle.index import INDEX, Key, name_object, read_digests, render_index
 from bundle.manifest import MANIFEST, ModelManifest
 from training.export.published import list_versions
 
@@ -96,7 +96,7 @@ class ModelsDirectory:
 
     def _write_index(self) -> None:
         """Write the index until it has all bundles, because others may publish meanwhile."""
-        written: dict[tuple[str, int], str] = {}
+        written: dict[Key, str] = {}
         while (found := read_digests(self.directory)) != written:
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=".") as directory:
                 complete = Path(directory) / INDEX
@@ -151,21 +151,21 @@ class ModelsStore:
         versions = [version for model, version in self._store.find().bundles if model == name]
         if not versions:
             return None
-        content = self._store.read(f"{name}/{max(versions)}/{MANIFEST}")
+        content = self._store.read(name_object((name, max(versions)), MANIFEST))
         return ModelManifest.model_validate_json(content)
 
     def add(self, staging: Path, name: str, version: int) -> str | None:
         """Write the objects, none of which may exist, the manifest last, and the index."""
-        home = f"{name}/{version}"
-        if not self._store.create(f"{home}/{CLAIM}", uuid.uuid4().hex.encode()):
+        key = name, version
+        if not self._store.create(name_object(key, CLAIM), uuid.uuid4().hex.encode()):
             return None  # another run publishes this version
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         files.sort(key=lambda path: path == staging / MANIFEST)  # which is then the last
         for path in files:
-            object_name = f"{home}/{path.relative_to(staging).as_posix()}"
+            object_name = name_object(key, path.relative_to(staging).as_posix())
             if not self._store.create(object_name, path.read_bytes()):
                 raise BundleUnavailable(f"{object_name} exists in {self._store.url}")
-        place = f"{self._store.url}/{home}"
+        place = f"{self._store.url}/{name}/{version}"
         try:
             self._store.update_index()
         except BundleUnavailable as error:

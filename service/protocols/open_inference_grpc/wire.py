@@ -16,6 +16,7 @@ FIXED_BYTES = {1: 8, 5: 4}  # by wire type
 OPAQUE = {(7,), (5, 5, 8)}  # raw_input_contents, inputs.contents.bytes_contents
 CONTENTS = (5, 5)  # inputs.contents
 NESTED = {(5,), CONTENTS}
+UNCOUNTED = OPAQUE | NESTED
 
 
 def check_size(message: bytes) -> None:
@@ -25,9 +26,11 @@ def check_size(message: bytes) -> None:
     """
     others = numbers = 0
     for count, (path, size) in enumerate(_walk(memoryview(message), ()), 1):
-        if path[:2] == CONTENTS and path not in OPAQUE | NESTED:
+        if path in UNCOUNTED:
+            size = 0
+        if path[:2] == CONTENTS:
             numbers += size
-        elif path not in OPAQUE | NESTED:
+        else:
             others += size
         if count > MAX_FIELDS or numbers > MAX_NUMBER_BYTES:
             raise PayloadTooLarge(
