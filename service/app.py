@@ -13,7 +13,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from bundle.errors import InvalidParameter
-from service import VERSION, cores
+from service import VERSION, cores, memory
 from service.api import dependencies, endpoint, errors, openapi
 from service.api.dependencies import Services
 from service.api.error_bodies import Failure
@@ -48,8 +48,10 @@ from service.operations import Limits, Operations
 from service.protocols import embeddings, open_inference
 from service.registry.drift import P_VALUE_BINS, DriftMetrics
 from service.registry.loader import Loader
+from service.registry.open_models import OpenModels
 from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository, Repository
+from service.registry.shared_sessions import SharedSessions
 from service.registry.updates import Updates
 from service.scheduling.admission import Admission
 from service.scheduling.executor import (
@@ -120,7 +122,7 @@ def open_repository(settings: Settings) -> Repository:
 
 
 def build_services(settings: Settings) -> Services:
-    """Load every bundle, and return the services around them.
+    """List every bundle, and return the services around them.
 
     Raises DeviceError if the device is unavailable, BundleError if the models are.
     """
@@ -133,7 +135,8 @@ def assemble(settings: Settings) -> Services:
     """Return the services without any model. Raises DeviceError if the device is unavailable."""
     telemetry, available, registry = Metrics(), cores.count(), ModelRegistry()
     repository = open_repository(settings)
-    loader = Loader(repository, build_engine(settings))
+    sessions = SharedSessions(build_engine(settings))
+    loader = Loader(repository, sessions)
     admission = Admission(settings.max_queued_images, settings.max_queued_bytes, settings.max_share)
     executor = DeviceExecutor(
         settings.max_batch_size,
@@ -141,20 +144,30 @@ def assemble(settings: Settings) -> Services:
         observe=telemetry.count_batch,
         inline_seconds=INLINE_SECONDS if available > 1 else INLINE_SECONDS_ON_ONE_CORE,
     )
+    open_models = OpenModels(
+        loader,
+        registry,
+        sessions,
+        settings.model_memory or memory.find_limit() // 2,
+        settings.preload or (),
+        observe=telemetry.count_load,
+        lose_device=executor.lose,
+    )
     limits = Limits(
         max_images=settings.max_images,
         max_image_pixels=settings.max_image_pixels,
         max_output_pixels=settings.max_output_pixels,
         request_timeout=settings.request_timeout,
     )
-    _add_metrics(telemetry, registry, admission, executor)
+    _add_metrics(telemetry, registry, open_models, admission, executor)
     return Services(
         registry=registry,
-        updates=Updates(repository, loader, registry, telemetry.count_load, executor.lose),
+        open_models=open_models,
+        updates=Updates(repository, loader, registry, open_models),
         model_control=settings.model_control,
         admission=admission,
         executor=executor,
-        operations=Operations(admission, executor, limits, available),
+        operations=Operations(open_models, admission, executor, limits, available),
         api_keys=ApiKeys(settings.api_keys, settings.api_keys_file),
         body_limits=BodyLimits(
             settings.max_body_bytes, settings.max_images, settings.request_timeout
@@ -177,7 +190,11 @@ def open_tracing() -> "Tracing":
 
 
 def _add_metrics(
-    telemetry: Metrics, registry: ModelRegistry, admission: Admission, executor: DeviceExecutor
+    telemetry: Metrics,
+    registry: ModelRegistry,
+    open_models: OpenModels,
+    admission: Admission,
+    executor: DeviceExecutor,
 ) -> None:
     """Add the metrics that are read on request: models, gauges and scores."""
     telemetry.add_models(
@@ -191,11 +208,17 @@ def _add_metrics(
     telemetry.add_gauge(
         "ae_bytes_in_flight", "Bytes of bodies and responses in flight.", lambda: admission.bytes
     )
+    telemetry.add_gauge(
+        "ae_open_models", "Models whose graphs are open.", lambda: len(open_models.list())
+    )
+    telemetry.add_gauge(
+        "ae_model_bytes", "Bytes of the graphs of open models.", open_models.count_bytes
+    )
     telemetry.add_gauge("ae_queued_images", "Images that wait for the device.", executor.queued)
 
     def read_scores() -> Iterator[tuple[str, int, DriftMetrics]]:
         for model in registry.all():
-            if model.scoring:
+            if model.scoring and model.scoring.drift.images:
                 manifest = model.manifest
                 yield manifest.name, manifest.version, model.scoring.drift.metrics()
 
@@ -214,6 +237,7 @@ def _build_router(services: Services, tracing: "Tracing | None") -> Router:
                 watch.cancel()
         services.admission.drain()
         services.operations.close()
+        services.open_models.close()
         services.executor.close()
         if tracing:
             tracing.close()

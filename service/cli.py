@@ -30,6 +30,7 @@ from service.errors import DeviceError
 from service.keys import EXAMPLE, create_key
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
+from service.registry.shared_sessions import SharedSessions
 from service.server import uvicorn_server
 from service.server.connections import limit_by_files
 from service.server.limits import ConnectionLimits
@@ -262,8 +263,7 @@ def _bind_address(host: str, port: int, names: str) -> socket.socket:
 def _print_ready(address: str, registry: ModelRegistry) -> None:
     loaded = ", ".join(registry.names()) or "none; the log has the reasons"
     providers = (
-        ", ".join(sorted({model.provider for model in registry.newest()}))
-        or "no execution provider"
+        ", ".join(sorted({model.provider for model in registry.all()})) or "no execution provider"
     )
     try:
         print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
@@ -305,6 +305,7 @@ def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> None:
     try:
         score_locally(job, services.operations, services.registry, settings.models)
     finally:
+        services.open_models.close()
         services.executor.close()
 
 
@@ -317,11 +318,11 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
     candidates = ", ".join(provider.name for provider in engine.candidates)
     print(f"device policy {settings.device}: will try {candidates}")
     repository = open_repository(settings)
-    locations, loader = repository.locations(), Loader(repository, engine)
+    locations, loader = repository.locations(), Loader(repository, SharedSessions(engine))
     failures = 0
     for location in locations:
         try:
-            model = loader.load(location)
+            model = loader.open(loader.index(location))
         except (BundleError, DeviceError) as error:
             failures += 1
             print(f"{location}: FAILED: {error}")

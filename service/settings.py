@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.keys import KeyEntries
 
@@ -16,6 +16,15 @@ END_SECONDS = 2  # to close connections and to finish what cannot be cancelled
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _split(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names in a text with commas."""
+    split = names.split(",") if isinstance(names, str) else names
+    return tuple(name.strip() for name in split if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Location = Annotated[str, BeforeValidator(str)]  # a path or a URL
 
 
@@ -33,6 +42,13 @@ class Settings(BaseSettings):
     model_control: Literal["none", "poll", "explicit"] = Field(
         "none",
         description="How new versions are taken up: not at all, by polling, or by requests.",
+    )
+    preload: Names | None = Field(
+        None,
+        description="Models to open at the start and keep open: names with commas, * for all.",
+    )
+    model_memory: PositiveInt | None = Field(
+        None, description="Maximum bytes of the graphs of open models; unset: half of the memory."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")

@@ -5,6 +5,7 @@ rest black. The classifier takes the first three for logits. A detector has no d
 compares each pixel with the mean of its surroundings, a feature map of its encoder.
 """
 
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,15 @@ from bundle.manifest import (
     ModelManifest,
     compute_sha256,
 )
-from service.inference.engine import OnnxEngine
+from service.errors import DeviceLost
+from service.inference.engine import Engine, OnnxEngine
+from service.registry.loaded_model import LoadedModel
 from service.registry.loader import Loader
+from service.registry.open_models import ALL as ALL_MODELS
+from service.registry.open_models import OpenModels
 from service.registry.registry import ModelRegistry
-from service.registry.repository import ModelRepository
+from service.registry.repository import BundleLocation, ModelRepository, Repository
+from service.registry.shared_sessions import SharedSessions
 from service.registry.updates import Updates
 
 SPEC = InputSpec(height=4, width=6, channels=1)
@@ -336,9 +342,51 @@ def _save(path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Any) -> 
     )
 
 
+class Rig:
+    """A registry of a repository, on the CPU, that opens all models at the start."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        engine: Engine | None = None,
+        preloaded: Collection[str] = (ALL_MODELS,),
+        max_bytes: int = 2**40,
+        measure: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.registry, self.sessions = (
+            ModelRegistry(),
+            SharedSessions(engine or OnnxEngine("cpu"), measure),
+        )
+        self.loads: list[tuple[str, bool]] = []
+        self.lost: list[DeviceLost] = []
+        self.loader = Loader(repository, self.sessions)
+        self.opened = OpenModels(
+            self.loader,
+            self.registry,
+            self.sessions,
+            max_bytes,
+            preloaded,
+            lambda *load: self.loads.append(load),
+            self.lost.append,
+        )
+        self.updates = Updates(repository, self.loader, self.registry, self.opened)
+
+
 def load_registry(models: Path) -> ModelRegistry:
-    """Load every version of every model on the CPU."""
-    registry = ModelRegistry()
-    repository = ModelRepository(models)
-    Updates(repository, Loader(repository, OnnxEngine("cpu")), registry).load_all()
-    return registry
+    """List every version of every model, and open all of them on the CPU."""
+    rig = Rig(ModelRepository(models))
+    rig.updates.load_all()
+    return rig.registry
+
+
+def open_bundle(repository: Repository, location: BundleLocation) -> LoadedModel:
+    """Verify a bundle, and open its graphs on the CPU."""
+    loader = Loader(repository, SharedSessions(OnnxEngine("cpu")))
+    return loader.open(loader.index(location))
+
+
+def get_loaded(registry: ModelRegistry, name: str) -> LoadedModel:
+    """Return the open graphs of a model."""
+    loaded = registry.get(name).loaded
+    assert loaded is not None
+    return loaded

@@ -157,7 +157,8 @@ async def _measure_seconds(app: ASGIApp, body: bytes) -> float:
 
 def _measure_inference(services: Services) -> float:
     """Seconds of an image in a batch of the concurrent requests."""
-    model = services.registry.get("digits")
+    model = services.registry.get("digits").loaded
+    assert model is not None  # which the requests before have opened
     images = np.zeros((CONCURRENT_REQUESTS, *model.manifest.input.shape), np.uint8)
     best = float("inf")
     for _ in range(ROUNDS):

@@ -11,8 +11,9 @@ from service.api.requests import BodyLimits
 from service.api.schemas import HealthStatus
 from service.api.security import ApiKeys
 from service.operations import Operations
-from service.registry.loaded_model import LoadedModel
+from service.registry.open_models import OpenModels
 from service.registry.registry import ModelRegistry
+from service.registry.served_model import ServedModel
 from service.registry.updates import ModelControl, Updates
 from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
@@ -24,6 +25,7 @@ class Services:
     """Components of the application, built by the composition root."""
 
     registry: ModelRegistry
+    open_models: OpenModels
     updates: Updates
     model_control: ModelControl
     admission: Admission
@@ -44,7 +46,7 @@ class Services:
 
 ModelPath = Annotated[str, Path(description="Name of a model.")]
 VersionPath = Annotated[str, Path(description="Version of the model.")]
-FindModel = Callable[..., Awaitable[LoadedModel]]  # dependency on path parameters
+FindModel = Callable[..., Awaitable[ServedModel]]  # dependency on path parameters
 Guard = Callable[..., Awaitable[None]]
 
 _bearer = HTTPBearer(
@@ -55,7 +57,7 @@ _bearer = HTTPBearer(
 def build_newest_finder(registry: ModelRegistry) -> FindModel:
     """Return the dependency that finds the newest version of the model in the path."""
 
-    async def find(model: ModelPath) -> LoadedModel:
+    async def find(model: ModelPath) -> ServedModel:
         return registry.get(model)
 
     return find
@@ -64,7 +66,7 @@ def build_newest_finder(registry: ModelRegistry) -> FindModel:
 def build_exact_finder(registry: ModelRegistry) -> FindModel:
     """Return the dependency that finds the exact version of the model in the path."""
 
-    async def find(model: ModelPath, version: VersionPath) -> LoadedModel:
+    async def find(model: ModelPath, version: VersionPath) -> ServedModel:
         return registry.get(model, version)
 
     return find

@@ -12,7 +12,7 @@ from service.api import requests
 from service.api.dependencies import Services
 from service.api.requests import IncomingRequest
 from service.operations import EncodedImages, Operations, Timings
-from service.registry.loaded_model import LoadedModel
+from service.registry.served_model import ServedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -32,7 +32,7 @@ class Call(NamedTuple):
     """One request to an operation of a model, with all that its handler needs."""
 
     request: IncomingRequest
-    model: LoadedModel
+    model: ServedModel
     media_type: str  # of the response
     services: Services
     operations: Operations  # for the client

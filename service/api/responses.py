@@ -17,10 +17,10 @@ from bundle.manifest import InputSpec
 from bundle.tensors import Array, Pixels
 from service.api.media_types import JSON, NPY, PNG
 from service.operations import ClassifyResult, ScoreResult
-from service.registry.loaded_model import LoadedModel
+from service.registry.served_model import ServedModel
 
 
-def render_json(model: LoadedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
+def render_json(model: ServedModel, warnings: Sequence[str] = (), **fields: Any) -> Response:
     """Return a JSON response that names the model and its version; arrays become lists."""
     body = {"model": model.manifest.name, "version": model.manifest.version, **fields}
     if warnings:
@@ -38,7 +38,7 @@ def render_npy(array: Array) -> Response:
 
 
 def render_images(
-    media_type: str, model: LoadedModel, pixels: Sequence[Pixels], **fields: Any
+    media_type: str, model: ServedModel, pixels: Sequence[Pixels], **fields: Any
 ) -> Response:
     """Return images in the negotiated media type; JSON holds `fields` too.
 

@@ -257,6 +257,7 @@ class Health(BaseModel):
 
     status: HealthStatus
     models: dict[str, list[int]] | None = None
+    open: dict[str, list[int]] | None = None
     failed: dict[str, str] | None = None
 
 

@@ -7,7 +7,7 @@ from bundle.conformal import Verdict
 from bundle.errors import ImageTooLarge
 from service.errors import InvalidItems, TooManyImages
 from service.operations import EncodedImages, Operations, Pictures, Timings
-from service.registry.loaded_model import LoadedModel
+from service.registry.served_model import ServedModel
 
 
 class ImageScore(NamedTuple):
@@ -47,7 +47,7 @@ class LocalScorer:
     def __init__(
         self,
         operations: Operations,
-        model: LoadedModel,
+        model: ServedModel,
         rate: float,
         pictures: Pictures,
     ) -> None:

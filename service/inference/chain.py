@@ -16,8 +16,9 @@ from service.inference.session import OnnxSession, Session
 class Chain(ABC):
     """The graphs of a model, which run in order. Only one thread at a time may call `run`."""
 
-    def __init__(self, sessions: Mapping[GraphName, Session]) -> None:
-        self._sessions = sessions
+    def __init__(self, sessions: Mapping[GraphName, Session], max_batch: int | None = None) -> None:
+        """Chain sessions, which run at most `max_batch` images at once if it is set."""
+        self._sessions, self._max_batch = sessions, max_batch
 
     def run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
@@ -28,12 +29,28 @@ class Chain(ABC):
         not recover.
         """
         try:
-            return self._run(graphs, tensors, outputs)
+            return self._run_in_batches(graphs, tensors, outputs)
         except Exception as error:
             for session in self._sessions.values():
                 if isinstance(session, OnnxSession):
                     session.check_device(error)
             raise
+
+    def _run_in_batches(
+        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
+    ) -> Tensors:
+        count, most = len(next(iter(tensors.values()))), self._max_batch
+        if most is None or count <= most:
+            return self._run(graphs, tensors, outputs)
+        results = [
+            self._run(
+                graphs,
+                {name: tensor[start : start + most] for name, tensor in tensors.items()},
+                outputs,
+            )
+            for start in range(0, count, most)
+        ]
+        return {name: np.concatenate([result[name] for result in results]) for name in outputs}
 
     @abstractmethod
     def _run(
@@ -62,7 +79,7 @@ class HostChain(Chain):
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
     ) -> Tensors:
         known = dict(tensors)
-        for name, selected in _select_outputs(self._sessions, graphs, outputs):
+        for name, selected in select_outputs(self._sessions, graphs, outputs):
             known |= _run_in_parts(self._sessions[name], known, selected)
         return {name: known[name] for name in outputs}
 
@@ -92,7 +109,7 @@ class DeviceChain(Chain):
         device: str = "cuda",
         cuda_graphs: bool = False,
     ) -> None:
-        super().__init__(sessions)
+        super().__init__(sessions, max_batch_size)
         self._device = device
         self._cuda_graphs = cuda_graphs
         self.sizes = (
@@ -115,7 +132,7 @@ class DeviceChain(Chain):
             padded = np.zeros((size, *tensor.shape[1:]), tensor.dtype)
             padded[:count] = tensor
             self._get_buffer(size, name, padded.shape, padded.dtype.type).update_inplace(padded)
-        for graph, selected in _select_outputs(self._sessions, graphs, outputs):
+        for graph, selected in select_outputs(self._sessions, graphs, outputs):
             binding, run_options = self._bind(size, graph, tuple(selected))
             self._sessions[graph].run_bound(binding, run_options)
         # Copied, because on some devices the array is the buffer, which the next batch overwrites.
@@ -186,7 +203,7 @@ def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[TensorNa
     return {name: np.concatenate([result[name] for result in results]) for name in outputs}
 
 
-def _select_outputs(
+def select_outputs(
     sessions: Mapping[GraphName, Session],
     graphs: Sequence[GraphName],
     outputs: Sequence[TensorName],

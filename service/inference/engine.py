@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakSet
 
 import onnxruntime
 
@@ -25,9 +26,18 @@ from service.inference.session import OnnxSession, Session
 
 logger = logging.getLogger(__name__)
 
+# Sessions with threads of their own; the others run in the thread that calls them. A process with
+# hundreds of models would have hundreds of threads, and shared ones of ONNX Runtime always spin.
+MAX_THREADED_SESSIONS = 8
+
 
 class Engine(Protocol):
-    """An engine that loads graphs on the device of the policy."""
+    """An engine that loads graphs on the device of the policy.
+
+    `provider` is the execution provider that it tries first.
+    """
+
+    provider: str
 
     def open(self, path: Path) -> Session:
         """Load a graph.
@@ -55,19 +65,28 @@ class OnnxEngine:
         """Choose the providers of the policy on the machine, which is inspected unless given."""
         self._policy, self._gpu, self._max_batch_size = policy, gpu, max_batch_size
         self._threads = threads or cores.count()
+        self._threaded: WeakSet[OnnxSession] = WeakSet()
         if machine is None:
             machine = inspect_machine() if policy != "cpu" else Machine(frozenset())
         self.candidates = list_candidates(policy, machine, gpu)
+        self.provider = self.candidates[0].name
         if policy == "auto" and machine.cuda_problem:
             logger.warning("device policy auto: using the CPU: %s", machine.cuda_problem)
 
     def open(self, path: Path) -> Session:
         """Load a graph; with the policy `auto`, on the CPU if the GPU fails."""
+        threads = self._threads if len(self._threaded) < MAX_THREADED_SESSIONS else 1
+        session = self._open(path, threads)
+        if threads > 1:
+            self._threaded.add(session)
+        return session
+
+    def _open(self, path: Path, threads: int) -> OnnxSession:
         try:
-            return OnnxSession(path, self.candidates[0], self._threads)
+            return OnnxSession(path, self.candidates[0], threads)
         except DeviceError as error:
             # Raises BundleError if the graph is invalid, and not the device.
-            on_cpu = OnnxSession(path, CPU_PROVIDER, self._threads)
+            on_cpu = OnnxSession(path, CPU_PROVIDER, threads)
             if CPU_PROVIDER not in self.candidates:
                 raise
             logger.warning("device policy %s: %s", self._policy, error)
@@ -81,7 +100,7 @@ class OnnxEngine:
             if isinstance(each, OnnxSession) and each.on_gpu
         }
         if len(on_gpu) < len(sessions):
-            return HostChain(sessions)
+            return HostChain(sessions, max_batch)
         return DeviceChain(
             on_gpu,
             min(self._max_batch_size, max_batch or self._max_batch_size),

@@ -37,12 +37,16 @@ from service.operations.values import (
     check_supported,
     map_items,
 )
+from service.registry.drift import DRIFT_OUTPUTS
 from service.registry.loaded_model import LoadedModel
+from service.registry.open_models import OpenModels
+from service.registry.served_model import ServedModel
 from service.scheduling.admission import Admission, Slot
 from service.scheduling.batcher import Work
 from service.scheduling.executor import DeviceExecutor
 
 MAX_NAMED_IMAGES = 3  # in a warning
+VARIANCES: TensorName = "log_variances"
 
 Required = TypeVar("Required")
 
@@ -55,8 +59,14 @@ class Operations:
     """
 
     def __init__(
-        self, admission: Admission, executor: DeviceExecutor, limits: Limits, cores: int
+        self,
+        open_models: OpenModels,
+        admission: Admission,
+        executor: DeviceExecutor,
+        limits: Limits,
+        cores: int,
     ) -> None:
+        self._open_models = open_models
         self._admission, self._executor, self._limits = admission, executor, limits
         self._decoder = Decoder(cores, limits.max_image_pixels)
         self._clients: tuple[str, ...] = ()  # that the images in flight are counted for
@@ -67,7 +77,7 @@ class Operations:
         operations._clients = (client,)
         return operations
 
-    def _admit(self, model: LoadedModel, images: int) -> Slot:
+    def _admit(self, model: ServedModel, images: int) -> Slot:
         return self._admission.admit(images, model.manifest.name, *self._clients)
 
     def close(self) -> None:
@@ -75,31 +85,31 @@ class Operations:
         self._decoder.close()
 
     async def encode(
-        self, model: LoadedModel, images: EncodedImages, timings: Timings, variance: bool
+        self, model: ServedModel, images: EncodedImages, timings: Timings, variance: bool
     ) -> EncodeResult:
         """Encode images to latents. Raises InvalidParameter if the model has no variances."""
-        _check_supported(model, "encode")
-        if variance and not model.has_output("encoder", "log_variances"):
+        optional: tuple[TensorName, ...] = (VARIANCES,) if variance else ()
+        decoded, results = await self._run_on_images(model, "encode", images, timings, optional)
+        if variance and VARIANCES not in results:
             raise InvalidParameter(
                 f"{model.manifest.name} is not variational and has no variances; omit variance"
             )
-        outputs = [*RESULTS["encode"], "log_variances"] if variance else RESULTS["encode"]
-        decoded, results = await self._run_on_images(model, "encode", images, outputs, timings)
         warnings = _list_warnings(model, decoded)
-        return EncodeResult(results["latents"], results.get("log_variances"), warnings)
+        return EncodeResult(results["latents"], results.get(VARIANCES), warnings)
 
-    async def decode(self, model: LoadedModel, latents: Latents, timings: Timings) -> Pixels:
+    async def decode(self, model: ServedModel, latents: Latents, timings: Timings) -> Pixels:
         """Decode latents, float32 (n, latent_dim), to images, uint8 (n, height, width, channels).
 
         Raises InvalidItems.
         """
         _check_supported(model, "decode")
         checked = self._check_latents(model, latents)
-        return await self._decode(model, checked, timings)
+        with self._admit(model, len(checked)):
+            return await self._decode(await self._open(model, timings), checked, timings)
 
     async def reconstruct(
         self,
-        model: LoadedModel,
+        model: ServedModel,
         images: EncodedImages,
         timings: Timings,
         original_size: bool = False,
@@ -108,9 +118,8 @@ class Operations:
 
         With `original_size`, raises ImageTooLarge if the sizes of the inputs exceed a response.
         """
-        outputs = RESULTS["reconstruct"]
         decoded, results = await self._run_on_images(
-            model, "reconstruct", images, outputs, timings, original_size
+            model, "reconstruct", images, timings, original_size=original_size
         )
         return ReconstructResult(
             results["reconstructions"],
@@ -121,45 +130,46 @@ class Operations:
 
     async def denoise(
         self,
-        model: LoadedModel,
+        model: ServedModel,
         images: EncodedImages,
         timings: Timings,
         original_size: bool = False,
     ) -> DenoiseResult:
         """Remove noise from images; `original_size` is as in `reconstruct`."""
-        outputs = RESULTS["denoise"]
         decoded, results = await self._run_on_images(
-            model, "denoise", images, outputs, timings, original_size
+            model, "denoise", images, timings, original_size=original_size
         )
         warnings = _list_warnings(model, decoded)
         return DenoiseResult(results["reconstructions"], decoded.original_sizes, warnings)
 
     async def classify(
-        self, model: LoadedModel, images: EncodedImages, timings: Timings
+        self, model: ServedModel, images: EncodedImages, timings: Timings
     ) -> ClassifyResult:
         """Return the probability of each class of the model."""
-        outputs = RESULTS["classify"]
-        decoded, results = await self._run_on_images(model, "classify", images, outputs, timings)
+        decoded, results = await self._run_on_images(model, "classify", images, timings)
         return ClassifyResult(
             results["probabilities"], model.manifest.classes, _list_warnings(model, decoded)
         )
 
     async def sample(
-        self, model: LoadedModel, count: int, seed: int | None, temperature: float, timings: Timings
+        self, model: ServedModel, count: int, seed: int | None, temperature: float, timings: Timings
     ) -> tuple[DecodedLatents, int]:
         """Draw latents from the prior, and decode them.
 
         Returns the seed too, which is random if it was None.
         """
-        prior = require_part(model, "sample", model.prior)
+        _check_supported(model, "sample")
         self.check_count(count)
         seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
-        latents = prior.draw(count, seed, temperature)
-        return DecodedLatents(await self._decode(model, latents, timings), latents), seed
+        with self._admit(model, count):
+            loaded = await self._open(model, timings)
+            latents = require_part(model, "sample", loaded.prior).draw(count, seed, temperature)
+            images = await self._decode(loaded, latents, timings)
+        return DecodedLatents(images, latents), seed
 
     async def score(
         self,
-        model: LoadedModel,
+        model: ServedModel,
         images: EncodedImages,
         timings: Timings,
         false_positive_rate: float | None = None,
@@ -172,9 +182,10 @@ class Operations:
         scoring = require_part(model, "anomaly-score", model.scoring)
         conformal = scoring.conformal
         localise = any(pictures)
-        outputs = (*model.scoring_outputs, *(("error_maps",) if localise else ()))
+        maps: tuple[TensorName, ...] = ("error_maps",) if localise else ()
+        optional = (*DRIFT_OUTPUTS, *maps)
         decoded, results = await self._run_on_images(
-            model, "anomaly-score", images, outputs, timings, original_size=localise
+            model, "anomaly-score", images, timings, optional, original_size=localise
         )
         rate = conformal.default_rate if false_positive_rate is None else false_positive_rate
         scoring.drift.add(results["scores"], rate, results.get("latent_distances"))
@@ -195,7 +206,7 @@ class Operations:
 
     async def interpolate(
         self,
-        model: LoadedModel,
+        model: ServedModel,
         ends: EncodedImages | Latents,
         steps: int,
         method: Literal["linear", "spherical"],
@@ -210,12 +221,20 @@ class Operations:
                 f"interpolation is between 2 images or latents, not {count}; send 2"
             )
         with self._admit(model, steps):
-            latents = await self._encode_ends(model, ends, timings)
+            loaded = await self._open(model, timings)
+            latents = await self._encode_ends(loaded, model, ends, timings)
             path = interpolate(latents[0], latents[1], steps, method)
             results = await self._run(
-                model, ["decoder"], {"latents": path}, RESULTS["decode"], timings
+                loaded, ("decoder",), {"latents": path}, RESULTS["decode"], timings
             )
         return DecodedLatents(results["reconstructions"], path)
+
+    async def has_variances(self, model: ServedModel, timings: Timings) -> bool:
+        """Return True if a model is variational; opens it. Raises as `OpenModels.get` does."""
+        if "encode" not in model.manifest.capabilities:
+            return False
+        loaded = await self._open(model, timings)
+        return VARIANCES in loaded.find_outputs("encode", (VARIANCES,))
 
     def check_count(self, count: int) -> None:
         """Raise InvalidParameter if a request has no item, TooManyImages if it has too many."""
@@ -224,24 +243,31 @@ class Operations:
             raise InvalidParameter("the request is empty; send at least one image or latent")
 
     async def _encode_ends(
-        self, model: LoadedModel, ends: EncodedImages | Latents, timings: Timings
+        self,
+        loaded: LoadedModel,
+        model: ServedModel,
+        ends: EncodedImages | Latents,
+        timings: Timings,
     ) -> Floats:
         if not isinstance(ends, EncodedImages):
             return self._check_latents(model, ends)
         decoded = await self._prepare(model, ends, timings)
         tensors: Tensors = {"images": decoded.pixels}
-        return (await self._run(model, ["encoder"], tensors, ["latents"], timings))["latents"]
+        return (await self._run(loaded, ("encoder",), tensors, ("latents",), timings))["latents"]
 
     async def _run_on_images(
         self,
-        model: LoadedModel,
+        model: ServedModel,
         capability: Capability,
         images: EncodedImages,
-        outputs: Sequence[TensorName],
         timings: Timings,
+        optional: Sequence[TensorName] = (),
         original_size: bool = False,
     ) -> tuple[DecodedImages, Tensors]:
-        """Decode images, and run the graphs of a capability on them."""
+        """Decode images, and return the results of a capability.
+
+        The `optional` outputs are among them if the graphs have them.
+        """
         _check_supported(model, capability)
         self.check_count(len(images.images))
         with self._admit(model, len(images.images)):
@@ -249,9 +275,18 @@ class Operations:
             if original_size:
                 self._check_output(decoded.original_sizes)
             tensors: Tensors = {"images": decoded.pixels}
+            loaded = await self._open(model, timings)
+            outputs = loaded.find_outputs(capability, optional)
             return decoded, await self._run(
-                model, model.graphs[capability], tensors, outputs, timings
+                loaded, loaded.graphs[capability], tensors, outputs, timings
             )
+
+    async def _open(self, model: ServedModel, timings: Timings) -> LoadedModel:
+        """Return the graphs of a model. Raises as `OpenModels.get` does."""
+        if model.loaded:
+            return await self._open_models.get(model, self._deadline(timings))
+        with timings.measure("queue"):
+            return await self._open_models.get(model, self._deadline(timings))
 
     async def _localise(
         self,
@@ -287,32 +322,26 @@ class Operations:
                 "or omit images of the input's size"
             )
 
-    async def _decode(self, model: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
+    async def _decode(self, loaded: LoadedModel, latents: Floats, timings: Timings) -> Pixels:
         tensors: Tensors = {"latents": latents}
         outputs = RESULTS["decode"]
-        with self._admit(model, len(latents)):
-            # Alone, because other work in a batch can change the last bits of equal seeds.
-            results = await self._run(model, ["decoder"], tensors, outputs, timings, alone=True)
+        # Alone, because other work in a batch can change the last bits of equal seeds.
+        results = await self._run(loaded, ("decoder",), tensors, outputs, timings, alone=True)
         return results["reconstructions"]
 
     async def _run(
         self,
-        model: LoadedModel,
-        graphs: Sequence[GraphName],
+        loaded: LoadedModel,
+        graphs: tuple[GraphName, ...],
         tensors: Tensors,
-        outputs: Sequence[TensorName],
+        outputs: tuple[TensorName, ...],
         timings: Timings,
         alone: bool = False,
     ) -> Tensors:
         """Run graphs on the device, joined with other work for them unless `alone`."""
-        kind = model.manifest.version, tuple(graphs), tuple(outputs)
-        work = Work(
-            model.manifest.name,
-            kind,
-            lambda batch: model.run(graphs, batch, outputs),
-            tensors,
-            alone,
-        )
+        name, kind = loaded.manifest.name, (loaded.manifest.version, graphs, outputs)
+        plan = loaded.plan(graphs, outputs)
+        work = Work(name, kind, plan.run, tensors, alone, plan.shared, plan.uses)
         began = time.monotonic()
         try:
             completed = await self._executor.run(work, self._deadline(timings))
@@ -327,13 +356,13 @@ class Operations:
         return timings.started + self._limits.request_timeout
 
     async def _prepare(
-        self, model: LoadedModel, images: EncodedImages, timings: Timings
+        self, model: ServedModel, images: EncodedImages, timings: Timings
     ) -> DecodedImages:
         return await self._decoder.decode(
             images, model.manifest.input, self._deadline(timings), timings
         )
 
-    def _check_latents(self, model: LoadedModel, latents: Latents) -> Floats:
+    def _check_latents(self, model: ServedModel, latents: Latents) -> Floats:
         self.check_count(len(latents))
         length = model.manifest.latent_dim
 
@@ -355,11 +384,11 @@ def _describe_shape(vector: Array) -> str:
     return str(len(vector)) if vector.ndim == 1 else f"the shape {vector.shape}"
 
 
-def _check_supported(model: LoadedModel, capability: Capability) -> None:
+def _check_supported(model: ServedModel, capability: Capability) -> None:
     check_supported(model.manifest.name, capability, model.manifest.capabilities)
 
 
-def require_part(model: LoadedModel, capability: Capability, part: Required | None) -> Required:
+def require_part(model: ServedModel, capability: Capability, part: Required | None) -> Required:
     """Return the part of a model that a capability needs. Raises OperationNotSupported."""
     _check_supported(model, capability)
     if part is None:
@@ -367,7 +396,7 @@ def require_part(model: LoadedModel, capability: Capability, part: Required | No
     return part
 
 
-def _list_warnings(model: LoadedModel, images: DecodedImages) -> list[str]:
+def _list_warnings(model: ServedModel, images: DecodedImages) -> list[str]:
     """Return a warning about colour images for a model of grey images, if any."""
     indices = images.lost_colour
     if not indices:

@@ -22,8 +22,8 @@ from service.api.requests import IncomingRequest
 from service.api.schemas import EXAMPLE_IMAGE
 from service.errors import ModelNotFound
 from service.operations import EncodedImages, EncodeResult, check_count, map_items
-from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
+from service.registry.served_model import ServedModel
 
 PATHS = ("/v1/embeddings", "/openai/v1/embeddings")
 MODELS_PATH = "/openai/v1/models"
@@ -139,7 +139,7 @@ def _parse_url(url: Any) -> bytes:
     return parsing.decode_base64(url)
 
 
-def _check_dimensions(wanted: EmbeddingsRequest, model: LoadedModel) -> None:
+def _check_dimensions(wanted: EmbeddingsRequest, model: ServedModel) -> None:
     if wanted.dimensions not in (None, model.manifest.latent_dim):
         raise InvalidParameter(
             f"dimensions: {wanted.model} gives vectors of {model.manifest.latent_dim} numbers, "
@@ -194,11 +194,11 @@ def build_router(registry: ModelRegistry, guard: Guard) -> APIRouter:
     return routes
 
 
-def _embeds(model: LoadedModel) -> bool:
+def _embeds(model: ServedModel) -> bool:
     return "encode" in model.manifest.capabilities
 
 
-def _describe(model: LoadedModel) -> Model:
+def _describe(model: ServedModel) -> Model:
     created = int(model.manifest.provenance.created.timestamp())
     return Model(id=model.manifest.name, created=created)
 

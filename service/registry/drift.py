@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.conformal import ConformalScores
-from bundle.tensors import Floats
+from bundle.tensors import Floats, TensorName
 
 P_VALUE_BINS = (
     0.001,
@@ -31,6 +31,7 @@ P_VALUE_BINS = (
 PSI_BINS = 10
 RECENT_IMAGES = 1000  # of which the PSI is computed
 MIN_IMAGES = 100  # because the PSI of fewer images is mostly noise
+DRIFT_OUTPUTS: tuple[TensorName, ...] = ("latent_distances",)  # which are counted
 BATCH_IMAGES = 256  # counted together, because one by one is slower
 
 
@@ -105,6 +106,11 @@ class Drift:
         self._images = self._counted = self._anomalous = 0
         self._counts = np.zeros(len(P_VALUE_BINS), np.int64)
         self._sum = 0.0
+
+    @property
+    def images(self) -> int:
+        """The number of images that were scored."""
+        return self._images
 
     def add(
         self, scores: Floats, false_positive_rate: float, latent_distances: Floats | None = None

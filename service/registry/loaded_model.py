@@ -1,74 +1,72 @@
-"""Model that is ready to serve."""
+"""Open graphs of a model."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
-import numpy as np
-
-from bundle.conformal import ConformalScores
 from bundle.latents import Prior
-from bundle.manifest import RESULTS, Capability, ErrorMapScale, GraphName, ModelManifest
+from bundle.manifest import RESULTS, Capability, GraphName, ModelManifest
 from bundle.tensors import TensorName, Tensors
-from service.inference.chain import Chain
+from service.inference.chain import Chain, select_outputs
 from service.inference.session import Session
-from service.registry.drift import Drift
+from service.scheduling.batcher import SharedRun
 
 
-@dataclass(eq=False)
-class Scoring:
-    """Calibration of a model's anomaly scores, scale of its heatmaps, and drift of its scores."""
+class Plan(NamedTuple):
+    """A run of graphs, and what only one thread at a time may use."""
 
-    conformal: ConformalScores
-    scale: ErrorMapScale
-    drift: Drift  # changes with each request
+    run: Callable[[Tensors], Tensors]
+    shared: SharedRun | None
+    uses: frozenset[Hashable]
 
 
 @dataclass(eq=False)
 class LoadedModel:
-    """A model whose graphs are open, warmed up and tested."""
+    """A model whose graphs are open, tested and warmed up."""
 
     manifest: ModelManifest
-    digest: str  # SHA-256 of the manifest, which holds those of all files
     sessions: Mapping[GraphName, Session]
     chain: Chain
     graphs: Mapping[Capability, tuple[GraphName, ...]]  # of each capability, in order
     prior: Prior | None
-    scoring: Scoring | None
+    _plans: dict[Hashable, Plan] = field(default_factory=dict)
 
     @property
     def provider(self) -> str:
         """The execution provider; several if graphs run on different devices."""
         return " and ".join(sorted({session.provider for session in self.sessions.values()}))
 
-    @property
-    def scoring_outputs(self) -> tuple[TensorName, ...]:
-        """The outputs of the graphs for an anomaly score."""
-        return list_outputs("anomaly-score", self.sessions)
-
     def run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
     ) -> Tensors:
-        """Run graphs in order, in batches of at most `max_batch`, and return the named outputs."""
-        count, max_batch = len(next(iter(tensors.values()))), self.manifest.max_batch
-        if max_batch is None or count <= max_batch:
-            return self.chain.run(graphs, tensors, outputs)
-        parts = [
-            {name: tensor[start : start + max_batch] for name, tensor in tensors.items()}
-            for start in range(0, count, max_batch)
-        ]
-        results = [self.chain.run(graphs, part, outputs) for part in parts]
-        return {name: np.concatenate([result[name] for result in results]) for name in outputs}
+        """Run graphs in order, and return the named outputs."""
+        return self.chain.run(graphs, tensors, outputs)
 
-    def has_output(self, graph: GraphName, output: TensorName) -> bool:
-        """Return True if the graph has the output."""
-        return output in self.sessions[graph].outputs
+    def plan(self, graphs: tuple[GraphName, ...], outputs: tuple[TensorName, ...]) -> Plan:
+        """Return the run of graphs for outputs, which is made at the first call."""
+        key = graphs, outputs
+        if key not in self._plans:
+            self._plans[key] = self._make_plan(graphs, outputs)
+        return self._plans[key]
 
+    def _make_plan(self, graphs: tuple[GraphName, ...], outputs: tuple[TensorName, ...]) -> Plan:
+        files = self.manifest.files
+        digests = [files[self.manifest.graphs[graph]] for graph in graphs]
+        shared = None
+        if len(graphs) > 1:
+            _, first = next(select_outputs(self.sessions, graphs, outputs))
+            shared = SharedRun(
+                (digests[0], *first),
+                partial(self.chain.run, graphs[:1], outputs=first),
+                partial(self.chain.run, graphs[1:], outputs=outputs),
+            )
+        run = partial(self.chain.run, graphs, outputs=outputs)
+        return Plan(run, shared, frozenset(digests))
 
-def list_outputs(
-    capability: Capability, sessions: Mapping[GraphName, Session]
-) -> tuple[TensorName, ...]:
-    """Return the results of a capability; for a score also latent distances, if any, for drift."""
-    distances = "latent_distances"
-    if capability == "anomaly-score" and distances in sessions["scorer"].outputs:
-        return (*RESULTS[capability], distances)
-    return RESULTS[capability]
+    def find_outputs(
+        self, capability: Capability, optional: Sequence[TensorName] = ()
+    ) -> tuple[TensorName, ...]:
+        """Return the results of a capability, and the optional outputs that its graphs have."""
+        given = {each for graph in self.graphs[capability] for each in self.sessions[graph].outputs}
+        return (*RESULTS[capability], *(each for each in optional if each in given))

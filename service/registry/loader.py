@@ -1,7 +1,8 @@
-"""Loader of bundles: verifies a bundle, opens its graphs, tests them and warms them up."""
+"""Loader of bundles: reads manifests, and opens graphs, which it verifies, tests and warms up."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from bundle.manifest import (
 )
 from bundle.tensors import Array, Tensors
 from service.errors import DeviceError
-from service.inference.engine import Engine
 from service.inference.session import Session
-from service.registry.drift import Drift
-from service.registry.loaded_model import LoadedModel, Scoring, list_outputs
+from service.registry.drift import DRIFT_OUTPUTS, Drift
+from service.registry.loaded_model import LoadedModel
 from service.registry.repository import BundleLocation, Repository
+from service.registry.served_model import Scoring, ServedModel
+from service.registry.shared_sessions import SharedSessions
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +45,35 @@ Sessions = Mapping[GraphName, Session]
 
 
 class Loader:
-    """Loads the bundles of a repository on an engine's device."""
+    """Indexes the bundles of a repository, and opens their graphs."""
 
-    def __init__(self, repository: Repository, engine: Engine) -> None:
-        self._repository, self._engine = repository, engine
+    def __init__(self, repository: Repository, sessions: SharedSessions) -> None:
+        self._repository, self._sessions = repository, sessions
 
-    def load(self, location: BundleLocation) -> LoadedModel:
-        """Load a bundle. Raises BundleError if it is damaged, DeviceError if the device fails."""
-        try:
-            return self._load(location)
-        except (BundleError, DeviceError):
-            raise
-        except Exception as error:  # a fault of one bundle must not end the start with others
-            logger.exception("unforeseen error in %s", location)
-            raise BundleError(f"{type(error).__name__}: {error}") from error
+    def index(self, location: BundleLocation) -> ServedModel:
+        """Read a bundle's manifest, without its other files. Raises BundleError."""
+        with _as_bundle_error(location):
+            manifest, digest = self._repository.read_manifest(location)
+            provider = self._sessions.engine.provider
+            return ServedModel(location, manifest, digest, _build_scoring(manifest), provider)
 
-    def _load(self, location: BundleLocation) -> LoadedModel:
-        manifest, digest = self._repository.read_with_digest(location)
-        directory = location.directory
+    def open(self, model: ServedModel) -> LoadedModel:
+        """Verify a bundle, open its graphs, test them and warm them up.
+
+        Raises BundleError if it is damaged, DeviceError if the device fails.
+        """
+        with _as_bundle_error(model.location):
+            _, digest = self._repository.fetch(model.location)
+            if digest != model.digest:
+                raise BundleError(
+                    "it has changed since it was listed; restart, or set AE_MODEL_CONTROL"
+                )
+            return self._open(model.manifest, model.location.directory)
+
+    def _open(self, manifest: ModelManifest, directory: Path) -> LoadedModel:
         sessions = {
-            name: self._engine.open(directory / file) for name, file in manifest.graphs.items()
+            name: self._sessions.open(directory / file, manifest.files[file])
+            for name, file in manifest.graphs.items()
         }
         for name, session in sessions.items():
             _check_tensors(name, session)
@@ -70,13 +81,32 @@ class Loader:
             capability: _select_chain(capability, sessions) for capability in manifest.capabilities
         }
         _test(sessions, _read_golden(directory / manifest.golden, manifest), manifest.precision)
-        chain = self._engine.chain(sessions, manifest.max_batch)
+        chain = self._sessions.engine.chain(sessions, manifest.max_batch)
+        loaded = LoadedModel(manifest, sessions, chain, graphs, _load_prior(manifest, directory))
         for capability, names in graphs.items():
             start = STARTS.get(capability, "images")
-            chain.warm_up(names, [start], list_outputs(capability, sessions))
-        prior = _load_prior(manifest, directory)
-        scoring = _build_scoring(manifest)
-        return LoadedModel(manifest, digest, sessions, chain, graphs, prior, scoring)
+            chain.warm_up(names, [start], loaded.find_outputs(capability, DRIFT_OUTPUTS))
+        return loaded
+
+    def estimate(self, model: ServedModel) -> int:
+        """Return the bytes of memory that opening a model takes."""
+        directory, files = model.location.directory, model.manifest.files
+        return sum(
+            self._sessions.estimate(directory / file, files[file])
+            for file in model.manifest.graphs.values()
+        )
+
+
+@contextmanager
+def _as_bundle_error(location: BundleLocation) -> Iterator[None]:
+    """Raise BundleError for unforeseen errors: a fault of one bundle must not concern others."""
+    try:
+        yield
+    except (BundleError, DeviceError):
+        raise
+    except Exception as error:
+        logger.exception("unforeseen error in %s", location)
+        raise BundleError(f"{type(error).__name__}: {error}") from error
 
 
 def _check_tensors(name: GraphName, session: Session) -> None:

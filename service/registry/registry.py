@@ -1,63 +1,100 @@
-"""Registry of loaded models, and of bundles that failed to load."""
+"""Registry of the models that can serve, and of bundles that cannot."""
 
+import time
+from collections.abc import Callable
 from typing import TypeVar
 
 from bundle.manifest import PIN
 from service.errors import ModelNotFound, ModelNotReady, VersionNotFound
-from service.registry.loaded_model import LoadedModel
 from service.registry.repository import BundleLocation
+from service.registry.served_model import ServedModel
+
+REST_SECONDS = 10.0  # of a model that cannot be opened now; clients are told to wait as long
 
 Kept = TypeVar("Kept")
 
 
 class ModelRegistry:
-    """Loaded models by name and version, and the reasons of failed bundles."""
+    """Models by name and version, and the reasons of failed bundles."""
 
-    def __init__(self) -> None:
-        self._loaded: dict[str, dict[int, LoadedModel]] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._resting: dict[ServedModel, float] = {}  # until when
+        self._models: dict[str, dict[int, ServedModel]] = {}
         self._failed: dict[str, dict[int, str]] = {}
         self._pinned: dict[str, int] = {}
         self._pin_failures: dict[str, str] = {}
 
-    def put(self, model: LoadedModel) -> None:
-        """Add a loaded model, in place of the same version if any."""
+    def put(self, model: ServedModel) -> None:
+        """Add a model, in place of the same version if any."""
         manifest = model.manifest
         # A copy, because other threads may iterate over the former.
-        versions = self._loaded.get(manifest.name, {}) | {manifest.version: model}
-        self._loaded = self._loaded | {manifest.name: versions}
+        versions = self._models.get(manifest.name, {}) | {manifest.version: model}
+        self._models = self._models | {manifest.name: versions}
         self._forget_failure(manifest.name, manifest.version)
 
+    def succeed(self, model: ServedModel) -> None:
+        """Forget why a model could not be opened, if it serves."""
+        self._resting.pop(model, None)
+        if self.find(model.location) is model:
+            self._forget_failure(model.location.name, model.location.version)
+
     def fail(self, location: BundleLocation, reason: str) -> None:
-        """Note why a bundle failed to load; if it was loaded before, it still serves."""
+        """Note why a bundle failed; a model that was there before still serves."""
         shown = reason.replace(f"{location.directory}/", "")  # because clients see it
         failures = self._failed.get(location.name, {}) | {location.version: shown}
         self._failed = self._failed | {location.name: failures}
 
-    def remove(self, name: str, version: int) -> None:
-        """Remove a version, loaded or failed; requests that it handles are finished."""
-        self._loaded = _without(self._loaded, name, version)
+    def rest(self, model: ServedModel) -> None:
+        """Let a model not serve for `REST_SECONDS`, as it cannot be opened now."""
+        self._resting[model] = self._clock() + REST_SECONDS
+
+    def rests(self, model: ServedModel) -> bool:
+        """Return True if a model cannot be opened now."""
+        return self._resting.get(model, 0.0) > self._clock()
+
+    def _serving(self, name: str) -> dict[int, ServedModel]:
+        versions = self._models.get(name, {})
+        if not self._resting:
+            return versions
+        return {number: each for number, each in versions.items() if not self.rests(each)}
+
+    def find(self, location: BundleLocation) -> ServedModel | None:
+        """Return the model at a location, if it serves."""
+        return self._models.get(location.name, {}).get(location.version)
+
+    def remove(self, model: ServedModel) -> None:
+        """Remove a model, unless another has its place; requests that it handles are finished."""
+        if self.find(model.location) is model:
+            self.remove_version(model.location.name, model.location.version)
+
+    def remove_version(self, name: str, version: int) -> None:
+        """Remove a version, serving or failed."""
+        if model := self._models.get(name, {}).get(version):
+            self._resting.pop(model, None)
+        self._models = _without(self._models, name, version)
         self._forget_failure(name, version)
 
     def pin(self, name: str, version: int | None) -> None:
         """Choose the version that answers without one in the path; None is the newest.
 
-        A version that is not loaded is a failure; the choice then stays as it was.
+        A version that does not serve is a failure; the choice then stays as it was.
         """
         self._pin_failures.pop(name, None)
         if version is None:
             self._pinned.pop(name, None)
-        elif version in self._loaded.get(name, {}):
+        elif version in self._serving(name):
             self._pinned[name] = version
         else:
-            self.fail_pin(name, f"the pinned version {version} is not loaded")
+            self.fail_pin(name, f"the pinned version {version} does not serve")
 
     def fail_pin(self, name: str, reason: str) -> None:
         """Note why the pinned version of a model is unknown or cannot answer."""
         self._pin_failures[name] = reason
 
     def exists(self, name: str) -> bool:
-        """Return True if a model has a version, loaded or failed."""
-        return name in self._loaded or name in self._failed
+        """Return True if a model has a version, serving or failed."""
+        return name in self._models or name in self._failed
 
     def check_exists(self, name: str) -> None:
         """Raise ModelNotFound unless a model exists."""
@@ -66,13 +103,13 @@ class ModelRegistry:
                 f"there is no model {name[:100]!r}; there are: {', '.join(self.names()) or 'none'}"
             )
 
-    def get(self, name: str, version: str | None = None) -> LoadedModel:
+    def get(self, name: str, version: str | None = None) -> ServedModel:
         """Return a version of a model, or its pinned version, or its newest version.
 
-        Raises ModelNotFound, VersionNotFound, or ModelNotReady if it failed to load.
+        Raises ModelNotFound, VersionNotFound, or ModelNotReady if it cannot serve.
         """
         self.check_exists(name)
-        versions, failed = self._loaded.get(name, {}), self._failed.get(name, {})
+        versions, failed = self._serving(name), self._failed.get(name, {})
         if version is None:
             if not versions:
                 raise _build_not_ready(f"model {name!r}")
@@ -87,20 +124,20 @@ class ModelRegistry:
         raise VersionNotFound(f"{name!r} has no version {version[:50]!r}; it has: {ready}")
 
     def names(self) -> list[str]:
-        """Return the names of the loaded models."""
-        return sorted(self._loaded)
+        """Return the names of the models that can serve."""
+        return sorted(name for name in self._models if self._serving(name))
 
     def versions(self, name: str) -> list[int]:
-        """Return the loaded versions of a model."""
-        return sorted(self._loaded.get(name, {}))
+        """Return the versions of a model that can serve."""
+        return sorted(self._serving(name))
 
-    def newest(self) -> list[LoadedModel]:
+    def newest(self) -> list[ServedModel]:
         """Return the version of each model that answers without one in the path."""
         return [self.get(name) for name in self.names()]
 
-    def all(self) -> list[LoadedModel]:
-        """Return all loaded models, in all versions."""
-        return [model for versions in self._loaded.values() for model in versions.values()]
+    def all(self) -> list[ServedModel]:
+        """Return all models that can serve, in all versions."""
+        return [model for name in self._models for model in self._serving(name).values()]
 
     def failures(self, model: str | None = None) -> dict[str, str]:
         """Return the reasons of failed bundles by `name/version`, and of pins by `name/default`.

@@ -37,7 +37,10 @@ class Repository(Protocol):
     def sign(self, location: BundleLocation) -> Hashable:
         """Return what changes with the files of a bundle."""
 
-    def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+    def read_manifest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read a manifest and its SHA-256."""
+
+    def fetch(self, location: BundleLocation) -> tuple[ModelManifest, str]:
         """Read a manifest and its SHA-256, and check every file; all are in the directory then."""
 
     def read_pin(self, model: str) -> int | None:
@@ -78,10 +81,14 @@ class ModelRepository:
 
     def read(self, location: BundleLocation) -> ModelManifest:
         """Read a bundle's manifest, and check every file against it. Raises BundleError."""
-        return self.read_with_digest(location)[0]
+        return self.fetch(location)[0]
 
-    def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
-        """Read as `read` does; returns the SHA-256 of the manifest, too."""
+    def read_manifest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read a manifest and its SHA-256, without other files. Raises BundleError."""
+        return check_name(location, *parse_manifest(location.directory / MANIFEST))
+
+    def fetch(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read a manifest and its SHA-256, and check every file. Raises BundleError."""
         return read_bundle(location)
 
     def sign(self, location: BundleLocation) -> Hashable:
@@ -116,11 +123,18 @@ def parse_pin(content: bytes) -> int:
 
 def read_bundle(location: BundleLocation) -> tuple[ModelManifest, str]:
     """Read a manifest and its SHA-256, and check every file against it. Raises BundleError."""
-    manifest, digest = parse_manifest(location.directory / MANIFEST)
+    found = check_name(location, *parse_manifest(location.directory / MANIFEST))
+    for name, expected in found[0].files.items():
+        _check(location.directory / name, expected)
+    return found
+
+
+def check_name(
+    location: BundleLocation, manifest: ModelManifest, digest: str
+) -> tuple[ModelManifest, str]:
+    """Return the manifest and its digest. Raises BundleError if it is of another bundle."""
     if (manifest.name, manifest.version) != (location.name, location.version):
         raise BundleError(f"{MANIFEST} is of {manifest.name} version {manifest.version}")
-    for name, expected in manifest.files.items():
-        _check(location.directory / name, expected)
     return manifest, digest
 
 
@@ -144,12 +158,17 @@ def _locate(bundle: Path) -> BundleLocation:
 def parse_manifest(path: Path) -> tuple[ModelManifest, str]:
     """Read a manifest, without its files, and its SHA-256. Raises BundleError."""
     try:
-        text = path.read_bytes()
-        return ModelManifest.model_validate_json(text), hash_bytes(text)
+        return validate_manifest(path.read_bytes())
     except FileNotFoundError:
         raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
     except OSError as error:
         raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
+
+
+def validate_manifest(text: bytes) -> tuple[ModelManifest, str]:
+    """Return the manifest in a JSON document, and its SHA-256. Raises BundleError."""
+    try:
+        return ModelManifest.model_validate_json(text), hash_bytes(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"

@@ -5,14 +5,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bundle.errors import BundleError, BundleUnavailable
 from bundle.index import Key, name_object
 from bundle.manifest import MANIFEST, PIN, ModelManifest, hash_bytes
 from bundle.stores import BundleStore, FoundBundle, Listing
-from service.registry.repository import BundleLocation, parse_manifest, parse_pin, read_bundle
+from service.registry.repository import (
+    BundleLocation,
+    check_name,
+    parse_manifest,
+    parse_pin,
+    read_bundle,
+    validate_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +59,17 @@ class StoreRepository:
         """Return the tags of the objects, or the digest in the index."""
         return self._listing.bundles[location.name, location.version].signature
 
-    def read_with_digest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+    def read_manifest(self, location: BundleLocation) -> tuple[ModelManifest, str]:
+        """Read a manifest of the cache, or of the store."""
+        if location.directory.is_dir():
+            with suppress(BundleError):
+                return check_name(location, *parse_manifest(location.directory / MANIFEST))
+        with _hide_store(str(location)):
+            text = self._store.read(name_object((location.name, location.version), MANIFEST))
+        found = check_name(location, *validate_manifest(text))
+        return _check_listed(location, *found)
+
+    def fetch(self, location: BundleLocation) -> tuple[ModelManifest, str]:
         """Read a bundle of the cache; fetch it if it is not there, or damaged."""
         if location.directory.is_dir():
             try:
@@ -115,9 +132,7 @@ class StoreRepository:
     def _download(self, location: BundleLocation, directory: Path) -> tuple[ModelManifest, str]:
         key = location.name, location.version
         self._write(key, MANIFEST, directory)
-        manifest, digest = parse_manifest(directory / MANIFEST)
-        if digest != location.directory.name:
-            raise BundleUnavailable(f"{MANIFEST} changed since it was listed")
+        manifest, _ = _check_listed(location, *parse_manifest(directory / MANIFEST))
         for file in manifest.files:
             self._write(key, file, directory)
         return read_bundle(BundleLocation(directory, *key))
@@ -126,6 +141,15 @@ class StoreRepository:
         with (directory / file).open("wb") as target:
             for chunk in self._store.stream(name_object(key, file)):
                 target.write(chunk)
+
+
+def _check_listed(
+    location: BundleLocation, manifest: ModelManifest, digest: str
+) -> tuple[ModelManifest, str]:
+    """Return the manifest and its digest. Raises BundleUnavailable if it is not the listed one."""
+    if digest != location.directory.name:
+        raise BundleUnavailable(f"{MANIFEST} changed since it was listed")
+    return manifest, digest
 
 
 @contextmanager

@@ -2,28 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Hashable
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from bundle.errors import BundleError, BundleUnavailable
-from service.errors import DeviceError, DeviceLost
+from service.errors import DeviceError, ModelNotReady
 from service.registry.loader import Loader
+from service.registry.open_models import OpenModels
 from service.registry.registry import ModelRegistry
 from service.registry.repository import BundleLocation, Repository
+from service.registry.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
 # How changes are taken up, in the words of Triton: by nothing, by looking regularly, by requests.
 ModelControl = Literal["none", "poll", "explicit"]
-Observer = Callable[[str, bool], None]  # of a load: model, and whether it succeeded
 
 
 class Updates:
     """Keeps a registry equal to a repository.
 
-    A new version is loaded, which verifies and tests it, beside the one that serves, and then
-    replaces it. One that fails is tried again when its files have changed, or at the next look if
-    they were unavailable.
+    At the start, bundles are only listed. Later, a new version is opened, which verifies and tests
+    it, beside the one that serves, and then replaces it. One that fails is tried again when its
+    files have changed, or at the next look if they were unavailable.
     """
 
     def __init__(
@@ -31,25 +35,28 @@ class Updates:
         repository: Repository,
         loader: Loader,
         registry: ModelRegistry,
-        observe: Observer = lambda *_: None,
-        lose_device: Callable[[DeviceLost], None] = lambda _: None,
+        open_models: OpenModels,
     ) -> None:
         self._repository, self._loader, self._registry = repository, loader, registry
-        self._observe, self._lose_device = observe, lose_device
+        self._open_models = open_models
         self._seen: dict[tuple[str, int], Hashable] = {}  # signatures
         self._unloaded: set[str] = set()  # models, until they are loaded again
         self._lock = asyncio.Lock()
         self._looks: set[asyncio.Task[None]] = set()
 
     def load_all(self) -> None:
-        """Load every bundle; a failing bundle is logged and skipped.
+        """List every bundle, and open the preloaded models; a failing bundle is logged and skipped.
 
         Raises DeviceError if the device fails, BundleError if the repository is unreadable.
         """
         locations = self._repository.locations()
         for location in locations:
             self._seen[location.name, location.version] = self._repository.sign(location)
-            self._load(location)
+            try:
+                self._registry.put(self._loader.index(location))
+            except BundleError as error:
+                self._fail(location, error)
+        self._open_models.preload()
         self._pin({location.name for location in locations})
         self._log_failures({})
 
@@ -68,6 +75,8 @@ class Updates:
                 if location.name not in self._unloaded:
                     await self._update(location)
             self._remove_all_but(found, model)
+            if model is not None:
+                await self._open_all(model)
             await asyncio.to_thread(self._pin, {each.name for each in locations})
         self._log_failures(failures)
 
@@ -102,35 +111,43 @@ class Updates:
     async def _update(self, location: BundleLocation) -> None:
         key = location.name, location.version
         signature = await asyncio.to_thread(self._repository.sign, location)
-        if self._seen.get(key) == signature:
+        model = self._registry.find(location)
+        if self._seen.get(key) == signature and not (model and self._registry.rests(model)):
             return
         self._seen[key] = signature
         try:
-            await asyncio.to_thread(self._load, location)
-        except DeviceError as error:
-            if isinstance(error, DeviceLost):
-                self._lose_device(error)
-            self._registry.fail(location, str(error))
-            self._observe(location.name, False)
-
-    def _load(self, location: BundleLocation) -> None:
-        try:
-            model = self._loader.load(location)
-        except BundleError as error:
-            if isinstance(error, BundleUnavailable):
-                self._seen[location.name, location.version] = None  # the next look tries again
-            self._registry.fail(location, str(error))
-            self._observe(location.name, False)
+            model = await asyncio.to_thread(self._loader.index, location)
+            await self._open_models.take_up(model)
+        except (BundleError, DeviceError) as error:
+            self._fail(location, error)
         else:
-            self._registry.put(model)
+            self._replace(location, model)
             logger.info("%s is ready on %s", location, model.provider)
-            self._observe(location.name, True)
+
+    def _replace(self, location: BundleLocation, model: ServedModel | None) -> None:
+        if former := self._registry.find(location):
+            self._open_models.forget(former)
+        if model:
+            self._registry.put(model)
+        else:
+            self._registry.remove_version(location.name, location.version)
+
+    def _fail(self, location: BundleLocation, error: BundleError | DeviceError) -> None:
+        if isinstance(error, BundleUnavailable):
+            self._seen[location.name, location.version] = None  # the next look tries again
+        self._open_models.fail(location, error)
+
+    async def _open_all(self, model: str) -> None:
+        """Open the versions of a model that are closed; failures are in the registry."""
+        for version in self._registry.versions(model):
+            with suppress(ModelNotReady):
+                await self._open_models.get(self._registry.get(model, str(version)), math.inf)
 
     def _remove_all_but(self, kept: list[BundleLocation], model: str | None) -> None:
         remaining = {(each.name, each.version) for each in kept}
         for key in [key for key in self._seen if key not in remaining and model in (None, key[0])]:
             del self._seen[key]
-            self._registry.remove(*key)
+            self._replace(BundleLocation(Path(), *key), None)
             logger.info("%s version %d is removed", *key)
 
     def _pin(self, models: set[str]) -> None:

@@ -1,5 +1,6 @@
 """Batches of work that waits for the device."""
 
+import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
@@ -11,12 +12,26 @@ import numpy as np
 from bundle.tensors import Tensors
 
 
+class SharedRun(NamedTuple):
+    """A run in two parts, of which works of several owners can share the first.
+
+    `first` returns results for tensors, and `rest` the results of the work for both. Works of one
+    `key` can join their tensors for `first`.
+    """
+
+    key: Hashable
+    first: Callable[[Tensors], Tensors]
+    rest: Callable[[Tensors], Tensors]
+
+
 @dataclass(eq=False, slots=True)
 class Work:
     """A function to run on tensors; the first dimension of tensors and results is the images.
 
-    Works of one owner and one kind can be joined, unless they run `alone`. Their tensors must have
-    equal shapes beyond the first dimension. The owners alternate on the device.
+    Works of one owner and one kind can be joined, and works of any owners that share a part of
+    their run, unless they run `alone`. Their tensors must have equal shapes beyond the first
+    dimension. The owners alternate on the device. Only one thread at a time may use what is in
+    `uses`.
     """
 
     owner: str
@@ -24,6 +39,8 @@ class Work:
     run: Callable[[Tensors], Tensors]
     tensors: Tensors
     alone: bool = False
+    shared: SharedRun | None = None
+    uses: frozenset[Hashable] = frozenset()
 
     @property
     def count(self) -> int:
@@ -52,12 +69,25 @@ class Job:
         self.count = self.left = self.work.count
         self.taken = 0
         shapes = tuple((tensor.shape[1:], tensor.dtype) for tensor in self.work.tensors.values())
-        self.join_key = None if self.work.alone else (self.work.kind, shapes)
+        alone, shared = self.work.alone, self.work.shared
+        self.uses = self.work.uses | {self.work.owner}
+        self.join_key = None if alone else (self.work.owner, self.work.kind, shapes)
+        self.shared_key = None if alone or shared is None else (shared.key, shapes)
 
     @property
     def complete(self) -> bool:
         """True if the job has an error or all results."""
         return self.error is not None or self.left == 0
+
+    def is_over(self, now: float) -> bool:
+        """Return True if no request waits for the job any more."""
+        return self.dropped or self.error is not None or (now > self.deadline and not self.taken)
+
+    def take(self, most: int) -> "Part":
+        """Return the next rows, at most so many."""
+        start = self.taken
+        self.taken = min(self.count, start + most)
+        return Part(self, start, self.taken)
 
     def accept(self, start: int, rows: Tensors) -> None:
         """Store the results of the rows from `start`."""
@@ -86,6 +116,11 @@ class Part(NamedTuple):
     stop: int
 
     @property
+    def images(self) -> int:
+        """The number of rows."""
+        return self.stop - self.start
+
+    @property
     def tensors(self) -> Tensors:
         """The rows of the job's tensors."""
         if self.stop - self.start == self.job.count:
@@ -99,8 +134,9 @@ class Batcher:
     """A queue of jobs, taken as batches of at most `max_batch_size` images.
 
     `limit` may lower this size by the first job of a batch, unless the job runs alone. Jobs of an
-    owner leave in order. A job larger than a batch is split. Later jobs fill a batch if they fit
-    completely and can be joined with its first job. Not thread-safe: the caller holds a lock.
+    owner leave in order. A job larger than a batch is split. Later jobs, and then those of other
+    owners, fill a batch if they fit completely and can be joined with its first job. Not
+    thread-safe: the caller holds a lock.
     """
 
     def __init__(self, max_batch_size: int, limit: Limit | None = None) -> None:
@@ -124,7 +160,7 @@ class Batcher:
             if not accepts(jobs[0]):
                 continue
             del self._owners[owner]
-            parts = self._fill(jobs, limit or self._limit)
+            parts = self._fill(jobs, accepts, limit or self._limit)
             if jobs:
                 self._owners[owner] = jobs
             if parts:
@@ -147,32 +183,68 @@ class Batcher:
         """The number of waiting images."""
         return sum(job.count - job.taken for jobs in self._owners.values() for job in jobs)
 
-    def _fill(self, jobs: deque[Job], limit: Limit | None) -> list[Part]:
+    def _fill(
+        self, jobs: deque[Job], accepts: Callable[[Job], bool], limit: Limit | None
+    ) -> list[Part]:
+        """Take a batch that begins with the first of the jobs."""
         now = time.monotonic()
-        parts: list[Part] = []
-        later: list[Job] = []  # in their order
-        free = self.max_batch_size
-        while jobs and free:
-            job = jobs.popleft()
-            if job.dropped or job.error or (now > job.deadline and not job.taken):
-                continue
-            left = job.count - job.taken
-            if parts and (job.join_key is None or job.join_key != parts[0].job.join_key):
-                later.append(job)
-                continue
-            if parts and left > free:
-                later.append(job)
-                break
-            if not parts and limit and not job.work.alone:
-                free = min(free, max(1, limit(job)))
-            taken = min(left, free)
-            parts.append(Part(job, job.taken, job.taken + taken))
-            job.taken += taken
-            free -= taken
-            if job.taken < job.count:
-                later.append(job)
-        jobs.extendleft(reversed(later))
+        while jobs and jobs[0].is_over(now):
+            jobs.popleft()
+        if not jobs:
+            return []
+        first, most = jobs[0], self.max_batch_size
+        if limit and not first.work.alone:
+            most = min(most, max(1, limit(first)))
+        parts = [first.take(most)]
+        if first.taken < first.count:
+            return parts
+        jobs.popleft()
+        free = most - parts[0].images
+        if first.join_key is not None:
+            parts += _take_joined(jobs, free, lambda job: job.join_key == first.join_key)
+        if first.shared_key is not None:
+            parts += self._take_shared(first, most - count_images(parts), accepts)
         return parts
+
+    def _take_shared(self, first: Job, free: int, accepts: Callable[[Job], bool]) -> list[Part]:
+        """Take the jobs of other owners that share the first part of their run with a job."""
+        parts: list[Part] = []
+        for owner, jobs in list(self._owners.items()):
+            if accepts(jobs[0]):
+                parts += _take_joined(
+                    jobs,
+                    free - count_images(parts),
+                    lambda job: job.shared_key == first.shared_key,
+                )
+                if not jobs:
+                    del self._owners[owner]
+        return parts
+
+
+def _take_joined(jobs: deque[Job], free: int, joins: Callable[[Job], bool]) -> list[Part]:
+    """Take the jobs that can be joined, until one does not fit; remove those that are over."""
+    now = time.monotonic()
+    parts: list[Part] = []
+    later: list[Job] = []  # in their order
+    while jobs and free:
+        job = jobs.popleft()
+        if job.is_over(now):
+            continue
+        if not joins(job):
+            later.append(job)
+            continue
+        if job.count > free:
+            later.append(job)
+            break
+        parts.append(job.take(free))
+        free -= job.count
+    jobs.extendleft(reversed(later))
+    return parts
+
+
+def count_images(parts: Sequence[Part]) -> int:
+    """Return the number of images of a batch."""
+    return sum(part.images for part in parts)
 
 
 def run(parts: Sequence[Part]) -> None:
@@ -184,8 +256,7 @@ def run(parts: Sequence[Part]) -> None:
     for job, _, _ in parts:
         job.started = job.started or began
     try:
-        results = parts[0].job.work.run(_join(parts))
-        _check_rows(results, sum(stop - start for _, start, stop in parts))
+        results = _run_together(parts)
     except Exception as error:  # the job gets any error, because the thread must continue
         if len(parts) > 1:
             for part in parts:
@@ -194,13 +265,50 @@ def run(parts: Sequence[Part]) -> None:
             parts[0].job.error = error
         return
     took = time.monotonic() - began
+    for part, rows in zip(parts, results, strict=True):
+        part.job.took += took
+        part.job.accept(part.start, rows)
+
+
+def group_by_work(parts: Sequence[Part]) -> list[list[Part]]:
+    """Return the parts of each owner and kind, which lie side by side in a batch."""
+    groups = itertools.groupby(parts, lambda part: (part.job.work.owner, part.job.work.kind))
+    return [list(group) for _, group in groups]
+
+
+def _run_together(parts: Sequence[Part]) -> list[Tensors]:
+    """Return the rows of each part."""
+    groups, first = group_by_work(parts), parts[0].job.work
+    if len(groups) == 1 or first.shared is None:
+        return _run_group(parts, first.run, {})
+    shared = first.shared.first(_join(parts))
+    _check_rows(shared, count_images(parts))
+    results: list[Tensors] = []
     offset = 0
-    for job, start, stop in parts:
-        job.took += took
-        job.accept(
-            start, {name: rows[offset : offset + stop - start] for name, rows in results.items()}
-        )
-        offset += stop - start
+    for group in groups:
+        run_rest = group[0].job.work.shared
+        assert run_rest is not None  # only works with one are joined with other owners
+        stop = offset + count_images(group)
+        rows = {name: tensor[offset:stop] for name, tensor in shared.items()}
+        results += _run_group(group, run_rest.rest, rows)
+        offset = stop
+    return results
+
+
+def _run_group(
+    parts: Sequence[Part], work: Callable[[Tensors], Tensors], known: Tensors
+) -> list[Tensors]:
+    """Run the rest of parts of one work, and return the rows of each."""
+    results = work(_join(parts) | known)
+    count = count_images(parts)
+    _check_rows(results, count)
+    if len(parts) == 1:
+        return [results]
+    stops = list(itertools.accumulate(part.images for part in parts))
+    return [
+        {name: rows[stop - part.images : stop] for name, rows in results.items()}
+        for part, stop in zip(parts, stops, strict=True)
+    ]
 
 
 def _join(parts: Sequence[Part]) -> Tensors:

@@ -62,9 +62,9 @@ class DeviceExecutor:
         self._waiters = Waiters(self._lock)
         self._latency = LatencyEstimator()
         self._busy = False  # the thread runs, and will take the next batch
-        # Of the batches that run, because only one thread at a time may run a model.
-        self._thread_owner: str | None = None
-        self._loop_owner: str | None = None
+        # Of the batches that run, because only one thread at a time may use it.
+        self._thread_uses: frozenset[Hashable] = frozenset()
+        self._loop_uses: frozenset[Hashable] = frozenset()
         self._next_overtaking = 0.0  # on the clock of `time.monotonic`
         self._start: asyncio.Handle | None = None  # of the next batch
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
@@ -145,16 +145,16 @@ class DeviceExecutor:
                 parts = self._batcher.take()
             inline = self._busy or self._estimate(parts) <= self._inline_seconds
             if inline:
-                self._loop_owner = _get_owner(parts)
+                self._loop_uses = _find_uses(parts)
             else:
-                self._busy, self._thread_owner = True, _get_owner(parts)
+                self._busy, self._thread_uses = True, _find_uses(parts)
         if not parts:
             return
         if not inline:
             self._thread.submit(self._run_all, parts)
             return
         self._run(parts)
-        self._loop_owner = None
+        self._loop_uses = frozenset()
         if self._busy:
             self._next_overtaking = time.monotonic() + OVERTAKE_SECONDS
         self._waiters.wake(part.job for part in parts)
@@ -162,13 +162,13 @@ class DeviceExecutor:
             self._schedule()
 
     def _run_all(self, parts: Sequence[Part]) -> None:
-        """Run batches on the thread until no work waits but that of the loop's owner."""
+        """Run batches on the thread until no work waits but what uses what the loop does."""
         while parts:
             self._run(parts)
             jobs = [part.job for part in parts]
             with self._lock:
-                parts = self._batcher.take(lambda job: job.work.owner != self._loop_owner)
-                self._busy, self._thread_owner = bool(parts), _get_owner(parts)
+                parts = self._batcher.take(lambda job: self._loop_uses.isdisjoint(job.uses))
+                self._busy, self._thread_uses = bool(parts), _find_uses(parts)
             with suppress(RuntimeError):  # the loop has ended, and no request waits
                 self._loop.call_soon_threadsafe(self._wake, jobs)
 
@@ -180,9 +180,9 @@ class DeviceExecutor:
             self._schedule()
 
     def _may_overtake(self, job: Job) -> bool:
-        """Return True for a short job of another model than the one that the thread runs."""
+        """Return True for a short job that uses nothing of what the thread runs."""
         needed = job.count if job.work.alone else 1
-        return job.work.owner != self._thread_owner and self._short_limit(job) >= needed
+        return self._thread_uses.isdisjoint(job.uses) and self._short_limit(job) >= needed
 
     def _short_limit(self, job: Job) -> int:
         """Return how many images of a job can run on the event loop."""
@@ -195,9 +195,11 @@ class DeviceExecutor:
         for part in parts:
             if isinstance(part.job.error, DeviceLost):
                 self.lose(part.job.error)
-        work, images = parts[0].job.work, _count_images(parts)
-        self._latency.record(_get_key(work), images, took)
-        self._observe(work.owner, images, took)
+        for group in batcher.group_by_work(parts):
+            work, images = group[0].job.work, batcher.count_images(group)
+            share = took * images / batcher.count_images(parts)
+            self._latency.record(_get_key(work), images, share)
+            self._observe(work.owner, images, share)
 
     def _batch_limit(self, job: Job) -> int:
         default = self._batcher.max_batch_size
@@ -206,22 +208,21 @@ class DeviceExecutor:
     def _estimate(self, parts: Sequence[Part]) -> float:
         """Estimate the run time of a batch in seconds."""
         return (
-            self._latency.estimate(_get_key(parts[0].job.work), _count_images(parts))
+            self._latency.estimate(_get_key(parts[0].job.work), batcher.count_images(parts))
             if parts
             else 0.0
         )
 
 
-def _get_owner(parts: Sequence[Part]) -> str | None:
-    return parts[0].job.work.owner if parts else None
+def _find_uses(parts: Sequence[Part]) -> frozenset[Hashable]:
+    """Return what only the thread of a batch may use."""
+    if not parts:
+        return frozenset()
+    return frozenset().union(*(group[0].job.uses for group in batcher.group_by_work(parts)))
 
 
 def _get_key(work: Work) -> Hashable:
     return work.owner, work.kind
-
-
-def _count_images(parts: Sequence[Part]) -> int:
-    return sum(stop - start for _, start, stop in parts)
 
 
 def _build_shutting_down() -> ShuttingDown:

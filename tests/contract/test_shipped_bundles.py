@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
+from bundle.conformal import ConformalScores
 from bundle.index import INDEX, read_digests, render_index
 from bundle.manifest import GRAPHS, GraphName, InputSpec, ModelManifest
 from bundle.tensors import Images, TensorName, Tensors
-from service.inference.engine import OnnxEngine
 from service.registry.loaded_model import LoadedModel
-from service.registry.loader import Loader
 from service.registry.repository import BundleLocation, ModelRepository
+from tests.bundles import open_bundle
 from tests.conftest import DATA
 from training.data import image_file, mnist
 from training.export.parity import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
@@ -58,7 +58,7 @@ def location(request: pytest.FixtureRequest) -> BundleLocation:
 
 @pytest.fixture(scope="module")
 def model(location: BundleLocation) -> LoadedModel:
-    return Loader(ModelRepository(MODELS), OnnxEngine("cpu")).load(location)
+    return open_bundle(ModelRepository(MODELS), location)
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def normal_and_anomalous(model: LoadedModel) -> tuple[Images, Images]:
 def everything(model: LoadedModel, images: Images) -> Tensors:
     """Outputs of all graphs that are compared."""
     graphs: list[GraphName] = [name for name in GRAPHS if name in model.sessions]
-    outputs = [name for name in COMPARED if any(model.has_output(graph, name) for graph in graphs)]
+    given = {output for session in model.sessions.values() for output in session.outputs}
+    outputs = [name for name in COMPARED if name in given]
     return model.run(graphs, {"images": images}, outputs)
 
 
@@ -193,8 +194,9 @@ def test_anomalous_images_score_higher_than_normal_ones(detector: LoadedModel) -
         for images in normal_and_anomalous(detector)
     )
     assert np.mean(normal[:, None] < anomalous) > AUROC.get(detector.manifest.name, 0.95)
-    assert detector.scoring is not None
-    called = int((detector.scoring.conformal.p_values(normal) <= 0.05).sum())
+    assert detector.manifest.calibration is not None
+    conformal = ConformalScores(detector.manifest.calibration)
+    called = int((conformal.p_values(normal) <= 0.05).sum())
     assert called <= max(1, 0.15 * len(normal))
 
 

@@ -35,11 +35,16 @@ def build_router(services: Services) -> APIRouter:
     async def readyz(response: Response) -> schemas.Health:
         """Respond with 200 if requests are admitted.
 
-        `models` are loaded, warmed up and tested; `failed` holds the reasons for other models.
+        `models` can serve, and `open` are those whose graphs are open: tested and warmed up. The
+        others are opened when they are first used. `failed` holds the reasons for other models.
         """
         models = {name: services.registry.versions(name) for name in services.registry.names()}
+        opened: dict[str, list[int]] = {}
+        for model in services.open_models.list():
+            opened.setdefault(model.manifest.name, []).append(model.manifest.version)
         status = services.find_status()
         response.status_code = 200 if status == "ready" else 503
-        return schemas.Health(status=status, models=models, failed=services.registry.failures())
+        failed = services.registry.failures()
+        return schemas.Health(status=status, models=models, open=opened, failed=failed)
 
     return routes

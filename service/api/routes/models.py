@@ -9,8 +9,8 @@ from bundle.manifest import Calibration
 from service.api import schemas
 from service.api.dependencies import FindModel
 from service.api.requests import BodyLimits
-from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
+from service.registry.served_model import ServedModel
 
 
 def build_list_router(registry: ModelRegistry, limits: BodyLimits) -> APIRouter:
@@ -35,14 +35,14 @@ def build_router(registry: ModelRegistry, find: FindModel) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("")
-    async def show_model(model: Annotated[LoadedModel, Depends(find)]) -> schemas.Card:
+    async def show_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.Card:
         """Card of a model."""
         return build_card(model, registry)
 
     return routes
 
 
-def build_card(model: LoadedModel, registry: ModelRegistry) -> schemas.Card:
+def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.Card:
     """Return the public part of a model's manifest."""
     manifest = model.manifest
     return schemas.Card(

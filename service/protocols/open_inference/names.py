@@ -5,8 +5,8 @@ from typing import NamedTuple
 from bundle.manifest import Capability
 from service.errors import OperationNotSupported
 from service.protocols.open_inference.operations import DEFAULT, SERVED
-from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
+from service.registry.served_model import ServedModel
 
 
 class Target(NamedTuple):
@@ -25,7 +25,7 @@ def resolve(registry: ModelRegistry, name: str) -> Target:
     return Target(name, DEFAULT)
 
 
-def get(registry: ModelRegistry, target: Target, version: str | None) -> LoadedModel:
+def get(registry: ModelRegistry, target: Target, version: str | None) -> ServedModel:
     """Return the model of a target, or a version of it.
 
     Raises as `ModelRegistry.get` does, and OperationNotSupported.

@@ -14,7 +14,7 @@ from service.api import schemas
 from service.api.parsing import check_latents, validate_options
 from service.operations import EncodedImages, Latents, Operations, Timings
 from service.protocols.open_inference.tensors import BYTES, InferRequest
-from service.registry.loaded_model import LoadedModel
+from service.registry.served_model import ServedModel
 
 Options = TypeVar("Options", bound=BaseModel)
 Outputs = dict[str, Array]
@@ -32,7 +32,7 @@ class TensorSpec(NamedTuple):
 class Inference:
     """A request to a model, and what runs it."""
 
-    model: LoadedModel
+    model: ServedModel
     operations: Operations
     request: InferRequest
     timings: Timings
@@ -152,12 +152,12 @@ DEFAULT: Capability = "encode"
 
 
 def describe(
-    model: LoadedModel, operation: Capability
+    model: ServedModel, operation: Capability, has_variances: bool
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Return the inputs and the outputs of an operation of a model."""
     served = SERVED[operation]
     outputs = [*served.outputs]
-    if operation == DEFAULT and model.has_output("encoder", "log_variances"):
+    if operation == DEFAULT and has_variances:
         outputs.append("log_variances")
     specs = _describe_tensors(model)
     inputs = [TensorSpec("images", BYTES, [-1])] if served.input == "images" else []
@@ -166,7 +166,7 @@ def describe(
     return inputs, [specs[name] for name in outputs]
 
 
-def _describe_tensors(model: LoadedModel) -> dict[str, TensorSpec]:
+def _describe_tensors(model: ServedModel) -> dict[str, TensorSpec]:
     manifest = model.manifest
     vector = [-1, manifest.latent_dim]
     specs = [
@@ -183,12 +183,15 @@ def _describe_tensors(model: LoadedModel) -> dict[str, TensorSpec]:
 async def run(call: Inference, operation: Capability) -> Outputs:
     """Run an operation. Raises InvalidParameter for outputs that it has not, and its errors."""
     if call.request.outputs is not None:
-        _check_outputs(call.model, operation, call.request.outputs)
+        has_variances = call.operations.has_variances(call.model, call.timings)
+        _check_outputs(call.model, operation, await has_variances, call.request.outputs)
     return await SERVED[operation].run(call)
 
 
-def _check_outputs(model: LoadedModel, operation: Capability, requested: Sequence[str]) -> None:
-    available = [spec.name for spec in describe(model, operation)[1]]
+def _check_outputs(
+    model: ServedModel, operation: Capability, has_variances: bool, requested: Sequence[str]
+) -> None:
+    available = [spec.name for spec in describe(model, operation, has_variances)[1]]
     if unknown := {*requested} - {*available}:
         raise InvalidParameter(
             f"there is no output {min(unknown)[:50]!r}; request one of: {', '.join(available)}"

@@ -5,15 +5,15 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
-from bundle.manifest import Capability
 from service import VERSION
 from service.api import schemas
 from service.api.dependencies import ModelPath, Services, VersionPath, build_guard
 from service.api.errors import NotServed
 from service.api.media_types import JSON
+from service.operations import Timings
 from service.protocols.open_inference import names, operations
 from service.protocols.open_inference.tensors import InferBody
-from service.registry.loaded_model import LoadedModel
+from service.registry.served_model import ServedModel
 
 SERVER_NAME = "autoencoder-service"
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
@@ -162,22 +162,33 @@ def build_router(services: Services) -> APIRouter:
 def _build_model_routes(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v2/models")
 
-    def find(name: str, version: str | None = None) -> ModelMetadata:
+    def find(name: str, version: str | None = None) -> tuple[names.Target, ServedModel]:
         target = names.resolve(services.registry, name)
-        model = names.get(services.registry, target, version)
-        return _describe(name, model, target.operation, services.registry.versions(target.model))
+        return target, names.get(services.registry, target, version)
+
+    async def describe(name: str, version: str | None = None) -> ModelMetadata:
+        target, model = find(name, version)
+        has_variances = await services.operations.has_variances(model, Timings())
+        inputs, outputs = operations.describe(model, target.operation, has_variances)
+        return ModelMetadata(
+            name=name,
+            versions=[str(version) for version in services.registry.versions(target.model)],
+            inputs=[Tensor(**spec._asdict()) for spec in inputs],
+            outputs=[Tensor(**spec._asdict()) for spec in outputs],
+        )
 
     @routes.get("/{model}", responses=MODEL_ERRORS)
     async def metadata(model: ModelPath) -> ModelMetadata:
         """Return the tensors of a model; NAME.OPERATION is a model for each operation."""
-        return find(model)
+        return await describe(model)
 
     @routes.get("/{model}/versions/{version}", responses=MODEL_ERRORS)
     async def version_metadata(model: ModelPath, version: VersionPath) -> ModelMetadata:
         """Return the tensors of a version of a model."""
-        return find(model, version)
+        return await describe(model, version)
 
-    def show_ready(name: str, response: Response) -> Ready:
+    def show_ready(name: str, response: Response, version: str | None = None) -> Ready:
+        find(name, version)
         is_ready = services.find_status() == "ready"
         response.status_code = 200 if is_ready else 503
         return Ready(name=name, ready=is_ready)
@@ -185,12 +196,12 @@ def _build_model_routes(services: Services) -> APIRouter:
     @routes.get("/{model}/ready", responses=MODEL_ERRORS)
     async def ready(model: ModelPath, response: Response) -> Ready:
         """Respond with 200 if a model is ready."""
-        return show_ready(find(model).name, response)
+        return show_ready(model, response)
 
     @routes.get("/{model}/versions/{version}/ready", responses=MODEL_ERRORS)
     async def version_ready(model: ModelPath, version: VersionPath, response: Response) -> Ready:
         """Respond with 200 if a version of a model is ready."""
-        return show_ready(find(model, version).name, response)
+        return show_ready(model, response, version)
 
     async def infer(model: ModelPath, body: InferBody) -> None:
         """Infer with a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
@@ -208,15 +219,3 @@ def _build_model_routes(services: Services) -> APIRouter:
             openapi_extra=INFER_EXAMPLE,
         )
     return routes
-
-
-def _describe(
-    name: str, model: LoadedModel, operation: Capability, versions: list[int]
-) -> ModelMetadata:
-    inputs, outputs = operations.describe(model, operation)
-    return ModelMetadata(
-        name=name,
-        versions=[str(version) for version in versions],
-        inputs=[Tensor(**spec._asdict()) for spec in inputs],
-        outputs=[Tensor(**spec._asdict()) for spec in outputs],
-    )

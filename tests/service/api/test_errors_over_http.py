@@ -13,8 +13,8 @@ from bundle.errors import BundleError, DomainError, ItemError
 from service.api.errors import CODES_BY_STATUS, STATUSES
 from service.app import build_services, create_app
 from service.errors import BulkError, DeviceError, InvalidItems
-from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
+from service.registry.served_model import ServedModel
 from service.settings import Settings
 from tests.bundles import LATENT_DIM
 from tests.service.api.helpers import JSON, NPY, PNG, TINY, application, check_problem, npy, png
@@ -258,7 +258,7 @@ def test_while_draining_new_work_is_refused_and_not_ready(models: Any) -> None:
 
 def test_a_defect_is_logged_and_not_shown(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     class DefectiveRegistry(ModelRegistry):
-        def get(self, name: str, version: str | None = None) -> LoadedModel:
+        def get(self, name: str, version: str | None = None) -> ServedModel:
             raise RuntimeError(f"secret of {name}, version {version}")
 
     services = build_services(Settings(models=models, device="cpu"))

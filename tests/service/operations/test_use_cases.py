@@ -11,29 +11,37 @@ from PIL import Image
 from bundle.errors import InvalidParameter
 from service.errors import InvalidItems, OperationNotSupported, TooManyImages
 from service.operations import EncodedImages, Limits, Operations, Pictures, Timings
-from service.registry.loaded_model import LoadedModel
 from service.registry.registry import ModelRegistry
+from service.registry.repository import ModelRepository
+from service.registry.served_model import ServedModel
 from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
-from tests.bundles import LATENT_DIM, load_registry
+from tests.bundles import LATENT_DIM, Rig
 
 LIMITS = Limits(max_images=8, max_image_pixels=1000, max_output_pixels=10_000, request_timeout=60)
 
 
 @pytest.fixture
-def operations() -> Iterator[Operations]:
+def operations(rig: Rig) -> Iterator[Operations]:
     executor = DeviceExecutor(max_batch_size=3)
-    yield Operations(Admission(100, 10**6), executor, LIMITS, cores=2)
+    yield Operations(rig.opened, Admission(100, 10**6), executor, LIMITS, cores=2)
     executor.close()
 
 
 @pytest.fixture(scope="module")
-def registry(models: Path) -> ModelRegistry:
-    return load_registry(models)
+def rig(models: Path) -> Rig:
+    rig = Rig(ModelRepository(models))
+    rig.updates.load_all()
+    return rig
+
+
+@pytest.fixture(scope="module")
+def registry(rig: Rig) -> ModelRegistry:
+    return rig.registry
 
 
 @pytest.fixture
-def tiny(registry: ModelRegistry) -> LoadedModel:
+def tiny(registry: ModelRegistry) -> ServedModel:
     return registry.get("tiny")
 
 
@@ -42,7 +50,7 @@ def pixels(count: int) -> np.ndarray:
 
 
 def test_a_request_larger_than_a_batch_gets_all_results_in_order(
-    operations: Operations, tiny: LoadedModel
+    operations: Operations, tiny: ServedModel
 ) -> None:
     images = pixels(7)
     encoded = asyncio.run(operations.encode(tiny, EncodedImages(images), Timings(), variance=False))
@@ -51,7 +59,7 @@ def test_a_request_larger_than_a_batch_gets_all_results_in_order(
 
 
 def test_sampling_gives_the_same_bytes_whatever_else_runs(
-    operations: Operations, tiny: LoadedModel
+    operations: Operations, tiny: ServedModel
 ) -> None:
     async def crowd() -> list[np.ndarray]:
         tasks = [operations.sample(tiny, 5, 42, 1.0, Timings()) for _ in range(4)]
@@ -63,14 +71,14 @@ def test_sampling_gives_the_same_bytes_whatever_else_runs(
         np.testing.assert_array_equal(images, alone.images)
 
 
-def test_a_seed_that_is_drawn_can_be_used_again(operations: Operations, tiny: LoadedModel) -> None:
+def test_a_seed_that_is_drawn_can_be_used_again(operations: Operations, tiny: ServedModel) -> None:
     drawn, seed = asyncio.run(operations.sample(tiny, 3, None, 1.0, Timings()))
     again, _ = asyncio.run(operations.sample(tiny, 3, seed, 1.0, Timings()))
     np.testing.assert_array_equal(drawn.images, again.images)
 
 
 def test_the_error_of_a_reconstruction_is_its_mean_squared_error(
-    operations: Operations, tiny: LoadedModel
+    operations: Operations, tiny: ServedModel
 ) -> None:
     images = pixels(2)
     found = asyncio.run(operations.reconstruct(tiny, EncodedImages(images), Timings()))
@@ -81,7 +89,7 @@ def test_the_error_of_a_reconstruction_is_its_mean_squared_error(
 
 
 def test_regions_and_heatmap_are_in_pixels_of_the_input(
-    operations: Operations, tiny: LoadedModel
+    operations: Operations, tiny: ServedModel
 ) -> None:
     from bundle.imaging import encode_png
 
@@ -101,7 +109,7 @@ def test_regions_and_heatmap_are_in_pixels_of_the_input(
 
 
 def test_an_overlay_lies_on_the_levels_that_the_model_saw(
-    operations: Operations, tiny: LoadedModel
+    operations: Operations, tiny: ServedModel
 ) -> None:
     spec = tiny.manifest.input.model_copy(update={"white_16_bit": 4095})
     twelve = replace(tiny, manifest=tiny.manifest.model_copy(update={"input": spec}))
@@ -117,7 +125,7 @@ def test_an_overlay_lies_on_the_levels_that_the_model_saw(
     assert np.asarray(Image.open(io.BytesIO(found.overlay)))[0, 0].tolist() == [128] * 3
 
 
-def test_every_invalid_item_is_named(operations: Operations, tiny: LoadedModel) -> None:
+def test_every_invalid_item_is_named(operations: Operations, tiny: ServedModel) -> None:
     latents = [np.zeros(LATENT_DIM, np.float32) for _ in range(4)]
     latents[1] = np.zeros(3, np.float32)
     latents[3] = np.full(LATENT_DIM, np.nan, np.float32)
@@ -130,7 +138,7 @@ def test_every_invalid_item_is_named(operations: Operations, tiny: LoadedModel) 
 
 @pytest.mark.parametrize(("count", "error"), [(0, InvalidParameter), (9, TooManyImages)])
 def test_the_number_of_items_is_limited(
-    operations: Operations, tiny: LoadedModel, count: int, error: type[Exception]
+    operations: Operations, tiny: ServedModel, count: int, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         asyncio.run(
@@ -165,7 +173,7 @@ def test_only_a_variational_model_has_a_variance(
 
 
 def test_a_path_between_images_is_one_between_their_latents(
-    operations: Operations, tiny: LoadedModel
+    operations: Operations, tiny: ServedModel
 ) -> None:
     given = EncodedImages(pixels(2))
     latents = asyncio.run(operations.encode(tiny, given, Timings(), variance=False)).latents
@@ -176,7 +184,7 @@ def test_a_path_between_images_is_one_between_their_latents(
         asyncio.run(operations.interpolate(tiny, EncodedImages(pixels(3)), 5, "linear", Timings()))
 
 
-def test_timings_cover_each_phase(operations: Operations, tiny: LoadedModel) -> None:
+def test_timings_cover_each_phase(operations: Operations, tiny: ServedModel) -> None:
     timings = Timings()
     asyncio.run(operations.reconstruct(tiny, EncodedImages(pixels(8)), timings))
     _, queue, inference, _ = timings.seconds()

@@ -10,14 +10,13 @@ from bundle.tensors import TensorName, Tensors
 from service.errors import ModelNotReady
 from service.inference.engine import OnnxEngine
 from service.inference.session import Session
-from service.registry.loader import Loader
-from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
-from service.registry.updates import Updates
 from tests.bundles import (
     DETECTOR_SPEC,
     LATENT_DIM,
     SPEC,
+    Rig,
+    get_loaded,
     load_registry,
     rewrite_manifest,
     write_bundle,
@@ -78,7 +77,7 @@ def test_a_bundle_with_an_invalid_prior_is_skipped(tmp_path: Path) -> None:
 
 def test_only_requested_outputs_are_computed(tmp_path: Path) -> None:
     write_bundle(tmp_path)
-    model = load_registry(tmp_path).get("tiny")
+    model = get_loaded(load_registry(tmp_path), "tiny")
     images = np.zeros((5, 4, 6, 1), np.uint8)
     found = model.run(["encoder", "decoder", "scorer"], {"images": images}, ["scores"])
     assert list(found) == ["scores"]
@@ -115,9 +114,10 @@ def test_a_bundle_that_contradicts_its_manifest_is_skipped(tmp_path: Path) -> No
 
 def test_an_encoder_alone_is_a_model(tmp_path: Path) -> None:
     write_bundle(tmp_path, "embedder", graphs=("encoder",))
-    model = load_registry(tmp_path).get("embedder")
+    registry = load_registry(tmp_path)
+    model = get_loaded(registry, "embedder")
     assert model.manifest.capabilities == ("encode",)
-    assert (model.prior, model.scoring) == (None, None)
+    assert (model.prior, registry.get("embedder").scoring) == (None, None)
     images = np.zeros((2, *SPEC.shape), np.uint8)
     found = model.run(model.graphs["encode"], {"images": images}, ["latents"])
     assert found["latents"].shape == (2, LATENT_DIM)
@@ -128,7 +128,7 @@ def test_a_scorer_may_take_feature_maps_of_few_images_at_a_time(tmp_path: Path) 
     with np.load(directory / "golden.npz") as golden:
         assert set(golden.files) == {"images", "latents", "scores", "error_maps"}
         assert len(golden["images"]) == 1
-    model = load_registry(tmp_path).get("detector")
+    model = get_loaded(load_registry(tmp_path), "detector")
     assert model.graphs["anomaly-score"] == ("encoder", "scorer")
     images = np.random.default_rng(0).integers(0, 256, (5, *DETECTOR_SPEC.shape), dtype=np.uint8)
     outputs: list[TensorName] = ["scores", "error_maps"]
@@ -168,13 +168,12 @@ def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> No
     }
     graphs: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
     write_bundle(tmp_path, "before", graphs=graphs, capabilities=before.capabilities, **entries)
-    model = load_registry(tmp_path).get("before")
+    registry = load_registry(tmp_path)
+    model = get_loaded(registry, "before")
     assert model.graphs["anomaly-score"] == graphs
-    found = model.run(
-        graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, model.scoring_outputs
-    )
+    found = model.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, ["scores"])
     assert found["scores"].shape == (2,)
-    assert model.scoring is not None
+    assert registry.get("before").scoring is not None
 
 
 def test_a_graph_with_an_unsupported_type_is_skipped(tmp_path: Path) -> None:
@@ -206,10 +205,10 @@ def test_an_unforeseen_fault_concerns_one_bundle(tmp_path: Path) -> None:
 
     for name in ("bad", "good"):
         write_bundle(tmp_path, name)
-    repository, registry = ModelRepository(tmp_path), ModelRegistry()
-    Updates(repository, Loader(repository, FailingEngine("cpu")), registry).load_all()
-    assert registry.names() == ["good"]
-    assert registry.failures() == {"bad/1": "KeyError: 'tensor(double)'"}
+    rig = Rig(ModelRepository(tmp_path), FailingEngine("cpu"))
+    rig.updates.load_all()
+    assert rig.registry.names() == ["good"]
+    assert rig.registry.failures() == {"bad/1": "KeyError: 'tensor(double)'"}
 
 
 def test_data_outside_of_a_graph_are_not_read(tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ from bundle.manifest import GraphName
 from service.errors import DeviceError, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.chain import Chain
 from service.inference.session import Session
-from service.registry.loader import Loader
-from service.registry.registry import ModelRegistry
 from service.registry.repository import ModelRepository
-from service.registry.updates import Updates
 from tests.bundles import (
+    Rig,
     load_registry,
     write_bundle,
 )
@@ -48,6 +46,8 @@ def test_unknown_models_and_versions_are_not_found(tmp_path: Path) -> None:
 
 def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
     class NoDevice:
+        provider = "none"
+
         def open(self, path: Path) -> Session:
             raise DeviceError(f"no device for {path.name}")
 
@@ -57,4 +57,4 @@ def test_a_device_that_fails_ends_the_loading(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     repository = ModelRepository(tmp_path)
     with pytest.raises(DeviceError, match="no device"):
-        Updates(repository, Loader(repository, NoDevice()), ModelRegistry()).load_all()
+        Rig(repository, NoDevice()).updates.load_all()

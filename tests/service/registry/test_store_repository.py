@@ -11,25 +11,20 @@ import pytest
 from bundle.errors import BundleUnavailable
 from bundle.manifest import MANIFEST, PIN
 from bundle.stores import BundleStore
-from service.inference.engine import OnnxEngine
-from service.registry.loader import Loader
-from service.registry.registry import ModelRegistry
 from service.registry.store_repository import StoreRepository
-from service.registry.updates import Updates
+from tests.bundles import Rig
 from tests.stores import S3, forwarding, open_store, publish_tiny, serving_files, store_url
 from training.pipeline.destinations import ModelsDirectory, open_destination
 
 __all__ = ["store_url"]
-ENGINE = OnnxEngine("cpu")
 
 
 class Replica:
     """A service that keeps up with a store."""
 
     def __init__(self, url: str, cache: Path) -> None:
-        self.cache, self.registry = cache, ModelRegistry()
-        repository = StoreRepository(BundleStore(url), cache)
-        self.updates = Updates(repository, Loader(repository, ENGINE), self.registry)
+        rig = Rig(StoreRepository(BundleStore(url), cache))
+        self.cache, self.registry, self.updates = cache, rig.registry, rig.updates
         self.updates.load_all()
 
     def look(self) -> None:

@@ -9,26 +9,17 @@ from bundle.manifest import PIN
 from service.errors import DeviceError, DeviceLost, ModelNotFound, ModelNotReady, VersionNotFound
 from service.inference.engine import OnnxEngine
 from service.inference.session import Session
-from service.registry.loader import Loader
-from service.registry.registry import ModelRegistry
 from service.registry.repository import BundleLocation, ModelRepository
-from service.registry.updates import Updates
-from tests.bundles import write_bundle
-
-Loads = list[tuple[str, bool]]
+from tests.bundles import Rig, write_bundle
 
 
 class Repository:
     """A directory with `tiny` in version 1, and the service's view of it."""
 
     def __init__(self, models: Path) -> None:
-        self.models, self.loads = models, Loads()
-        self.registry = ModelRegistry()
-        repository = ModelRepository(models)
-        loader = Loader(repository, OnnxEngine("cpu"))
-        self.updates = Updates(
-            repository, loader, self.registry, lambda *load: self.loads.append(load)
-        )
+        rig = Rig(ModelRepository(models))
+        self.models, self.loads = models, rig.loads
+        self.registry, self.updates = rig.registry, rig.updates
         write_bundle(models, "tiny", 1)
         self.updates.load_all()
 
@@ -125,7 +116,7 @@ def test_a_version_can_be_pinned_and_rolled_back(repository: Repository) -> None
     pin.write_text("2")
     repository.look()
     assert repository.version == 2
-    for text, reason in (("7", "version 7 is not loaded"), ("latest", "holds 'latest'; write")):
+    for text, reason in (("7", "version 7 does not serve"), ("latest", "holds 'latest'; write")):
         pin.write_text(text)
         repository.look()
         assert repository.version == 2
@@ -152,11 +143,11 @@ def test_a_device_that_fails_while_it_serves_is_a_failure_of_the_bundle(tmp_path
                 raise DeviceError("out of memory")
             return super().open(path)
 
-    models, registry = ModelRepository(tmp_path), ModelRegistry()
-    updates = Updates(models, Loader(models, FailingEngine("cpu")), registry)
+    rig = Rig(ModelRepository(tmp_path), FailingEngine("cpu"))
+    updates, registry = rig.updates, rig.registry
     write_bundle(tmp_path, "tiny", 1)
     updates.load_all()
-    write_bundle(tmp_path, "tiny", 2)
+    write_bundle(tmp_path, "tiny", 2, variational=True)
     asyncio.run(updates.look())
     assert registry.get("tiny").manifest.version == 1
     assert registry.failures() == {"tiny/2": "out of memory"}
@@ -191,8 +182,8 @@ def test_a_look_that_fails_keeps_all_models_and_the_next_one_works(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_bundle(tmp_path, "tiny", 1)
-    models, registry = FailingRepository(tmp_path), ModelRegistry()
-    updates = Updates(models, Loader(models, OnnxEngine("cpu")), registry)
+    rig = Rig(FailingRepository(tmp_path))
+    updates, registry = rig.updates, rig.registry
     updates.load_all()
     write_bundle(tmp_path, "tiny", 2)
 
@@ -212,8 +203,6 @@ def test_a_device_that_is_lost_while_a_version_is_loaded_is_reported(tmp_path: P
             raise DeviceLost("the device failed")
 
     write_bundle(tmp_path, "tiny", 1)
-    models, lost = ModelRepository(tmp_path), list[DeviceLost]()
-    loader = Loader(models, LostEngine("cpu"))
-    updates = Updates(models, loader, ModelRegistry(), lose_device=lost.append)
-    asyncio.run(updates.look())
-    assert [str(error) for error in lost] == ["the device failed"]
+    rig = Rig(ModelRepository(tmp_path), LostEngine("cpu"))
+    asyncio.run(rig.updates.look())
+    assert [str(error) for error in rig.lost] == ["the device failed"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bundle.tensors import TensorName, Tensors, parse_tensor_name
 from service.scheduling import batcher
-from service.scheduling.batcher import Batcher, Job, Work
+from service.scheduling.batcher import Batcher, Job, SharedRun, Work
 
 OWNERS, WIDTHS = ("model", "other"), (2, 3)
 KINDS: tuple[TensorName, ...] = ("scores", "latents")
@@ -159,3 +159,65 @@ def test_results_with_another_number_of_rows_are_an_error() -> None:
     assert wrong.results == {}
     with pytest.raises(ValueError, match="images has 3 rows for 2 images"):
         raise wrong.error or AssertionError
+
+
+class Detector:
+    """A model whose first graph others share: it doubles, and the second adds the model's number.
+
+    `runs` holds the images of each run of the first graph.
+    """
+
+    def __init__(self, number: int, runs: list[int]) -> None:
+        self.number, self.runs = number, runs
+
+    def job(self, *rows: float, key: str = "encoder", alone: bool = False) -> Job:
+        shared = SharedRun(key, self.first, self.rest)
+        images: Tensors = {"images": np.array(rows)}
+        return Job(Work(str(self.number), "scores", self.run, images, alone, shared))
+
+    def first(self, tensors: Tensors) -> Tensors:
+        self.runs.append(len(tensors["images"]))
+        return {"latents": 2 * tensors["images"]}
+
+    def rest(self, tensors: Tensors) -> Tensors:
+        if tensors["images"][0] < 0:
+            raise ValueError("negative")
+        return {"scores": tensors["images"] + tensors["latents"] + self.number}
+
+    def run(self, tensors: Tensors) -> Tensors:
+        return self.rest(tensors | self.first(tensors))
+
+
+def test_models_share_the_first_part_of_their_runs() -> None:
+    runs: list[int] = []
+    queue = Batcher(8)
+    first, second, third = (Detector(number, runs) for number in (100, 200, 300))
+    jobs = [first.job(1), second.job(2, 3), first.job(4), third.job(5, key="other")]
+    for each in jobs:
+        queue.push(each)
+    assert drain(queue) == [[jobs[0], jobs[2], jobs[1]], [jobs[3]]]
+    assert runs == [4, 1]
+    found = [each.results["scores"].tolist() for each in jobs]
+    assert found == [[103], [206, 209], [112], [315]]
+
+
+def test_a_shared_batch_is_no_larger_than_others() -> None:
+    runs: list[int] = []
+    queue = Batcher(4, lambda _: 3)
+    for number in range(5):
+        queue.push(Detector(number, runs).job(1))
+    queue.push(Detector(5, runs).job(1, alone=True))
+    drain(queue)
+    assert runs == [3, 2, 1]
+    assert queue.empty
+
+
+def test_an_error_of_one_model_in_a_shared_batch_is_its_own() -> None:
+    runs: list[int] = []
+    queue = Batcher(8)
+    good, bad = Detector(1, runs).job(1), Detector(2, runs).job(-1)
+    queue.push(good)
+    queue.push(bad)
+    drain(queue)
+    assert good.results["scores"].tolist() == [4]
+    assert isinstance(bad.error, ValueError)

@@ -9,7 +9,7 @@ import pytest
 
 from bundle.tensors import Tensors
 from service.errors import DeadlineExceeded, DeviceLost, ShuttingDown
-from service.scheduling.batcher import Work
+from service.scheduling.batcher import SharedRun, Work
 from service.scheduling.executor import (
     MAX_BATCH_SECONDS,
     OVERTAKE_SECONDS,
@@ -45,8 +45,10 @@ def work(
     kind: str = "a",
     owner: str = "model",
     alone: bool = False,
+    uses: str | None = None,
 ) -> Work:
-    return Work(owner, kind, run, {"images": np.array(rows or [0.0])}, alone)
+    images: Tensors = {"images": np.array(rows or [0.0])}
+    return Work(owner, kind, run, images, alone, uses=frozenset([uses] if uses else []))
 
 
 def deadline() -> float:
@@ -304,7 +306,8 @@ def test_short_work_of_another_model_does_not_wait_for_a_long_batch() -> None:
     assert second > OVERTAKE_SECONDS / 2  # the long batch keeps most of the cores
 
 
-def test_only_one_thread_runs_a_model() -> None:
+@pytest.mark.parametrize("owner", ["model", "one that uses the same"])
+def test_only_one_thread_runs_a_model_and_what_it_shares(owner: str) -> None:
     executor, gate = DeviceExecutor(4, inline_seconds=LATER), Gate()
     order: list[str] = []
 
@@ -313,14 +316,16 @@ def test_only_one_thread_runs_a_model() -> None:
         return tensors
 
     async def run() -> None:
-        await executor.run(work(note), deadline())
-        long = asyncio.create_task(executor.run(work(gate, kind="long"), deadline()))
+        await executor.run(work(note, owner=owner, uses="encoder"), deadline())
+        long = work(gate, kind="long", uses="encoder")
+        running = asyncio.create_task(executor.run(long, deadline()))
         await asyncio.to_thread(gate.began.wait, LATER)
-        short = asyncio.create_task(executor.run(work(note), deadline()))
+        short = work(note, owner=owner, uses="encoder")
+        waiting = asyncio.create_task(executor.run(short, deadline()))
         await asyncio.sleep(2 * OVERTAKE_SECONDS)
         order.append("long ends")
         gate.open.set()
-        await asyncio.gather(long, short)
+        await asyncio.gather(running, waiting)
 
     asyncio.run(run())
     executor.close()
@@ -347,3 +352,20 @@ def test_work_that_runs_alone_overtakes_only_if_all_of_it_is_short() -> None:
 
     asyncio.run(run())
     executor.close()
+
+
+def test_a_batch_that_models_share_is_observed_for_each(executor: DeviceExecutor) -> None:
+    seen: list[tuple[str, int]] = []
+    executor._observe = lambda owner, images, _: seen.append((owner, images))
+    shared = SharedRun("encoder", lambda _: {}, lambda tensors: tensors)
+
+    def of(owner: str, *rows: float) -> Work:
+        return Work(owner, "a", lambda tensors: tensors, {"images": np.array(rows)}, shared=shared)
+
+    async def both() -> None:
+        await asyncio.gather(
+            executor.run(of("one", 1.0, 2.0), deadline()), executor.run(of("two", 3.0), deadline())
+        )
+
+    asyncio.run(both())
+    assert seen == [("one", 2), ("two", 1)]

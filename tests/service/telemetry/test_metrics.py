@@ -41,8 +41,7 @@ def test_metrics_hold_scores_and_their_drift(models: Path) -> None:
             path = f"{TINY}/anomaly-score?false_positive_rate={rate}"
             results += client.post(path, content=npy(images), headers=NPY).json()["results"]
         after = client.get("/metrics").text.splitlines()
-    assert f"ae_scored_images_total{{{of}}} 0.0" in before
-    assert not any(line.startswith(f"ae_score_psi{{{of}}}") for line in before)
+    assert not any(of in line and "score" in line for line in before)
     p_values = [result["p_value"] for result in results]
     assert f"ae_scored_images_total{{{of}}} 120.0" in after
     assert (

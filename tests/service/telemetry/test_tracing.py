@@ -24,7 +24,7 @@ IMAGE = {"images": [schemas.EXAMPLE_IMAGE]}
 def trace(models: Path, path: str, **options: Any) -> list[Any]:
     """The spans of a request, and of a look at a probe."""
     exporter = InMemorySpanExporter()
-    services = build_services(Settings(models=models, device="cpu"))
+    services = build_services(Settings(models=models, device="cpu", preload=("tiny",)))
     with TestClient(create_app(services, Tracing(exporter))) as client:
         client.get("/livez")
         client.post(path, **options)

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from PIL import Image
 
+from bundle.conformal import ConformalScores
 from bundle.manifest import MANIFEST, ModelManifest
-from service.inference.engine import OnnxEngine
-from service.registry.loader import Loader
 from service.registry.repository import ModelRepository
+from tests.bundles import open_bundle
 from tests.conftest import DATA
 from training import cli
 from training.data.mnist import load_test
@@ -44,7 +44,7 @@ def test_a_model_can_be_published_again_in_fp16(
         assert tensor.data_type != onnx.TensorProto.FLOAT, tensor.name
 
     with np.load(published / GOLDEN) as golden:
-        model = Loader(repository, OnnxEngine("cpu")).load(location)
+        model = open_bundle(repository, location)
         found = model.run(model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"])
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
 
@@ -126,9 +126,9 @@ def test_a_model_is_calibrated_again_and_is_the_same_model(
     assert f"calibrated on 60 other images, after training ({manifest.name}/1 was not)" in card
     for picture in ("index.html", "reconstructions.png", "scores.png"):
         assert (models / manifest.name / "2" / REPORT / picture).is_file()
-    loaded = Loader(repository, OnnxEngine("cpu")).load(location)
-    assert loaded.scoring is not None
-    assert loaded.scoring.conformal.threshold(0.02) is not None
+    calibration = open_bundle(repository, location).manifest.calibration
+    assert calibration is not None
+    assert ConformalScores(calibration).threshold(0.02) is not None
 
 
 def test_too_few_images_to_calibrate_on_are_refused(published: Path, digits: Path) -> None:

@@ -10,10 +10,8 @@ import onnx
 import pytest
 
 from bundle.manifest import MANIFEST, MixturePrior, ModelManifest
-from service.inference.engine import OnnxEngine
-from service.registry.loader import Loader
 from service.registry.repository import ModelRepository
-from tests.bundles import write_bundle
+from tests.bundles import open_bundle, write_bundle
 from tests.conftest import DATA
 from tests.training.conftest import run, tiny
 from training import cli
@@ -33,7 +31,7 @@ def test_the_service_takes_the_bundle(published: Path) -> None:
     repository = ModelRepository(published.parent.parent)
     (location,) = repository.locations()
     manifest = repository.read(location)
-    model = Loader(repository, OnnxEngine("cpu")).load(location)
+    model = open_bundle(repository, location)
     assert "sample" in model.manifest.capabilities
     assert ("denoise" in model.manifest.capabilities) == (manifest.name == "mnist-denoising")
     assert ("classify" in model.manifest.capabilities) == (manifest.name == "mnist-classifier")

@@ -13,11 +13,11 @@ from starlette.testclient import TestClient
 from bundle.manifest import MANIFEST, ModelManifest, compute_sha256
 from bundle.tensors import TensorName
 from service.app import build_services, create_app
-from service.inference.engine import OnnxEngine
-from service.registry.loaded_model import LoadedModel, list_outputs
-from service.registry.loader import Loader
+from service.registry.drift import DRIFT_OUTPUTS
+from service.registry.loaded_model import LoadedModel
 from service.registry.repository import ModelRepository
 from service.settings import Settings
+from tests.bundles import open_bundle
 from tests.conftest import DATA
 from tests.training.conftest import COOKIES
 from training import cli, recipe
@@ -72,7 +72,7 @@ def read(directory: Path) -> ModelManifest:
 def open_model(directory: Path) -> LoadedModel:
     repository = ModelRepository(directory.parents[1])
     location = next(each for each in repository.locations() if each.directory == directory)
-    return Loader(repository, OnnxEngine("cpu")).load(location)
+    return open_bundle(repository, location)
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +140,8 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
     assert found["error_maps"].shape == (10, 256, 192)
     np.testing.assert_allclose(np.linalg.norm(found["latents"], axis=1), 1, atol=1e-5)
-    assert list_outputs("encode", model.sessions) == ("latents",)
-    assert model.scoring_outputs == ("scores", "latent_distances")
-    assert model.scoring is not None
-    assert model.scoring.drift is not None
+    assert model.find_outputs("encode", DRIFT_OUTPUTS) == ("latents",)
+    assert model.find_outputs("anomaly-score", DRIFT_OUTPUTS) == ("scores", "latent_distances")
 
 
 def test_it_scores_and_encodes_over_http(published: Path, manifest: ModelManifest) -> None:
@@ -278,7 +276,7 @@ def test_it_can_be_calibrated_on_other_photographs(
     assert calibrated.calibration.latent_deciles != manifest.calibration.latent_deciles
     assert calibrated.encoder == manifest.encoder
     assert (again / REPORT / "index.html").is_file()
-    assert open_model(again).scoring is not None
+    assert "anomaly-score" in open_model(again).graphs
 
 
 def test_it_is_not_calibrated_on_its_training_images(
@@ -325,7 +323,7 @@ def test_five_photographs_are_enough_and_none_is_held_out(weak: Path) -> None:
     assert found.training_data.images == {"training": 5, "calibration": 5, "test": 0}
     assert found.metrics == {}
     assert (weak / REPORT / "index.html").is_file()
-    assert open_model(weak).scoring is not None
+    assert "anomaly-score" in open_model(weak).graphs
 
 
 def test_one_class_is_separated_from_the_others(tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+import asyncio
+import math
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.errors import InvalidParameter
+from bundle.stores import BundleStore
+from service.errors import DeadlineExceeded, ModelNotReady
+from service.inference.engine import MAX_THREADED_SESSIONS, OnnxEngine
+from service.inference.session import Session
+from service.registry.loaded_model import LoadedModel
+from service.registry.registry import REST_SECONDS
+from service.registry.repository import ModelRepository
+from service.registry.store_repository import StoreRepository
+from tests.bundles import Rig, rewrite_manifest, write_bundle, write_detector
+
+NAMES = ("a", "b", "c")
+
+
+def write_encoders(models: Path) -> int:
+    """Write encoders of about the same size, and return the bytes of the largest."""
+    for length, name in enumerate(NAMES, 20):
+        write_bundle(models, name, graphs=("encoder",), latent_dim=length)
+    return max(path.stat().st_size for path in models.glob("*/1/encoder.onnx"))
+
+
+def build(models: Path, **options: object) -> Rig:
+    rig = Rig(ModelRepository(models), **{"preloaded": (), **options})  # type: ignore[arg-type]
+    rig.updates.load_all()
+    return rig
+
+
+def use(rig: Rig, name: str, seconds: float = math.inf) -> LoadedModel:
+    return asyncio.run(rig.opened.get(rig.registry.get(name), time.monotonic() + seconds))
+
+
+def list_open(rig: Rig) -> list[str]:
+    return [model.manifest.name for model in rig.opened.list()]
+
+
+def test_one_model_is_opened_at_the_start_and_others_when_they_are_used(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    rig = build(tmp_path)
+    assert rig.registry.names() == ["a", "b", "c"]
+    assert list_open(rig) == ["a"]
+    use(rig, "c")
+    assert list_open(rig) == ["a", "c"]
+    assert rig.loads == [("a", True), ("c", True)]
+
+
+def test_requests_that_wait_for_a_model_share_its_opening(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    rig = build(tmp_path)
+
+    async def use_together() -> list[LoadedModel]:
+        model = rig.registry.get("b")
+        return await asyncio.gather(*(rig.opened.get(model, math.inf) for _ in range(5)))
+
+    assert len({id(loaded) for loaded in asyncio.run(use_together())}) == 1
+    assert rig.loads.count(("b", True)) == 1
+
+
+def test_the_least_recently_used_model_is_closed_to_make_room(tmp_path: Path) -> None:
+    largest = write_encoders(tmp_path)
+    rig = build(tmp_path, max_bytes=3 * largest)  # of which one is reserved, as weights may grow
+    for name, remaining in (("b", ["a", "b"]), ("a", ["b", "a"]), ("c", ["a", "c"])):
+        use(rig, name)
+        assert list_open(rig) == remaining
+        assert rig.opened.count_bytes() <= 2 * largest
+
+
+def test_a_model_larger_than_the_bound_is_open_alone(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    rig = build(tmp_path, max_bytes=1)
+    for name in NAMES:
+        use(rig, name)
+        assert list_open(rig) == [name]
+
+
+def test_preloaded_models_stay_open(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    rig = build(tmp_path, max_bytes=1, preloaded=("b",))
+    for name in ("a", "c"):
+        use(rig, name)
+        assert list_open(rig) == ["b", name]
+
+
+def test_a_name_to_preload_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    with pytest.raises(InvalidParameter, match=r"AE_PRELOAD names 'd'.*there are: a, b, c"):
+        build(tmp_path, preloaded=("d",))
+
+
+def test_a_model_in_use_counts_until_it_is_let_go_and_the_next_waits_for_it(tmp_path: Path) -> None:
+    largest = write_encoders(tmp_path)
+    rig = build(tmp_path, max_bytes=largest, preloaded=())
+
+    async def use_in_turn() -> None:
+        in_use = [await rig.opened.get(rig.registry.get("a"), math.inf)]
+        waiting = asyncio.create_task(rig.opened.get(rig.registry.get("b"), math.inf))
+        while rig.opened.list():
+            await asyncio.sleep(0)
+        assert rig.opened.count_bytes() > 0
+        assert not waiting.done()
+        in_use.clear()
+        await waiting
+
+    asyncio.run(use_in_turn())
+    assert list_open(rig) == ["b"]
+
+
+def test_models_share_the_sessions_of_equal_graphs(tmp_path: Path) -> None:
+    for name in NAMES:
+        write_detector(tmp_path, name)
+    rig = build(tmp_path, preloaded=("*",))
+    sessions = [model.loaded and model.loaded.sessions["encoder"] for model in rig.opened.list()]
+    assert [session is sessions[0] for session in sessions] == [True] * 3
+    sizes = {path.name: path.stat().st_size for path in tmp_path.glob("a/1/*.onnx")}
+    assert rig.opened.count_bytes() == sum(sizes.values())
+
+
+def test_a_request_past_its_deadline_does_not_wait_for_an_opening(tmp_path: Path) -> None:
+    opened = threading.Event()
+
+    class SlowEngine(OnnxEngine):
+        def open(self, path: Path) -> Session:
+            if path.parts[-3] == "b":
+                assert opened.wait(60)
+            return super().open(path)
+
+    write_encoders(tmp_path)
+    rig = build(tmp_path, engine=SlowEngine("cpu"))
+
+    async def give_up_and_return() -> None:
+        with pytest.raises(DeadlineExceeded, match="b version 1 was not open in time"):
+            await rig.opened.get(rig.registry.get("b"), time.monotonic())
+        opened.set()
+        await rig.opened.get(rig.registry.get("b"), math.inf)
+
+    asyncio.run(give_up_and_return())
+    assert rig.loads == [("a", True), ("b", True)]
+
+
+def test_a_damaged_version_fails_once_and_the_older_one_serves(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a")
+    write_bundle(tmp_path, "b", 1)
+    damaged = write_bundle(tmp_path, "b", 2, variational=True)
+    (damaged / "decoder.onnx").write_bytes(b"")
+    rig = build(tmp_path)
+    assert rig.registry.get("b").manifest.version == 2
+    with pytest.raises(ModelNotReady, match="b version 2 could not be opened"):
+        use(rig, "b")
+    assert "decoder.onnx is damaged" in rig.registry.failures()["b/2"]
+    assert rig.registry.get("b").manifest.version == 1
+    use(rig, "b")
+
+
+def test_a_bundle_that_changed_since_it_was_listed_is_not_opened(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a")
+    directory = write_bundle(tmp_path, "b")
+    rig = build(tmp_path)
+    rewrite_manifest(directory, description="another")
+    with pytest.raises(ModelNotReady):
+        use(rig, "b")
+    assert "has changed since it was listed" in rig.registry.failures()["b/1"]
+
+
+def test_a_model_that_cannot_be_fetched_rests_and_is_tried_again(tmp_path: Path) -> None:
+    write_encoders(tmp_path / "store")
+    rig = Rig(StoreRepository(BundleStore(f"file://{tmp_path}/store"), tmp_path / "cache"), None)
+    now = [0.0]
+    rig.registry._clock = lambda: now[0]
+    encoder = tmp_path / "store" / "b" / "1" / "encoder.onnx"
+    encoder.rename(tmp_path / "away")
+    rig.updates.load_all()
+    assert rig.registry.names() == ["a", "c"]
+    (tmp_path / "away").rename(encoder)
+    with pytest.raises(ModelNotReady):
+        rig.registry.get("b")
+    now[0] = REST_SECONDS
+    use(rig, "b")
+    assert rig.registry.failures() == {}
+
+
+def test_what_a_model_has_counted_survives_its_closing(tmp_path: Path) -> None:
+    write_detector(tmp_path, "a", max_batch=1)
+    write_bundle(tmp_path, "b")
+    rig = build(tmp_path, max_bytes=1)
+    scoring = rig.registry.get("a").scoring
+    assert scoring is not None
+    scoring.drift.add(np.ones(3, np.float32), 0.1)
+    use(rig, "b")
+    assert list_open(rig) == ["b"]
+    use(rig, "a")
+    assert rig.registry.get("a").scoring is scoring
+    assert scoring.drift.images == 3
+
+
+def test_a_new_version_is_tested_and_stays_closed_without_room(tmp_path: Path) -> None:
+    largest = write_encoders(tmp_path)
+    rig = build(tmp_path, max_bytes=largest)
+    write_bundle(tmp_path, "b", 2, graphs=("encoder",), latent_dim=19)
+    asyncio.run(rig.updates.look())
+    assert rig.registry.get("b").manifest.version == 2
+    assert ("b", True) in rig.loads
+    assert list_open(rig) == ["a"]
+
+
+def test_few_sessions_have_threads_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(
+        "service.inference.engine.OnnxSession.__init__",
+        lambda _self, _path, _provider, given: threads.append(given),
+    )
+    engine = OnnxEngine("cpu", threads=4)
+    opened = [engine.open(tmp_path / "encoder.onnx") for _ in range(MAX_THREADED_SESSIONS + 1)]
+    assert threads == [4] * MAX_THREADED_SESSIONS + [1]
+    opened.clear()
+    engine.open(tmp_path / "encoder.onnx")
+    assert threads[-1] == 4
