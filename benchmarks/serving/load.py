@@ -1,10 +1,13 @@
 """Load generator: each connection sends a request as soon as it has the last response."""
 
 import asyncio
+import itertools
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -54,8 +57,8 @@ class Responses:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, responses: Responses, until: float) -> None:
-        self._request, self._responses, self._until = request, responses, until
+    def __init__(self, requests: Iterator[bytes], responses: Responses, until: float) -> None:
+        self._requests, self._responses, self._until = requests, responses, until
         self._received = b""
         # Bytes of the response: None before its length is known, -1 if it is chunked.
         self._length: int | None = None
@@ -94,20 +97,25 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self._received, self._length, self._sent = b"", None, time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
 
 def run(request: Request, port: int, connections: int, seconds: float) -> Responses:
-    """Load a server on this machine."""
+    """Load a server on this machine with one request."""
+    return run_mix([itertools.repeat(request.encode(port))] * connections, port, seconds)
+
+
+def run_mix(requests: Sequence[Iterator[bytes]], port: int, seconds: float) -> Responses:
+    """Load a server on this machine; each connection sends its own requests."""
 
     async def load() -> Responses:
-        loop, responses, encoded = asyncio.get_running_loop(), Responses(), request.encode(port)
+        loop, responses = asyncio.get_running_loop(), Responses()
         began = time.perf_counter()
         made = [
             await loop.create_connection(
-                lambda: _Connection(encoded, responses, began + seconds), "127.0.0.1", port
+                partial(_Connection, each, responses, began + seconds), "127.0.0.1", port
             )
-            for _ in range(connections)
+            for each in requests
         ]
         await asyncio.wait([connection.done for _, connection in made], timeout=seconds + 60)
         responses.seconds = time.perf_counter() - began

@@ -245,10 +245,12 @@ def test_a_damaged_bundle_is_skipped_and_the_others_serve(tmp_path: Any) -> None
     shutil.copytree(ROOT / "models", tmp_path / "models")
     decoder = next((tmp_path / "models" / "mnist-vae").rglob("decoder.onnx"))
     decoder.write_bytes(decoder.read_bytes()[:1000])
-    server = start("--models", str(tmp_path / "models"), "--device", "cpu")
+    models = str(tmp_path / "models")
+    server = start("--models", models, "--device", "cpu", AE_PRELOAD="mnist-vae,photos")
     ready = requests.get(f"{server.url}/readyz", timeout=60).json()
     assert server.end() == 0
     assert set(ready["models"]) == set(MODELS) - {"mnist-vae"}
+    assert set(ready["open"]) == {"photos"}
     (failure,) = ready["failed"].values()
     assert "decoder.onnx is damaged" in failure
 
