@@ -19,10 +19,10 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test alerts clients oracle stores check format lock audit clean
+.PHONY: help serve test alerts clients oracle stores kubernetes check format lock audit clean
 
 help:  ## Say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 serve: $(VENV)/.serve-$(DEVICE) $(EXTRA_STAMPS)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu, EXTRAS=grpc,stores)
 	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
@@ -41,6 +41,9 @@ stores: $(VENV)/.test-$(DEVICE)  ## Test the stores of models on S3, by the serv
 
 oracle: $(VENV)/.serve-$(DEVICE)  ## Compare the responses under /v2 with MLServer's
 	tools/check-oracle $(VENV)/bin/python
+
+kubernetes: $(VENV)/.serve-$(DEVICE)  ## Check the chart and the manifests with Helm, schemas and Envoy
+	tools/check-kubernetes $(VENV)/bin/python
 
 check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
 	$(VENV)/bin/ruff check .

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,13 @@ Configuration = dict[str, Any]
 class Replica(BaseHTTPRequestHandler):
     """Responds with its own port, and closes the connection."""
 
-    def do_GET(self) -> None:  # noqa: N802
-        body = str(self.server.server_address[1]).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def do_GET(self) -> None:
+        body = str(self.connection.getsockname()[1]).encode()
+        with suppress(ConnectionError):  # Envoy has ended
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, format: str, *values: object) -> None:  # noqa: A002
         """Log nothing."""
@@ -112,7 +113,7 @@ def run_envoy(configuration: Configuration) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "envoy.yaml"
         path.write_text(yaml.safe_dump(configuration), encoding="utf-8")
-        command = [Path(sys.executable).parent / "envoy", "--config-path", path]
+        command = [str(Path(sys.executable).parent / "envoy"), "--config-path", str(path)]
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
         with subprocess.Popen([*command, *options]) as envoy:
             try:

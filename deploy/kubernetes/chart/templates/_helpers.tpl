@@ -3,6 +3,11 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Tag of the image: its device, unless a value names another. */}}
+{{- define "autoencoder.tag" -}}
+{{- .Values.image.tag | default (ternary "cuda" "cpu" .Values.gpu.enabled) -}}
+{{- end -}}
+
 {{- define "autoencoder.labels" -}}
 {{ include "autoencoder.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -73,31 +78,37 @@ AE_TLS_KEY: tls.secret
 {{- fail "openAccess is true, but API keys are set: remove one of them" -}}
 {{- end -}}
 {{- if not (or $keys .Values.openAccess) -}}
-{{- fail "nothing says who may send requests: set apiKeys.existingSecret or apiKeys.entries, or openAccess=true if everyone who reaches the service may" -}}
+{{- fail (cat "nothing says who may send requests: set apiKeys.existingSecret or apiKeys.entries,"
+  "or openAccess=true if everyone who reaches the service may") -}}
 {{- end -}}
 {{- if and (eq .Values.models.source "volume") (not .Values.models.volume) -}}
-{{- fail "models.source is volume, but models.volume is empty: set it, for example to persistentVolumeClaim: {claimName: models}" -}}
+{{- fail (cat "models.source is volume, but models.volume is empty: set it, for example to"
+  "persistentVolumeClaim: {claimName: models}") -}}
 {{- end -}}
 {{- if and (ne .Values.models.source "volume") .Values.models.volume -}}
-{{- fail (printf "models.volume is set, but models.source is %s: set it to volume" .Values.models.source) -}}
+{{- fail (printf "models.volume is set, but models.source is %s: set it to volume"
+  .Values.models.source) -}}
 {{- end -}}
 {{- if ne (eq .Values.models.source "store") (ne .Values.models.store.url "") -}}
-{{- fail (printf "models.source is %s, but models.store.url is %q: a store needs both" .Values.models.source .Values.models.store.url) -}}
+{{- fail (printf "models.source is %s, but models.store.url is %q: a store needs both"
+  .Values.models.source .Values.models.store.url) -}}
 {{- end -}}
 {{- if and .Values.grpc.enabled (eq (int .Values.grpc.port) (int .Values.service.port)) -}}
-{{- fail (printf "grpc.port and service.port are both %d: choose another" (int .Values.grpc.port)) -}}
+{{- fail (printf "grpc.port and service.port are both %v: choose another" .Values.grpc.port) -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.enabled is true, but ingress.host is empty: set it" -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
-{{- fail "autoscaling.enabled is true, but resources.requests.cpu is missing: set it, because autoscaling.cpuUtilization is a share of it" -}}
+{{- fail (cat "autoscaling.enabled is true, but resources.requests.cpu is missing: set it, because"
+  "autoscaling.cpuUtilization is a share of it") -}}
 {{- end -}}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas: lower it" -}}
 {{- end -}}
 {{- if and .Values.monitoring.serviceMonitor $keys (not .Values.monitoring.keySecret) -}}
-{{- fail "monitoring.serviceMonitor is true, but Prometheus has no API key: set monitoring.keySecret" -}}
+{{- fail (cat "monitoring.serviceMonitor is true, but Prometheus has no API key: set"
+  "monitoring.keySecret") -}}
 {{- end -}}
 {{- $reserved := include "autoencoder.reserved" . | fromYaml -}}
 {{- range $name := keys .Values.settings -}}
