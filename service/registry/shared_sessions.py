@@ -33,6 +33,7 @@ class SharedSessions:
         """Return the session of a graph. Raises BundleError and DeviceError as the engine does."""
         session = self._open.get(digest)
         if session is None:
+            memory.trim()
             before = self._measure()
             session = self.engine.open(path)
             memory.trim()
