@@ -96,7 +96,10 @@ class Bench:
             cold = sorted(self.measure_request(number) for number in range(1, MANY))
             each = (read_metric("ae_model_bytes") - before) / 1e6 / (MANY - 1)
             hot = statistics.median(self.measure_request(0) for _ in range(50))
-            latencies = {"first_p50": np.percentile(cold, 50), "first_p99": np.percentile(cold, 99)}
+            latencies = {
+                "first_p50": find_percentile(cold, 50),
+                "first_p99": find_percentile(cold, 99),
+            }
             found = describe(running) | latencies | {"hot_p50": hot, "mb_each": each}
         return self.show(f"{MANY} open", found)
 
@@ -205,6 +208,11 @@ class Bench:
         }
         print(f"{name}: {rounded}", flush=True)
         return metrics
+
+
+def find_percentile(seconds: Sequence[float], percent: float) -> float:
+    """Return a percentile of some times."""
+    return float(np.percentile(seconds, percent))
 
 
 def describe(running: RunningServer) -> Metrics:

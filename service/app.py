@@ -135,7 +135,8 @@ def assemble(settings: Settings) -> Services:
     """Return the services without any model. Raises DeviceError if the device is unavailable."""
     telemetry, available, registry = Metrics(), cores.count(), ModelRegistry()
     repository = open_repository(settings)
-    sessions = SharedSessions(build_engine(settings))
+    # Recorded kernel launches belong to a session, and to the buffers of one model.
+    sessions = SharedSessions(build_engine(settings), shares=not settings.cuda_graphs)
     loader = Loader(repository, sessions)
     admission = Admission(settings.max_queued_images, settings.max_queued_bytes, settings.max_share)
     executor = DeviceExecutor(

@@ -183,6 +183,14 @@ without other load.
 
 {serving.profile(_read(results, "serving-profile")) or UNMEASURED}
 
+### Many detectors in one process
+
+`python -m benchmarks.density docs/cookie.jpg`: detectors on one backbone, each with the weights of
+its scorer in memory. The server has one core and the load another. The mix is a Zipf distribution
+over 200 detectors, by 16 connections, with `AE_MODEL_MEMORY` for some of them.
+
+{serving.density(_read(results, "density")) or UNMEASURED}
+
 ### Under attack
 
 `python -m benchmarks.soak docs/cookie.jpg`: good, bad, slow, unread and abandoned requests at once,

@@ -58,6 +58,38 @@ def soak(results: Results) -> str:
     return "\n".join(["| metric | measured |", "| --- | --- |", *lines])
 
 
+def density(results: Results) -> str:
+    """Markdown, from `density.json`: a table for each detector."""
+    return "\n\n".join(_density(bundle, each) for bundle, each in results.items())
+
+
+def _density(bundle: str, results: Results) -> str:
+    sizes = ", ".join(f"{name} {size:.1f} MB" for name, size in results["graphs_mb"].items())
+    opened, hot = results["all_open"], results["hot"]
+    rows = {
+        f"{count} listed: ready, memory, threads": _describe_process(each)
+        for count, each in results["start"].items()
+    }
+    rows |= {
+        "200 open: memory, threads": _describe_process(opened).partition(", ")[2],
+        "first request, p50 / p99": f"{opened['first_p50']:.2f} / {opened['first_p99']:.2f} s",
+        "16 connections to one detector, alone": f"{hot['one of one']:.1f} a second",
+        "16 connections to one detector of 200 open": f"{hot['one of many']:.1f} a second",
+        "16 connections to 16 detectors of 200 open": f"{hot['sixteen of many']:.1f} a second",
+    }
+    for name, each in results["mix"].items():
+        rows[f"mix of 200, {name}: memory, rate, p99, openings"] = (
+            f"{each['pss']:.0f} MB, {each['rate']:.1f} a second, {each['p99']:.2f} s, "
+            f"{each['openings']:.0f}"
+        )
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join([f"| {bundle}: {sizes} | measured |", "| --- | --- |", *lines])
+
+
+def _describe_process(process: Results) -> str:
+    return f"{process['ready']:.1f} s, {process['pss']:.0f} MB, {process['threads']}"
+
+
 def draw(results: Results) -> bytes:
     """Draw the requests a second of every server, as a PNG."""
     parts = [part for part in TITLES if part in results]

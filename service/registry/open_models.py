@@ -165,10 +165,11 @@ class OpenModels:
             return loaded
 
     async def _run(self, model: ServedModel) -> LoadedModel:
+        opened: list[LoadedModel] = []  # the result of a future would live until a collection
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._thread, self._loader.open, model)
+        await loop.run_in_executor(self._thread, lambda: opened.append(self._loader.open(model)))
         self._observe(model.manifest.name, True)
-        return loaded
+        return opened.pop()
 
     def _end(self, model: ServedModel, opening: asyncio.Task[LoadedModel]) -> None:
         del self._openings[model]

@@ -21,9 +21,17 @@ class SharedSessions:
     A session is closed with the last model that uses it. Only one thread at a time may call `open`.
     """
 
-    def __init__(self, engine: Engine, measure: Callable[[], int] = memory.read_used) -> None:
-        """Open sessions by an engine; `measure` returns the bytes that the process uses."""
-        self.engine, self._measure = engine, measure
+    def __init__(
+        self,
+        engine: Engine,
+        measure: Callable[[], int] = memory.read_used,
+        shares: bool = True,
+    ) -> None:
+        """Open sessions by an engine; `measure` returns the bytes that the process uses.
+
+        With `shares` False, each model gets sessions of its own.
+        """
+        self.engine, self._measure, self._shares = engine, measure, shares
         self._lock = threading.Lock()
         self._open: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
         self._bytes: dict[str, int] = {}  # also of sessions that were open once
@@ -31,7 +39,7 @@ class SharedSessions:
 
     def open(self, path: Path, digest: str) -> Session:
         """Return the session of a graph. Raises BundleError and DeviceError as the engine does."""
-        session = self._open.get(digest)
+        session = self._open.get(digest) if self._shares else None
         if session is None:
             memory.trim()
             before = self._measure()
@@ -54,7 +62,7 @@ class SharedSessions:
 
     def estimate(self, path: Path, digest: str) -> int:
         """Return the bytes that opening a graph takes: none if it is open, or still in a store."""
-        if digest in self._open:
+        if self._shares and digest in self._open:
             return 0
         if digest in self._bytes:
             return self._bytes[digest]

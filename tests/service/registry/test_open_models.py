@@ -15,6 +15,7 @@ from service.inference.session import Session
 from service.registry.loaded_model import LoadedModel
 from service.registry.registry import REST_SECONDS
 from service.registry.repository import ModelRepository
+from service.registry.shared_sessions import SharedSessions
 from service.registry.store_repository import StoreRepository
 from tests.bundles import Rig, rewrite_manifest, write_bundle, write_detector
 
@@ -121,6 +122,13 @@ def test_models_share_the_sessions_of_equal_graphs(tmp_path: Path) -> None:
     assert [session is sessions[0] for session in sessions] == [True] * 3
     sizes = {path.name: path.stat().st_size for path in tmp_path.glob("a/1/*.onnx")}
     assert rig.opened.count_bytes() == sum(sizes.values())
+
+
+def test_models_share_nothing_if_sessions_are_not_shared(tmp_path: Path) -> None:
+    write_detector(tmp_path, "a")
+    sessions = SharedSessions(OnnxEngine("cpu"), shares=False)
+    path = tmp_path / "a" / "1" / "encoder.onnx"
+    assert sessions.open(path, "digest") is not sessions.open(path, "digest")
 
 
 def test_a_request_past_its_deadline_does_not_wait_for_an_opening(tmp_path: Path) -> None:
