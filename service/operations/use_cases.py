@@ -261,7 +261,7 @@ class Operations:
         capability: Capability,
         images: EncodedImages,
         timings: Timings,
-        optional: Sequence[TensorName] = (),
+        optional: tuple[TensorName, ...] = (),
         original_size: bool = False,
     ) -> tuple[DecodedImages, Tensors]:
         """Decode images, and return the results of a capability.

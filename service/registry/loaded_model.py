@@ -31,6 +31,7 @@ class LoadedModel:
     graphs: Mapping[Capability, tuple[GraphName, ...]]  # of each capability, in order
     prior: Prior | None
     _plans: dict[Hashable, Plan] = field(default_factory=dict)
+    _outputs: dict[Hashable, tuple[TensorName, ...]] = field(default_factory=dict)
 
     @property
     def provider(self) -> str:
@@ -65,8 +66,13 @@ class LoadedModel:
         return Plan(run, shared, frozenset(digests))
 
     def find_outputs(
-        self, capability: Capability, optional: Sequence[TensorName] = ()
+        self, capability: Capability, optional: tuple[TensorName, ...] = ()
     ) -> tuple[TensorName, ...]:
         """Return the results of a capability, and the optional outputs that its graphs have."""
-        given = {each for graph in self.graphs[capability] for each in self.sessions[graph].outputs}
-        return (*RESULTS[capability], *(each for each in optional if each in given))
+        key = capability, optional
+        if key not in self._outputs:
+            sessions = [self.sessions[graph] for graph in self.graphs[capability]]
+            given = {output for session in sessions for output in session.outputs}
+            extra = tuple(output for output in optional if output in given)
+            self._outputs[key] = (*RESULTS[capability], *extra)
+        return self._outputs[key]

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from service.registry.repository import (
 logger = logging.getLogger(__name__)
 
 FETCHING = ".fetching-"  # begins the names of directories of incomplete bundles
+READERS = 16  # of manifests at once
 FETCHING_SECONDS = 6 * 3600  # after which nobody fetches a bundle any more
 
 
 class StoreRepository:
     """Bundles of a store. A bundle is in `cache/DIGEST`, with the digest of its manifest.
 
-    Only one thread at a time may use it; processes may share the cache.
+    Several threads may read manifests, and only one may fetch bundles; others may not be called at
+    the same time. Processes may share the cache.
     """
 
     poll_seconds = 10.0
@@ -44,8 +47,10 @@ class StoreRepository:
     def locations(self) -> list[BundleLocation]:
         """List the store, and read the manifests that are new. Drops bundles that have gone."""
         listing = self._store.find()
-        found = {key: self._find_digest(key, each) for key, each in listing.bundles.items()}
-        digests = {key: digest for key, digest in found.items() if digest is not None}
+        with ThreadPoolExecutor(READERS) as readers:
+            found = readers.map(self._find_digest, listing.bundles, listing.bundles.values())
+        named = zip(listing.bundles, found, strict=True)
+        digests = {key: digest for key, digest in named if digest is not None}
         gone = {digest for _, digest in self._digests.values()} - {*digests.values()}
         self._listing = listing
         self._digests = {key: (listing.bundles[key].signature, digests[key]) for key in digests}

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from service.registry.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
+READERS = 8  # of manifests at once, which may be in a store
 # How changes are taken up, in the words of Triton: by nothing, by looking regularly, by requests.
 ModelControl = Literal["none", "poll", "explicit"]
 
@@ -50,15 +52,23 @@ class Updates:
         Raises DeviceError if the device fails, BundleError if the repository is unreadable.
         """
         locations = self._repository.locations()
-        for location in locations:
+        with ThreadPoolExecutor(READERS) as readers:
+            models = readers.map(self._try_index, locations)
+        for location, model in zip(locations, models, strict=True):
             self._seen[location.name, location.version] = self._repository.sign(location)
-            try:
-                self._registry.put(self._loader.index(location))
-            except BundleError as error:
-                self._fail(location, error)
+            if isinstance(model, BundleError):
+                self._fail(location, model)
+            else:
+                self._registry.put(model)
         self._open_models.preload()
         self._pin({location.name for location in locations})
         self._log_failures({})
+
+    def _try_index(self, location: BundleLocation) -> ServedModel | BundleError:
+        try:
+            return self._loader.index(location)
+        except BundleError as error:
+            return error
 
     async def look(self, model: str | None = None) -> None:
         """Take up what has changed, of one model or of all that are not unloaded.
