@@ -174,6 +174,11 @@ class Batcher:
         return waiting
 
     @property
+    def first(self) -> Job | None:
+        """The job that the next batch begins with, if any waits."""
+        return next((jobs[0] for jobs in self._owners.values()), None)
+
+    @property
     def empty(self) -> bool:
         """True if no job waits."""
         return not self._owners

@@ -41,8 +41,8 @@ class DeviceExecutor:
     A batch runs as soon as the device is free, with all work that waits. If the device is idle and
     the batch is not full, the executor waits `max_queue_delay` seconds for more work. A batch with
     an estimate of at most `inline_seconds` runs on the event loop if the device is idle, or if the
-    thread runs a batch of another owner. All methods but `close` and `queued` must be called on the
-    event loop.
+    thread runs a batch of another owner. A batch on the loop starts once an iteration brings no
+    more work. All methods but `close` and `queued` must be called on the event loop.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class DeviceExecutor:
         self._loop_uses: frozenset[Hashable] = frozenset()
         self._next_overtaking = 0.0  # on the clock of `time.monotonic`
         self._start: asyncio.Handle | None = None  # of the next batch
+        self._seen = 0  # images that waited in the last iteration of the loop
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 
     async def run(self, work: Work, deadline: float) -> Completion:
@@ -137,7 +138,10 @@ class DeviceExecutor:
             self._start = None
 
     def _begin(self) -> None:
-        self._start = None
+        if self._is_growing():
+            self._start = self._loop.call_soon(self._begin)
+            return
+        self._start, self._seen = None, 0
         with self._lock:
             if self._busy:
                 parts = self._batcher.take(self._may_overtake, self._short_limit)
@@ -160,6 +164,20 @@ class DeviceExecutor:
         self._waiters.wake(part.job for part in parts)
         if not self._batcher.empty:
             self._schedule()
+
+    def _is_growing(self) -> bool:
+        """Return True if the last iteration of the loop brought work for a batch on the loop.
+
+        The loop would read what has arrived after the batch, and run it in another.
+        """
+        job, images = self._batcher.first, self._batcher.images
+        if self._busy or job is None or job.work.alone:
+            return False
+        before, self._seen = self._seen, images
+        return (
+            before < images < self._batcher.max_batch_size
+            and self._latency.estimate(_get_key(job.work), images) <= self._inline_seconds
+        )
 
     def _run_all(self, parts: Sequence[Part]) -> None:
         """Run batches on the thread until no work waits but what uses what the loop does."""

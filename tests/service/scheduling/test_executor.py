@@ -101,6 +101,28 @@ def test_work_of_one_turn_of_the_loop_runs_as_one_batch_without_a_wait(
     assert sizes == [3]
 
 
+def test_work_that_the_next_turn_of_the_loop_brings_joins_a_short_batch() -> None:
+    executor = DeviceExecutor(4, inline_seconds=LATER)
+    sizes: list[int] = []
+
+    def count(tensors: Tensors) -> Tensors:
+        sizes.append(len(tensors["images"]))
+        return tensors
+
+    async def run_after(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await executor.run(work(count), deadline())
+
+    async def crowd() -> None:
+        await executor.run(work(count), deadline())  # so that its time is known
+        await asyncio.gather(*(run_after(turn) for turn in range(6)))
+
+    asyncio.run(crowd())
+    executor.close()
+    assert sizes == [1, 4, 2]
+
+
 def test_a_delay_waits_until_the_batch_is_full() -> None:
     executor = DeviceExecutor(2, max_queue_delay=LATER)
     sizes: list[int] = []
