@@ -16,6 +16,7 @@ from bundle.errors import InvalidParameter
 from service import VERSION, cores, memory
 from service.api import dependencies, endpoint, errors, openapi
 from service.api.dependencies import Services
+from service.api.endpoint import PostRouter
 from service.api.error_bodies import Failure
 from service.api.middleware import (
     EncodedSlashes,
@@ -62,6 +63,7 @@ from service.scheduling.executor import (
 from service.server.limits import ConnectionLimits, Refusal, Rendered, ServedApp
 from service.server.uvicorn_server import Tls
 from service.settings import Settings
+from service.telemetry.logging import AccessLog
 from service.telemetry.metrics import OTHER_LABELS, Metrics
 
 if TYPE_CHECKING:  # because they are extras
@@ -174,6 +176,7 @@ def assemble(settings: Settings) -> Services:
             settings.max_body_bytes, settings.max_images, settings.request_timeout
         ),
         metrics=telemetry,
+        access_log=AccessLog(settings.log_format, settings.log_level),
     )
 
 
@@ -226,7 +229,7 @@ def _add_metrics(
     telemetry.add_scores(P_VALUE_BINS, read_scores)
 
 
-def _build_router(services: Services, tracing: "Tracing | None") -> Router:
+def _build_router(services: Services, tracing: "Tracing | None") -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -249,7 +252,8 @@ def _build_router(services: Services, tracing: "Tracing | None") -> Router:
         *open_inference.build_routes(services),
     ]
     api = HeadAsGet(create_api(services))
-    return Router(routes, redirect_slashes=False, default=api, lifespan=lifespan)
+    others = Router(redirect_slashes=False, default=api, lifespan=lifespan)
+    return PostRouter(routes, default=others)
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,10 @@ class Application:
 
     def wrap(self, routes: ASGIApp) -> ASGIApp:
         """Return the application with these routes."""
-        trace = self.tracing.record if self.tracing else None
-        return RequestLifecycle(InternalErrors(routes), self.services.metrics, trace)
+        services, trace = self.services, self.tracing.record if self.tracing else None
+        return RequestLifecycle(
+            InternalErrors(routes), services.metrics, services.access_log, trace
+        )
 
 
 def build_application(services: Services, tracing: "Tracing | None" = None) -> Application:
@@ -292,7 +298,7 @@ def create_served_app(application: Application) -> ServedApp:
         headers = [*response.raw_headers, (b"x-request-id", request_id.encode())]
         return Rendered(headers, bytes(response.body))
 
-    probes_only = RequestLifecycle(ProbesOnly(app), services.metrics)
+    probes_only = RequestLifecycle(ProbesOnly(app), services.metrics, services.access_log)
     return ServedApp(app, probes_only, refuse)
 
 

@@ -72,7 +72,9 @@ async def _measure(services: Services) -> dict[str, float]:
     body = draw_picture(28, 28, "PNG")
     steps: dict[str, ASGIApp] = {
         "task and messages": _respond_at_once,
-        "identity, times, count and log line": RequestLifecycle(_respond_at_once, services.metrics),
+        "identity, times, count and log line": RequestLifecycle(
+            _respond_at_once, services.metrics, services.access_log
+        ),
         "errors, path, key, options and negotiation": _build_app(_respond, services),
         "reading the body": _build_app(_read, services),
         "decoding the PNG": _build_app(_decode, services),
@@ -97,8 +99,10 @@ def _build_app(handle: Callable[[Call, Any], Awaitable[Response]], services: Ser
         OPERATION.response,
         OPERATION.body,
     )
-    router = Router(endpoint.build_routes(services, [operation]))
-    return RequestLifecycle(InternalErrors(EncodedSlashes(router)), services.metrics)
+    router = endpoint.PostRouter(endpoint.build_routes(services, [operation]), Router())
+    return RequestLifecycle(
+        InternalErrors(EncodedSlashes(router)), services.metrics, services.access_log
+    )
 
 
 async def _respond_at_once(_: Scope, __: Receive, send: Send) -> None:

@@ -7,10 +7,12 @@ from starlette.types import Scope
 from service.operations import Timings
 from service.telemetry.metrics import OTHER_LABELS
 
+DISCONNECTED = 499  # status of a request whose client disconnects before a response begins
+
 
 @dataclass(slots=True)
 class RequestContext:
-    """ID, timings and metric labels (operation and model) of a request."""
+    """ID, timings, metric labels (operation and model) and status of a request."""
 
     request_id: str
     timings: Timings = field(default_factory=Timings)
@@ -18,6 +20,12 @@ class RequestContext:
     bundle: str | None = None  # digest of the bundle that answers
     error: str | None = None  # code of the error that answers
     rejection: str | None = None  # reason of a request that is not admitted
+    status: int = DISCONNECTED  # until a response begins
+
+    @property
+    def response_started(self) -> bool:
+        """True once the response has begun."""
+        return self.status != DISCONNECTED
 
     def attach(self, scope: Scope) -> None:
         """Store the context in the scope of its request."""

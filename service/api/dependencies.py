@@ -17,6 +17,7 @@ from service.registry.served_model import ServedModel
 from service.registry.updates import ModelControl, Updates
 from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
+from service.telemetry.logging import AccessLog
 from service.telemetry.metrics import Metrics
 
 
@@ -34,6 +35,7 @@ class Services:
     api_keys: ApiKeys
     body_limits: BodyLimits
     metrics: Metrics
+    access_log: AccessLog
 
     def find_status(self) -> HealthStatus:
         """Return the state of the service; only `ready` admits requests."""

@@ -6,7 +6,7 @@ as much as its inference. FastAPI serves all other routes, and documents the ope
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bundle.errors import DomainError
 from service.api import errors
@@ -32,6 +32,7 @@ from service.asgi import wait_until_sent
 from service.errors import DeadlineExceeded, OperationNotSupported, Overloaded, RateLimited
 from service.operations import Operations
 
+CACHED_PATHS = 256
 PREFIXES = ("/v1/models/{model}/versions/{version}", "/v1/models/{model}")
 
 
@@ -118,23 +119,41 @@ class OperationEndpoint(BoundedEndpoint):
         return await operation.handle(call, options)
 
 
-class PostRoute(Route):
-    """A route that matches only POST; other methods reach the routes behind it."""
+class PostRouter:
+    """Passes a POST to the endpoint of its path, and other requests to the routes behind it.
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child_scope = super().matches(scope)
-        return (match, child_scope) if match == Match.FULL else (Match.NONE, {})
+    Matches are cached, because clients repeat few paths.
+    """
+
+    def __init__(self, routes: Sequence[Route], default: ASGIApp) -> None:
+        self._routes, self._default = routes, default
+        self._match = lru_cache(maxsize=CACHED_PATHS)(self._find)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        found = self._match(scope["path"]) if scope.get("method") == "POST" else None
+        if found is None:
+            return self._default(scope, receive, send)
+        endpoint, scope["path_params"] = found
+        return endpoint(scope, receive, send)
+
+    def _find(self, path: str) -> tuple[ASGIApp, Mapping[str, str]] | None:
+        scope = {"type": "http", "method": "POST", "path": path}
+        for route in self._routes:
+            match, child_scope = route.matches(scope)
+            if match == Match.FULL:
+                return route.app, child_scope["path_params"]
+        return None
 
 
-def build_routes(services: Services, operations: Sequence[Operation[Any]]) -> list[PostRoute]:
+def build_routes(services: Services, operations: Sequence[Operation[Any]]) -> list[Route]:
     """Return the routes of all operations."""
     paths = [f"{prefix}/{{operation}}" for prefix in PREFIXES]
     return route(OperationEndpoint(services, operations), paths)
 
 
-def route(endpoint: BoundedEndpoint, paths: Sequence[str]) -> list[PostRoute]:
+def route(endpoint: BoundedEndpoint, paths: Sequence[str]) -> list[Route]:
     """Return the routes from some paths to an endpoint."""
-    return [PostRoute(path, endpoint, methods=["POST"], name=path) for path in paths]
+    return [Route(path, endpoint, methods=["POST"], name=path) for path in paths]
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import errors
 from service.api.context import RequestContext, get_context
 from service.api.errors import build_error, respond
+from service.telemetry.logging import AccessLog
 from service.telemetry.metrics import OTHER_LABELS, Metrics
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("service.access")
 
 # Record the trace of a request: its context, its scope and the status of the response.
 Trace = Callable[[RequestContext, Scope, int], None]
@@ -30,9 +30,12 @@ class RequestLifecycle:
     The ID is the client's own `X-Request-ID` if it is valid, else a random one.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, trace: Trace | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, access_log: AccessLog, trace: Trace | None = None
+    ) -> None:
         self.app = app
         self.metrics = metrics
+        self.access_log = access_log
         self.trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,13 +43,11 @@ class RequestLifecycle:
             await self.app(scope, receive, send)
             return
         context = RequestContext(_choose_request_id(scope))
-        status = 499  # if the client disconnects before a response begins
         context.attach(scope)
 
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                status = message["status"]
+                context.status = message["status"]
                 own = [
                     (b"x-request-id", context.request_id.encode()),
                     (b"server-timing", str(context.timings).encode()),
@@ -54,36 +55,26 @@ class RequestLifecycle:
                 if context.bundle:
                     own.append((b"x-bundle", context.bundle.encode()))
                 message["headers"] = [*message["headers"], *own]
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
-            self._report(scope, context, status)
+            self._report(scope, context)
 
-    def _report(self, scope: Scope, context: RequestContext, status: int) -> None:
+    def _report(self, scope: Scope, context: RequestContext) -> None:
         """Count, log and trace a request that has ended."""
         seconds = time.monotonic() - context.timings.started
-        self.metrics.count_request(context.labels, status, seconds)
+        self.metrics.count_request(context.labels, context.status, seconds)
         if context.error:
             self.metrics.count_error(context.error, context.rejection)
         elif context.labels is not OTHER_LABELS:
             self.metrics.count_phases(context.timings.seconds())
         if self.trace and context.labels is not OTHER_LABELS:
-            self.trace(context, scope, status)
-        fields = {
-            "method": scope["method"],
-            # The raw path is quoted: it holds no line breaks.
-            "path": scope["raw_path"].decode("ascii", "replace"),
-            "status": status,
-            "milliseconds": round(seconds * 1000, 2),
-            "request_id": context.request_id,
-        }
-        access.info(
-            "%(method)s %(path)s %(status)d %(milliseconds)s ms %(request_id)s",
-            fields,
-            extra=fields,
-        )
+            self.trace(context, scope, context.status)
+        # The raw path is quoted: it holds no line breaks.
+        path = scope["raw_path"].decode("ascii", "replace")
+        self.access_log.write(scope["method"], path, context.status, seconds, context.request_id)
 
 
 def create_request_id() -> str:
@@ -106,31 +97,24 @@ class InternalErrors:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, send)
         except ClientDisconnect:
             logger.info(
                 "the client disconnected before the response to request %s",
                 get_context(scope).request_id,
             )
         except asyncio.CancelledError:
-            if not started:  # the shutdown timeout is over
+            if not get_context(scope).response_started:  # the shutdown timeout is over
                 error = errors.ShuttingDown(
                     "the service shut down before the request was done; send it again"
                 )
                 await respond(scope, error)(scope, receive, send)
             raise
         except Exception:
-            request_id = get_context(scope).request_id
-            logger.exception("unforeseen error in request %s", request_id)
-            if started:
+            context = get_context(scope)
+            logger.exception("unforeseen error in request %s", context.request_id)
+            if context.response_started:
                 raise
             detail = "an internal error; the log holds it under this request_id"
             await build_error(scope, 500, "internal_error", detail)(scope, receive, send)
@@ -145,14 +129,12 @@ class EncodedSlashes:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and b"%2f" in scope["raw_path"].lower():
             path = scope["raw_path"].decode("ascii", "replace")
             detail = f"{scope['method']} {path}: no name holds a slash"
-            response = build_error(scope, 404, "not_found", detail)
-            await response(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+            return build_error(scope, 404, "not_found", detail)(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class ProbesOnly:

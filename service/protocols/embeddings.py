@@ -9,13 +9,14 @@ import orjson
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Scope
 
 from bundle.errors import InvalidImage, InvalidParameter
 from service.api import parsing, requests, responses
 from service.api.context import get_context
 from service.api.dependencies import Guard, ModelPath, Services
-from service.api.endpoint import BoundedEndpoint, PostRoute, route
+from service.api.endpoint import BoundedEndpoint, route
 from service.api.media_types import JSON
 from service.api.operation import render
 from service.api.requests import IncomingRequest
@@ -203,6 +204,6 @@ def _describe(model: ServedModel) -> Model:
     return Model(id=model.manifest.name, created=created)
 
 
-def build_routes(services: Services) -> list[PostRoute]:
+def build_routes(services: Services) -> list[Route]:
     """Return the routes that embed."""
     return route(EmbeddingsEndpoint(services), PATHS)

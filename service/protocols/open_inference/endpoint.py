@@ -4,12 +4,13 @@ import asyncio
 import zlib
 
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Scope
 
 from service.api import requests
 from service.api.context import get_context
 from service.api.dependencies import Services
-from service.api.endpoint import BoundedEndpoint, PostRoute, route
+from service.api.endpoint import BoundedEndpoint, route
 from service.api.errors import MalformedRequest
 from service.api.media_types import JSON
 from service.api.operation import render
@@ -76,6 +77,6 @@ def _decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
     return plain
 
 
-def build_routes(services: Services) -> list[PostRoute]:
+def build_routes(services: Services) -> list[Route]:
     """Return the routes that infer."""
     return route(InferEndpoint(services), PATHS)

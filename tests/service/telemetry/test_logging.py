@@ -1,7 +1,40 @@
 import json
 import logging
+import time
 
-from service.telemetry.logging import JsonFormatter
+import pytest
+
+from service.telemetry import logging as service_logging
+from service.telemetry.logging import AccessLog, Form, JsonFormatter
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_lines_of_requests_have_the_form_of_other_lines(
+    form: Form, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    AccessLog(form, "info").write("POST", "/path", 200, 0.0012345, "me")
+    fields = {
+        "method": "POST",
+        "path": "/path",
+        "status": 200,
+        "milliseconds": 1.23,
+        "request_id": "me",
+    }
+    message = "POST /path 200 1.23 ms me"
+    record = logging.makeLogRecord(
+        {"name": "service.access", "levelname": "INFO", "msg": message, "created": now, **fields}
+    )
+    record.msecs = int(1000 * (now % 1))
+    text = logging.Formatter(service_logging.TEXT)
+    formatter = JsonFormatter() if form == "json" else text
+    assert capsys.readouterr().err == formatter.format(record) + "\n"
+
+
+def test_lines_of_requests_have_the_level_info(capsys: pytest.CaptureFixture[str]) -> None:
+    AccessLog("text", "warning").write("POST", "/path", 200, 0.001, "me")
+    assert not capsys.readouterr().err
 
 
 def test_json_log_lines_hold_message_fields_and_traceback() -> None:
