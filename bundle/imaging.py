@@ -5,6 +5,7 @@ Training and the service use the same code.
 
 import io
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -28,7 +29,9 @@ COLOUR_SAMPLE_SIDE_PIXELS = 64  # at most
 COLOUR_LEVELS, COLOUR_SHARE = 20, 0.01
 MAX_EXIF_BYTES = 2**16  # as in JPEG; Pillow parses them in Python
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
-_PNG_END = b"IEND\xaeB`\x82"
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND\xaeB`\x82"
+# By bit depth, colour type, compression, filter and interlace.
+_PLAIN_PNG_MODES = {bytes([8, 0, 0, 0, 0]): "L", bytes([8, 2, 0, 0, 0]): "RGB"}
 _TOO_LARGE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -51,12 +54,18 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
     a half, a quarter or an eighth of its size, but at no less than `spec.reducing_gap` times the
     model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
     """
+    plain = _decode_plain_png(data, max_pixels)
+    if plain is not None:
+        return _convert_and_fit(plain, plain.size, spec)
     with open_image(data, max_pixels) as image:
         return _decode(image, data, spec)
 
 
 def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> DecodedImage | None:
     """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
+    plain = _decode_plain_png(data, min(small, max_pixels))
+    if plain is not None:
+        return _convert_and_fit(plain, plain.size, spec)
     with open_image(data, max_pixels) as image:
         return _decode(image, data, spec) if image.width * image.height <= small else None
 
@@ -98,9 +107,39 @@ def _decode(image: Image.Image, data: bytes, spec: InputSpec) -> DecodedImage:
     width, height = (
         image.size if reduced == original else original if image.size == reduced else original[::-1]
     )
+    return _convert_and_fit(image, (width, height), spec)
+
+
+def _convert_and_fit(
+    image: Image.Image, original: tuple[int, int], spec: InputSpec
+) -> DecodedImage:
     mode: Mode = "L" if spec.channels == 1 else "RGB"
     pixels = fit(np.asarray(_convert(image, mode, spec.white_16_bit)), spec)
-    return DecodedImage(pixels, (height, width), spec.channels == 1 and _is_in_colour(image))
+    return DecodedImage(pixels, original[::-1], spec.channels == 1 and _is_in_colour(image))
+
+
+def _decode_plain_png(data: bytes, max_pixels: int) -> Image.Image | None:
+    """Decode a small PNG of 8 bits a channel that holds nothing but its pixels; None for another.
+
+    Pillow reads chunks in Python, which takes longer than the pixels of a small image.
+    """
+    mode = _PLAIN_PNG_MODES.get(data[24:29])
+    end = 41 + int.from_bytes(data[33:37], "big")
+    if (
+        mode is None
+        or data[:16] != _PNG_BEGIN
+        or data[37:41] != b"IDAT"
+        or data[end + 4 :] != b"\0\0\0\0" + _PNG_END
+        or zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big")
+    ):
+        return None
+    size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if not 0 < size[0] * size[1] <= min(decoding_cost.SMALL_PIXELS, max_pixels):
+        return None
+    try:
+        return Image.frombytes(mode, size, data[41:end], "zip", mode)
+    except ValueError:  # for damaged pixels, of which Pillow's reader says more
+        return None
 
 
 def _load(image: Image.Image, data: bytes) -> None:

@@ -1,11 +1,14 @@
 import io
+import random
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from bundle import imaging
 from bundle.errors import ImageTooLarge, InvalidImage, UnsupportedFormat
@@ -33,6 +36,34 @@ def test_a_lossless_image_of_the_models_size_is_taken_pixel_by_pixel(image_forma
     decoded = imaging.decode(encoded(image, image_format, **options), GREY, ANY)
     np.testing.assert_array_equal(decoded.pixels[..., 0], np.asarray(gradient()))
     assert decoded.original_size == (4, 6)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("spec", [InputSpec(height=4, width=6, channels=n) for n in (1, 3)])
+def test_a_plain_png_is_read_as_pillow_reads_it(mode: str, spec: InputSpec) -> None:
+    data = encoded(gradient(9, 7).convert(mode))
+    described = PngInfo()
+    described.add_text("Comment", "read by Pillow")
+    by_pillow = imaging.decode(encoded(Image.open(io.BytesIO(data)), pnginfo=described), spec, 63)
+    plain = imaging.decode(data, spec, 63)
+    assert (plain.pixels == by_pillow.pixels).all()
+    assert plain[1:] == by_pillow[1:] == ((9, 7), False)
+
+
+def test_a_damaged_plain_png_is_judged_by_pillow() -> None:
+    data, spec = encoded(gradient()), InputSpec(height=4, width=6, channels=1)
+    generator = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[generator.randrange(len(data))] = generator.randrange(256)
+        try:
+            pixels = np.asarray(Image.open(io.BytesIO(damaged)).convert("L"))
+        except Exception:
+            with pytest.raises((InvalidImage, UnsupportedFormat, ImageTooLarge)):
+                imaging.decode(bytes(damaged), spec, 24)
+        else:
+            with suppress(InvalidImage):  # for an end that Pillow does not look at
+                assert (imaging.decode(bytes(damaged), spec, 24).pixels[..., 0] == pixels).all()
 
 
 def test_a_jpeg_is_read() -> None:
