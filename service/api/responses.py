@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,18 @@ def render_json(model: ServedModel, warnings: Sequence[str] = (), **fields: Any)
 
 def render_npy(array: Array) -> Response:
     """Return a response with one array as npy."""
+    header = _build_npy_header(array.shape, array.dtype)
+    return Response(header + array.tobytes(), media_type=NPY)
+
+
+@lru_cache(maxsize=64)  # because numpy formats and pads a Python literal
+def _build_npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return the header of an array in C order."""
     buffer = io.BytesIO()
-    np.lib.format.write_array(
-        buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
-    )
-    return Response(buffer.getvalue(), media_type=NPY)
+    descr = np.lib.format.dtype_to_descr(dtype)
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
 
 
 def render_images(
