@@ -1,5 +1,6 @@
 """Chains of the graphs of a model: each takes the outputs of the graphs before it."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -67,8 +68,8 @@ class Chain(ABC):
         """Prepare these runs, if the first would be slow otherwise."""
 
 
-# Elements of the inputs of one run on the CPU: two photographs of 256x256 for an encoder. Feature
-# maps of more would allocate memory in each run, which costs more than a larger batch gains.
+# Elements of the inputs, or of the outputs, of one run on the CPU: two photographs of 256x256.
+# Feature maps of more would allocate memory in each run, which costs more than a batch gains.
 BATCH_ELEMENTS = 2**19
 
 
@@ -192,7 +193,9 @@ def _run_in_parts(session: Session, tensors: Tensors, outputs: Sequence[TensorNa
     """Run a graph, on the CPU in equal parts of about `BATCH_ELEMENTS`."""
     inputs = {name: tensors[name] for name in session.inputs}
     count = len(next(iter(inputs.values())))
-    parts = min(count, -(-sum(tensor.size for tensor in inputs.values()) // BATCH_ELEMENTS))
+    read = sum(tensor.size for tensor in inputs.values())
+    written = count * sum(math.prod(session.shapes[name].shape[1:]) for name in outputs)
+    parts = min(count, -(-max(read, written) // BATCH_ELEMENTS))
     if parts <= 1 or session.provider != CPU:
         return session.run(inputs, outputs)
     split = {name: np.array_split(tensor, parts) for name, tensor in inputs.items()}

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ class Session(Protocol):
 
     inputs: tuple[TensorName, ...]
     outputs: tuple[TensorName, ...]
+    shapes: Mapping[TensorName, Shape]
     provider: str
 
     def run(self, tensors: Tensors, outputs: Sequence[TensorName]) -> Tensors:
@@ -50,7 +51,9 @@ class OnnxSession:
         self.inputs = tuple(_read_name(node, path) for node in session.get_inputs())
         self.outputs = tuple(_read_name(node, path) for node in session.get_outputs())
         nodes = (*session.get_inputs(), *session.get_outputs())
-        self.shapes = {_read_name(node, path): _read_shape(node, path) for node in nodes}
+        self.shapes: Mapping[TensorName, Shape] = {
+            _read_name(node, path): _read_shape(node, path) for node in nodes
+        }
         self._warm_up(path, provider)
         self.provider: str = session.get_providers()[0]
         if self.provider != provider.name:

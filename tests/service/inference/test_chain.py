@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from bundle.tensors import TensorName, Tensors
 from service.errors import DeviceLost
 from service.inference.chain import BATCH_ELEMENTS, DeviceChain, HostChain
 from service.inference.providers import CPU, CPU_PROVIDER, CUDA
-from service.inference.session import OnnxSession
+from service.inference.session import OnnxSession, Shape
 from tests.bundles import FILES, LATENT_DIM, SPEC, write_bundle
 
 GRAPHS: tuple[GraphName, ...] = ("encoder", "decoder", "scorer")
@@ -76,11 +76,12 @@ def test_latents_can_be_given_after_they_were_computed(
 
 
 class Doubler:
-    """A session that records the sizes of its batches."""
+    """A session that records the sizes of its batches, with so many numbers an output."""
 
-    def __init__(self, provider: str = CPU) -> None:
+    def __init__(self, provider: str = CPU, numbers: int = 1) -> None:
         self.inputs: tuple[TensorName, ...] = ("images",)
         self.outputs: tuple[TensorName, ...] = ("latents",)
+        self.shapes: Mapping[TensorName, Shape] = {"latents": Shape((1, numbers), np.float32)}
         self.provider = provider
         self.batches: list[int] = []
 
@@ -110,6 +111,12 @@ def test_a_large_batch_runs_in_parts_on_the_host(
     found = HostChain({"encoder": session}).run(["encoder"], tensors, ["latents"])["latents"]
     assert session.batches == batches
     np.testing.assert_array_equal(found, 2 * tensors["images"])
+
+
+def test_a_batch_with_large_outputs_runs_in_parts_on_the_host() -> None:
+    session = Doubler(numbers=BATCH_ELEMENTS // 2)
+    HostChain({"encoder": session}).run(["encoder"], {"images": np.zeros((5, 3))}, ["latents"])
+    assert session.batches == [2, 2, 1]
 
 
 def test_a_large_batch_is_not_split_on_a_gpu() -> None:
