@@ -8,6 +8,8 @@ from service.telemetry.metrics import PHASES
 
 Phase = Literal["decode", "queue", "inference", "encode"]
 
+_SERVER_TIMING = ", ".join(f"{phase};dur=%.3f" for phase in PHASES)
+
 
 @dataclass(slots=True)
 class Timings:
@@ -21,8 +23,7 @@ class Timings:
 
     def __str__(self) -> str:
         """Format the header `Server-Timing`, in milliseconds."""
-        pairs = zip(PHASES, self.seconds(), strict=True)
-        return ", ".join(f"{phase};dur={seconds * 1000:.3f}" for phase, seconds in pairs)
+        return _SERVER_TIMING % tuple([1000 * seconds for seconds in self.seconds()])
 
     def seconds(self) -> tuple[float, ...]:
         """Return the seconds of each of `PHASES`."""

@@ -72,13 +72,13 @@ class AccessLog:
 
 
 def _format_text(now: float, message: str) -> str:
-    second = time.strftime(logging.Formatter.default_time_format, time.localtime(now))
+    second = _format_time(int(now), logging.Formatter.default_time_format)
     return f"{second},{int(1000 * (now % 1)):03d} INFO    {ACCESS}: {message}"
 
 
-@lru_cache(maxsize=1)
-def _format_time(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(second))
+@lru_cache(maxsize=2)
+def _format_time(second: int, form: str = "%Y-%m-%dT%H:%M:%S%z") -> str:
+    return time.strftime(form, time.localtime(second))
 
 
 def configure(form: Form, level: str) -> None:
