@@ -129,6 +129,7 @@ def _decode_plain_png(data: bytes, max_pixels: int) -> Image.Image | None:
         mode is None
         or data[:16] != _PNG_BEGIN
         or data[37:41] != b"IDAT"
+        or len(data) != end + 16
         or data[end + 4 :] != b"\0\0\0\0" + _PNG_END
         or zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big")
     ):

@@ -170,8 +170,11 @@ class DeviceExecutor:
 
         The loop would read what has arrived after the batch, and run it in another.
         """
-        job, images = self._batcher.first, self._batcher.images
-        if self._busy or job is None or job.work.alone:
+        with self._lock:
+            if self._busy:
+                return False
+            job, images = self._batcher.first, self._batcher.images
+        if job is None or job.work.alone:
             return False
         before, self._seen = self._seen, images
         return (
