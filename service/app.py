@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,11 +44,13 @@ from service.api.routes import (
     sample,
 )
 from service.api.security import METRICS, ApiKeys, read_bearer
+from service.errors import ModelNotFound
+from service.inference import TELEMETRY
 from service.inference.engine import OnnxEngine
-from service.inference.providers import GpuOptions
+from service.inference.providers import CPU_PROVIDER, GpuOptions
 from service.operations import Limits, Operations
 from service.protocols import embeddings, open_inference
-from service.registry.drift import P_VALUE_BINS, DriftMetrics
+from service.registry.drift import P_VALUE_BINS, DriftMetrics, compute_psi
 from service.registry.loader import Loader
 from service.registry.open_models import OpenModels
 from service.registry.registry import ModelRegistry
@@ -65,6 +68,7 @@ from service.server.uvicorn_server import Tls
 from service.settings import Settings
 from service.telemetry.logging import AccessLog
 from service.telemetry.metrics import OTHER_LABELS, Metrics
+from service.workers import ALONE, Peers, SharedRates, Totals, Worker
 
 if TYPE_CHECKING:  # because they are extras
     from service.protocols.open_inference_grpc import GrpcServer
@@ -99,6 +103,29 @@ def build_engine(settings: Settings) -> OnnxEngine:
     return OnnxEngine(settings.device, settings.threads, gpu, settings.max_batch_size)
 
 
+def count_workers(settings: Settings) -> int:
+    """Return the number of workers.
+
+    Raises InvalidParameter if there cannot be several, DeviceError if the device is unavailable.
+    """
+    if settings.workers == 1:
+        return 1
+    if os.environ[TELEMETRY] != "1":
+        raise InvalidParameter(
+            f"{TELEMETRY} is {os.environ[TELEMETRY]}, but ONNX Runtime's telemetry has a thread, "
+            "which no worker inherits: unset it, or set --workers 1"
+        )
+    on_cpu = build_engine(settings).candidates[0] == CPU_PROVIDER
+    if settings.workers == "auto":
+        return max(1, cores.count() // (settings.threads or 1)) if on_cpu else 1
+    if not on_cpu:
+        raise InvalidParameter(
+            f"workers is {settings.workers}, but one process owns a GPU: set --workers 1, or "
+            "--device cpu"
+        )
+    return settings.workers
+
+
 @contextmanager
 def _importing_extra(extra: str, subject: str, alternative: str = "") -> Iterator[None]:
     """Raise InvalidParameter if a module of an extra is not installed, which the subject needs."""
@@ -123,19 +150,20 @@ def open_repository(settings: Settings) -> Repository:
     return StoreRepository(BundleStore(settings.models), settings.model_cache)
 
 
-def build_services(settings: Settings) -> Services:
+def build_services(settings: Settings, worker: Worker = ALONE) -> Services:
     """List every bundle, and return the services around them.
 
     Raises DeviceError if the device is unavailable, BundleError if the models are.
     """
-    services = assemble(settings)
+    services = assemble(settings, worker)
     services.updates.load_all()
     return services
 
 
-def assemble(settings: Settings) -> Services:
+def assemble(settings: Settings, worker: Worker = ALONE) -> Services:
     """Return the services without any model. Raises DeviceError if the device is unavailable."""
-    telemetry, available, registry = Metrics(), cores.count(), ModelRegistry()
+    telemetry, registry, peers = Metrics(compute_psi), ModelRegistry(), Peers(worker)
+    available = cores.count()
     repository = open_repository(settings)
     # Recorded kernel launches belong to a session, and to the buffers of one model.
     sessions = SharedSessions(build_engine(settings), shares=not settings.cuda_graphs)
@@ -151,7 +179,7 @@ def assemble(settings: Settings) -> Services:
         loader,
         registry,
         sessions,
-        settings.model_memory or memory.find_limit() // 2,
+        (settings.model_memory or memory.find_limit() // 2) // worker.count,
         settings.preload or (),
         observe=telemetry.count_load,
         lose_device=executor.lose,
@@ -162,22 +190,31 @@ def assemble(settings: Settings) -> Services:
         max_output_pixels=settings.max_output_pixels,
         request_timeout=settings.request_timeout,
     )
+    hit = SharedRates(worker.directory).hit if worker.others else None
     _add_metrics(telemetry, registry, open_models, admission, executor)
-    return Services(
+    services = Services(
         registry=registry,
         open_models=open_models,
         updates=Updates(repository, loader, registry, open_models),
         model_control=settings.model_control,
         admission=admission,
         executor=executor,
-        operations=Operations(open_models, admission, executor, limits, available),
-        api_keys=ApiKeys(settings.api_keys, settings.api_keys_file),
+        operations=Operations(
+            open_models, admission, executor, limits, max(1, available // worker.count)
+        ),
+        api_keys=ApiKeys(settings.api_keys, settings.api_keys_file, hit=hit),
         body_limits=BodyLimits(
             settings.max_body_bytes, settings.max_images, settings.request_timeout
         ),
         metrics=telemetry,
-        access_log=AccessLog(settings.log_format, settings.log_level),
+        access_log=AccessLog(settings.log_format, settings.log_level, worker.label),
+        peers=peers,
+        totals=Totals(telemetry, peers),
     )
+    telemetry.add_gauge(
+        "ae_ready_workers", "Workers that are ready.", lambda: services.find_status() == "ready"
+    )
+    return services
 
 
 def open_tracing() -> "Tracing":
@@ -229,6 +266,21 @@ def _add_metrics(
     telemetry.add_scores(P_VALUE_BINS, read_scores)
 
 
+async def _join(services: Services) -> None:
+    """Answer the other workers, and unload what they have unloaded."""
+    updates, peers = services.updates, services.peers
+
+    @peers.answers("unloaded")
+    async def list_unloaded(_: object) -> list[str]:
+        return updates.unloaded
+
+    await peers.start()
+    unloaded = await peers.ask("unloaded")
+    for model in set().union(*unloaded.values()):
+        with suppress(ModelNotFound):
+            await updates.unload(model)
+
+
 def _build_router(services: Services, tracing: "Tracing | None") -> ASGIApp:
 
     @asynccontextmanager
@@ -236,7 +288,9 @@ def _build_router(services: Services, tracing: "Tracing | None") -> ASGIApp:
         async with asyncio.TaskGroup() as tasks:
             watching = services.model_control == "poll"
             watch = tasks.create_task(services.updates.watch()) if watching else None
+            await _join(services)
             yield
+            services.peers.stop()
             if watch:
                 watch.cancel()
         services.admission.drain()
@@ -319,7 +373,7 @@ def create_grpc_server(
         application.wrap(Transcoder(application.routes, admit)),
         address,
         tls,
-        GrpcLimits(limits, body.max_bytes, body.timeout),
+        GrpcLimits(limits, body.max_bytes, body.timeout, shared=bool(services.peers.worker.others)),
         is_ready=lambda: services.find_status() == "ready",
     )
 
@@ -350,9 +404,7 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
     api.include_router(health.build_router(services), tags=["health"])
     scrapes = [Depends(dependencies.build_guard(services.api_keys, METRICS))]
-    api.include_router(
-        metrics.build_router(services.metrics), tags=["health"], dependencies=scrapes
-    )
+    api.include_router(metrics.build_router(services.totals), tags=["health"], dependencies=scrapes)
     api.include_router(repository.build_router(services), tags=["repository"])
     listed = models.build_list_router(registry, services.body_limits)
     api.include_router(listed, tags=["models"], dependencies=guarded)

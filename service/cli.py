@@ -6,7 +6,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ from pydantic_settings import SettingsError
 
 from bundle.conformal import RATES
 from bundle.errors import BundleError, DomainError, InvalidParameter
+from service import cores
 from service.app import (
     assemble,
     build_application,
     build_engine,
     build_services,
+    count_workers,
     create_api,
     create_grpc_server,
     create_served_app,
@@ -36,12 +39,16 @@ from service.server.connections import limit_by_files
 from service.server.limits import ConnectionLimits
 from service.settings import Settings, find_unknown
 from service.telemetry import logging
+from service.workers import ALONE, Worker, open_directory
+from service.workers.processes import ForkedProcesses
+from service.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from service.bulk.job import ScoreJob
 
 # Longest wait of the device's thread for the interpreter. Python's default is 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
+GRPC_NAMES = "--host or AE_GRPC_PORT"
 DEVICE_LOST_STATUS = 74  # an input or output error, by sysexits.h
 
 
@@ -61,8 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError:  # its text can hold an API key
         print(f"error: AE_API_KEYS is not JSON; write it like {EXAMPLE}", file=sys.stderr)
         return 1
+    return _report(lambda: int(options.command(settings, options)))
+
+
+def _report(run: Callable[[], int]) -> int:
+    """Return the exit status of a run, or 1 after its error message."""
     try:
-        return int(options.command(settings, options))
+        return run()
     except DomainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -84,6 +96,7 @@ def _build_parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve the models of a directory")
     serve.add_argument("--host", help=_describe("host"))
     serve.add_argument("--port", type=int, help=_describe("port"))
+    serve.add_argument("--workers", metavar="N|auto", help=_describe("workers"))
     serve.set_defaults(command=_serve)
     score = commands.add_parser("score", help="score image files, and write a table of the scores")
     _add_score_inputs(score)
@@ -169,24 +182,70 @@ def _parse_rate(text: str) -> float:
     return rate
 
 
+def _print(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError:  # the service is as good without this line
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logging.configure(settings.log_format, settings.log_level)
+    workers = count_workers(settings)
     with _bind(settings) as listener:
         if settings.grpc_port:
-            _bind_address(settings.host, settings.grpc_port, "--host or AE_GRPC_PORT").close()
+            _bind_address(settings.host, settings.grpc_port, GRPC_NAMES).close()
         _check_access(settings, listener)
+        if workers > 1:
+            return _serve_by_workers(listener, settings, workers)
         return _serve_on(listener, settings)
 
 
-def _serve_on(listener: socket.socket, settings: Settings) -> int:
+def _serve_by_workers(listener: socket.socket, settings: Settings, count: int) -> int:
+    share = settings.divide(count, cores.count())
+    with ExitStack() as stack:
+        if listener.family != socket.AF_UNIX:
+            listener = stack.enter_context(uvicorn_server.share(listener))
+        if settings.grpc_port is not None:
+            grpc = _bind_address(settings.host, settings.grpc_port, GRPC_NAMES)
+            grpc = stack.enter_context(uvicorn_server.share(grpc))
+            share = share.model_copy(update={"grpc_port": grpc.getsockname()[1]})
+        directory = stack.enter_context(open_directory())
+
+        def run(number: int, announce: Callable[[str], None]) -> int:
+            logging.configure(settings.log_format, settings.log_level, number)
+            worker = Worker(number, count, directory)
+            return _report(lambda: _serve_on(_open_own(listener), share, worker, announce))
+
+        gc.collect()
+        gc.freeze()  # because collections would copy the memory that workers share
+        processes = stack.enter_context(ForkedProcesses(run))
+        return Supervisor(processes, count, lambda line: _print(f"{line} | {count} workers")).run()
+
+
+def _open_own(listener: socket.socket) -> socket.socket:
+    """Return a worker's own socket, by which the kernel spreads connections; none has a path."""
+    if listener.family == socket.AF_UNIX:
+        return listener
+    host, port = listener.getsockname()[:2]
+    return uvicorn_server.bind(host, port, shared=True)
+
+
+def _serve_on(
+    listener: socket.socket,
+    settings: Settings,
+    worker: Worker = ALONE,
+    announce: Callable[[str], None] = _print,
+) -> int:
+    """Serve until a signal, and return the exit status; `announce` is called when ready."""
     tls = uvicorn_server.Tls(settings.tls_certificate, settings.tls_key)
     try:
         tls.check()
     except OSError as error:  # of which ssl.SSLError is one
         raise InvalidParameter(f"AE_TLS_CERTIFICATE or AE_TLS_KEY is unusable: {error}") from None
     tracing = open_tracing() if settings.tracing else None
-    services = build_services(settings)
+    services = build_services(settings, worker)
     gc.collect()
     gc.freeze()  # because collections that visit the loaded models would delay requests
     limits = ConnectionLimits(
@@ -207,17 +266,17 @@ def _serve_on(listener: socket.socket, settings: Settings) -> int:
         address = settings.host, settings.grpc_port
         companions.append(create_grpc_server(application, address, tls, limits))
 
-    def print_ready() -> None:
+    def announce_ready() -> None:
         addresses = [uvicorn_server.describe(listener, tls)]
         addresses += [companion.describe() for companion in companions]
-        _print_ready(" and ".join(addresses), services.registry)
+        announce(_describe_ready(" and ".join(addresses), services.registry))
 
     status = uvicorn_server.serve(
         create_served_app(application),
         listener,
         limits,
         shutdown,
-        on_ready=print_ready,
+        on_ready=announce_ready,
         on_hangup=services.updates.request_look,
         tls=tls,
         companions=companions,
@@ -260,15 +319,12 @@ def _bind_address(host: str, port: int, names: str) -> socket.socket:
         ) from None
 
 
-def _print_ready(address: str, registry: ModelRegistry) -> None:
+def _describe_ready(address: str, registry: ModelRegistry) -> str:
     loaded = ", ".join(registry.names()) or "none; the log has the reasons"
     providers = (
         ", ".join(sorted({model.provider for model in registry.all()})) or "no execution provider"
     )
-    try:
-        print(f"ready: {address} | models: {loaded} | {providers}", flush=True)
-    except OSError:  # the service is as good without this line
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return f"ready: {address} | models: {loaded} | {providers}"
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:

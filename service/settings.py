@@ -1,13 +1,15 @@
 """Settings: environment variables with the prefix `AE_`, which the command line can override."""
 
 import difflib
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from bundle.errors import InvalidParameter
 from service.keys import KeyEntries
 
 PREFIX = "AE_"
@@ -57,6 +59,9 @@ class Settings(BaseSettings):
     )
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="Port to listen on for gRPC; unset: no gRPC."
+    )
+    workers: PositiveInt | Literal["auto"] = Field(
+        1, description="Processes that serve; auto: one for each core, and one on a GPU."
     )
     device: Literal["cuda", "auto", "cpu"] = Field(
         "auto",
@@ -169,6 +174,29 @@ class Settings(BaseSettings):
                 "max_queued_bytes must be at least max_body_bytes, or a full body is never admitted"
             )
         return self
+
+    def divide(self, workers: int, cores: int) -> Self:
+        """Return the settings of each of several workers, whose limits add up to these.
+
+        A limit that was not set grows until each worker admits a full request. Raises
+        InvalidParameter if a limit that was set is too low.
+        """
+        least = {
+            "max_queued_images": math.ceil(self.max_images / self.max_share),
+            "max_queued_bytes": self.max_body_bytes,
+            "max_connections": 1,
+        }
+        shares = {name: getattr(self, name) // workers for name in least}
+        for name in self.model_fields_set & {*least}:
+            if shares[name] < least[name]:
+                raise InvalidParameter(
+                    f"{name} of {getattr(self, name)} is {shares[name]} for each of {workers} "
+                    f"workers, but a full request needs {least[name]}: raise it to at least "
+                    f"{workers * least[name]}, or lower workers"
+                )
+        limits = {name: max(shares[name], least[name]) for name in least}
+        threads = self.threads or max(1, cores // workers)
+        return self.model_copy(update={**limits, "threads": threads})
 
     @model_validator(mode="after")
     def _ports_differ(self) -> "Settings":

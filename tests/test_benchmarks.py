@@ -49,6 +49,18 @@ def test_runs_of_a_recipe_that_has_changed_are_not_counted_with_the_new_ones(
     assert f"{row.format('0.100000')} |" in render(tmp_path)
 
 
+def test_the_workers_section_compares_two_with_one() -> None:
+    measured = {"rate": 1000.0, "cpu": 0.0008, "uss_megabytes": [41.2, 39.9]}
+    ratios = {"rate, 2 workers to 1 worker": 1.9}
+    part = {"1 worker": measured, "2 workers": measured, "ratios": ratios}
+    found = {"machine": "a machine", "load_shares_cores": False, "digits": part}
+    text = serving.workers({**found, "photographs": part})
+    assert "| digits | 2 workers | 1000 | 0.80 ms | 41, 40 MB |" in text
+    assert "| photographs | rate, 2 workers to 1 worker | 1.90 |" in text
+    assert text.endswith("On a machine. The load has other cores.")
+    assert serving.workers({}) == ""
+
+
 def test_the_serving_section_holds_every_server_and_goal_of_its_metrics() -> None:
     found = json.loads((RESULTS / "serving.json").read_text())
     text = serving.section(found)

@@ -183,6 +183,15 @@ without other load.
 
 {serving.profile(_read(results, "serving-profile")) or UNMEASURED}
 
+### Workers
+
+`python -m benchmarks.serving.workers`: two workers compared with one, and with two processes of
+their own, on the same two cores, with as many connections for each process. The goals are 1.85
+times the requests of one worker if the load has cores of its own, else CPU time within 8 %; and at
+most 60 MB of memory that the second worker alone uses (USS).
+
+{serving.workers(_read(results, "workers")) or UNMEASURED}
+
 ### Many detectors in one process
 
 `python -m benchmarks.density docs/cookie.jpg`: detectors on one backbone, each with the weights of

@@ -13,6 +13,7 @@ TITLES = {
     "digits": "28x28 PNG, a small convolutional network",
     "photos": "256x256 JPEG, a network of about 20 ms",
 }
+WORKER_PARTS = ("digits", "photographs")
 Results = dict[str, Any]
 
 
@@ -31,6 +32,26 @@ def profile(costs: dict[str, float]) -> str:
     """Markdown, from `serving-profile.json`."""
     lines = [f"| {name} | {1e6 * cost:.0f} |" for name, cost in costs.items()]
     return "\n".join(["| part | µs |", "| --- | --- |", *lines]) if costs else ""
+
+
+def workers(results: Results) -> str:
+    """Markdown, from `workers.json`."""
+    if not results:
+        return ""
+    lines = ["| images | case | requests a second | CPU of a request | USS |", "| --- " * 5 + "|"]
+    for name in WORKER_PARTS:
+        for case, measured in results[name].items():
+            if case == "ratios":
+                continue
+            uss = ", ".join(f"{each:.0f}" for each in measured["uss_megabytes"])
+            cells = [name, case, f"{measured['rate']:.0f}", f"{1000 * measured['cpu']:.2f} ms"]
+            lines.append(f"| {' | '.join(cells)} | {uss} MB |")
+    lines += ["", "| images | ratio | measured |", "| --- " * 3 + "|"]
+    for name in WORKER_PARTS:
+        for ratio, value in results[name]["ratios"].items():
+            lines.append(f"| {name} | {ratio} | {value:.2f} |")
+    load = "shares these cores" if results["load_shares_cores"] else "has other cores"
+    return "\n".join([*lines, "", f"On {results['machine']}. The load {load}."])
 
 
 def soak(results: Results) -> str:

@@ -40,6 +40,7 @@ class Server:
     ask: Ask  # builds a request with one image
     packages: tuple[str, ...] = ()  # none: it runs in this environment
     bulk: Mapping[str, Bulk] = field(default_factory=dict)  # builds a request with many, by format
+    port: int = PORT
 
 
 @dataclass
@@ -69,11 +70,11 @@ def _ask_multipart(path: str, field: str) -> Ask:
     return lambda image, media_type: bodies.multipart(path, [image], field, media_type)
 
 
-def ours(net: str, device: str = "cpu") -> Server:
+def ours(net: str, device: str = "cpu", port: int = PORT) -> Server:
     """This service."""
     path = f"/v1/models/{net}/anomaly-score"
-    command = ("-m", "service", "serve", "--port", str(PORT), "--device", device)
-    return Server("this service", command, _ask_raw(path), bulk=build_our_bulk(path))
+    command = ("-m", "service", "serve", "--port", str(port), "--device", device)
+    return Server("this service", command, _ask_raw(path), bulk=build_our_bulk(path), port=port)
 
 
 def build_our_bulk(path: str) -> dict[str, Bulk]:
@@ -188,8 +189,8 @@ def run(
     server: Server, python: Path, sample: Request, cores: Sequence[int], **environment: str
 ) -> Iterator[RunningServer]:
     """Start a server, wait until it responds to the sample, and end it with its children."""
-    if _is_port_open():
-        raise RuntimeError(f"port {PORT} is in use: end the process that listens there")
+    if _is_port_open(server.port):
+        raise RuntimeError(f"port {server.port} is in use: end the process that listens there")
     own = server.command[0] != "-m" or server.command[1] == "bentoml"
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -197,14 +198,14 @@ def run(
         cwd=PEERS if own else None,
         env={
             **os.environ,
-            "PORT": str(PORT),
+            "PORT": str(server.port),
             "THREADS": str(len(cores)),
             "PYTHONUNBUFFERED": "1",
             **environment,
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        process_group=0,  # in this session, because the scheduler divides cores among sessions
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     try:
@@ -214,7 +215,7 @@ def run(
                     f"{server.name} ended with {process.returncode} before it was ready"
                 )
             try:
-                send(sample, PORT)
+                send(sample, server.port)
                 break
             except (OSError, ValueError):
                 if time.perf_counter() - began > START_SECONDS:
@@ -222,10 +223,10 @@ def run(
                 time.sleep(0.02)
         yield RunningServer(psutil.Process(process.pid), time.perf_counter() - began)
     finally:
-        _end(process)
+        _end(process, server.port)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", port: int) -> None:
     """End a server with its children, and wait until its port is free."""
     tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     with suppress(ProcessLookupError):
@@ -238,10 +239,10 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             left.kill()
     process.wait()
     until = time.perf_counter() + STOP_SECONDS
-    while _is_port_open() and time.perf_counter() < until:
+    while _is_port_open(port) and time.perf_counter() < until:
         time.sleep(0.05)
 
 
-def _is_port_open() -> bool:
+def _is_port_open(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", PORT)) == 0
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -19,6 +19,7 @@ from service.scheduling.admission import Admission
 from service.scheduling.executor import DeviceExecutor
 from service.telemetry.logging import AccessLog
 from service.telemetry.metrics import Metrics
+from service.workers import Peers, Totals
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Services:
     body_limits: BodyLimits
     metrics: Metrics
     access_log: AccessLog
+    peers: Peers
+    totals: Totals
 
     def find_status(self) -> HealthStatus:
         """Return the state of the service; only `ready` admits requests."""

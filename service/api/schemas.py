@@ -259,6 +259,7 @@ class Health(BaseModel):
     models: dict[str, list[int]] | None = None
     open: dict[str, list[int]] | None = None
     failed: dict[str, str] | None = None
+    workers: int | None = None
 
 
 class RepositoryEntry(BaseModel):

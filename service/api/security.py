@@ -18,6 +18,8 @@ ALL_OPERATIONS = "*"
 ADMIN, METRICS = "admin", "metrics"  # rights beside the operations, which `*` does not include
 FILE_SECONDS = 1.0  # between two looks at the file of keys
 
+Hit = Callable[[str, int], bool]  # counts a request of a name; False beyond so many a second
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,10 +42,14 @@ class ApiKeys:
         entries: Mapping[str, KeyEntry],
         file: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        hit: Hit | None = None,
     ) -> None:
-        """Raises InvalidParameter if the file is unreadable or invalid."""
+        """Count the requests of a key with `hit`; by default those of this process.
+
+        Raises InvalidParameter if the file is unreadable or invalid.
+        """
         self._fixed, self._file, self._clock = entries, file, clock
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._hit = hit or _build_hit()
         self._changed: float | None = None  # time of change of the file
         self._next_look = 0.0
         self._by_digest = _index(entries)
@@ -88,8 +94,7 @@ class ApiKeys:
     def _limit(self, name: str, entry: KeyEntry) -> None:
         if entry.requests_per_second is None:
             return
-        limit = RateLimitItemPerSecond(entry.requests_per_second)
-        if not self._limiter.hit(limit, name):
+        if not self._hit(name, entry.requests_per_second):
             raise RateLimited(
                 f"the API key may send {entry.requests_per_second} requests a second; "
                 "retry after a second"
@@ -114,6 +119,11 @@ class ApiKeys:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidParameter(f"the file of API keys cannot be read: {error}") from None
         self._by_digest = _index({**self._fixed, **parse_entries(text)})
+
+
+def _build_hit() -> Hit:
+    limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+    return lambda name, limit: limiter.hit(RateLimitItemPerSecond(limit), name)
 
 
 def read_bearer(authorization: str | None) -> str | None:

@@ -3,4 +3,5 @@
 import os
 
 # Official builds of ONNX Runtime send telemetry to Microsoft unless this is set before the import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+os.environ.setdefault(TELEMETRY, "1")

@@ -35,39 +35,64 @@ DRIFT_OUTPUTS: tuple[TensorName, ...] = ("latent_distances",)  # which are count
 BATCH_IMAGES = 256  # counted together, because one by one is slower
 
 
+class Bins(NamedTuple):
+    """Counts of recent values in bins, and the expected shares of the bins."""
+
+    counts: tuple[int, ...]
+    expected: tuple[float, ...]
+
+
 class DriftMetrics(NamedTuple):
     """Counts of images, anomalous images and p-values in each bin, and the sum of the p-values.
 
-    `score_psi` is the population stability index of recent scores, `latent_psi` of their latent
-    distances. Both are None below `MIN_IMAGES`; `latent_psi` also if the model gives no distances.
+    `score_bins` are of recent scores, `latent_bins` of their latent distances, if there are any.
+    Each PSI is None below `MIN_IMAGES`.
     """
 
     images: int
     anomalous: int
     p_values: tuple[int, ...]
     sum: float
-    score_psi: float | None
-    latent_psi: float | None
+    score_bins: Bins
+    latent_bins: Bins | None
+
+    @property
+    def score_psi(self) -> float | None:
+        """The population stability index of recent scores."""
+        return compute_psi(*self.score_bins)
+
+    @property
+    def latent_psi(self) -> float | None:
+        """The population stability index of recent latent distances."""
+        return compute_psi(*self.latent_bins) if self.latent_bins else None
 
 
-class PopulationStabilityIndex:
-    """The population stability index (PSI) of recent values against values of the calibration.
+def compute_psi(counts: Sequence[int], expected: Sequence[float]) -> float | None:
+    """Return the population stability index (PSI); None below `MIN_IMAGES` values.
 
     It is sum((a - e) * log(a / e)) over bins, with the shares a of recent and e of calibrated
     values. Without drift, its mean is (bins - 1) * (1 / recent + 1 / calibrated). Sources: Siddiqi
     2006, "Credit Risk Scorecards", chapter 8; Yurdakul 2018, "Statistical Properties of Population
     Stability Index", chapter 3.
     """
+    if sum(counts) < MIN_IMAGES:
+        return None
+    shares, calibrated = _compute_shares(np.asarray(counts)), np.asarray(expected)
+    return float(np.sum((shares - calibrated) * np.log(shares / calibrated)))
+
+
+class RecentValues:
+    """Recent values in the bins of a calibration, of which the PSI is computed."""
 
     def __init__(self, edges: Floats, expected: npt.NDArray[np.float64]) -> None:
         """Define bins by ascending edges (n,) and their expected shares (n + 1,)."""
         self._edges = edges
-        self._expected = expected
+        self._expected = tuple(expected.tolist())
         self._recent: deque[int] = deque(maxlen=RECENT_IMAGES)
 
     @classmethod
     def of_scores(cls, scores: Floats) -> Self:
-        """Create the index with bins at the deciles of the calibration's scores (n,)."""
+        """Create bins at the deciles of the calibration's scores (n,)."""
         edges = np.unique(np.quantile(scores, np.arange(1, PSI_BINS) / PSI_BINS))
         return cls(
             edges,
@@ -76,20 +101,19 @@ class PopulationStabilityIndex:
 
     @classmethod
     def of_deciles(cls, deciles: Sequence[float]) -> Self:
-        """Create the index with bins at these deciles of the calibration."""
+        """Create bins at these deciles of the calibration."""
         edges, counts = np.unique(np.asarray(deciles, np.float32), return_counts=True)
         return cls(edges, np.append(1, counts) / PSI_BINS)
 
     def add(self, values: Floats) -> None:
-        """Add values (n,) to the recent values."""
+        """Add values (n,)."""
         self._recent.extend(_assign_bins(self._edges, values[-RECENT_IMAGES:]).tolist())
 
-    def compute(self) -> float | None:
-        """Return the PSI, or None below `MIN_IMAGES` values."""
-        if len(self._recent) < MIN_IMAGES:
-            return None
-        shares = _compute_shares(np.bincount(self._recent, minlength=len(self._expected)))
-        return float(np.sum((shares - self._expected) * np.log(shares / self._expected)))
+    def count(self) -> Bins:
+        """Return the counts of the bins, and their expected shares."""
+        recent = np.fromiter(self._recent, np.intp, len(self._recent))
+        counts = np.bincount(recent, minlength=len(self._expected))
+        return Bins(tuple(counts.tolist()), self._expected)
 
 
 class Drift:
@@ -97,10 +121,8 @@ class Drift:
 
     def __init__(self, conformal: ConformalScores, latent_deciles: Sequence[float] = ()) -> None:
         self._conformal = conformal
-        self._scores = PopulationStabilityIndex.of_scores(conformal.scores)
-        self._latents = (
-            PopulationStabilityIndex.of_deciles(latent_deciles) if latent_deciles else None
-        )
+        self._scores = RecentValues.of_scores(conformal.scores)
+        self._latents = RecentValues.of_deciles(latent_deciles) if latent_deciles else None
         self._waiting: list[tuple[Floats, float]] = []
         self._distances: list[Floats] = []
         self._images = self._counted = self._anomalous = 0
@@ -127,9 +149,9 @@ class Drift:
         """Return the metrics of all scores so far."""
         self._update()
         counts = tuple(self._counts.tolist())
-        latent_psi = self._latents.compute() if self._latents else None
+        latents = self._latents.count() if self._latents else None
         return DriftMetrics(
-            self._images, self._anomalous, counts, self._sum, self._scores.compute(), latent_psi
+            self._images, self._anomalous, counts, self._sum, self._scores.count(), latents
         )
 
     def _update(self) -> None:

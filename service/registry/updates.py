@@ -111,6 +111,11 @@ class Updates:
         except Exception:  # whatever lies in the repository, the loaded models serve
             logger.exception("kept all models: the repository could not be read")
 
+    @property
+    def unloaded(self) -> list[str]:
+        """The models that were unloaded, and not loaded again."""
+        return sorted(self._unloaded)
+
     async def unload(self, model: str) -> None:
         """Remove all versions of a model until `look` names it. Raises ModelNotFound."""
         async with self._lock:

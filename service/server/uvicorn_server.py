@@ -129,13 +129,23 @@ class Server(uvicorn.Server):
             await asyncio.sleep(STOP_SECONDS)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Return a socket that is bound, but does not listen yet.
 
-    Raises OSError if the address is invalid or taken.
+    With `shared`, other such sockets can have the address too. Raises OSError if it is invalid or
+    taken.
     """
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return _bind(family, address)
+    return _bind(family, address, shared)
+
+
+def share(bound: socket.socket) -> socket.socket:
+    """Close a bound socket, and return one that keeps its address for sockets that share it."""
+    host, port = bound.getsockname()[:2]
+    bound.close()
+    keeper = bind(host, port, shared=True)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # which would let others bind too
+    return keeper
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -149,9 +159,10 @@ def bind_unix(path: Path) -> socket.socket:
     return _bind(socket.AF_UNIX, str(path))
 
 
-def _bind(family: int, address: Any) -> socket.socket:
+def _bind(family: int, address: Any, shared: bool = False) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     try:
         bound.bind(address)
     except OSError:

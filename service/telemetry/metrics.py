@@ -25,10 +25,15 @@ IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SCORE_LABELS = ("model", "version")
 PHASES = ("decode", "queue", "inference", "encode")
 OTHER_LABELS = ("other", "")  # operation and model of a request without them
+SCORE_PSI, LATENT_PSI = "ae_score_psi", "ae_latent_psi"
+
+
+Bins = tuple[Sequence[int], Sequence[float]]  # counts of recent values, and expected shares
+ComputePsi = Callable[[Sequence[int], Sequence[float]], float | None]
 
 
 class ScoreMetrics(Protocol):
-    """Counts of a model's images, their p-values by bins, and the PSI of recent scores."""
+    """Counts of a model's images, their p-values by bins, and recent scores by bins."""
 
     @property
     def images(self) -> int: ...
@@ -39,9 +44,9 @@ class ScoreMetrics(Protocol):
     @property
     def sum(self) -> float: ...
     @property
-    def score_psi(self) -> float | None: ...
+    def score_bins(self) -> Bins: ...
     @property
-    def latent_psi(self) -> float | None: ...
+    def latent_bins(self) -> Bins | None: ...
 
 
 Models = Callable[[], Iterable[tuple[str, int, str]]]  # names, versions and providers
@@ -52,7 +57,8 @@ Scores = Callable[[], Iterable[tuple[str, int, ScoreMetrics]]]  # by model and v
 class Metrics:
     """Metrics of an application. Any thread may call the methods."""
 
-    def __init__(self) -> None:
+    def __init__(self, compute_psi: ComputePsi) -> None:
+        self._compute_psi = compute_psi
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "ae_requests",
@@ -155,9 +161,34 @@ class Metrics:
         pair[0].observe(images)
         pair[1].observe(seconds)
 
+    def collect(self) -> list[Metric]:
+        """Return metrics that can be added up: in place of each PSI, the counts of its bins."""
+        return list(self._registry.collect())
+
+    def render(self, metrics: Iterable[Metric]) -> bytes:
+        """Return collected metrics in the text format of Prometheus."""
+        return generate_latest(_Collected(self._compute_psis(metrics)))
+
     def export(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        return self.render(self.collect())
+
+    def _compute_psis(self, metrics: Iterable[Metric]) -> Iterator[Metric]:
+        for metric in metrics:
+            if metric.name in (SCORE_PSI, LATENT_PSI):
+                yield _compute_psi(metric, self._compute_psi)
+            else:
+                yield metric
+
+
+class _Collected(Collector):
+    """Collector of metrics that are collected already."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
 class _ModelCollector(Collector):
@@ -202,22 +233,45 @@ class _ScoreCollector(Collector):
         p_values = HistogramMetricFamily(
             "ae_p_value", "P-values; uniform without drift.", labels=SCORE_LABELS
         )
-        scores = _build_psi_gauge("ae_score_psi", "scores")
-        latents = _build_psi_gauge("ae_latent_psi", "latent distances")
+        scores = _build_bins(SCORE_PSI, "scores")
+        latents = _build_bins(LATENT_PSI, "latent distances")
         for name, version, each in self._read():
             labels = (name, str(version))
             images.add_metric(labels, each.images)
             anomalous.add_metric(labels, each.anomalous)
             counts = zip(self._bins, accumulate(each.p_values), strict=True)
             p_values.add_metric(labels, [*counts, ("+Inf", each.images)], each.sum)
-            if each.score_psi is not None:
-                scores.add_metric(labels, each.score_psi)
-            if each.latent_psi is not None:
-                latents.add_metric(labels, each.latent_psi)
+            _add_bins(scores, labels, each.score_bins)
+            if each.latent_bins is not None:
+                _add_bins(latents, labels, each.latent_bins)
         yield from (images, anomalous, p_values, scores, latents)
 
 
-def _build_psi_gauge(name: str, values: str) -> GaugeMetricFamily:
+def _build_bins(name: str, values: str) -> GaugeMetricFamily:
+    """Return the metric of a PSI, with the counts of bins until `_compute_psi`."""
     return GaugeMetricFamily(
-        name, f"Population stability index of recent {values}.", labels=SCORE_LABELS
+        name,
+        f"Population stability index of recent {values}.",
+        labels=(*SCORE_LABELS, "bin", "expected"),
     )
+
+
+def _add_bins(metric: GaugeMetricFamily, labels: tuple[str, str], bins: Bins) -> None:
+    for index, (count, expected) in enumerate(zip(*bins, strict=True)):
+        metric.add_metric((*labels, str(index), str(expected)), count)
+
+
+def _compute_psi(metric: Metric, compute: ComputePsi) -> Metric:
+    """Return the PSI of each model and version, from the counts of its bins."""
+    bins: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+    for sample in metric.samples:
+        key = tuple(sample.labels[label] for label in SCORE_LABELS)
+        counts, expected = bins.setdefault(key, ([], []))
+        counts.append(int(sample.value))
+        expected.append(float(sample.labels["expected"]))
+    psis = GaugeMetricFamily(metric.name, metric.documentation, labels=SCORE_LABELS)
+    for key, each in bins.items():
+        psi = compute(*each)
+        if psi is not None:
+            psis.add_metric(key, psi)
+    return psis

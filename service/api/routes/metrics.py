@@ -4,10 +4,10 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from service.telemetry.metrics import Metrics
+from service.workers import Totals
 
 
-def build_router(recorded: Metrics) -> APIRouter:
+def build_router(totals: Totals) -> APIRouter:
     """Return the route of the metrics."""
     routes = APIRouter()
 
@@ -16,6 +16,6 @@ def build_router(recorded: Metrics) -> APIRouter:
     )
     async def metrics() -> Response:
         """Requests, batches, scores, and images and bytes in flight, for Prometheus."""
-        return Response(recorded.export(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await totals.export(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

@@ -4,6 +4,7 @@ Source: docs/protocol/extension_model_repository.md of the Triton Inference Serv
 """
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -13,6 +14,7 @@ from service.api import schemas
 from service.api.dependencies import ModelPath, Services, build_guard
 from service.api.errors import LoadFailed, NotControlled
 from service.api.security import ADMIN
+from service.errors import ModelNotFound
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,20 @@ def build_router(services: Services) -> APIRouter:
     registry, updates = services.registry, services.updates
     guard = Depends(build_guard(services.api_keys))
     admin = Depends(build_guard(services.api_keys, ADMIN))
+
+    @services.peers.answers("load")
+    async def take_up(model: str) -> dict[str, str]:
+        try:
+            await updates.look(model)
+        except BundleError as error:
+            logger.error("loaded nothing: %s", error)
+            return {model: "the models cannot be listed; the log says why"}
+        return registry.failures(model)
+
+    @services.peers.answers("unload")
+    async def drop(model: str) -> None:
+        with suppress(ModelNotFound):  # if this worker alone lacks it
+            await updates.unload(model)
 
     def check_control() -> None:
         if services.model_control != "explicit":
@@ -66,23 +82,21 @@ def build_router(services: Services) -> APIRouter:
 
     @routes.post("/models/{model}/load", dependencies=[admin], responses=CONTROL_ERRORS)
     async def load(model: ModelPath) -> schemas.Loaded:
-        """Take up new, changed and removed versions of a model."""
+        """Take up new, changed and removed versions of a model, in all workers."""
         check_control()
-        try:
-            await updates.look(model)
-        except BundleError as error:
-            logger.error("loaded nothing: %s", error)
-            raise LoadFailed("the models cannot be listed; the log says why") from error
-        registry.check_exists(model)
-        if failures := registry.failures(model):
+        answers = await services.peers.ask("load", model, timeout=None)
+        failures = {key: why for each in answers.values() for key, why in each.items()}
+        if failures:
             raise LoadFailed("; ".join(f"{key}: {reason}" for key, reason in failures.items()))
+        registry.check_exists(model)
         return schemas.Loaded(name=model, versions=registry.versions(model))
 
     @routes.post("/models/{model}/unload", dependencies=[admin], responses=CONTROL_ERRORS)
     async def unload(model: ModelPath) -> schemas.Loaded:
-        """Unload all versions of a model until it is loaded again."""
+        """Unload all versions of a model, in all workers, until it is loaded again."""
         check_control()
-        await updates.unload(model)
+        registry.check_exists(model)
+        await services.peers.ask("unload", model, timeout=None)
         return schemas.Loaded(name=model, versions=[])
 
     return routes

@@ -23,11 +23,15 @@ AGE_MILLISECONDS = 60_000  # after which a connection takes no more calls, and c
 
 @dataclass(frozen=True)
 class GrpcLimits:
-    """Limits of connections, bytes of a message, and seconds until it is complete."""
+    """Limits of connections, bytes of a message, and seconds until it is complete.
+
+    With `shared`, other processes may listen on the port too, and take a part of the calls.
+    """
 
     connections: ConnectionLimits
     max_bytes: int
     message_timeout: float
+    shared: bool = False
 
     @property
     def max_seconds(self) -> float:
@@ -37,7 +41,7 @@ class GrpcLimits:
     def list_options(self) -> list[tuple[str, Any]]:
         """Return the options of gRPC, which describes them in grpc_types.h."""
         return [
-            ("grpc.so_reuseport", 0),  # by which a second process would take half of the calls
+            ("grpc.so_reuseport", int(self.shared)),
             ("grpc.max_receive_message_length", self.max_bytes),  # also after decompression
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", MAX_HEAD_BYTES),

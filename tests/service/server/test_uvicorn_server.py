@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server.uvicorn_server import Tls, bind, bind_unix, describe, is_public
+from service.server.uvicorn_server import Tls, bind, bind_unix, describe, is_public, share
 
 
 def test_a_bound_address_is_taken_for_others() -> None:
@@ -50,3 +50,12 @@ def test_with_a_certificate_the_url_has_another_scheme(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"PEM|NO_START_LINE"):
         Tls(certificate).check()
     Tls().check()
+
+
+def test_a_shared_address_is_taken_for_sockets_that_do_not_share() -> None:
+    with share(bind("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with bind("127.0.0.1", port, shared=True) as second:
+            assert second.getsockname() == first.getsockname()
+        with pytest.raises(OSError, match="in use"):
+            bind("127.0.0.1", port)
