@@ -80,12 +80,15 @@ class Service:
 
     def kill_a_worker(self) -> None:
         """Kill a worker, and wait until its successor is ready."""
-        parent = self.server.process.pid
-        workers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        os.kill(int(workers[0]), signal.SIGKILL)
-        ready = self.log.read_text().count("tiny version")
-        while self.log.read_text().count("tiny version") == ready or self.find_ready() < 2:
+        killed, other = self.list_processes()
+        os.kill(killed, signal.SIGKILL)
+        while len({*self.list_processes()} - {killed, other}) < 1 or self.find_ready() < 2:
             pass
+
+    def list_processes(self) -> list[int]:
+        parent = self.server.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+        return [int(child) for child in children.split()]
 
     def find_ready(self) -> int:
         return int(self.request("GET", "/readyz").json()["workers"])
