@@ -19,7 +19,7 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test alerts clients oracle stores kubernetes check format lock audit clean
+.PHONY: help serve test alerts clients oracle stores ray kubernetes check format lock audit clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,9 @@ clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples o
 
 stores: $(VENV)/.test-$(DEVICE)  ## Test the stores of models on S3, by the server of moto
 	tools/check-stores $(VENV)/bin/python
+
+ray: $(VENV)/.test-$(DEVICE) $(VENV)/.ray-$(DEVICE)  ## Test the bulk command on Ray, also on S3 by the server of moto
+	tools/check-ray $(VENV)/bin/python
 
 oracle: $(VENV)/.serve-$(DEVICE)  ## Compare the responses under /v2 with MLServer's
 	tools/check-oracle $(VENV)/bin/python
@@ -87,7 +90,7 @@ $(VENV)/bin/python:
 # The two builds of ONNX Runtime fill the same directory: one must go before the other comes. Modules
 # are compiled when they are first imported, because compiling all takes a minute. What the checks
 # need includes what the tests need.
-$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.grpc-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.grpc-$(DEVICE) $(VENV)/.ray-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what '$*' needs for $(DEVICE) ..."
 	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
 	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null

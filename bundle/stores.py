@@ -69,10 +69,7 @@ class BundleStore:
         """
         self.url = url.rstrip("/")
         self._scheme = _check_url(url)
-        try:
-            self._store = _open(url, self._scheme, create)
-        except (exceptions.BaseError, ValueError, OSError) as error:
-            raise InvalidParameter(f"{url} cannot be opened: {_summarise(error)}") from None
+        self._store = open_store(url, create)
 
     @property
     def can_publish(self) -> bool:
@@ -189,7 +186,7 @@ class BundleStore:
         except (exceptions.NotFoundError, FileNotFoundError):
             raise _Missing(f"{self.url}/{path} does not exist") from None
         except (exceptions.BaseError, OSError, ValueError) as error:
-            raise BundleUnavailable(f"{self.url}/{path}: {_summarise(error)}") from None
+            raise BundleUnavailable(f"{self.url}/{path}: {summarise(error)}") from None
 
 
 class _Missing(BundleUnavailable):
@@ -211,10 +208,15 @@ def _check_url(url: str) -> str:
     return parts.scheme
 
 
-def _open(url: str, scheme: str, create: bool) -> ObjectStore:
-    if scheme == "file":
-        return from_url(url, mkdir=create)
-    return from_url(url, client_options=CLIENT, retry_config=RETRIES)
+def open_store(url: str, create: bool = False) -> ObjectStore:
+    """Open the store at a URL. Raises InvalidParameter for a URL that is no store."""
+    scheme = _check_url(url)
+    try:
+        if scheme == "file":
+            return from_url(url, mkdir=create)
+        return from_url(url, client_options=CLIENT, retry_config=RETRIES)
+    except (exceptions.BaseError, ValueError, OSError) as error:
+        raise InvalidParameter(f"{url} cannot be opened: {summarise(error)}") from None
 
 
 def _parse_index(content: bytes, name: str) -> dict[Key, str]:
@@ -224,7 +226,7 @@ def _parse_index(content: bytes, name: str) -> dict[Key, str]:
         raise BundleError(f"{name} is no index of bundles: {error.errors()[0]['msg']}") from None
 
 
-def _summarise(error: Exception) -> str:
+def summarise(error: Exception) -> str:
     """Return the first paragraph of an error; the others are for its developers."""
     text = str(error).partition("\n\n")[0][:500]
     if "169.254.169.254" in text:  # where machines of a cloud ask for their keys

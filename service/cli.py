@@ -6,8 +6,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pydantic_settings import SettingsError
 from bundle.conformal import RATES
 from bundle.errors import BundleError, DomainError, InvalidParameter
 from service import cores
+from service.api.dependencies import Services
 from service.app import (
     assemble,
     build_application,
@@ -31,6 +33,7 @@ from service.app import (
 )
 from service.errors import DeviceError
 from service.keys import EXAMPLE, create_key
+from service.operations import Operations
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
 from service.registry.shared_sessions import SharedSessions
@@ -44,11 +47,12 @@ from service.workers.processes import ForkedProcesses
 from service.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from service.bulk.job import ScoreJob
+    from service.bulk.job import Request, ScoreJob, Shard
 
 # Longest wait of the device's thread for the interpreter. Python's default is 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
 GRPC_NAMES = "--host or AE_GRPC_PORT"
+INTERRUPTED_STATUS = 130  # by SIGINT, as shells show it
 DEVICE_LOST_STATUS = 74  # an input or output error, by sysexits.h
 
 
@@ -127,12 +131,19 @@ def _add_score_inputs(score: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="files, folders, and patterns such as 'photos/**/*.png'",
+        help="files, folders, patterns such as 'photos/**/*.png', and s3:// or gs:// URLs of "
+        "folders",
     )
     score.add_argument(
         "--list",
         metavar="FILE",
         help="a file of more paths, one per line; - is standard input",
+    )
+    score.add_argument(
+        "--shard",
+        type=_parse_shard,
+        metavar="I/N",
+        help="score only shard I of N, with I from 0 to N-1; FILE gets I and N in its name",
     )
     score.add_argument("--model", required=True, metavar="NAME", help="the model that scores")
     score.add_argument(
@@ -153,10 +164,23 @@ def _add_score_outputs(score: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--output",
         required=True,
-        type=Path,
         metavar="FILE",
         help="the table, .csv, .jsonl or .parquet; FILE.partial holds the rows of an unfinished "
-        "run, which the same command resumes",
+        "run, which the same command resumes; with --engine ray, a folder or URL of Parquet files",
+    )
+    score.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="score in this process, or in actors on the Ray cluster at RAY_ADDRESS or this "
+        "machine (%(default)s)",
+    )
+    score.add_argument(
+        "--actors",
+        type=_parse_count,
+        metavar="N",
+        help="actors of Ray, of AE_THREADS CPUs each, or of a GPU with --device cuda (default: as "
+        "many as have room)",
     )
     score.add_argument(
         "--heatmaps", type=Path, metavar="DIR", help="write a heatmap of each image to this folder"
@@ -170,9 +194,26 @@ def _add_score_outputs(score: argparse.ArgumentParser) -> None:
     )
 
 
+def _parse_shard(text: str) -> "Shard":
+    from service.bulk.job import Shard
+
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no shard; write I/N, such as 0/16, with I from 0 to N-1"
+        )
+    return Shard(int(index), int(count))
+
+
 def _describe(setting: str) -> str:
     field = Settings.model_fields[setting]
     return f"{field.description} ({field.default}; AE_{setting.upper()})"
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return int(text)
 
 
 def _parse_rate(text: str) -> float:
@@ -328,41 +369,92 @@ def _describe_ready(address: str, registry: ModelRegistry) -> str:
 
 
 def _score(settings: Settings, options: argparse.Namespace) -> int:
-    # Imported here, because these modules would delay the start of a server.
+    from service.bulk.job import Request  # because it would delay the start of a server
+
+    logging.configure(settings.log_format, "warning")
+    request = Request(
+        options.paths, options.list, options.model, options.false_positive_rate, options.shard
+    )
+    if options.engine == "ray":
+        return _score_by_ray(request, settings, options)
+    return _score_here(request, settings, options)
+
+
+def _score_here(request: "Request", settings: Settings, options: argparse.Namespace) -> int:
     from service.bulk.job import ScoreJob
     from service.bulk.runner import Folders
 
-    logging.configure(settings.log_format, "warning")
-    job = ScoreJob(
-        sources=options.paths,
-        listed=options.list,
-        model=options.model,
-        output=options.output,
-        folders=Folders(options.heatmaps, options.overlays),
-        false_positive_rate=options.false_positive_rate,
-    )
+    if options.actors:
+        raise InvalidParameter("--actors needs --engine ray")
+    output = Path(options.output)
+    output = request.shard.name_output(output) if request.shard else output
+    job = ScoreJob(request, output, Folders(options.heatmaps, options.overlays))
     job.check()
     try:
         _run_job(job, settings, options.url)
     except KeyboardInterrupt:
         resume = f"; rerun to resume from {job.partial}" if job.partial.exists() else ""
         print(f"interrupted{resume}", file=sys.stderr)
-        return 130
+        return INTERRUPTED_STATUS
     return 0
 
 
 def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> None:
-    from service.bulk.job import BULK_SETTINGS, score_locally, score_remotely
+    from service.bulk.job import WORKERS, build_settings, score_locally, score_remotely
 
     if url:
         score_remotely(job, url, os.environ.get("AE_API_KEY"))
         return
-    services = build_services(settings.model_copy(update=BULK_SETTINGS))
-    try:
+    with _opening(settings.model_copy(update=build_settings(WORKERS))) as services:
         score_locally(job, services.operations, services.registry, settings.models)
+
+
+@contextmanager
+def _opening(settings: Settings) -> Iterator[Services]:
+    services = build_services(settings)
+    try:
+        yield services
     finally:
         services.open_models.close()
         services.executor.close()
+
+
+def _score_by_ray(request: "Request", settings: Settings, options: argparse.Namespace) -> int:
+    from service.bulk.job import build_settings, locate_models
+
+    for option in ("url", "shard", "heatmaps", "overlays"):
+        if getattr(options, option):
+            raise InvalidParameter(f"--{option} is not for --engine ray; omit one of the two")
+    try:
+        from service.bulk.ray_engine import RayJob, Resources, score
+    except ImportError:
+        raise InvalidParameter(
+            "--engine ray needs Ray: run pip install '.[ray]' in the checkout"
+        ) from None
+    resources = Resources(settings.threads or 1, int(settings.device == "cuda"))
+    job = RayJob(request, options.output, options.actors, resources)
+    table = job.check()
+    source = locate_models(settings.models)
+    update = {
+        "models": source,
+        "device": "cuda" if resources.gpus else "cpu",
+        "threads": resources.cpus,
+        **build_settings(resources.workers),
+    }
+    with _opening(settings.model_copy(update={"device": "cpu"})) as services:
+        version = request.find_interrupted_version(table.read_run(), source)
+        model = request.choose_loaded(services.registry.get(request.model, version), source)
+    try:
+        score(job, model, table, partial(_open_models, settings.model_copy(update=update)))
+    except KeyboardInterrupt:
+        print("interrupted; rerun to resume", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    return 0
+
+
+def _open_models(settings: Settings) -> tuple[Operations, ModelRegistry]:
+    services = build_services(settings)
+    return services.operations, services.registry
 
 
 def _check(settings: Settings, _: argparse.Namespace) -> int:

@@ -151,6 +151,13 @@ a run is killed and resumed.
 
 {_bulk(_read(results, "bulk"))}
 
+`python -m benchmarks.bulk_ray`: the same command with `--engine ray` and one actor. Both engines
+have one thread of inference and take turns; the metrics are medians. Other programs used the
+machine too, so compare them only with each other. Then a run is killed three times at random times,
+and an actor once.
+
+{_bulk_ray(_read(results, "bulk-ray"))}
+
 ## Models in fp16
 
 `python -m benchmarks.fp16`: changes by fp16 (`python -m training convert-fp16`) of the shipped
@@ -347,6 +354,21 @@ def _bulk(results: dict[str, Any]) -> str:
 
 The killed run left {results["rows_left"]:,} rows. The resumed run completed the table, with
 {results["rows_lost"]} rows lost and {results["rows_doubled"]} doubled."""
+
+
+def _bulk_ray(results: dict[str, Any]) -> str:
+    if not results:
+        return UNMEASURED
+    images, model, cores = (results[name] for name in ("images", "model", "cores"))
+    return f"""{images:,} PNGs of 28x28 pixels, `{model}`, {cores} cores.
+
+| engine | images a second | seconds to start |
+| --- | --- | --- |
+| local | {results["local"]:,.0f} | {results["local_start_seconds"]:.1f} |
+| one actor of Ray | {results["ray"]:,.0f} | {results["ray_start_seconds"]:.1f} |
+
+The actor has {results["ray_over_local"]:.2f} of the local rate. After {results["kills"]} kills, the
+table had {results["rows_lost"]} rows lost and {results["rows_doubled"]} doubled."""
 
 
 def _speed(results: dict[str, Any]) -> str:

@@ -4,120 +4,58 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
 from bundle.conformal import allows_rate, find_default_rate, find_minimum_rate, format_rate
 from bundle.errors import InvalidParameter
+from bundle.manifest import hash_bytes
 from service import cores
 from service.bulk import journal, sources, tables
 from service.bulk.journal import Journal
 from service.bulk.runner import CHUNK_IMAGES, BulkRunner, Folders
 from service.bulk.scorers import LocalScorer, Scorer
+from service.bulk.sources import ImageFile
 from service.operations import Operations, Pictures, require_part
 from service.registry.registry import ModelRegistry
+from service.registry.served_model import ServedModel
 
 STDIN = "-"
 WORKERS = min(cores.count() + 1, 8)  # some read and decode while another uses the device
-# Settings of this process: a job may take a day, and all workers are admitted.
-BULK_SETTINGS = {
-    "request_timeout": 86_400.0,
-    "max_images": CHUNK_IMAGES,
-    "max_queued_images": WORKERS * CHUNK_IMAGES,
-    "max_share": 1.0,
-}
+
+
+def build_settings(workers: int) -> dict[str, float]:
+    """Return the settings of a process that scores with so many workers.
+
+    A job may take a day, and all workers are admitted.
+    """
+    return {
+        "request_timeout": 86_400.0,
+        "max_images": CHUNK_IMAGES,
+        "max_queued_images": workers * CHUNK_IMAGES,
+        "max_share": 1.0,
+    }
 
 
 @dataclass(frozen=True)
-class ScoreJob:
-    """Files to score, the model and its false positive rate, the table and the picture folders.
+class Shard:
+    """Shard `index` of `count`: the files whose paths have its number as hash."""
 
-    `sources` are files, folders and patterns. `listed` is a file of more paths, or `-` for standard
-    input. If the rate is None, it is the lowest of `conformal.RATES` that the calibration allows.
-    """
+    index: int
+    count: int
 
-    sources: Sequence[str]
-    listed: str | None
-    model: str
-    output: Path
-    folders: Folders
-    false_positive_rate: float | None
+    def has(self, path: object) -> bool:
+        """Return True if the file belongs to this shard, whatever other files there are."""
+        digest = hash_bytes(os.fsencode(str(path)))
+        return int(digest, 16) % self.count == self.index
 
-    @property
-    def partial(self) -> Path:
-        """The journal, until the table is complete."""
-        return self.output.with_name(f"{self.output.name}.partial")
-
-    @property
-    def pictures(self) -> Pictures:
-        """The pictures that have a folder."""
-        return Pictures(bool(self.folders.heatmap), bool(self.folders.overlay))
-
-    def check(self) -> None:
-        """Raise InvalidParameter if a source is missing, or an output cannot be written."""
-        if not self.sources and not self.listed:
-            raise InvalidParameter(
-                "there is nothing to score; name files, folders or patterns, or a --list"
-            )
-        sources.check(self.sources)
-        if self.listed not in (None, STDIN) and not os.access(str(self.listed), os.R_OK):
-            raise InvalidParameter(f"--list {self.listed} cannot be read; name a readable file")
-        tables.check(self.output, resumed=self.partial.exists())
-        for picture, folder in self.folders._asdict().items():
-            if folder:
-                _make_folder(folder, f"--{picture}s")
-        self._check_folders()
-
-    def _check_folders(self) -> None:
-        heatmaps, overlays = self.folders
-        if heatmaps and overlays and heatmaps.samefile(overlays):
-            raise InvalidParameter(
-                f"--heatmaps and --overlays are both {overlays}; choose two folders"
-            )
-
-    def choose_rate(self, calibration_images: int) -> float:
-        """Return the requested false positive rate, or the default for so many images."""
-        rate = self.false_positive_rate
-        return find_default_rate(calibration_images) if rate is None else rate
-
-    def find_files(self) -> Iterator[Path]:
-        """Find the files of the sources and of the list."""
-        yield from sources.find_files(self.sources, omit=[each for each in self.folders if each])
-        if self.listed == STDIN:
-            yield from sources.read_list(sys.stdin.buffer)
-        elif self.listed is not None:
-            with Path(self.listed).open("rb") as lines:
-                yield from sources.read_list(lines)
-
-    def count_files(self) -> int | None:
-        """Count the files; None if the list can be read only once."""
-        rereadable = self.listed is None or (self.listed != STDIN and Path(self.listed).is_file())
-        return sum(1 for _ in self.find_files()) if rereadable else None
-
-    def describe_run(self, source: str, version: str, rate: float) -> dict[str, object]:
-        """Return the facts that all rows of the table share; `source` holds the model."""
-        return {
-            "model": self.model,
-            "version": version,
-            "service": source,
-            "false-positive-rate": rate,
-            "heatmaps": str(self.folders.heatmap),
-            "overlays": str(self.folders.overlay),
-            "paths": [*self.sources],
-            "list": self.listed,
-            "working directory": os.getcwd(),  # noqa: PTH109 - as text
-        }
-
-    def find_interrupted_version(self, source: str) -> str | None:
-        """Return the version of the model in the run to resume; None for a new run."""
-        run = journal.read_run(self.partial)
-        version, rate = str(run.get("version")), run.get("false-positive-rate")
-        if not isinstance(rate, float) or self.false_positive_rate not in (None, rate):
-            return None
-        return version if run == self.describe_run(source, version, rate) else None
+    def name_output(self, output: Path) -> Path:
+        """Return the name of this shard's table, such as `scores-00003-of-00016.csv`."""
+        return output.with_stem(f"{output.stem}-{self.index:05}-of-{self.count:05}")
 
 
 @dataclass(frozen=True)
@@ -133,15 +71,148 @@ class ScoringModel:
     rate: float
 
 
+@dataclass(frozen=True)
+class Request:
+    """Files to score, or a shard of them, the model and its false positive rate.
+
+    `sources` are files, folders, patterns and URLs. `listed` is a file of more paths, or `-` for
+    standard input. If the rate is None, it is the lowest of `conformal.RATES` that the calibration
+    allows.
+    """
+
+    sources: Sequence[str]
+    listed: str | None
+    model: str
+    false_positive_rate: float | None
+    shard: Shard | None = None
+
+    def check(self) -> None:
+        """Raise InvalidParameter if a source is missing."""
+        if not self.sources and not self.listed:
+            raise InvalidParameter(
+                "there is nothing to score; name files, folders or patterns, or a --list"
+            )
+        sources.check(self.sources)
+        if self.listed not in (None, STDIN) and not os.access(str(self.listed), os.R_OK):
+            raise InvalidParameter(f"--list {self.listed} cannot be read; name a readable file")
+
+    def find_files(self, omit: Sequence[Path] = ()) -> Iterator[ImageFile]:
+        """Find the files of the sources, but in the folders to `omit`, and of the list."""
+        for file in self._find_all(omit):
+            if self.shard is None or self.shard.has(file):
+                yield file
+
+    def count_files(self, omit: Sequence[Path]) -> int | None:
+        """Count the files; None if the list can be read only once."""
+        rereadable = self.listed is None or (self.listed != STDIN and Path(self.listed).is_file())
+        return sum(1 for _ in self.find_files(omit)) if rereadable else None
+
+    def build_empty_error(self) -> InvalidParameter:
+        """Return the error of sources without an image."""
+        return InvalidParameter(f"there are no images in {', '.join(self.sources) or self.listed}")
+
+    def find_interrupted_version(self, run: Mapping[str, object], source: str) -> str | None:
+        """Return the version of the model in the run to resume; None for a new run."""
+        version, rate = str(run.get("version")), run.get("false-positive-rate")
+        if not isinstance(rate, float) or self.false_positive_rate not in (None, rate):
+            return None
+        model = ScoringModel(source, version, 0, rate)
+        return version if run.items() >= self.describe_run(model).items() else None
+
+    def choose_model(self, source: str, version: str, calibration_images: int) -> ScoringModel:
+        """Return the model at the requested rate, or the default for so many images."""
+        rate = self.false_positive_rate
+        rate = find_default_rate(calibration_images) if rate is None else rate
+        return ScoringModel(source, version, calibration_images, rate)
+
+    def choose_loaded(self, loaded: ServedModel, source: str) -> ScoringModel:
+        """Return a model of this process. Raises OperationNotSupported if it cannot score."""
+        scoring = require_part(loaded, "anomaly-score", loaded.scoring)
+        version, images = str(loaded.manifest.version), len(scoring.conformal.scores)
+        return self.choose_model(source, version, images)
+
+    def describe_run(self, model: ScoringModel) -> dict[str, object]:
+        """Return the facts that all rows of the table share; `source` holds the model."""
+        return {
+            "model": self.model,
+            "version": model.version,
+            "service": model.source,
+            "false-positive-rate": model.rate,
+            "paths": [*self.sources],
+            "list": self.listed,
+            "working directory": os.getcwd(),  # noqa: PTH109 - as text
+        }
+
+    def _find_all(self, omit: Sequence[Path]) -> Iterator[ImageFile]:
+        yield from sources.find_files(self.sources, omit)
+        if self.listed == STDIN:
+            yield from sources.read_list(sys.stdin.buffer)
+        elif self.listed is not None:
+            with Path(self.listed).open("rb") as lines:
+                yield from sources.read_list(lines)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """A request, its table and its picture folders."""
+
+    request: Request
+    output: Path
+    folders: Folders
+
+    @property
+    def partial(self) -> Path:
+        """The journal, until the table is complete."""
+        return self.output.with_name(f"{self.output.name}.partial")
+
+    @property
+    def pictures(self) -> Pictures:
+        """The pictures that have a folder."""
+        return Pictures(bool(self.folders.heatmap), bool(self.folders.overlay))
+
+    @property
+    def omitted(self) -> list[Path]:
+        """The folders whose files are results."""
+        return [folder for folder in self.folders if folder]
+
+    def check(self) -> None:
+        """Raise InvalidParameter if a source is missing, or an output cannot be written."""
+        self.request.check()
+        tables.check(self.output, resumed=self.partial.exists())
+        for picture, folder in self.folders._asdict().items():
+            if folder:
+                _make_folder(folder, f"--{picture}s")
+        self._check_folders()
+
+    def _check_folders(self) -> None:
+        heatmaps, overlays = self.folders
+        if heatmaps and overlays and heatmaps.samefile(overlays):
+            raise InvalidParameter(
+                f"--heatmaps and --overlays are both {overlays}; choose two folders"
+            )
+
+    def describe_run(self, model: ScoringModel) -> dict[str, object]:
+        """Return the facts that all rows of the table share."""
+        pictures = {f"{name}s": str(folder) for name, folder in self.folders._asdict().items()}
+        return self.request.describe_run(model) | pictures
+
+    def find_interrupted_version(self, source: str) -> str | None:
+        """Return the version of the model in the run to resume; None for a new run."""
+        return self.request.find_interrupted_version(journal.read_run(self.partial), source)
+
+
+def locate_models(models: str) -> str:
+    """Return the models directory as an absolute path, or its URL."""
+    return models if "://" in models else str(Path(models).resolve())
+
+
 def score_locally(
     job: ScoreJob, operations: Operations, registry: ModelRegistry, models: str
 ) -> None:
     """Score with a model of this process. Raises DomainError; finished rows are kept."""
-    source = models if "://" in models else str(Path(models).resolve())
-    loaded = registry.get(job.model, job.find_interrupted_version(source))
-    scoring = require_part(loaded, "anomaly-score", loaded.scoring)
-    images = len(scoring.conformal.scores)
-    model = ScoringModel(source, str(loaded.manifest.version), images, job.choose_rate(images))
+    source, request = locate_models(models), job.request
+    loaded = registry.get(request.model, job.find_interrupted_version(source))
+    model = request.choose_loaded(loaded, source)
     scorer = LocalScorer(operations, loaded, model.rate, job.pictures)
     asyncio.run(_score(job, scorer, model))
 
@@ -157,38 +228,43 @@ def score_remotely(job: ScoreJob, url: str, key: str | None) -> None:
 
     async def score() -> None:
         async with connect(url, key) as client:
-            card = await fetch_card(client, job.model, job.find_interrupted_version(url))
-            images = card.calibration_images
-            model = ScoringModel(url, card.version, images, job.choose_rate(images))
-            scorer = RemoteScorer(client, job.model, card.version, model.rate, job.pictures)
+            name = job.request.model
+            card = await fetch_card(client, name, job.find_interrupted_version(url))
+            model = job.request.choose_model(url, card.version, card.calibration_images)
+            scorer = RemoteScorer(client, name, card.version, model.rate, job.pictures)
             await _score(job, scorer, model)
 
     asyncio.run(score())
 
 
 async def _score(job: ScoreJob, scorer: Scorer, model: ScoringModel) -> None:
-    total = job.count_files()
-    if total == 0:
-        raise InvalidParameter(f"there are no images in {', '.join(job.sources) or job.listed}")
+    request = job.request
+    total = request.count_files(job.omitted)
+    if total == 0 and request.shard is None:  # a shard of few files can be empty
+        raise request.build_empty_error()
     began = time.monotonic()
-    run = job.describe_run(model.source, model.version, model.rate)
-    with Journal(job.partial, run) as rows:
+    with Journal(job.partial, job.describe_run(model)) as rows:
         resumed = rows.count()
-        with tqdm(
-            total=total, initial=resumed, unit="image", desc=f"scoring with {job.model}"
-        ) as bar:
-            await BulkRunner(scorer, rows, WORKERS, job.folders, bar.update).run(job.find_files())
-        summary = _summarise(rows, resumed, time.monotonic() - began, model)
+        with show_progress(request.model, total, resumed) as bar:
+            runner = BulkRunner(scorer, rows, WORKERS, job.folders, bar.update)
+            await runner.run(request.find_files(job.omitted))
+        speed = (rows.count() - resumed) / (time.monotonic() - began)
+        summary = summarise(rows.count(), *rows.count_outcomes(), speed, model)
         tables.write(rows.read_rows(), job.output)
         rows.remove()
     print(f"{job.output}: {summary}")
 
 
-def _summarise(rows: Journal, resumed: int, seconds: float, model: ScoringModel) -> str:
-    count, (anomalous, errors) = rows.count(), rows.count_outcomes()
+def show_progress(model: str, total: int | None, resumed: int) -> "tqdm[NoReturn]":
+    """Return the progress bar of a run."""
+    return tqdm(total=total, initial=resumed, unit="image", desc=f"scoring with {model}")
+
+
+def summarise(images: int, anomalous: int, errors: int, speed: float, model: ScoringModel) -> str:
+    """Return the summary of a table; `speed` is in images a second."""
     verdicts = f"{_describe_verdicts(model, anomalous)}, {errors} that cannot be scored"
-    speed = f"{(count - resumed) / seconds:,.0f} images a second"
-    return f"{count} images, {verdicts}; {speed}, false positive rate {format_rate(model.rate)}"
+    rate = format_rate(model.rate)
+    return f"{images} images, {verdicts}; {speed:,.0f} images a second, false positive rate {rate}"
 
 
 def _describe_verdicts(model: ScoringModel, anomalous: int) -> str:

@@ -5,14 +5,16 @@ import errno
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from service.bulk import sources
-from service.bulk.journal import Journal, Row
+from service.bulk import remote_files, sources
+from service.bulk.journal import Row
+from service.bulk.remote_files import RemoteFile
 from service.bulk.scorers import ImageScore, InvalidImages, Scorer, TooLarge
+from service.bulk.sources import ImageFile
 from service.bulk.tables import OutputError
 
 Result = TypeVar("Result")
@@ -27,7 +29,17 @@ class File(NamedTuple):
     """A file to score, and its position among all files."""
 
     position: int
-    path: Path
+    path: ImageFile
+
+
+class Rows(Protocol):
+    """Finished rows, such as a journal."""
+
+    def find_done(self, paths: Collection[str], /) -> set[str]:
+        """Return the paths that have a row."""
+
+    def write(self, rows: Iterable[tuple[int, Row]]) -> None:
+        """Store rows, each with its position among all files."""
 
 
 class Folders(NamedTuple):
@@ -38,7 +50,7 @@ class Folders(NamedTuple):
 
 
 class BulkRunner:
-    """Scores files into a journal with `workers` chunks at a time; writes pictures to the folders.
+    """Scores files into rows with `workers` chunks at a time; writes pictures to the folders.
 
     `report` is called with the number of rows of each chunk.
     """
@@ -46,16 +58,16 @@ class BulkRunner:
     def __init__(
         self,
         scorer: Scorer,
-        journal: Journal,
+        rows: Rows,
         workers: int,
         folders: Folders,
         report: Callable[[int], object],
     ) -> None:
-        self._scorer, self._journal, self._workers = scorer, journal, workers
+        self._scorer, self._rows, self._workers = scorer, rows, workers
         self._folders, self._report = folders, report
         self._max_images = CHUNK_IMAGES  # of a call of the scorer; lower after TooLarge
 
-    async def run(self, files: Iterator[Path]) -> None:
+    async def run(self, files: Iterator[ImageFile]) -> None:
         """Score every file without a row.
 
         Raises DomainError if the run cannot continue; finished rows are kept.
@@ -68,11 +80,11 @@ class BulkRunner:
                     chunk = await _run_in_daemon(lambda: next(chunks, None))
                 if chunk is None:
                     return
-                done = self._journal.find_done([str(file.path) for file in chunk])
+                done = self._rows.find_done([str(file.path) for file in chunk])
                 rows = await self._score_files(
                     [file for file in chunk if str(file.path) not in done]
                 )
-                self._journal.write(rows)
+                self._rows.write(rows)
                 self._report(len(rows))
 
         tasks = [asyncio.create_task(work()) for _ in range(self._workers)]
@@ -84,7 +96,7 @@ class BulkRunner:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _score_files(self, files: Sequence[File]) -> list[tuple[int, Row]]:
-        read = await asyncio.to_thread(lambda: [_read_file(file.path) for file in files])
+        read = await _read_files([file.path for file in files])
         images = {at: data for at, data in enumerate(read) if isinstance(data, bytes)}
         outcomes: dict[int, ImageScore | str] = {
             at: data for at, data in enumerate(read) if isinstance(data, str)
@@ -116,7 +128,7 @@ class BulkRunner:
             left = {at: image for at, image in left.items() if at not in outcomes}
         return outcomes
 
-    def _make_row(self, path: Path, outcome: ImageScore | str) -> Row:
+    def _make_row(self, path: ImageFile, outcome: ImageScore | str) -> Row:
         if isinstance(outcome, str):
             return Row(str(path), error=outcome)
         row = Row(str(path), *outcome.verdict)
@@ -138,7 +150,7 @@ def _write_picture(row: Row, picture: str, path: Path, data: bytes) -> Row:
     return Row(**(row._asdict() | {picture: str(path)}))
 
 
-def _split(paths: Iterator[Path]) -> Iterator[list[File]]:
+def _split(paths: Iterator[ImageFile]) -> Iterator[list[File]]:
     """Split files into chunks of at most `CHUNK_IMAGES` and about `CHUNK_BYTES`."""
     chunk: list[File] = []
     size = 0
@@ -153,6 +165,16 @@ def _split(paths: Iterator[Path]) -> Iterator[list[File]]:
         yield chunk
 
 
+async def _read_files(files: Sequence[ImageFile]) -> list[bytes | str]:
+    """Return the bytes of each file, or the reason for none; those of stores all at once."""
+    remote = [file for file in files if isinstance(file, RemoteFile)]
+    read = await asyncio.gather(*(remote_files.read(file, MAX_FILE_BYTES) for file in remote))
+    found: dict[ImageFile, bytes | str] = dict(zip(remote, read, strict=True))
+    return await asyncio.to_thread(
+        lambda: [_read_file(file) if isinstance(file, Path) else found[file] for file in files]
+    )
+
+
 def _read_file(path: Path) -> bytes | str:
     """Return the bytes of a file, or the reason for none."""
     try:
@@ -165,11 +187,13 @@ def _read_file(path: Path) -> bytes | str:
         return f"the file cannot be read: {error}"
 
 
-def _choose_place(path: Path, folder: Path) -> Path:
+def _choose_place(path: ImageFile, folder: Path) -> Path:
     """Return the path of a file's picture: in the folder as the file is in the working directory.
 
-    A file elsewhere keeps its path from the root, below `OUTSIDE_FOLDER`.
+    A file elsewhere keeps its path from the root, or its URL, below `OUTSIDE_FOLDER`.
     """
+    if isinstance(path, RemoteFile):
+        return folder / OUTSIDE_FOLDER / f"{path.url.replace('://', '/', 1)}.png"
     file = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib follows links or keeps `..`
     here = Path.cwd()
     inside = file.is_relative_to(here)

@@ -1,4 +1,4 @@
-"""Sources of images: files, folders, patterns and lists, walked in constant memory."""
+"""Sources of images: files, folders, patterns, URLs and lists, walked in constant memory."""
 
 import codecs
 import glob
@@ -8,26 +8,37 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bundle.errors import InvalidParameter
+from service.bulk import remote_files
+from service.bulk.remote_files import RemoteFile
 
+ImageFile = Path | RemoteFile
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
 def check(sources: Sequence[str]) -> None:
     """Raise InvalidParameter for the first source that names nothing."""
     for source in sources:
-        if not os.path.lexists(source) and next(_match(source), None) is None:
+        if remote_files.is_url(source):
+            if next(_list_remote(source), None) is None:
+                raise InvalidParameter(f"{source} holds no image; name a folder of a store")
+        elif not os.path.lexists(source) and next(_match(source), None) is None:
             problem = "matches no image" if glob.has_magic(source) else "does not exist"
             raise InvalidParameter(f"{source} {problem}")
 
 
-def find_files(sources: Sequence[str], omit: Sequence[Path] = ()) -> Iterator[Path]:
+def find_files(sources: Sequence[str], omit: Sequence[Path] = ()) -> Iterator[ImageFile]:
     """Find named files, files that match patterns, and images below folders, sorted by name.
+
+    Images below a URL are in the order of its store.
 
     Hidden files, files without an image suffix and the folders to `omit` are skipped. A folder that
     cannot be listed is returned itself, so that it gets a row with the error.
     """
     omitted = [folder.absolute() for folder in omit]
     for source in sources:
+        if remote_files.is_url(source):
+            yield from _list_remote(source)
+            continue
         if os.path.isdir(source):  # noqa: PTH112 - because pathlib's can raise
             found = _walk(source)
         elif os.path.lexists(source):
@@ -46,11 +57,13 @@ def read_list(lines: Iterable[bytes]) -> Iterator[Path]:
             yield Path(os.fsdecode(text))
 
 
-def measure(path: Path) -> int:
+def measure(file: ImageFile) -> int:
     """Return the bytes of a regular file. Raises OSError or ValueError if it is unreadable."""
-    found = path.stat()
+    if isinstance(file, RemoteFile):
+        return file.size
+    found = file.stat()
     if stat.S_ISDIR(found.st_mode):
-        with os.scandir(path):  # raises the error of an unreadable folder
+        with os.scandir(file):  # raises the error of an unreadable folder
             raise OSError("it is a folder")
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is not a regular file")
@@ -64,6 +77,13 @@ def escape(path: str) -> str:
 
 def _is_below(path: Path, folders: Sequence[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _list_remote(url: str) -> Iterator[RemoteFile]:
+    for file in remote_files.list_files(url):
+        names = file.url.removeprefix(url).split("/")
+        if _is_image(file.url) and not any(name.startswith(".") for name in names):
+            yield file
 
 
 def _match(pattern: str) -> Iterator[Path]:

@@ -42,7 +42,7 @@ def write(rows: Iterable[Row], path: Path) -> None:
     """Write all rows, or leave no file. Raises OutputError if they cannot be written."""
     partial = path.with_name(f".{path.name}.writing")
     try:
-        WRITERS[path.suffix.lower()]((_escape_paths(row) for row in rows), partial)
+        WRITERS[path.suffix.lower()]((escape_paths(row) for row in rows), partial)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)
@@ -52,7 +52,8 @@ def write(rows: Iterable[Row], path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _escape_paths(row: Row) -> Row:
+def escape_paths(row: Row) -> Row:
+    """Return the row with paths that are UTF-8."""
     return row._replace(
         path=escape(row.path),
         heatmap=row.heatmap and escape(row.heatmap),
@@ -77,15 +78,20 @@ def _write_json_lines(rows: Iterable[Row], path: Path) -> None:
         )
 
 
-def _write_parquet(rows: Iterable[Row], path: Path) -> None:
-    pyarrow, parquet = _import_pyarrow()
+def build_batch(rows: Iterable[Row]) -> Any:
+    """Return rows as a table of pyarrow."""
+    pyarrow, _ = _import_pyarrow()
     text, number, truth = pyarrow.string(), pyarrow.float64(), pyarrow.bool_()
     types = {"score": number, "p_value": number, "threshold": number, "is_anomaly": truth}
     schema = pyarrow.schema([(name, types.get(name, text)) for name in Row._fields])
+    return pyarrow.Table.from_pylist([row._asdict() for row in rows], schema)
+
+
+def _write_parquet(rows: Iterable[Row], path: Path) -> None:
     remaining = iter(rows)
-    with parquet.ParquetWriter(path, schema) as writer:
+    with _import_pyarrow()[1].ParquetWriter(path, build_batch([]).schema) as writer:
         while some := list(itertools.islice(remaining, BATCH_ROWS)):
-            writer.write_table(pyarrow.Table.from_pylist([row._asdict() for row in some], schema))
+            writer.write_table(build_batch(some))
 
 
 def _import_pyarrow() -> tuple[Any, Any]:

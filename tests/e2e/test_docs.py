@@ -110,7 +110,7 @@ def test_the_python_examples_print_their_comments(server: Server, workplace: Pat
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
     for command in COMMANDS:
         runner, *words = command.split("#")[0].split()
         if runner == "make":
@@ -125,6 +125,8 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         *(f"docs/images/{name}.png" for name in PICTURES),
     ]
     assert (tmp_path / "heatmaps" / "docs" / "images" / "boot.png.png").is_file()
+    shard = (tmp_path / "scores-00000-of-00003.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in shard] == ["path", "docs/images/noisy.png"]
 
 
 def _small(arguments: list[str], directory: Path) -> list[str]:

@@ -1,11 +1,13 @@
 """The command `score`, with models in this process and with a service."""
 
+import asyncio
 import csv
 import io
 import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,18 +16,25 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import obstore
 import pytest
 from autoencoder_client import AsyncClient
 from PIL import Image
 from starlette.testclient import TestClient
 
+from bundle.stores import open_store
 from service import cli
 from service.app import build_services, create_app
-from service.bulk import journal, remote_scorer
+from service.bulk import journal, remote_files, remote_scorer
+from service.bulk.job import Shard
+from service.bulk.remote_files import RemoteFile
 from service.keys import Right
 from service.settings import Settings
 from tests.bundles import write_bundle
 from tests.service.api.helpers import entries
+from tests.stores import store_url
+
+__all__ = ["store_url"]
 
 HEADER = ["path", "score", "p_value", "threshold", "is_anomaly", "heatmap", "overlay", "error"]
 
@@ -400,9 +409,93 @@ def test_an_interrupted_run_of_other_files_is_left_alone(
     assert not (tmp_path / "scores.csv").exists()
 
 
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_the_shards_have_every_row_once(
+    score: Callable[..., int], photos: Path, tmp_path: Path, count: int
+) -> None:
+    (photos / "list.txt").write_text(f"{photos}/notes.txt\n{photos}/gone.png\n")
+    options = "--list", str(photos / "list.txt")
+    assert score(*options) == 0
+    for index in range(count):
+        assert score(*options, "--shard", f"{index}/{count}") == 0
+    names = [f"scores-{index:05}-of-{count:05}.csv" for index in range(count)]
+    joined = [row for name in names for row in table(tmp_path / name)]
+    whole = table(tmp_path / "scores.csv")
+    assert sorted(row["path"] for row in joined) == sorted(row["path"] for row in whole)
+    found = {row["path"]: row for row in joined}
+    for row in whole:
+        assert found[row["path"]]["error"] == row["error"]
+        if row["score"]:
+            assert float(found[row["path"]]["score"]) == pytest.approx(float(row["score"]))
+
+
+def test_a_shard_depends_on_the_path_alone() -> None:
+    shards = [Shard(index, 7) for index in range(7)]
+    paths = [Path(f"photos/{index}.png") for index in range(700)]
+    sizes = [sum(map(shard.has, paths)) for shard in shards]
+    assert sum(sizes) == len(paths)
+    assert min(sizes) > 70
+    assert [shard.index for shard in shards if shard.has("s3://bucket/photos/3.png")] == [5]
+
+
+def test_an_interrupted_shard_is_resumed(
+    score: Callable[..., int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with interruption(monkeypatch):
+        assert score("--shard", "1/2") == 130
+    for image in photos.glob("?.png"):
+        image.write_bytes(b"")  # a file with a row is not read again
+    assert score("--shard", "1/2") == 0
+    rows = table(tmp_path / "scores-00001-of-00002.csv")
+    assert {row["error"] for row in rows if "damaged" not in row["path"]} == {""}
+    assert not [*tmp_path.glob("*.partial")]
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "-1/2", "1/2/3", "0/0"])
+def test_a_shard_is_below_their_number(
+    score: Callable[..., int], shard: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        score(f"--shard={shard}")
+    assert f"{shard} is no shard; write I/N, such as 0/16" in capsys.readouterr().err
+
+
+def test_the_images_of_a_store_have_the_scores_of_files(
+    score: Callable[..., int], photos: Path, tmp_path: Path, store_url: str
+) -> None:
+    store = open_store(store_url, create=True)
+    for path in photos.iterdir():
+        obstore.put(store, f"photos/{path.name}", path.read_bytes())
+    obstore.put(store, "photos/.hidden/1.png", b"none")
+    assert score() == 0
+    heatmaps = tmp_path / "heatmaps"
+    url = f"{store_url}/photos"
+    options = "--heatmaps", str(heatmaps)
+    assert score(*options, output="remote.csv", sources=(url,)) == 0
+    local = {Path(row.pop("path")).name: row for row in table(tmp_path / "scores.csv")}
+    remote = {row.pop("path"): row for row in table(tmp_path / "remote.csv")}
+    assert {*remote} == {f"{url}/{name}" for name in local}
+    for name, row in local.items():
+        found = remote[f"{url}/{name}"]
+        heatmap = found.pop("heatmap")
+        assert found == {key: value for key, value in row.items() if key != "heatmap"}
+        assert bool(heatmap) == Path(heatmap).is_file() == bool(row["score"])
+        if heatmap:
+            assert Path(heatmap).is_relative_to(heatmaps)
+
+
+def test_a_file_of_a_store_that_has_gone_is_an_error_row(tmp_path: Path) -> None:
+    gone = RemoteFile(f"file://{tmp_path}/gone.png", 3)
+    (tmp_path / "large.png").write_bytes(b"1234")
+    large = RemoteFile(f"file://{tmp_path}/large.png", 3)
+    assert asyncio.run(remote_files.read(gone, 3)) == "the file cannot be read: it does not exist"
+    assert asyncio.run(remote_files.read(large, 3)) == "the file has 4 bytes; the maximum is 3"
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"sources": ("ftp://store/photos",)}, "ftp://store/ is no store"),
         ({"sources": ()}, "there is nothing to score"),
         ({"sources": ("/gone",)}, "/gone does not exist"),
         (
@@ -431,12 +524,44 @@ def test_an_impossible_command_is_refused_at_once(
     assert not [*tmp_path.glob("scores*")]
 
 
+@pytest.mark.parametrize("option", ["--url", "--shard", "--heatmaps", "--overlays"])
+def test_options_of_the_local_engine_are_refused_on_ray(
+    score: Callable[..., int], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score("--engine", "ray", option, "0/2") == 1
+    assert f"error: {option} is not for --engine ray; omit one" in capsys.readouterr().err
+    assert score("--actors", "2") == 1
+    assert "error: --actors needs --engine ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("actors", ["0", "-1", "many"])
+def test_there_is_at_least_one_actor(
+    score: Callable[..., int], actors: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        score("--engine", "ray", f"--actors={actors}")
+    assert f"{actors} is not a number of at least 1" in capsys.readouterr().err
+
+
+def test_a_missing_extra_of_the_engine_is_named(
+    score: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "service.bulk.ray_engine", raising=False)
+    assert score("--engine", "ray") == 1
+    assert "needs Ray: run pip install '.[ray]' in the checkout" in capsys.readouterr().err
+
+
 def test_a_folder_without_images_is_an_error(
     score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert score(sources=(str(tmp_path / "empty"),)) == 1
     assert "error: there are no images in" in capsys.readouterr().err
+    assert score(sources=(f"file://{tmp_path}/empty",)) == 1
+    assert "/empty holds no image; name a folder of a store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", ["0", "1", "many"])

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 def below(folder: Path, *given: str, omit: tuple[Path, ...] = ()) -> list[str]:
     return [
-        path.relative_to(folder).as_posix()
+        Path(str(path)).relative_to(folder).as_posix()
         for path in sources.find_files([str(folder / name) for name in given], omit)
     ]
 

@@ -1,0 +1,103 @@
+"""The bulk command on Ray, which starts on this machine; `make ray` installs it and runs these."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.stores import open_store
+from tests.bundles import write_bundle
+from tests.e2e.conftest import ROOT
+from tests.stores import store_url
+
+__all__ = ["store_url"]
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed"
+)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    write_bundle(tmp_path / "models", "tiny")
+    command = [sys.executable, "-m", "service", "score", "--model", "tiny", "--device", "cpu"]
+    return [*command, "--models", str(tmp_path / "models"), "--false-positive-rate", "0.2"]
+
+
+def read(output: str) -> list[dict[str, Any]]:
+    """Read the rows of a Parquet file, or of a folder of them, sorted by path."""
+    from pyarrow import dataset, fs
+
+    store, path = fs.FileSystem.from_uri(output)
+    rows: list[dict[str, Any]] = dataset.dataset(path, filesystem=store).to_table().to_pylist()
+    return sorted(rows, key=lambda row: str(row["path"]))
+
+
+def test_the_rows_equal_those_of_the_local_engine(
+    command: list[str], tmp_path: Path, store_url: str
+) -> None:
+    import obstore
+
+    images = np.random.default_rng(0).integers(0, 256, (150, 4, 6), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    store = open_store(store_url, create=True)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{index:03}.png")
+    (tmp_path / "photos" / "damaged.png").write_bytes(b"none")
+    for path in (tmp_path / "photos").iterdir():
+        obstore.put(store, f"photos/{path.name}", path.read_bytes())
+    local, ray = f"{tmp_path}/local.parquet", f"{store_url}/scores"
+    photos = f"{store_url}/photos"
+    for output, engine in ((local, "local"), (ray, "ray")):
+        run = [*command, photos, "--output", output, "--engine", engine]
+        subprocess.run(run, cwd=ROOT, check=True)
+    expected, found = read(local), read(ray)
+    assert len(expected) == 151
+    for row, ray_row in zip(expected, found, strict=True):
+        for column in ("score", "p_value", "threshold"):
+            assert ray_row.pop(column) == pytest.approx(row.pop(column))
+    assert found == expected
+    assert found[-1]["error"].startswith("the bytes are not an image")
+    again = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert f"--output {ray} exists; remove it" in again.stderr
+
+
+def test_a_killed_run_is_resumed(command: list[str], tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "scores"
+    photos.mkdir()
+    slow = np.random.default_rng(0).integers(0, 256, (2000, 2000), dtype=np.uint8)
+    Image.fromarray(slow).save(photos / "000.png")
+    for index in range(1, 320):
+        os.link(photos / "000.png", photos / f"{index:03}.png")
+    run = [*command, "photos", "--output", str(output), "--engine", "ray", "--actors", "1"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/client"}
+    with subprocess.Popen(run, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as killed:
+        assert killed.stderr is not None
+        shown = b""
+        while not re.search(rb"[1-9]\d*/320", shown):  # a block is written
+            part = os.read(killed.stderr.fileno(), 4096)
+            assert part, shown.decode()
+            shown += part
+        killed.kill()
+    left = [*output.glob("*.parquet")]
+    assert left
+    assert not (output / "_SUCCESS").exists()
+    (output / "incomplete.parquet").write_bytes(left[0].read_bytes()[:-9])
+    again = subprocess.run(
+        run, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert again.stdout.startswith(f"{output}: 320 images, ")
+    rows = read(str(output))
+    assert [row["path"] for row in rows] == [f"photos/{index:03}.png" for index in range(320)]
+    assert {row["error"] for row in rows} == {None}
+    assert {path.stat().st_ino for path in left} <= {
+        path.stat().st_ino for path in output.glob("*.parquet")
+    }
