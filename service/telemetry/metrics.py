@@ -1,7 +1,7 @@
 """Metrics for Prometheus: requests, batches, scores, and images and bytes in flight."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Protocol
 
 from prometheus_client import (
@@ -24,7 +24,9 @@ SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
 IMAGES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SCORE_LABELS = ("model", "version")
 PHASES = ("decode", "queue", "inference", "encode")
-OTHER_LABELS = ("other", "")  # operation and model of a request without them
+MAX_MODELS = 1000  # that have series of their own; the others share those of `OTHER`
+OTHER = "other"
+OTHER_LABELS = (OTHER, "")  # operation and model of a request without them
 SCORE_PSI, LATENT_PSI = "ae_score_psi", "ae_latent_psi"
 
 
@@ -95,10 +97,11 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._loads = Counter(
             "ae_model_loads",
-            "Loads of bundles, by result.",
+            "Openings of bundles, by result.",
             ("model", "result"),
             registry=self._registry,
         )
+        self._models: set[str] = set()  # that have series of their own
         # Cached, because looking up a metric by its labels is slower than counting.
         self._of_request: dict[tuple[str, str, int], Counter] = {}
         self._of_operation: dict[str, Histogram] = {}
@@ -129,12 +132,12 @@ class Metrics:
             histogram.observe(each)
 
     def add_models(self, read: Models, read_failures: Failures) -> None:
-        """Add loaded models and failed bundles, which calls both at each export."""
+        """Add models and failed bundles, which calls both at each export."""
         self._registry.register(_ModelCollector(read, read_failures))
 
     def count_load(self, model: str, succeeded: bool) -> None:
-        """Count a load of a bundle."""
-        self._loads.labels(model, "ready" if succeeded else "failed").inc()
+        """Count an opening of a bundle."""
+        self._loads.labels(self._label(model), "ready" if succeeded else "failed").inc()
 
     def count_request(self, labels: tuple[str, str], status: int, seconds: float) -> None:
         """Count a request by operation, model and status."""
@@ -142,7 +145,7 @@ class Metrics:
         counter = self._of_request.get((operation, model, status))
         if counter is None:
             counter = self._of_request[operation, model, status] = self._requests.labels(
-                operation, model, status
+                operation, self._label(model), status
             )
         histogram = self._of_operation.get(operation)
         if histogram is None:
@@ -154,12 +157,19 @@ class Metrics:
         """Count a batch of a model."""
         pair = self._of_model.get(model)
         if pair is None:
+            label = self._label(model)
             pair = self._of_model[model] = (
-                self._batch_images.labels(model),
-                self._batch_seconds.labels(model),
+                self._batch_images.labels(label),
+                self._batch_seconds.labels(label),
             )
         pair[0].observe(images)
         pair[1].observe(seconds)
+
+    def _label(self, model: str) -> str:
+        """Return the label of a model."""
+        if len(self._models) < MAX_MODELS:
+            self._models.add(model)
+        return model if model in self._models else OTHER
 
     def collect(self) -> list[Metric]:
         """Return metrics that can be added up: in place of each PSI, the counts of its bins."""
@@ -192,7 +202,7 @@ class _Collected(Collector):
 
 
 class _ModelCollector(Collector):
-    """Collector of loaded models and failed bundles, which change while the service runs."""
+    """Collector of models and failed bundles, which change while the service runs."""
 
     def __init__(self, read: Models, read_failures: Failures) -> None:
         self._read, self._read_failures = read, read_failures
@@ -200,14 +210,14 @@ class _ModelCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         models = GaugeMetricFamily(
             "ae_model_info",
-            "Models that are ready, and their execution providers.",
+            "Models that can serve, and their execution providers.",
             labels=("model", "version", "provider"),
         )
         for name, version, provider in self._read():
             models.add_metric((name, str(version), provider), 1)
         yield models
         failures = GaugeMetricFamily(
-            "ae_model_failure", "Bundles that cannot be loaded.", labels=SCORE_LABELS
+            "ae_model_failure", "Bundles that cannot be opened.", labels=SCORE_LABELS
         )
         for failure in self._read_failures():
             failures.add_metric(failure.split("/"), 1)
@@ -235,7 +245,7 @@ class _ScoreCollector(Collector):
         )
         scores = _build_bins(SCORE_PSI, "scores")
         latents = _build_bins(LATENT_PSI, "latent distances")
-        for name, version, each in self._read():
+        for name, version, each in islice(self._read(), MAX_MODELS):
             labels = (name, str(version))
             images.add_metric(labels, each.images)
             anomalous.add_metric(labels, each.anomalous)

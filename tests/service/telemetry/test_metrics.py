@@ -2,8 +2,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from service.api import schemas
+from service.registry.drift import compute_psi
+from service.telemetry.metrics import Metrics
 from tests.service.api.helpers import NPY, TINY, application, entries, npy
 
 
@@ -122,3 +125,20 @@ def test_failed_bundles_are_metrics(models: Path) -> None:
     client, _ = application(models)
     with client:
         assert 'ae_model_failure{model="broken",version="1"} 1.0' in client.get("/metrics").text
+
+
+def test_a_thousand_models_have_series_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.telemetry.metrics.MAX_MODELS", 2)
+    metrics = Metrics(compute_psi)
+    for model in ("a", "b", "c", "d", "a"):
+        metrics.count_request(("encode", model), 200, 0.1)
+        metrics.count_batch(model, 1, 0.1)
+        metrics.count_load(model, True)
+    text = metrics.export().decode()
+    for model, count in (("a", 2.0), ("b", 1.0), ("other", 2.0)):
+        assert (
+            f'ae_requests_total{{model="{model}",operation="encode",status="200"}} {count}' in text
+        )
+        assert f'ae_batch_images_count{{model="{model}"}} {count}' in text
+        assert f'ae_model_loads_total{{model="{model}",result="ready"}} {count}' in text
+    assert 'model="c"' not in text
