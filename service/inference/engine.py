@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # Sessions with threads of their own; the others run in the thread that calls them. A process with
 # hundreds of models would have hundreds of threads, and shared ones of ONNX Runtime always spin.
 MAX_THREADED_SESSIONS = 8
+# Shortest run of one image that threads are for; shorter ones take longer with threads.
+MIN_THREADED_SECONDS = 0.002
 
 
 class Engine(Protocol):
@@ -75,11 +77,15 @@ class OnnxEngine:
 
     def open(self, path: Path) -> Session:
         """Load a graph; with the policy `auto`, on the CPU if the GPU fails."""
-        threads = self._threads if len(self._threaded) < MAX_THREADED_SESSIONS else 1
-        session = self._open(path, threads)
-        if threads > 1:
+        session = self._open(path, threads=1)
+        if self._gains_from_threads(session):
+            session = self._open(path, self._threads)
             self._threaded.add(session)
         return session
+
+    def _gains_from_threads(self, session: OnnxSession) -> bool:
+        free = self._threads > 1 and len(self._threaded) < MAX_THREADED_SESSIONS
+        return free and not session.on_gpu and session.measure() >= MIN_THREADED_SECONDS
 
     def _open(self, path: Path, threads: int) -> OnnxSession:
         try:

@@ -79,7 +79,8 @@ class OpenModels:
         models = self._registry.all()
         opened = [self._open_now(model) for model in models if self.is_preloaded(model)]
         if not any(opened):
-            any(self._open_now(model) for model in models if not self.is_preloaded(model))
+            smallest = sorted(models, key=self._loader.estimate)
+            any(self._open_now(model) for model in smallest if not self.is_preloaded(model))
         if self.count_bytes() > self._max_bytes:
             logger.warning(
                 "the preloaded models take %d bytes, and AE_MODEL_MEMORY is %d: others are closed "

@@ -10,8 +10,9 @@ import pytest
 from bundle.errors import InvalidParameter
 from bundle.stores import BundleStore
 from service.errors import DeadlineExceeded, ModelNotReady
-from service.inference.engine import MAX_THREADED_SESSIONS, OnnxEngine
-from service.inference.session import Session
+from service.inference.engine import MAX_THREADED_SESSIONS, MIN_THREADED_SECONDS, OnnxEngine
+from service.inference.providers import Provider
+from service.inference.session import OnnxSession, Session
 from service.registry.loaded_model import LoadedModel
 from service.registry.registry import REST_SECONDS
 from service.registry.repository import ModelRepository
@@ -154,7 +155,7 @@ def test_a_request_past_its_deadline_does_not_wait_for_an_opening(tmp_path: Path
 
 
 def test_a_damaged_version_fails_once_and_the_older_one_serves(tmp_path: Path) -> None:
-    write_bundle(tmp_path, "a")
+    write_bundle(tmp_path, "a", graphs=("encoder",))  # which is opened at the start
     write_bundle(tmp_path, "b", 1)
     damaged = write_bundle(tmp_path, "b", 2, variational=True)
     (damaged / "decoder.onnx").write_bytes(b"")
@@ -218,17 +219,27 @@ def test_a_new_version_is_tested_and_stays_closed_without_room(tmp_path: Path) -
     assert list_open(rig) == ["a"]
 
 
-def test_few_sessions_have_threads_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seconds", [MIN_THREADED_SECONDS, MIN_THREADED_SECONDS / 2])
+def test_few_sessions_with_long_runs_have_threads_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     threads: list[int] = []
-    monkeypatch.setattr(
-        "service.inference.engine.OnnxSession.__init__",
-        lambda _self, _path, _provider, given: threads.append(given),
-    )
-    engine = OnnxEngine("cpu", threads=4)
-    opened = [engine.open(tmp_path / "encoder.onnx") for _ in range(MAX_THREADED_SESSIONS + 1)]
-    assert threads == [4] * MAX_THREADED_SESSIONS + [1]
+
+    class Recorded(OnnxSession):
+        def __init__(self, path: Path, provider: Provider, given: int) -> None:
+            threads.append(given)
+            super().__init__(path, provider, given)
+
+        def measure(self) -> float:
+            return seconds
+
+    monkeypatch.setattr("service.inference.engine.OnnxSession", Recorded)
+    write_encoders(tmp_path)
+    engine, path = OnnxEngine("cpu", threads=2), tmp_path / "a" / "1" / "encoder.onnx"
+    opened = [engine.open(path) for _ in range(MAX_THREADED_SESSIONS + 1)]
+    assert len(opened) == MAX_THREADED_SESSIONS + 1
+    long = seconds == MIN_THREADED_SECONDS
+    assert threads.count(2) == (MAX_THREADED_SESSIONS if long else 0)
     opened.clear()
-    engine.open(tmp_path / "encoder.onnx")
-    assert threads[-1] == 4
+    engine.open(path)
+    assert threads[-1] == (2 if long else 1)
