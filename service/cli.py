@@ -470,13 +470,15 @@ def _check(settings: Settings, _: argparse.Namespace) -> int:
     failures = 0
     for location in locations:
         try:
-            model = loader.open(loader.index(location))
+            model = loader.index(location)
+            loader.fetch(model)
+            loaded = loader.open(model)
         except (BundleError, DeviceError) as error:
             failures += 1
             print(f"{location}: FAILED: {error}")
         else:
             print(
-                f"{location}: works on {model.provider}: {', '.join(model.manifest.capabilities)}"
+                f"{location}: works on {loaded.provider}: {', '.join(model.manifest.capabilities)}"
             )
     print(f"{len(locations) - failures} of {len(locations)} bundles in {settings.models} work")
     return 1 if failures or not locations else 0

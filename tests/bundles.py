@@ -29,8 +29,7 @@ from service.errors import DeviceLost
 from service.inference.engine import Engine, OnnxEngine
 from service.registry.loaded_model import LoadedModel
 from service.registry.loader import Loader
-from service.registry.open_models import ALL as ALL_MODELS
-from service.registry.open_models import OpenModels
+from service.registry.open_models import ALL_MODELS, OpenModels
 from service.registry.registry import ModelRegistry
 from service.registry.repository import BundleLocation, ModelRepository, Repository
 from service.registry.shared_sessions import SharedSessions
@@ -382,7 +381,9 @@ def load_registry(models: Path) -> ModelRegistry:
 def open_bundle(repository: Repository, location: BundleLocation) -> LoadedModel:
     """Verify a bundle, and open its graphs on the CPU."""
     loader = Loader(repository, SharedSessions(OnnxEngine("cpu")))
-    return loader.open(loader.index(location))
+    model = loader.index(location)
+    loader.fetch(model)
+    return loader.open(model)
 
 
 def get_loaded(registry: ModelRegistry, name: str) -> LoadedModel:

@@ -15,7 +15,12 @@ from service.inference.session import OnnxSession, Session
 
 
 class Chain(ABC):
-    """The graphs of a model, which run in order. Only one thread at a time may call `run`."""
+    """The graphs of a model, which run in order. Only one thread at a time may call `run`.
+
+    `shares` is True if a run may be joined with those of other models after its first graph.
+    """
+
+    shares = False
 
     def __init__(self, sessions: Mapping[GraphName, Session], max_batch: int | None = None) -> None:
         """Chain sessions, which run at most `max_batch` images at once if it is set."""
@@ -75,6 +80,8 @@ BATCH_ELEMENTS = 2**19
 
 class HostChain(Chain):
     """A chain with tensors in host memory, of any batch size. The CPU splits a large batch."""
+
+    shares = True
 
     def _run(
         self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]

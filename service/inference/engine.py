@@ -78,10 +78,12 @@ class OnnxEngine:
     def open(self, path: Path) -> Session:
         """Load a graph; with the policy `auto`, on the CPU if the GPU fails."""
         session = self._open(path, threads=1)
-        if self._gains_from_threads(session):
-            session = self._open(path, self._threads)
-            self._threaded.add(session)
-        return session
+        if not self._gains_from_threads(session):
+            return session
+        del session  # before its graph is loaded again
+        threaded = self._open(path, self._threads)
+        self._threaded.add(threaded)
+        return threaded
 
     def _gains_from_threads(self, session: OnnxSession) -> bool:
         free = self._threads > 1 and len(self._threaded) < MAX_THREADED_SESSIONS

@@ -230,11 +230,15 @@ class Operations:
         return DecodedLatents(results["reconstructions"], path)
 
     async def has_variances(self, model: ServedModel, timings: Timings) -> bool:
-        """Return True if a model is variational; opens it. Raises as `OpenModels.get` does."""
-        if "encode" not in model.manifest.capabilities:
-            return False
-        loaded = await self._open(model, timings)
-        return VARIANCES in loaded.find_outputs("encode", (VARIANCES,))
+        """Return True if a model is variational, which is known once it was open.
+
+        Raises as `OpenModels.get` does.
+        """
+        if model.has_variances is None:
+            with self._admit(model, 1):
+                loaded = await self._open(model, timings)
+            model.has_variances = VARIANCES in loaded.find_outputs("encode", (VARIANCES,))
+        return model.has_variances
 
     def check_count(self, count: int) -> None:
         """Raise InvalidParameter if a request has no item, TooManyImages if it has too many."""
@@ -339,8 +343,8 @@ class Operations:
         alone: bool = False,
     ) -> Tensors:
         """Run graphs on the device, joined with other work for them unless `alone`."""
-        name, kind = loaded.manifest.name, (loaded.manifest.version, graphs, outputs)
         plan = loaded.plan(graphs, outputs)
+        name, kind = loaded.manifest.name, (loaded.manifest.version, graphs, outputs, plan.uses)
         work = Work(name, kind, plan.run, tensors, alone, plan.shared, plan.uses)
         began = time.monotonic()
         try:

@@ -55,7 +55,7 @@ class LoadedModel:
         files = self.manifest.files
         digests = [files[self.manifest.graphs[graph]] for graph in graphs]
         shared = None
-        if len(graphs) > 1:
+        if len(graphs) > 1 and self.chain.shares:
             _, first = next(select_outputs(self.sessions, graphs, outputs))
             shared = SharedRun(
                 (digests[0], *first),

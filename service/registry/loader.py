@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.conformal import ConformalScores
-from bundle.errors import BundleError
+from bundle.errors import BundleError, BundleUnavailable
 from bundle.latents import GaussianMixture, NormalPrior, Prior
 from bundle.manifest import (
     FEATURES,
@@ -57,10 +57,10 @@ class Loader:
             provider = self._sessions.engine.provider
             return ServedModel(location, manifest, digest, _build_scoring(manifest), provider)
 
-    def open(self, model: ServedModel) -> LoadedModel:
-        """Verify a bundle, open its graphs, test them and warm them up.
+    def fetch(self, model: ServedModel) -> None:
+        """Verify the files of a bundle, which are fetched if they are in a store.
 
-        Raises BundleError if it is damaged, DeviceError if the device fails.
+        Raises BundleError if it is damaged or has changed.
         """
         with _as_bundle_error(model.location):
             _, digest = self._repository.fetch(model.location)
@@ -68,6 +68,13 @@ class Loader:
                 raise BundleError(
                     "it has changed since it was listed; restart, or set AE_MODEL_CONTROL"
                 )
+
+    def open(self, model: ServedModel) -> LoadedModel:
+        """Open the graphs of a verified bundle, test them and warm them up.
+
+        Raises BundleError if it is damaged, DeviceError if the device fails.
+        """
+        with _as_bundle_error(model.location):
             return self._open(model.manifest, model.location.directory)
 
     def _open(self, manifest: ModelManifest, directory: Path) -> LoadedModel:
@@ -104,6 +111,8 @@ def _as_bundle_error(location: BundleLocation) -> Iterator[None]:
         yield
     except (BundleError, DeviceError):
         raise
+    except MemoryError as error:
+        raise BundleUnavailable("there is too little memory") from error
     except Exception as error:
         logger.exception("unforeseen error in %s", location)
         raise BundleError(f"{type(error).__name__}: {error}") from error

@@ -28,6 +28,8 @@ class ModelRegistry:
     def put(self, model: ServedModel) -> None:
         """Add a model, in place of the same version if any."""
         manifest = model.manifest
+        if former := self.find(model.location):
+            self._resting.pop(former, None)
         # A copy, because other threads may iterate over the former.
         versions = self._models.get(manifest.name, {}) | {manifest.version: model}
         self._models = self._models | {manifest.name: versions}
@@ -46,17 +48,25 @@ class ModelRegistry:
         self._failed = self._failed | {location.name: failures}
 
     def rest(self, model: ServedModel) -> None:
-        """Let a model not serve for `REST_SECONDS`, as it cannot be opened now."""
-        self._resting[model] = self._clock() + REST_SECONDS
+        """Let a model not serve for `REST_SECONDS`, because it cannot be opened now."""
+        if self.find(model.location) is model:
+            self._resting[model] = self._clock() + REST_SECONDS
 
     def rests(self, model: ServedModel) -> bool:
         """Return True if a model cannot be opened now."""
         return self._resting.get(model, 0.0) > self._clock()
 
+    def _end_rests(self) -> None:
+        """Let models serve again, whose failures are then over until the next."""
+        for model in [each for each in self._resting if not self.rests(each)]:
+            del self._resting[model]
+            self._forget_failure(model.location.name, model.location.version)
+
     def _serving(self, name: str) -> dict[int, ServedModel]:
         versions = self._models.get(name, {})
         if not self._resting:
             return versions
+        self._end_rests()
         return {number: each for number, each in versions.items() if not self.rests(each)}
 
     def find(self, location: BundleLocation) -> ServedModel | None:
@@ -113,8 +123,12 @@ class ModelRegistry:
         if version is None:
             if not versions:
                 raise _build_not_ready(f"model {name!r}")
-            pinned = versions.get(self._pinned.get(name, -1))
-            return pinned or versions[max(versions)]
+            pinned = self._pinned.get(name)
+            if pinned in versions:
+                return versions[pinned]
+            if pinned in self._models.get(name, {}) or pinned in failed:
+                raise _build_not_ready(f"the pinned version {pinned} of {name!r}")
+            return versions[max(versions)]
         number = next((known for known in versions | failed if str(known) == version), None)
         if number in versions:
             return versions[number]
@@ -144,6 +158,7 @@ class ModelRegistry:
 
         With `model`, only those of one model.
         """
+        self._end_rests()
         bundles = {
             f"{name}/{version}": reason
             for name, versions in self._failed.items()

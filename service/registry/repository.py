@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from bundle.errors import BundleError
+from bundle.errors import BundleError, BundleUnavailable
 from bundle.manifest import MANIFEST, PIN, ModelManifest, compute_sha256, hash_bytes
 
 
@@ -88,7 +88,12 @@ class ModelRepository:
         return check_name(location, *parse_manifest(location.directory / MANIFEST))
 
     def fetch(self, location: BundleLocation) -> tuple[ModelManifest, str]:
-        """Read a manifest and its SHA-256, and check every file. Raises BundleError."""
+        """Read a manifest and its SHA-256, and check every file.
+
+        Raises BundleError, and BundleUnavailable if the directory is gone.
+        """
+        if not location.directory.is_dir():
+            raise BundleUnavailable("its directory is unavailable; mount it again")
         return read_bundle(location)
 
     def sign(self, location: BundleLocation) -> Hashable:
@@ -141,8 +146,10 @@ def check_name(
 def _check(path: Path, digest: str) -> None:
     try:
         found = compute_sha256(path)
+    except FileNotFoundError:
+        raise BundleError(f"{path.name} cannot be read: there is no such file") from None
     except OSError as error:
-        raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise BundleUnavailable(f"{path.name} cannot be read: {error.strerror}") from error
     if found != digest:
         raise BundleError(
             f"{path.name} is damaged: its SHA-256 is {found[:12]}..., not {digest[:12]}..."
@@ -162,7 +169,7 @@ def parse_manifest(path: Path) -> tuple[ModelManifest, str]:
     except FileNotFoundError:
         raise BundleError(f"there is no {MANIFEST}: the bundle is incomplete") from None
     except OSError as error:
-        raise BundleError(f"{MANIFEST} cannot be read: {error.strerror}") from error
+        raise BundleUnavailable(f"{MANIFEST} cannot be read: {error.strerror}") from error
 
 
 def validate_manifest(text: bytes) -> tuple[ModelManifest, str]:

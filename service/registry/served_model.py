@@ -28,3 +28,4 @@ class ServedModel:
     scoring: Scoring | None
     provider: str  # that executes its graphs, or is tried first when they are opened
     loaded: LoadedModel | None = None  # None while the graphs are closed
+    has_variances: bool | None = None  # if it encodes; None until someone asks

@@ -57,7 +57,8 @@ class SharedSessions:
     def count_bytes(self, digests: Collection[str] | None = None) -> int:
         """Return the bytes of all open sessions, or of those among the digests."""
         with self._lock:
-            found = set(self._open.keys())
+            # Not the keys, of which other threads may drop some in the meantime.
+            found = {each.key for each in self._open.valuerefs() if each() is not None}
             return sum(self._bytes[each] for each in found if digests is None or each in digests)
 
     def estimate(self, path: Path, digest: str) -> int:
@@ -66,4 +67,7 @@ class SharedSessions:
             return 0
         if digest in self._bytes:
             return self._bytes[digest]
-        return FIRST_GROWTH * path.stat().st_size if path.is_file() else 0
+        try:
+            return FIRST_GROWTH * path.stat().st_size
+        except OSError:
+            return 0

@@ -32,8 +32,8 @@ FETCHING_SECONDS = 6 * 3600  # after which nobody fetches a bundle any more
 class StoreRepository:
     """Bundles of a store. A bundle is in `cache/DIGEST`, with the digest of its manifest.
 
-    Several threads may read manifests, and only one may fetch bundles; others may not be called at
-    the same time. Processes may share the cache.
+    Several threads may read manifests and fetch bundles, and one at a time may call the rest.
+    Processes may share the cache.
     """
 
     poll_seconds = 10.0
@@ -42,16 +42,18 @@ class StoreRepository:
         self._store, self._cache = store, cache
         self._listing = Listing()
         self._digests: dict[Key, tuple[Hashable, str]] = {}  # with the signatures they are of
+        self._gone: set[str] = set()  # since the last look; until the next, they may be opened
         self._pins: dict[str, tuple[str, int]] = {}  # with the tags they are of
 
     def locations(self) -> list[BundleLocation]:
-        """List the store, and read the manifests that are new. Drops bundles that have gone."""
+        """List the store, and read new manifests. Removes bundles that were gone before."""
         listing = self._store.find()
         with ThreadPoolExecutor(READERS) as readers:
             found = readers.map(self._find_digest, listing.bundles, listing.bundles.values())
         named = zip(listing.bundles, found, strict=True)
         digests = {key: digest for key, digest in named if digest is not None}
-        gone = {digest for _, digest in self._digests.values()} - {*digests.values()}
+        gone = self._gone - {*digests.values()}
+        self._gone = {digest for _, digest in self._digests.values()} - {*digests.values()}
         self._listing = listing
         self._digests = {key: (listing.bundles[key].signature, digests[key]) for key in digests}
         for digest in gone:

@@ -83,7 +83,7 @@ class Updates:
             locations = [each for each in found if model in (None, each.name)]
             for location in locations:
                 if location.name not in self._unloaded:
-                    await self._update(location)
+                    await self._update(location, insists=model is not None)
             self._remove_all_but(found, model)
             if model is not None:
                 await self._open_all(model)
@@ -123,11 +123,13 @@ class Updates:
             self._unloaded.add(model)
             self._remove_all_but([], model)
 
-    async def _update(self, location: BundleLocation) -> None:
+    async def _update(self, location: BundleLocation, insists: bool) -> None:
+        """Take up a bundle that has changed, or rests; with `insists`, also one that failed."""
         key = location.name, location.version
         signature = await asyncio.to_thread(self._repository.sign, location)
         model = self._registry.find(location)
-        if self._seen.get(key) == signature and not (model and self._registry.rests(model)):
+        serves = model is not None and not self._registry.rests(model)
+        if self._seen.get(key) == signature and (serves or not (model or insists)):
             return
         self._seen[key] = signature
         try:

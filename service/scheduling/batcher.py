@@ -155,15 +155,16 @@ class Batcher:
 
         `limit` replaces that of the queue. Dropped jobs and jobs past their deadline are removed.
         """
-        for owner in list(self._owners):
-            jobs = self._owners[owner]
-            if not accepts(jobs[0]):
-                continue
-            del self._owners[owner]
-            parts = self._fill(jobs, accepts, limit or self._limit)
-            if jobs:
-                self._owners[owner] = jobs
-            if parts:
+        now = time.monotonic()
+        for owner, jobs in list(self._owners.items()):
+            _drop_over(jobs, now)
+            if not jobs:
+                del self._owners[owner]
+            elif accepts(jobs[0]):
+                del self._owners[owner]
+                parts = self._fill(jobs, accepts, limit or self._limit)
+                if jobs:
+                    self._owners[owner] = jobs
                 return parts
         return []
 
@@ -192,11 +193,6 @@ class Batcher:
         self, jobs: deque[Job], accepts: Callable[[Job], bool], limit: Limit | None
     ) -> list[Part]:
         """Take a batch that begins with the first of the jobs."""
-        now = time.monotonic()
-        while jobs and jobs[0].is_over(now):
-            jobs.popleft()
-        if not jobs:
-            return []
         first, most = jobs[0], self.max_batch_size
         if limit and not first.work.alone:
             most = min(most, max(1, limit(first)))
@@ -208,22 +204,34 @@ class Batcher:
         if first.join_key is not None:
             parts += _take_joined(jobs, free, lambda job: job.join_key == first.join_key)
         if first.shared_key is not None:
-            parts += self._take_shared(first, most - count_images(parts), accepts)
+            self._add_shared(parts, most, accepts, limit)
         return parts
 
-    def _take_shared(self, first: Job, free: int, accepts: Callable[[Job], bool]) -> list[Part]:
-        """Take the jobs of other owners that share the first part of their run with a job."""
-        parts: list[Part] = []
+    def _add_shared(
+        self, parts: list[Part], most: int, accepts: Callable[[Job], bool], limit: Limit | None
+    ) -> None:
+        """Add the jobs of other owners that share the first part of their run with a batch.
+
+        The batch stays within the limit of each.
+        """
+        shared_key = parts[0].job.shared_key
         for owner, jobs in list(self._owners.items()):
-            if accepts(jobs[0]):
+            images = count_images(parts)
+            if images == most:
+                return
+            if jobs[0].shared_key == shared_key:
+                own = min(most, limit(jobs[0])) if limit else most
                 parts += _take_joined(
-                    jobs,
-                    free - count_images(parts),
-                    lambda job: job.shared_key == first.shared_key,
+                    jobs, own - images, lambda job: job.shared_key == shared_key and accepts(job)
                 )
                 if not jobs:
                     del self._owners[owner]
-        return parts
+
+
+def _drop_over(jobs: deque[Job], now: float) -> None:
+    """Remove the first jobs as long as no request waits for them."""
+    while jobs and jobs[0].is_over(now):
+        jobs.popleft()
 
 
 def _take_joined(jobs: deque[Job], free: int, joins: Callable[[Job], bool]) -> list[Part]:
@@ -231,7 +239,7 @@ def _take_joined(jobs: deque[Job], free: int, joins: Callable[[Job], bool]) -> l
     now = time.monotonic()
     parts: list[Part] = []
     later: list[Job] = []  # in their order
-    while jobs and free:
+    while jobs and free > 0:
         job = jobs.popleft()
         if job.is_over(now):
             continue
@@ -252,7 +260,14 @@ def count_images(parts: Sequence[Part]) -> int:
     return sum(part.images for part in parts)
 
 
-def run(parts: Sequence[Part]) -> None:
+class TimedRun(NamedTuple):
+    """Parts of one work that ran in a batch, and the seconds that they took of it."""
+
+    parts: Sequence[Part]
+    seconds: float
+
+
+def run(parts: Sequence[Part]) -> list[TimedRun]:
     """Run the parts of a batch together, and store the rows of each job.
 
     After an error, each part runs by itself, so that only the jobs that cause it fail.
@@ -261,18 +276,17 @@ def run(parts: Sequence[Part]) -> None:
     for job, _, _ in parts:
         job.started = job.started or began
     try:
-        results = _run_together(parts)
+        results, runs = _run_together(parts)
     except Exception as error:  # the job gets any error, because the thread must continue
         if len(parts) > 1:
-            for part in parts:
-                run([part])
-        else:
-            parts[0].job.error = error
-        return
+            return [timed for part in parts for timed in run([part])]
+        parts[0].job.error = error
+        return [TimedRun(parts, time.monotonic() - began)]
     took = time.monotonic() - began
     for part, rows in zip(parts, results, strict=True):
         part.job.took += took
         part.job.accept(part.start, rows)
+    return runs
 
 
 def group_by_work(parts: Sequence[Part]) -> list[list[Part]]:
@@ -281,23 +295,28 @@ def group_by_work(parts: Sequence[Part]) -> list[list[Part]]:
     return [list(group) for _, group in groups]
 
 
-def _run_together(parts: Sequence[Part]) -> list[Tensors]:
-    """Return the rows of each part."""
+def _run_together(parts: Sequence[Part]) -> tuple[list[Tensors], list[TimedRun]]:
+    """Return the rows of each part, and the times of each work."""
+    began = time.monotonic()
     groups, first = group_by_work(parts), parts[0].job.work
     if len(groups) == 1 or first.shared is None:
-        return _run_group(parts, first.run, {})
+        return _run_group(parts, first.run, {}), [TimedRun(parts, time.monotonic() - began)]
     shared = first.shared.first(_join(parts))
-    _check_rows(shared, count_images(parts))
+    images = count_images(parts)
+    _check_rows(shared, images)
+    each = (time.monotonic() - began) / images
     results: list[Tensors] = []
+    runs: list[TimedRun] = []
     offset = 0
     for group in groups:
         run_rest = group[0].job.work.shared
         assert run_rest is not None  # only works with one are joined with other owners
-        stop = offset + count_images(group)
-        rows = {name: tensor[offset:stop] for name, tensor in shared.items()}
+        count, began = count_images(group), time.monotonic()
+        rows = {name: tensor[offset : offset + count] for name, tensor in shared.items()}
         results += _run_group(group, run_rest.rest, rows)
-        offset = stop
-    return results
+        runs.append(TimedRun(group, each * count + time.monotonic() - began))
+        offset += count
+    return results, runs
 
 
 def _run_group(

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -88,7 +89,13 @@ class DeviceExecutor:
         self._schedule()
         await self._waiters.wait(job)
         if job.error is not None:
-            raise job.error
+            error = job.error
+            # Its frames, and this one, would hold the work, and so the graphs, until a collection.
+            traceback.clear_frames(error.__traceback__)
+            try:
+                raise error
+            finally:
+                del error, job, work
         return Completion(job.results, job.started - job.submitted, job.took)
 
     @property
@@ -210,17 +217,13 @@ class DeviceExecutor:
         return int(self._inline_seconds / self._latency.estimate(_get_key(job.work), 1))
 
     def _run(self, parts: Sequence[Part]) -> None:
-        began = time.monotonic()
-        batcher.run(parts)
-        took = time.monotonic() - began
+        for group, seconds in batcher.run(parts):
+            work, images = group[0].job.work, batcher.count_images(group)
+            self._latency.record(_get_key(work), images, seconds)
+            self._observe(work.owner, images, seconds)
         for part in parts:
             if isinstance(part.job.error, DeviceLost):
                 self.lose(part.job.error)
-        for group in batcher.group_by_work(parts):
-            work, images = group[0].job.work, batcher.count_images(group)
-            share = took * images / batcher.count_images(parts)
-            self._latency.record(_get_key(work), images, share)
-            self._observe(work.owner, images, share)
 
     def _batch_limit(self, job: Job) -> int:
         default = self._batcher.max_batch_size
@@ -228,10 +231,9 @@ class DeviceExecutor:
 
     def _estimate(self, parts: Sequence[Part]) -> float:
         """Estimate the run time of a batch in seconds."""
-        return (
-            self._latency.estimate(_get_key(parts[0].job.work), batcher.count_images(parts))
-            if parts
-            else 0.0
+        return sum(
+            self._latency.estimate(_get_key(group[0].job.work), batcher.count_images(group))
+            for group in batcher.group_by_work(parts)
         )
 
 

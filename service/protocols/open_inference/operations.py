@@ -183,8 +183,9 @@ def _describe_tensors(model: ServedModel) -> dict[str, TensorSpec]:
 async def run(call: Inference, operation: Capability) -> Outputs:
     """Run an operation. Raises InvalidParameter for outputs that it has not, and its errors."""
     if call.request.outputs is not None:
-        has_variances = call.operations.has_variances(call.model, call.timings)
-        _check_outputs(call.model, operation, await has_variances, call.request.outputs)
+        encodes = operation == DEFAULT
+        has_variances = encodes and await call.operations.has_variances(call.model, call.timings)
+        _check_outputs(call.model, operation, has_variances, call.request.outputs)
     return await SERVED[operation].run(call)
 
 

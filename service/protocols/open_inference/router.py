@@ -168,7 +168,8 @@ def _build_model_routes(services: Services) -> APIRouter:
 
     async def describe(name: str, version: str | None = None) -> ModelMetadata:
         target, model = find(name, version)
-        has_variances = await services.operations.has_variances(model, Timings())
+        encodes = target.operation == operations.DEFAULT
+        has_variances = encodes and await services.operations.has_variances(model, Timings())
         inputs, outputs = operations.describe(model, target.operation, has_variances)
         return ModelMetadata(
             name=name,

@@ -1,15 +1,18 @@
 import asyncio
+import gc
 import math
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bundle.errors import InvalidParameter
+from bundle.manifest import PIN
 from bundle.stores import BundleStore
-from service.errors import DeadlineExceeded, ModelNotReady
+from bundle.tensors import Tensors
+from service.errors import DeadlineExceeded, ModelNotFound, ModelNotReady
 from service.inference.engine import MAX_THREADED_SESSIONS, MIN_THREADED_SECONDS, OnnxEngine
 from service.inference.providers import Provider
 from service.inference.session import OnnxSession, Session
@@ -18,6 +21,8 @@ from service.registry.registry import REST_SECONDS
 from service.registry.repository import ModelRepository
 from service.registry.shared_sessions import SharedSessions
 from service.registry.store_repository import StoreRepository
+from service.scheduling.batcher import Work
+from service.scheduling.executor import DeviceExecutor
 from tests.bundles import Rig, rewrite_manifest, write_bundle, write_detector
 
 NAMES = ("a", "b", "c")
@@ -93,7 +98,7 @@ def test_preloaded_models_stay_open(tmp_path: Path) -> None:
 
 def test_a_name_to_preload_that_is_no_model_is_refused(tmp_path: Path) -> None:
     write_encoders(tmp_path)
-    with pytest.raises(InvalidParameter, match=r"AE_PRELOAD names 'd'.*there are: a, b, c"):
+    with pytest.raises(ModelNotFound, match="there is no model 'd'; there are: a, b, c"):
         build(tmp_path, preloaded=("d",))
 
 
@@ -243,3 +248,107 @@ def test_few_sessions_with_long_runs_have_threads_of_their_own(
     opened.clear()
     engine.open(path)
     assert threads[-1] == (2 if long else 1)
+
+
+def test_only_surplus_models_are_closed_while_all_are_in_use(tmp_path: Path) -> None:
+    largest = write_encoders(tmp_path)
+    write_bundle(tmp_path, "d", graphs=("encoder",), latent_dim=23)
+    rig = build(tmp_path, max_bytes=4 * largest + 1000)
+
+    async def use_all() -> None:
+        in_use = [await rig.opened.get(rig.registry.get(name), math.inf) for name in NAMES]
+        waiting = asyncio.create_task(rig.opened.get(rig.registry.get("d"), math.inf))
+        while len(rig.opened.list()) == len(NAMES):
+            await asyncio.sleep(0)
+        assert list_open(rig) == ["b", "c"]
+        in_use.clear()
+        await waiting
+
+    asyncio.run(use_all())
+    assert list_open(rig) == ["b", "c", "d"]
+
+
+def test_a_model_that_was_removed_while_it_was_opened_is_not_kept(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    rig = build(tmp_path)
+
+    async def remove_in_the_meantime() -> None:
+        model = rig.registry.get("b")
+        opening = asyncio.create_task(rig.opened.get(model, math.inf))
+        await asyncio.sleep(0)
+        await rig.updates.unload("b")
+        await opening
+
+    asyncio.run(remove_in_the_meantime())
+    assert list_open(rig) == ["a"]
+    assert rig.registry.failures() == {}
+
+
+def test_a_model_that_no_request_waits_for_is_not_opened(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    rig = build(tmp_path)
+
+    async def leave() -> None:
+        opening = asyncio.create_task(rig.opened.get(rig.registry.get("b"), math.inf))
+        await asyncio.sleep(0)
+        opening.cancel()
+        while rig.opened._openings:
+            await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    assert list_open(rig) == ["a"]
+    assert rig.registry.failures() == {}
+
+
+def test_a_pinned_version_that_cannot_be_opened_is_not_replaced_by_another(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "a", graphs=("encoder",))  # which is opened at the start
+    damaged = write_bundle(tmp_path, "b", 1)
+    write_bundle(tmp_path, "b", 2, variational=True)
+    (tmp_path / "b" / PIN).write_text("1")
+    (damaged / "decoder.onnx").write_bytes(b"")
+    rig = build(tmp_path)
+    with pytest.raises(ModelNotReady):
+        use(rig, "b")
+    with pytest.raises(ModelNotReady, match="the pinned version 1 of 'b'"):
+        rig.registry.get("b")
+
+
+def test_models_are_opened_again_after_their_directory_was_gone(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_encoders(models)
+    rig = build(models)
+    now = [0.0]
+    rig.registry._clock = lambda: now[0]
+    models.rename(tmp_path / "away")
+    with pytest.raises(ModelNotReady):
+        use(rig, "b")
+    assert rig.registry.failures() == {"b/1": "its directory is unavailable; mount it again"}
+    (tmp_path / "away").rename(models)
+    now[0] = REST_SECONDS
+    assert rig.registry.failures() == {}
+    use(rig, "b")
+
+
+def test_an_error_of_a_request_holds_no_graphs(tmp_path: Path) -> None:
+    largest = write_encoders(tmp_path)
+    rig = build(tmp_path, max_bytes=largest)
+    executor = DeviceExecutor(max_batch_size=4)
+    gc.disable()  # so that only references hold graphs
+
+    async def fail_and_go_on() -> None:
+        loaded = await rig.opened.get(rig.registry.get("a"), math.inf)
+        plan = loaded.plan(("encoder",), ("latents",))
+        wrong: Tensors = {"images": np.zeros((1, 1), np.uint8)}
+        work = Work("a", "kind", plan.run, wrong, shared=plan.shared, uses=plan.uses)
+        del loaded, plan
+        with suppress(Exception):  # `pytest.raises` would hold the error
+            await executor.run(work, math.inf)
+        del work
+        await rig.opened.get(rig.registry.get("b"), math.inf)
+
+    try:
+        asyncio.run(fail_and_go_on())
+        assert rig.opened.count_bytes() <= largest
+    finally:
+        gc.enable()
+        executor.close()

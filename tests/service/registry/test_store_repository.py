@@ -102,6 +102,8 @@ def test_a_version_that_goes_leaves_the_cache(tmp_path: Path) -> None:
     replica = Replica(f"file://{models}", tmp_path / "cache")
     shutil.rmtree(models / "tiny" / "1")
     replica.look()
+    assert (replica.versions, len(replica.cached)) == ([2], 2)  # until no request opens it
+    replica.look()
     assert (replica.versions, len(replica.cached)) == ([2], 1)
 
 

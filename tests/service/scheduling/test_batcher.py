@@ -221,3 +221,22 @@ def test_an_error_of_one_model_in_a_shared_batch_is_its_own() -> None:
     drain(queue)
     assert good.results["scores"].tolist() == [4]
     assert isinstance(bad.error, ValueError)
+
+
+def test_a_shared_batch_stays_within_the_limit_of_each_model() -> None:
+    runs: list[int] = []
+    queue = Batcher(8, lambda job: 2 if job.work.owner == "2" else 8)
+    for number in (1, 2, 3):
+        queue.push(Detector(number, runs).job(1, 1))
+    drain(queue)
+    assert runs == [4, 2]
+
+
+def test_a_job_is_accepted_by_itself_and_not_for_those_before_it() -> None:
+    queue = Batcher(8)
+    over, refused = job(1), job(2)
+    over.dropped = True
+    queue.push(over)
+    queue.push(refused)
+    assert queue.take(lambda each: each is not refused) == []
+    assert [part.job for part in queue.take()] == [refused]
