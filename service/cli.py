@@ -40,7 +40,7 @@ from service.registry.shared_sessions import SharedSessions
 from service.server import uvicorn_server
 from service.server.connections import limit_by_files
 from service.server.limits import ConnectionLimits
-from service.settings import Settings, find_unknown
+from service.settings import END_SECONDS, Settings, find_unknown
 from service.telemetry import logging
 from service.workers import ALONE, Worker, open_directory
 from service.workers.processes import ForkedProcesses
@@ -254,15 +254,19 @@ def _serve_by_workers(listener: socket.socket, settings: Settings, count: int) -
             share = share.model_copy(update={"grpc_port": grpc.getsockname()[1]})
         directory = stack.enter_context(open_directory())
 
-        def run(number: int, announce: Callable[[str], None]) -> int:
+        def run(number: int, announce: Callable[[str], None], beat: Callable[[], None]) -> int:
             logging.configure(settings.log_format, settings.log_level, number)
             worker = Worker(number, count, directory)
-            return _report(lambda: _serve_on(_open_own(listener), share, worker, announce))
+            return _report(lambda: _serve_on(_open_own(listener), share, worker, announce, beat))
 
         gc.collect()
         gc.freeze()  # because collections would copy the memory that workers share
         processes = stack.enter_context(ForkedProcesses(run))
-        return Supervisor(processes, count, lambda line: _print(f"{line} | {count} workers")).run()
+        seconds = settings.shutdown_delay + settings.shutdown_timeout + END_SECONDS
+        supervisor = Supervisor(
+            processes, count, lambda line: _print(f"{line} | {count} workers"), seconds
+        )
+        return supervisor.run()
 
 
 def _open_own(listener: socket.socket) -> socket.socket:
@@ -278,8 +282,12 @@ def _serve_on(
     settings: Settings,
     worker: Worker = ALONE,
     announce: Callable[[str], None] = _print,
+    beat: Callable[[], None] = lambda: None,
 ) -> int:
-    """Serve until a signal, and return the exit status; `announce` is called when ready."""
+    """Serve until a signal, and return the exit status.
+
+    `announce` is called when ready, and `beat` every few seconds from then on.
+    """
     tls = uvicorn_server.Tls(settings.tls_certificate, settings.tls_key)
     try:
         tls.check()
@@ -319,6 +327,7 @@ def _serve_on(
         shutdown,
         on_ready=announce_ready,
         on_hangup=services.updates.request_look,
+        on_beat=beat,
         tls=tls,
         companions=companions,
     )

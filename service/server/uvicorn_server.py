@@ -20,6 +20,8 @@ from service.server.limits import ConnectionLimits, ServedApp
 from service.server.protocol import BoundedProtocol
 
 STOP_SECONDS = 0.1  # between two looks at a companion that stops
+BEAT_SECONDS = 5.0  # between two calls of `on_beat`
+REPEAT_SECONDS = 1.0  # within which SIGTERM is the same: systemd sends it, and then the supervisor
 LINGER_SECONDS = 0.3  # in which requests that were on their way at the end are still read
 
 
@@ -62,7 +64,7 @@ class Companion(Protocol):
 class Server(uvicorn.Server):
     """A server that serves on after SIGTERM, until others have noticed.
 
-    Responses after the signal end their connection. SIGINT or a second signal skips the wait.
+    Responses after the signal end their connection. SIGINT or a later signal skips the wait.
     """
 
     def __init__(
@@ -72,12 +74,13 @@ class Server(uvicorn.Server):
         shutdown: Shutdown,
         on_ready: Callable[[], None],
         on_hangup: Callable[[], None],
+        on_beat: Callable[[], None],
         companions: Sequence[Companion] = (),
     ) -> None:
         super().__init__(config)
         self._companions = companions
         self._connections, self._shutdown = connections, shutdown
-        self._on_ready, self._on_hangup = on_ready, on_hangup
+        self._on_ready, self._on_hangup, self._on_beat = on_ready, on_hangup, on_beat
         self._end = float("inf")  # of the delay, on the clock of `time.monotonic`
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -88,9 +91,17 @@ class Server(uvicorn.Server):
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
             self._on_ready()
+            self._beat(loop)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._on_beat()
+        loop.call_later(BEAT_SECONDS, self._beat, loop)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         first = self._end == float("inf")
+        repeatable = self._end - self._shutdown.delay + REPEAT_SECONDS
+        if not first and sig == signal.SIGTERM and time.monotonic() < repeatable:
+            return
         if not first or sig == signal.SIGINT or not self._shutdown.delay:
             super().handle_exit(sig, frame)
         else:
@@ -200,13 +211,14 @@ def serve(
     shutdown: Shutdown,
     on_ready: Callable[[], None],
     on_hangup: Callable[[], None],
+    on_beat: Callable[[], None],
     tls: Tls,
     companions: Sequence[Companion] = (),
 ) -> int:
     """Serve until a signal, and return the exit status.
 
-    `on_hangup` is called on the event loop after SIGHUP. Raises InvalidParameter if a companion
-    cannot listen.
+    `on_hangup` is called on the event loop after SIGHUP, and `on_beat` every few seconds. Raises
+    InvalidParameter if a companion cannot listen.
     """
     connections = Connections(limits)
     config = uvicorn.Config(
@@ -224,7 +236,7 @@ def serve(
         timeout_keep_alive=limits.idle_timeout,
         timeout_graceful_shutdown=shutdown.timeout,
     )
-    server = Server(config, connections, shutdown, on_ready, on_hangup, companions)
+    server = Server(config, connections, shutdown, on_ready, on_hangup, on_beat, companions)
     try:
         server.run([listener])
     except KeyboardInterrupt:

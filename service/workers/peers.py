@@ -10,8 +10,13 @@ import orjson
 from service.workers.worker import Worker
 
 ASK_SECONDS = 1.0  # within which a worker answers that is not overloaded
+SILENT = object()  # in place of the answer of a worker that runs
 
 Answer = Callable[[Any], Awaitable[Any]]  # from an argument to what JSON can hold
+
+
+class WorkerSilent(Exception):
+    """A worker runs, but did not answer."""
 
 
 class Peers:
@@ -46,12 +51,27 @@ class Peers:
             self._server.close()
 
     async def ask(
-        self, question: str, argument: Any = None, timeout: float | None = ASK_SECONDS
+        self, question: str, argument: Any = None, timeout: float = ASK_SECONDS
     ) -> dict[int, Any]:
         """Return the answers of all workers by their numbers, without workers that do not answer.
 
         Raises what this worker's own answer raises.
         """
+        found = await self._ask_all(question, argument, timeout)
+        return {number: answer for number, answer in found.items() if answer is not SILENT}
+
+    async def ask_running(self, question: str, argument: Any, timeout: float) -> dict[int, Any]:
+        """Return the answers of all workers that run, by their numbers.
+
+        Raises WorkerSilent if one of them does not answer, and what the own answer raises.
+        """
+        found = await self._ask_all(question, argument, timeout)
+        for number, answer in found.items():
+            if answer is SILENT:
+                raise WorkerSilent(f"worker {number} did not respond; the log says why")
+        return found
+
+    async def _ask_all(self, question: str, argument: Any, timeout: float) -> dict[int, Any]:
         own, *others = await asyncio.gather(
             self._answers[question](argument),
             *(self._ask(number, question, argument, timeout) for number in self.worker.others),
@@ -62,7 +82,7 @@ class Peers:
         return found
 
     async def _ask(
-        self, number: int, question: str, argument: Any, timeout: float | None
+        self, number: int, question: str, argument: Any, timeout: float
     ) -> dict[int, Any]:
         try:
             async with asyncio.timeout(timeout):
@@ -72,8 +92,10 @@ class Peers:
                     return {number: orjson.loads(await reader.read())}
                 finally:
                     writer.close()
-        except (OSError, orjson.JSONDecodeError):  # it has not started, has ended, or is too slow
+        except (FileNotFoundError, ConnectionRefusedError):  # it has not started, or has ended
             return {}
+        except (OSError, orjson.JSONDecodeError):  # it is too slow, has failed, or has just ended
+            return {number: SILENT}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

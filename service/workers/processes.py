@@ -8,17 +8,19 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from typing import Self
 
-from service.workers.supervisor import Ended, Event, Ready, Signalled
+from service.workers.supervisor import Beat, Ended, Event, Ready, Signalled
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 PR_SET_PDEATHSIG = 1  # of prctl, which sends a signal when the parent ends
 
-Run = Callable[[int, Callable[[str], None]], int]  # of a worker, which calls back when it is ready
+# Of a worker, which calls the first function when it is ready, and the second while it responds.
+Run = Callable[[int, Callable[[str], None], Callable[[], None]], int]
 
 
 class ForkedProcesses:
@@ -28,10 +30,10 @@ class ForkedProcesses:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._run, self._pid = run, os.getpid()
         self._context = multiprocessing.get_context("fork")
         self._processes: dict[int, ForkProcess] = {}
-        self._lines: dict[int, Connection] = {}  # of workers that are not ready
+        self._lines: dict[int, Connection] = {}  # on which workers report
         self._received, self._wakeup = socket.socketpair()
 
     def __enter__(self) -> Self:
@@ -53,7 +55,7 @@ class ForkedProcesses:
         self._wakeup.close()
 
     def start(self, worker: int) -> None:
-        """Fork the process of a worker."""
+        """Fork the process of a worker. Raises OSError if the system has no room for it."""
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=self._begin, args=(worker, sender), daemon=True)
         with _blocked_signals():  # because the child must not handle them as its parent does
@@ -81,12 +83,18 @@ class ForkedProcesses:
         return [*events, *(self._join(worker) for file, worker in ends.items() if file in found)]
 
     def _receive(self, worker: int) -> Iterator[Event]:
-        with self._lines.pop(worker) as receiver, suppress(EOFError):  # it has ended
-            yield Ready(worker, receiver.recv())
+        try:
+            line = self._lines[worker].recv()
+        except (EOFError, OSError):  # it has ended
+            self._lines.pop(worker).close()
+        else:
+            yield Beat(worker) if line is None else Ready(worker, line)
 
     def _join(self, worker: int) -> Ended:
         process = self._processes.pop(worker)
         process.join()
+        if receiver := self._lines.pop(worker, None):
+            receiver.close()
         status = process.exitcode or 0
         return Ended(worker, status if status >= 0 else 128 - status)
 
@@ -94,10 +102,12 @@ class ForkedProcesses:
         """Run a worker in its own process."""
         os.setpgid(0, 0)  # so that a terminal interrupts the parent only, which then signals
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != self._pid:  # which ended before the call
+            sys.exit(128 + signal.SIGTERM)
         self._leave_signals()
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            sys.exit(self._run(worker, sender.send))
+            sys.exit(self._run(worker, sender.send, partial(sender.send, None)))
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
 

@@ -14,7 +14,8 @@ _STATE = struct.Struct("qqq")  # second, requests in it, requests in the second 
 class SharedRates:
     """Sliding windows of a second, as those of the package `limits`, in a file for each key.
 
-    The lock of a file ends with the process that holds it; one in shared memory would not.
+    The lock of a file ends with the process that holds it; one in shared memory would not. It is
+    held for microseconds; the supervisor kills a worker that hangs with it.
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,5 +1,7 @@
 """Metrics of all workers, as if they were one process."""
 
+import logging
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from prometheus_client.core import Metric
 from service.telemetry.metrics import Metrics
 from service.workers.peers import Peers
 
+METRICS_SECONDS = 5.0  # within which a worker collects those of a thousand models
 COUNTED = ("counter", "histogram")  # types of metrics that must not fall when a worker ends
 # Gauges that are facts of all workers, and the files of the worker that has the most open.
 MAXIMA = {
@@ -22,21 +25,25 @@ MAXIMA = {
 
 Snapshot = list[Any]  # of metrics, as JSON can hold them
 
+logger = logging.getLogger(__name__)
+
 
 class Totals:
     """Sums of the workers' metrics.
 
     A worker writes its metrics to a file whenever it tells them. Its successor counts on from the
-    file, so that no counter falls. Without an answer, the counters of the file stand for a worker.
+    file, so that no counter falls. Without an answer, the file's counters and maxima stand for a
+    worker.
     """
 
     def __init__(self, metrics: Metrics, peers: Peers) -> None:
         self._metrics, self._peers = metrics, peers
         former = self._read(peers.worker.number) if peers.worker.others else []
+        counted = [metric for metric in former if metric.type in COUNTED]
 
         @peers.answers("metrics")
         async def read(_: object) -> Snapshot:
-            snapshot = _pack(add_up([metrics.collect(), former]))
+            snapshot = _pack(add_up([metrics.collect(), counted]))
             self._write(snapshot)
             return snapshot
 
@@ -44,24 +51,34 @@ class Totals:
         """Return the metrics of all workers in the text format of Prometheus."""
         if not self._peers.worker.others:
             return self._metrics.export()
-        answers = await self._peers.ask("metrics")
+        answers = await self._peers.ask("metrics", timeout=METRICS_SECONDS)
         silent = [each for each in self._peers.worker.others if each not in answers]
-        found = [*map(_unpack, answers.values()), *map(self._read, silent)]
+        found = [*map(_unpack, answers.values()), *map(self._read_lasting, silent)]
         return self._metrics.render(add_up(found))
 
     def _write(self, snapshot: Snapshot) -> None:
         path = self._locate(self._peers.worker.number)
         written = path.with_suffix(".new")
-        written.write_bytes(orjson.dumps(snapshot))
-        written.replace(path)
+        try:
+            written.write_bytes(zlib.compress(orjson.dumps(snapshot), 1))
+            written.replace(path)
+        except OSError as error:  # such as no room; without the file, only a restart loses counts
+            logger.error("the metrics of a worker cannot be kept for its successor: %s", error)
 
     def _read(self, number: int) -> list[Metric]:
-        """Return the counters of a worker that has ended; none if it never told its metrics."""
+        """Return the metrics that a worker last told; none if it never did."""
         try:
-            snapshot = orjson.loads(self._locate(number).read_bytes())
+            return _unpack(orjson.loads(zlib.decompress(self._locate(number).read_bytes())))
         except FileNotFoundError:
             return []
-        return [metric for metric in _unpack(snapshot) if metric.type in COUNTED]
+
+    def _read_lasting(self, number: int) -> list[Metric]:
+        """Return the metrics that must not fall while a worker does not answer."""
+        return [
+            metric
+            for metric in self._read(number)
+            if metric.type in COUNTED or metric.name in MAXIMA
+        ]
 
     def _locate(self, number: int) -> Path:
         return self._peers.worker.directory / f"{number}.metrics"

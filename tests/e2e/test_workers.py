@@ -82,8 +82,9 @@ class Service:
         """Kill a worker, and wait until its successor is ready."""
         killed, other = self.list_processes()
         os.kill(killed, signal.SIGKILL)
+        deadline = time.monotonic() + 60
         while len({*self.list_processes()} - {killed, other}) < 1 or self.find_ready() < 2:
-            pass
+            assert time.monotonic() < deadline, "the worker has no successor"
 
     def list_processes(self) -> list[int]:
         parent = self.server.process.pid

@@ -15,13 +15,16 @@ from service.api.dependencies import ModelPath, Services, build_guard
 from service.api.errors import LoadFailed, NotControlled
 from service.api.security import ADMIN
 from service.errors import ModelNotFound
+from service.workers import WorkerSilent
+
+LOAD_SECONDS = 600.0  # in which a worker fetches, verifies and tests a model
 
 logger = logging.getLogger(__name__)
 
 CONTROL_ERRORS = schemas.describe_v2_errors(
     {
         401: "The API key is missing or unknown.",
-        400: "A bundle cannot be loaded; the version before still serves.",
+        400: "A bundle cannot be loaded, or a worker did not respond; what was loaded serves.",
         403: "The API key lacks the right `admin`.",
         404: "There is no such model.",
         409: "Models are not controlled by requests.",
@@ -58,6 +61,12 @@ def build_router(services: Services) -> APIRouter:
                 "requests only if it is explicit"
             )
 
+    async def ask_workers(question: str, model: str) -> dict[int, Any]:
+        try:
+            return await services.peers.ask_running(question, model, LOAD_SECONDS)
+        except WorkerSilent as error:
+            raise LoadFailed(str(error)) from None
+
     @routes.post("/index", dependencies=[guard], responses=INDEX_ERRORS)
     async def index() -> list[schemas.RepositoryEntry]:
         """Every version of every model, and the reasons of those that failed to load."""
@@ -84,7 +93,7 @@ def build_router(services: Services) -> APIRouter:
     async def load(model: ModelPath) -> schemas.Loaded:
         """Take up new, changed and removed versions of a model, in all workers."""
         check_control()
-        answers = await services.peers.ask("load", model, timeout=None)
+        answers = await ask_workers("load", model)
         failures = {key: why for each in answers.values() for key, why in each.items()}
         if failures:
             raise LoadFailed("; ".join(f"{key}: {reason}" for key, reason in failures.items()))
@@ -96,7 +105,7 @@ def build_router(services: Services) -> APIRouter:
         """Unload all versions of a model, in all workers, until it is loaded again."""
         check_control()
         registry.check_exists(model)
-        await services.peers.ask("unload", model, timeout=None)
+        await ask_workers("unload", model)
         return schemas.Loaded(name=model, versions=[])
 
     return routes

@@ -1,5 +1,7 @@
 """Two workers in one process, each with models of its own, so that they can differ."""
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +70,25 @@ def test_a_load_names_the_failure_of_any_worker(workers: Workers) -> None:
         assert response.status_code == 400
         assert response.json()["error"].startswith("tiny/2: decoder.onnx is damaged")
         assert [client.get(TINY).json()["version"] for client in (one, two)] == [2, 1]
+
+
+def test_a_load_or_unload_fails_if_a_worker_that_runs_does_not_respond(workers: Workers) -> None:
+    with workers.start(1) as one, socket.socket(socket.AF_UNIX) as hung:
+        hung.settimeout(60)
+        hung.bind(str(workers.directory / "2.sock"))
+        hung.listen()
+
+        def close() -> None:
+            for _ in range(2):
+                hung.accept()[0].close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        responses = [one.post(f"{REPOSITORY}/{call}") for call in ("load", "unload")]
+        closing.join()
+    for response in responses:
+        assert response.status_code == 400
+        assert response.json()["error"] == "worker 2 did not respond; the log says why"
 
 
 def test_a_worker_that_starts_again_has_unloaded_what_others_have(workers: Workers) -> None:

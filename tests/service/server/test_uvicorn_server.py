@@ -1,9 +1,40 @@
+import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 
-from service.server.uvicorn_server import Tls, bind, bind_unix, describe, is_public, share
+from service.server.connections import Connections
+from service.server.limits import ConnectionLimits, Refusal, Rendered, ServedApp
+from service.server.uvicorn_server import (
+    Server,
+    Shutdown,
+    Tls,
+    bind,
+    bind_unix,
+    describe,
+    is_public,
+    serve,
+    share,
+)
+
+LIMITS = ConnectionLimits(max_connections=1, head_timeout=1, idle_timeout=1, send_timeout=1)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "lifespan"
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
+
+
+def refuse(refusal: Refusal) -> Rendered:
+    raise AssertionError(refusal)
+
+
+def nothing() -> None: ...
 
 
 def test_a_bound_address_is_taken_for_others() -> None:
@@ -59,3 +90,28 @@ def test_a_shared_address_is_taken_for_sockets_that_do_not_share() -> None:
             assert second.getsockname() == first.getsockname()
         with pytest.raises(OSError, match="in use"):
             bind("127.0.0.1", port)
+
+
+def test_a_server_that_is_ready_beats() -> None:
+    done: list[str] = []
+    status = serve(
+        ServedApp(app, app, refuse),
+        bind("127.0.0.1", 0),
+        LIMITS,
+        Shutdown(0, 1, nothing, must_end=lambda: True),
+        on_ready=lambda: done.append("ready"),
+        on_hangup=nothing,
+        on_beat=lambda: done.append("beat"),
+        tls=Tls(),
+    )
+    assert (status, done) == (0, ["ready", "beat"])
+
+
+def test_a_signal_that_is_sent_twice_at_once_does_not_skip_the_delay() -> None:
+    shutdown = Shutdown(60, 1, nothing, must_end=lambda: False)
+    server = Server(uvicorn.Config(app), Connections(LIMITS), shutdown, nothing, nothing, nothing)
+    server.handle_exit(signal.SIGTERM, None)
+    server.handle_exit(signal.SIGTERM, None)
+    assert not server.should_exit
+    server.handle_exit(signal.SIGINT, None)
+    assert server.should_exit

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.workers import ALONE, Peers, Worker
+from service.workers import ALONE, Peers, Worker, WorkerSilent
 
 Run = Callable[[list[Peers]], Coroutine[Any, Any, None]]
 
@@ -61,10 +61,28 @@ def test_a_worker_that_is_too_slow_or_fails_is_left_out(
         async def fail(_: object) -> None:
             raise ValueError("wrong")
 
-        assert await peers[0].ask("slow", timeout=None) == {1: "own"}
+        assert await peers[0].ask("slow", timeout=60) == {1: "own"}
 
     run(tmp_path, use)
     assert "wrong" in caplog.text
+
+
+def test_a_worker_that_runs_must_answer_but_not_one_that_has_ended(tmp_path: Path) -> None:
+    async def use(peers: list[Peers]) -> None:
+        @peers[0].answers("load")
+        async def answer(_: object) -> str:
+            return "own"
+
+        @peers[1].answers("load")
+        async def never(_: object) -> None:
+            await asyncio.Event().wait()
+
+        with pytest.raises(WorkerSilent, match="worker 2 did not respond; the log says why"):
+            await peers[0].ask_running("load", None, 0.01)
+        peers[1].stop()
+        assert await peers[0].ask_running("load", None, 60) == {1: "own"}
+
+    run(tmp_path, use)
 
 
 def test_a_single_worker_asks_only_itself_and_opens_nothing(

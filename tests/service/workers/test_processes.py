@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service.workers.processes import ForkedProcesses
-from service.workers.supervisor import Ended, Event, Ready, Signalled
+from service.workers.supervisor import Beat, Ended, Event, Ready, Signalled
 
 
 def wait(processes: ForkedProcesses) -> Iterator[Event]:
@@ -15,8 +15,10 @@ def wait(processes: ForkedProcesses) -> Iterator[Event]:
 
 @pytest.mark.parametrize(("how", "status"), [("exit", 7), ("kill", 137), ("interrupt", 130)])
 def test_a_process_is_ready_and_ends_with_a_status(how: str, status: int) -> None:
-    def run(worker: int, announce: Callable[[str], None]) -> int:
+    def run(worker: int, announce: Callable[[str], None], beat: Callable[[], None]) -> int:
         announce(f"worker {worker}")
+        if how != "exit":  # which could come before the beat is received
+            beat()
         while how != "exit":  # a call that waits could begin after the signal
             os.sched_yield()
         return 7
@@ -26,6 +28,7 @@ def test_a_process_is_ready_and_ends_with_a_status(how: str, status: int) -> Non
         events = wait(processes)
         assert next(events) == Ready(3, "worker 3")
         if how != "exit":
+            assert next(events) == Beat(3)
             processes.send(3, signal.SIGKILL if how == "kill" else signal.SIGINT)
         assert next(events) == Ended(3, status)
 

@@ -1,6 +1,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from service.registry.drift import compute_psi
 from service.telemetry.metrics import Metrics
 from service.workers import Peers, Totals, Worker
@@ -21,7 +23,7 @@ class Scores:
 def metrics(requests: int, *counts: int) -> Metrics:
     made = Metrics(compute_psi)
     made.add_gauge("ae_images_in_flight", "Images.", lambda: requests)
-    made.add_models(lambda: [("tiny", 1, "cpu")], lambda: [])
+    made.add_models(lambda: [("tiny", 1, "cpu"), ("own", requests, "cpu")], lambda: [])
     made.add_scores((0.5, 1.0), lambda: [("tiny", 1, Scores(*counts))])
     for _ in range(requests):
         made.count_request(LABELS, 200, 0.5)
@@ -40,6 +42,7 @@ def serve(directory: Path, number: int, made: Metrics) -> tuple[Peers, Totals]:
 
 COUNTED = 'ae_requests_total{model="tiny",operation="encode",status="200"}'
 BUCKET = 'ae_request_seconds_bucket{le="0.5",operation="encode"}'
+ONLY_OF_TWO = 'ae_model_info{model="own",provider="cpu",version="4"}'
 PSI = 'ae_score_psi{model="tiny",version="1"}'
 
 
@@ -68,10 +71,20 @@ def test_any_worker_tells_the_metrics_of_all_and_no_counter_falls(tmp_path: Path
         two.stop()  # as if its process had ended
         alone = read(await first.export())
         assert (alone[COUNTED], alone["ae_images_in_flight"]) == (7, 3)
+        assert alone[ONLY_OF_TWO] == 1
         successor, third = serve(tmp_path, 2, metrics(1, 0, 0))
         await successor.start()
         assert read(await first.export())[COUNTED] == read(await third.export())[COUNTED] == 8
+        assert ONLY_OF_TWO not in read(await third.export())
         one.stop()
         successor.stop()
 
     asyncio.run(run())
+
+
+def test_metrics_that_cannot_be_written_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, totals = serve(tmp_path / "full", 1, metrics(3, 0, 0))
+    assert read(asyncio.run(totals.export()))[COUNTED] == 3
+    assert "cannot be kept for its successor" in caplog.text
