@@ -12,7 +12,7 @@ DomainError
 ├── ModelNotFound
 ├── VersionNotFound
 ├── OperationNotSupported        the model was not trained for it
-├── ModelNotReady                the model exists, but is not loaded
+├── ModelNotReady                the model exists, but cannot serve now
 ├── Rejected                     the request is not admitted now
 │   ├── Overloaded               too many images or bytes in flight
 │   ├── RateLimited              too many requests of an API key

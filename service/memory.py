@@ -12,7 +12,7 @@ _LIMITS = (  # of a container, by cgroup 2 or 1
 
 
 def read_used() -> int:
-    """Return the bytes of this process that are no file's; 0 if the system does not tell."""
+    """Return the bytes of this process that are no file's; 0 if the system does not report them."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

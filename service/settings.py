@@ -61,7 +61,8 @@ class Settings(BaseSettings):
         None, ge=0, le=65535, description="Port to listen on for gRPC; unset: no gRPC."
     )
     workers: PositiveInt | Literal["auto"] = Field(
-        1, description="Processes that serve; auto: one for each core, and one on a GPU."
+        1,
+        description="Processes; auto: one for each core, or every AE_THREADS cores; one on a GPU.",
     )
     device: Literal["cuda", "auto", "cpu"] = Field(
         "auto",

@@ -52,7 +52,7 @@ def find_properties(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def find_closed(schema: dict[str, Any]) -> Iterator[bool]:
-    """Whether each object with named properties refuses others."""
+    """Yield True for each object with named properties that refuses others, else False."""
     if "properties" in schema:
         yield schema.get("additionalProperties") is False
         for each in schema["properties"].values():

@@ -75,7 +75,7 @@ class Metrics:
             SECONDS_BUCKETS,
         )
         self._batch_images = self._add_histogram(
-            "ae_batch_images", "Images of one batch.", "model", IMAGES_BUCKETS
+            "ae_batch_images", "Images of a model in one batch.", "model", IMAGES_BUCKETS
         )
         self._batch_seconds = self._add_histogram(
             "ae_batch_seconds", "Seconds of inference of one batch.", "model", SECONDS_BUCKETS

@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 class Totals:
     """Sums of the workers' metrics.
 
-    A worker writes its metrics to a file whenever it tells them. Its successor counts on from the
-    file, so that no counter falls. Without an answer, the file's counters and maxima stand for a
-    worker.
+    A worker writes its metrics to a file whenever it reports them. Its successor counts on from
+    the file, so that no counter falls. Without an answer, the counters and maxima of the file stand
+    for a worker.
     """
 
     def __init__(self, metrics: Metrics, peers: Peers) -> None:
@@ -66,7 +66,7 @@ class Totals:
             logger.error("the metrics of a worker cannot be kept for its successor: %s", error)
 
     def _read(self, number: int) -> list[Metric]:
-        """Return the metrics that a worker last told; none if it never did."""
+        """Return the metrics that a worker last reported; none if it never did."""
         try:
             return _unpack(orjson.loads(zlib.decompress(self._locate(number).read_bytes())))
         except FileNotFoundError:

@@ -49,7 +49,12 @@ VARIANTS: dict[str, Values] = {
     "all": {
         "image": {"repository": "registry.example.com/ae", "tag": "1", "pullSecrets": ["pull"]},
         "apiKeys": {"existingSecret": "keys"},
-        "settings": {"AE_MAX_QUEUED_BYTES": 268435456, "AE_MAX_SHARE": 0.5, "AE_TF32": True},
+        "settings": {
+            "AE_MAX_QUEUED_BYTES": 268435456,
+            "AE_MAX_SHARE": 0.5,
+            "AE_TF32": True,
+            "AE_WORKERS": "auto",
+        },
         "extraEnv": [{"name": "OTEL_SERVICE_NAME", "value": "cameras"}],
         "gpu": {"enabled": True},
         "autoscaling": {"enabled": True, "maxReplicas": 4},
@@ -105,9 +110,17 @@ REFUSED: dict[str, Values] = {  # by a part of the message
         "apiKeys": {"entries": KEY},
         "monitoring": {"serviceMonitor": True},
     },
+    "networkPolicy.from is empty": {**OPEN, "service": {"type": "LoadBalancer"}},
+    "but ingress.enabled is true": {**OPEN, "ingress": {"enabled": True, "host": "a.example.com"}},
+    "settings.AE_WORKERS is 2": {
+        **OPEN,
+        "gpu": {"enabled": True},
+        "settings": {"AE_WORKERS": 2},
+    },
     "use service.port": {**OPEN, "settings": {"AE_PORT": 80}},
     "additional properties 'replica' not allowed": {**OPEN, "replica": 3},
 }
+REFUSED_NAMES = ("camera.2", "2-cameras")  # of releases
 CHECK_SETTINGS = """
 import json, os, sys
 from service.settings import Settings, find_unknown
@@ -171,11 +184,13 @@ def render_variants(helm: Path) -> dict[str, list[Any]]:
 
 def check_refusals(helm: Path) -> None:
     """Check that contradictions end with their messages."""
-    for message, values in REFUSED.items():
-        done = run_helm(helm, values, "template", "autoencoder")
+    cases = [(message, values, "autoencoder") for message, values in REFUSED.items()]
+    cases += [(f'release name "{name}"', OPEN, name) for name in REFUSED_NAMES]
+    for message, values, release in cases:
+        done = run_helm(helm, values, "template", release)
         if done.returncode == 0 or message not in done.stderr:
             sys.exit(f"{values} should be refused with {message!r}: {done.stderr}")
-    print(f"{len(REFUSED)} contradictions are refused with their messages")
+    print(f"{len(cases)} contradictions are refused with their messages")
 
 
 def check_settings(rendered: dict[str, list[Any]], python: str) -> None:

@@ -41,7 +41,7 @@ def build_router(services: Services) -> APIRouter:
         responses={
             503: {
                 "model": schemas.Health,
-                "description": "No model is loaded, the service drains, or the device is lost.",
+                "description": "No model can serve, the service drains, or the device is lost.",
             }
         },
     )

@@ -60,7 +60,7 @@ def test_counts_add_up_facts_do_not_and_the_psi_is_of_all_scores() -> None:
     assert found[PSI] == compute_psi([60, 60], [0.5, 0.5]) == 0
 
 
-def test_any_worker_tells_the_metrics_of_all_and_no_counter_falls(tmp_path: Path) -> None:
+def test_any_worker_reports_the_metrics_of_all_and_no_counter_falls(tmp_path: Path) -> None:
     async def run() -> None:
         (one, first), (two, second) = (
             serve(tmp_path, number, metrics(number + 2, 0, 0)) for number in (1, 2)

@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 AE_HOST: "0.0.0.0"
 AE_PORT: {{ .Values.service.port | quote }}
 AE_DEVICE: {{ ternary "cuda" "cpu" .Values.gpu.enabled }}
-AE_MODELS: {{ .Values.models.store.url | default .Values.models.path }}
+AE_MODELS: {{ .Values.models.store.url | default .Values.models.path | quote }}
 AE_MODEL_CACHE: /var/cache/autoencoder/models
 AE_TENSORRT_CACHE: /var/cache/autoencoder/tensorrt
 AE_OPEN_ACCESS: {{ .Values.openAccess | quote }}
@@ -70,6 +70,10 @@ AE_TLS_KEY: tls.secret
 
 {{/* Fails, with the fix, on values that contradict each other. */}}
 {{- define "autoencoder.check" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" .Release.Name) -}}
+{{- fail (printf "release name %q names no Service: use letters, digits and hyphens, a letter first"
+  .Release.Name) -}}
+{{- end -}}
 {{- $keys := include "autoencoder.keys" . -}}
 {{- if and .Values.apiKeys.existingSecret .Values.apiKeys.entries -}}
 {{- fail "apiKeys.existingSecret and apiKeys.entries are both set: set one" -}}
@@ -98,6 +102,18 @@ AE_TLS_KEY: tls.secret
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.enabled is true, but ingress.host is empty: set it" -}}
+{{- end -}}
+{{- $exposed := or .Values.ingress.enabled (ne .Values.service.type "ClusterIP") -}}
+{{- if and $exposed .Values.networkPolicy.enabled (not .Values.networkPolicy.from) -}}
+{{- fail (printf (cat "networkPolicy.from is empty, so that only Pods of the namespace may connect,"
+  "but %s: add the clients, such as the namespace of the ingress controller or an ipBlock")
+  (ternary "ingress.enabled is true" (printf "service.type is %s" .Values.service.type)
+  .Values.ingress.enabled)) -}}
+{{- end -}}
+{{- $workers := get .Values.settings "AE_WORKERS" | default 1 | toString -}}
+{{- if and .Values.gpu.enabled (not (has $workers (list "1" "auto"))) -}}
+{{- fail (printf "settings.AE_WORKERS is %s, but one process owns a GPU: set it to 1 or auto"
+  $workers) -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
 {{- fail (cat "autoscaling.enabled is true, but resources.requests.cpu is missing: set it, because"
