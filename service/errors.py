@@ -62,7 +62,7 @@ class OperationNotSupported(DomainError):
 
 
 class ModelNotReady(DomainError):
-    """The model exists, but could not be loaded."""
+    """The model exists, but cannot be opened now, or is damaged."""
 
 
 class Rejected(DomainError):
