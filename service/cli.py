@@ -47,7 +47,7 @@ from service.workers.processes import ForkedProcesses
 from service.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from service.bulk.job import Request, ScoreJob, Shard
+    from service.bulk.job import Request, ScoreJob, ScoringModel, Shard
 
 # Longest wait of the device's thread for the interpreter. Python's default is 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
@@ -137,7 +137,7 @@ def _add_score_inputs(score: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--list",
         metavar="FILE",
-        help="a file of more paths, one per line; - is standard input",
+        help="a file of paths of more local files, one per line; - is standard input",
     )
     score.add_argument(
         "--shard",
@@ -398,6 +398,9 @@ def _score_here(request: "Request", settings: Settings, options: argparse.Namesp
     output = Path(options.output)
     output = request.shard.name_output(output) if request.shard else output
     job = ScoreJob(request, output, Folders(options.heatmaps, options.overlays))
+    if job.is_complete_shard:
+        print(f"{output}: complete, so nothing is scored; remove it to score this shard again")
+        return 0
     job.check()
     try:
         _run_job(job, settings, options.url)
@@ -414,7 +417,8 @@ def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> None:
     if url:
         score_remotely(job, url, os.environ.get("AE_API_KEY"))
         return
-    with _opening(settings.model_copy(update=build_settings(WORKERS))) as services:
+    update = build_settings(WORKERS, job.request.model)
+    with _opening(settings.model_copy(update=update)) as services:
         score_locally(job, services.operations, services.registry, settings.models)
 
 
@@ -448,17 +452,23 @@ def _score_by_ray(request: "Request", settings: Settings, options: argparse.Name
         "models": source,
         "device": "cuda" if resources.gpus else "cpu",
         "threads": resources.cpus,
-        **build_settings(resources.workers),
+        **build_settings(resources.workers, request.model),
     }
-    with _opening(settings.model_copy(update={"device": "cpu"})) as services:
-        version = request.find_interrupted_version(table.read_run(), source)
-        model = request.choose_loaded(services.registry.get(request.model, version), source)
+    settings = settings.model_copy(update=update)
+    version = request.find_interrupted_version(table.read_run(), source)
+    model = _choose_model(request, version, settings.model_copy(update={"device": "cpu"}))
     try:
-        score(job, model, table, partial(_open_models, settings.model_copy(update=update)))
+        score(job, model, table, partial(_open_models, settings))
     except KeyboardInterrupt:
         print("interrupted; rerun to resume", file=sys.stderr)
         return INTERRUPTED_STATUS
     return 0
+
+
+def _choose_model(request: "Request", version: str | None, settings: Settings) -> "ScoringModel":
+    """Choose a model in a function, so that its memory is free while actors score."""
+    with _opening(settings) as services:
+        return request.choose_loaded(services.registry.get(request.model, version), settings.models)
 
 
 def _open_models(settings: Settings) -> tuple[Operations, ModelRegistry]:

@@ -17,6 +17,7 @@ from bundle.manifest import hash_bytes
 from service import cores
 from service.bulk import journal, sources, tables
 from service.bulk.journal import Journal
+from service.bulk.remote_files import is_url
 from service.bulk.runner import CHUNK_IMAGES, BulkRunner, Folders
 from service.bulk.scorers import LocalScorer, Scorer
 from service.bulk.sources import ImageFile
@@ -28,12 +29,14 @@ STDIN = "-"
 WORKERS = min(cores.count() + 1, 8)  # some read and decode while another uses the device
 
 
-def build_settings(workers: int) -> dict[str, float]:
+def build_settings(workers: int, model: str) -> dict[str, object]:
     """Return the settings of a process that scores with so many workers.
 
-    A job may take a day, and all workers are admitted.
+    A job may take a day, and all workers are admitted. The model is opened at the start, so that a
+    damaged version does not serve.
     """
     return {
+        "preload": (model,),
         "request_timeout": 86_400.0,
         "max_images": CHUNK_IMAGES,
         "max_queued_images": workers * CHUNK_IMAGES,
@@ -133,15 +136,16 @@ class Request:
 
     def describe_run(self, model: ScoringModel) -> dict[str, object]:
         """Return the facts that all rows of the table share; `source` holds the model."""
-        return {
+        facts = {
             "model": self.model,
             "version": model.version,
             "service": model.source,
             "false-positive-rate": model.rate,
             "paths": [*self.sources],
             "list": self.listed,
-            "working directory": os.getcwd(),  # noqa: PTH109 - as text
         }
+        absolute = all(is_url(path) or os.path.isabs(path) for path in self.sources)  # noqa: PTH117
+        return facts if absolute and self.listed is None else facts | describe_directory()
 
     def _find_all(self, omit: Sequence[Path]) -> Iterator[ImageFile]:
         yield from sources.find_files(self.sources, omit)
@@ -164,6 +168,11 @@ class ScoreJob:
     def partial(self) -> Path:
         """The journal, until the table is complete."""
         return self.output.with_name(f"{self.output.name}.partial")
+
+    @property
+    def is_complete_shard(self) -> bool:
+        """True if this is a shard whose table is complete; schedulers may start it again."""
+        return bool(self.request.shard) and self.output.exists() and not self.partial.exists()
 
     @property
     def pictures(self) -> Pictures:
@@ -194,11 +203,17 @@ class ScoreJob:
     def describe_run(self, model: ScoringModel) -> dict[str, object]:
         """Return the facts that all rows of the table share."""
         pictures = {f"{name}s": str(folder) for name, folder in self.folders._asdict().items()}
-        return self.request.describe_run(model) | pictures
+        # Paths of pictures are relative to the directory.
+        return self.request.describe_run(model) | pictures | describe_directory()
 
     def find_interrupted_version(self, source: str) -> str | None:
         """Return the version of the model in the run to resume; None for a new run."""
         return self.request.find_interrupted_version(journal.read_run(self.partial), source)
+
+
+def describe_directory() -> dict[str, object]:
+    """Return the working directory as a fact of a run."""
+    return {"working directory": os.getcwd()}  # noqa: PTH109 - as text
 
 
 def locate_models(models: str) -> str:

@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow
 import ray
 import ray.data
 
-from bundle.errors import DomainError
+from bundle.errors import DomainError, InvalidParameter
 from service.bulk.job import Request, ScoringModel, show_progress, summarise
 from service.bulk.journal import Row
 from service.bulk.remote_files import RemoteFile
@@ -37,6 +36,7 @@ LOCAL = "local"
 OPTIONS: Mapping[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
 
 OpenModels = Callable[[], tuple[Operations, ModelRegistry]]
+EncodedFile = tuple[bytes, int | None]  # the path or URL; and the bytes of an object of a store
 
 
 class RayEngineError(BulkError):
@@ -48,6 +48,10 @@ class Resources(NamedTuple):
 
     cpus: int
     gpus: int
+
+    def describe(self) -> dict[str, int]:
+        """Return the resources by their names in Ray, without those that are not needed."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
     @property
     def workers(self) -> int:
@@ -72,17 +76,16 @@ class RayJob:
 
 def score(job: RayJob, model: ScoringModel, table: TableFolder, open_models: OpenModels) -> None:
     """Score with actors that open their models. Raises DomainError; finished rows are kept."""
-    files = {escape(str(file)): _encode(file) for file in job.request.find_files()}
+    files = _name_files(job.request.find_files())
     if not files:
         raise job.request.build_empty_error()
     began = time.monotonic()
     done = table.begin(job.request.describe_run(model))
     left = [file for name, file in files.items() if name not in done.paths]
-    run = uuid.uuid4().hex
     with show_progress(job.request.model, len(files), len(files) - len(left)) as bar:
-        for images in _score_blocks(job, model, table, open_models, left, run) if left else []:
+        for images in _score_blocks(job, model, table, open_models, left) if left else []:
             bar.update(images)
-    counts = table.complete(run, done, len(files.keys() | done.paths))
+    counts = table.complete(done, len(files.keys() | done.paths))
     speed = len(left) / (time.monotonic() - began)
     print(f"{job.output}: {summarise(*counts, speed, model)}")
 
@@ -118,9 +121,7 @@ class ScoringActor:
         runner = BulkRunner(self._scorer, rows, self._workers, Folders(), lambda _: None)
         files = map(_decode, columns["path"], columns["size"])
         asyncio.run_coroutine_threadsafe(runner.run(files), self._loop).result()
-        self._table.write(
-            f"{columns['name'][0]}.parquet", [rows.rows[at] for at in sorted(rows.rows)]
-        )
+        self._table.write(columns["number"][0], [rows.rows[at] for at in sorted(rows.rows)])
         return {"images": [len(rows.rows)]}
 
 
@@ -144,14 +145,13 @@ def _score_blocks(
     model: ScoringModel,
     table: TableFolder,
     open_models: OpenModels,
-    files: Sequence[tuple[bytes, int | None]],
-    run: str,
+    files: Sequence[EncodedFile],
 ) -> Iterator[int]:
     """Score files in blocks. Yields the number of images in each block when it is written."""
     with _connect():
         resources = job.resources
         actors = job.actors or _count_room(resources)
-        blocks = [*_split(files, actors, run)]
+        blocks = [*_split(files, actors)]
         counts = ray.data.from_blocks(blocks).map_batches(
             ScoringActor,
             batch_size=None,
@@ -206,11 +206,15 @@ def _find_reason(error: BaseException) -> str:
 
 
 def _count_room(resources: Resources) -> int:
-    """Count the actors that the cluster has room for. Raises RayEngineError if it has for none."""
-    cluster = ray.cluster_resources()
-    room = int(cluster.get("CPU", 0)) // resources.cpus
-    if resources.gpus:
-        room = min(room, int(cluster.get("GPU", 0)) // resources.gpus)
+    """Count the actors that the nodes have room for. Raises RayEngineError if they have for none.
+
+    An actor is on one node, so what is left of several nodes is room for none.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(
+        min(int(node.get(name, 0)) // count for name, count in resources.describe().items())
+        for node in nodes
+    )
     if room == 0:
         raise RayEngineError(
             f"an actor needs {resources.cpus} CPU(s) and {resources.gpus} GPU(s), and no node has "
@@ -219,21 +223,29 @@ def _count_room(resources: Resources) -> int:
     return room
 
 
-def _split(
-    files: Sequence[tuple[bytes, int | None]], actors: int, run: str
-) -> Iterator[pyarrow.Table]:
-    """Split files into blocks, each with the name of its Parquet file."""
+def _name_files(files: Iterable[ImageFile]) -> dict[str, EncodedFile]:
+    """Return files by their paths in the table. Raises InvalidParameter if two have the same."""
+    named: dict[str, EncodedFile] = {}
+    for file in files:
+        name, encoded = escape(str(file)), _encode(file)
+        if named.setdefault(name, encoded)[0] != encoded[0]:
+            raise InvalidParameter(f"two files are {name} in the table; rename one of them")
+    return named
+
+
+def _split(files: Sequence[EncodedFile], actors: int) -> Iterator[pyarrow.Table]:
+    """Split files into blocks, each with the number of its Parquet file."""
     even = len(files) // (BLOCKS_OF_ACTOR * actors)
     size = min(max(even, MIN_BLOCK_IMAGES), MAX_BLOCK_IMAGES)
     for number, start in enumerate(range(0, len(files), size)):
         paths, sizes = zip(*files[start : start + size], strict=True)
-        names = [f"{run}-{number:06}"] * len(paths)
+        numbers = [number] * len(paths)
         yield pyarrow.table(
-            {"path": paths, "size": pyarrow.array(sizes, pyarrow.int64()), "name": names}
+            {"path": paths, "size": pyarrow.array(sizes, pyarrow.int64()), "number": numbers}
         )
 
 
-def _encode(file: ImageFile) -> tuple[bytes, int | None]:
+def _encode(file: ImageFile) -> EncodedFile:
     return os.fsencode(str(file)), file.size if isinstance(file, RemoteFile) else None
 
 

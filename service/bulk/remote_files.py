@@ -15,6 +15,10 @@ class StoreError(BulkError):
     """A store of images cannot be reached, or refuses its use."""
 
 
+class ObjectRefused(StoreError):
+    """A store refuses to send an object, such as an archived one."""
+
+
 class RemoteFile(NamedTuple):
     """A file of a store, and its bytes when it was listed."""
 
@@ -48,7 +52,10 @@ def list_files(folder: str) -> Iterator[RemoteFile]:
 
 
 async def read(file: RemoteFile, max_bytes: int) -> bytes | str:
-    """Return the bytes of a file, or the reason for none. Raises StoreError if its store fails."""
+    """Return the bytes of a file, or the reason for none.
+
+    Raises StoreError if its store fails, ObjectRefused if it refuses.
+    """
     root, path = _divide(file.url)
     store = _open(root)
     import obstore
@@ -61,6 +68,8 @@ async def read(file: RemoteFile, max_bytes: int) -> bytes | str:
         return bytes(await found.bytes_async())
     except (exceptions.NotFoundError, FileNotFoundError):
         return "the file cannot be read: it does not exist"
+    except exceptions.PermissionDeniedError as error:
+        raise ObjectRefused(_describe(file.url, error)) from None
     except (exceptions.BaseError, OSError) as error:
         raise _build_error(file.url, error) from None
 
@@ -84,6 +93,10 @@ def _open(root: str) -> "ObjectStore":
 
 
 def _build_error(url: str, error: Exception) -> StoreError:
+    return StoreError(f"{_describe(url, error)}; rerun to resume")
+
+
+def _describe(url: str, error: Exception) -> str:
     from bundle.stores import summarise
 
-    return StoreError(f"{url}: {summarise(error)}; rerun to resume")
+    return f"{url}: {summarise(error)}"

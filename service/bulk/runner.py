@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from service.bulk import remote_files, sources
 from service.bulk.journal import Row
-from service.bulk.remote_files import RemoteFile
+from service.bulk.remote_files import ObjectRefused, RemoteFile
 from service.bulk.scorers import ImageScore, InvalidImages, Scorer, TooLarge
 from service.bulk.sources import ImageFile
 from service.bulk.tables import OutputError
@@ -166,13 +166,33 @@ def _split(paths: Iterator[ImageFile]) -> Iterator[list[File]]:
 
 
 async def _read_files(files: Sequence[ImageFile]) -> list[bytes | str]:
-    """Return the bytes of each file, or the reason for none; those of stores all at once."""
-    remote = [file for file in files if isinstance(file, RemoteFile)]
-    read = await asyncio.gather(*(remote_files.read(file, MAX_FILE_BYTES) for file in remote))
-    found: dict[ImageFile, bytes | str] = dict(zip(remote, read, strict=True))
+    """Return the bytes of each file, or the reason for none."""
+    found = await _read_remote([file for file in files if isinstance(file, RemoteFile)])
     return await asyncio.to_thread(
         lambda: [_read_file(file) if isinstance(file, Path) else found[file] for file in files]
     )
+
+
+async def _read_remote(files: Sequence[RemoteFile]) -> dict[ImageFile, bytes | str]:
+    """Read files of stores all at once.
+
+    Raises ObjectRefused if none can be read, because the keys may have expired.
+    """
+    read = await asyncio.gather(*map(_try_to_read, files))
+    refused = [each for each in read if isinstance(each, ObjectRefused)]
+    if refused and not any(isinstance(each, bytes) for each in read):
+        raise ObjectRefused(f"{refused[0]}; check the keys of the store, and rerun to resume")
+    return {
+        file: f"the file cannot be read: {each}" if isinstance(each, ObjectRefused) else each
+        for file, each in zip(files, read, strict=True)
+    }
+
+
+async def _try_to_read(file: RemoteFile) -> bytes | str | ObjectRefused:
+    try:
+        return await remote_files.read(file, MAX_FILE_BYTES)
+    except ObjectRefused as error:
+        return error
 
 
 def _read_file(path: Path) -> bytes | str:

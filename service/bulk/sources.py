@@ -50,11 +50,17 @@ def find_files(sources: Sequence[str], omit: Sequence[Path] = ()) -> Iterator[Im
 
 
 def read_list(lines: Iterable[bytes]) -> Iterator[Path]:
-    """Read the paths of a list, one per line."""
+    """Read the paths of a list, one per line. Raises InvalidParameter for a URL."""
     for number, line in enumerate(lines):
         text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-        if text := text.rstrip(b"\r\n"):
-            yield Path(os.fsdecode(text))
+        path = os.fsdecode(text.rstrip(b"\r\n"))
+        if remote_files.is_url(path):
+            raise InvalidParameter(
+                f"line {number + 1} of the --list is the URL {escape(path)}; lists have paths of "
+                "local files, so name the URL of its folder in the command"
+            )
+        if path:
+            yield Path(path)
 
 
 def measure(file: ImageFile) -> int:

@@ -78,8 +78,14 @@ class OpenModels:
         return self._sessions.count_bytes()
 
     def is_preloaded(self, model: ServedModel) -> bool:
-        """Return True if a model is opened at the start, and stays open."""
-        return ALL_MODELS in self._preloaded or model.manifest.name in self._preloaded
+        """Return True if a model is opened at the start, and stays open.
+
+        By a name, this is the version that answers without one.
+        """
+        if ALL_MODELS in self._preloaded:
+            return True
+        name = model.manifest.name
+        return name in self._preloaded and self._registry.find_default(name) is model
 
     def preload(self) -> None:
         """Open the preloaded models before the event loop runs, or one model to try the device.
@@ -88,10 +94,12 @@ class OpenModels:
         """
         for name in {*self._preloaded} - {ALL_MODELS}:
             self._registry.check_exists(name)
+            while (model := self._registry.find_default(name)) and not self._open_now(model):
+                pass  # it failed, and another version is the default
         models = sorted(self._registry.all(), key=self._loader.estimate)
-        preloaded = [model for model in models if self.is_preloaded(model)]
-        opened = [model for model in preloaded if self._open_now(model)]
-        if not opened:
+        if ALL_MODELS in self._preloaded:
+            models = [model for model in models if not self._open_now(model)]
+        if not self._recent:
             next((model for model in models if self._open_now(model)), None)
         if self.count_bytes() > self._max_bytes:
             logger.warning(

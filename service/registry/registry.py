@@ -137,6 +137,13 @@ class ModelRegistry:
         ready = ", ".join(map(str, sorted(versions))) or "none"
         raise VersionNotFound(f"{name!r} has no version {version[:50]!r}; it has: {ready}")
 
+    def find_default(self, name: str) -> ServedModel | None:
+        """Return the version of a model that answers without one in the path, if one can."""
+        try:
+            return self.get(name)
+        except (ModelNotFound, ModelNotReady):
+            return None
+
     def names(self) -> list[str]:
         """Return the names of the models that can serve."""
         return sorted(name for name in self._models if self._serving(name))
@@ -147,7 +154,8 @@ class ModelRegistry:
 
     def newest(self) -> list[ServedModel]:
         """Return the version of each model that answers without one in the path."""
-        return [self.get(name) for name in self.names()]
+        defaults = [self.find_default(name) for name in self.names()]
+        return [model for model in defaults if model]
 
     def all(self) -> list[ServedModel]:
         """Return all models that can serve, in all versions."""

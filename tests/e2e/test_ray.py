@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.errors import InvalidParameter
 from bundle.stores import open_store
 from tests.bundles import write_bundle
 from tests.e2e.conftest import ROOT
@@ -38,6 +39,33 @@ def read(output: str) -> list[dict[str, Any]]:
     store, path = fs.FileSystem.from_uri(output)
     rows: list[dict[str, Any]] = dataset.dataset(path, filesystem=store).to_table().to_pylist()
     return sorted(rows, key=lambda row: str(row["path"]))
+
+
+def test_an_actor_has_room_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    from service.bulk import ray_engine
+
+    def count(*resources: int) -> int:
+        return ray_engine._count_room(ray_engine.Resources(*resources))
+
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    assert [count(1, 0), count(2, 0), count(3, 0), count(1, 1)] == [6, 2, 2, 1]
+    for resources in ((4, 0), (1, 2)):
+        with pytest.raises(ray_engine.RayEngineError, match="and no node has them; lower"):
+            count(*resources)
+
+
+def test_two_files_with_one_name_in_the_table_are_an_error() -> None:
+    from service.bulk import ray_engine
+
+    same = [Path("a.png"), Path("a.png"), Path("b\udcff.png")]
+    assert [*ray_engine._name_files(same)] == ["a.png", "b\\xff.png"]
+    with pytest.raises(InvalidParameter, match=r"two files are b\\xff\.png in the table; rename"):
+        ray_engine._name_files([*same, Path("b\\xff.png")])
 
 
 def test_the_rows_equal_those_of_the_local_engine(

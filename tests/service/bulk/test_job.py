@@ -26,8 +26,8 @@ from bundle.stores import open_store
 from service import cli
 from service.app import build_services, create_app
 from service.bulk import journal, remote_files, remote_scorer
-from service.bulk.job import Shard
-from service.bulk.remote_files import RemoteFile
+from service.bulk.job import Request, ScoringModel, Shard
+from service.bulk.remote_files import ObjectRefused, RemoteFile
 from service.keys import Right
 from service.settings import Settings
 from tests.bundles import write_bundle
@@ -451,6 +451,46 @@ def test_an_interrupted_shard_is_resumed(
     assert not [*tmp_path.glob("*.partial")]
 
 
+def test_a_complete_shard_that_is_started_again_succeeds(
+    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score("--shard", "1/2") == 0
+    table = tmp_path / "scores-00001-of-00002.csv"
+    written = table.stat().st_mtime_ns
+    assert score("--shard", "1/2") == 0
+    assert f"{table}: complete, so nothing is scored" in capsys.readouterr().out
+    assert table.stat().st_mtime_ns == written
+
+
+def test_of_a_damaged_version_the_older_one_scores(
+    score: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    write_bundle(own, "embedder", graphs=("encoder",))  # which is smaller
+    write_bundle(own, "tiny")
+    damaged = write_bundle(own, "tiny", 2)
+    (damaged / "decoder.onnx").write_bytes(bytes(2**20))
+    with interruption(monkeypatch):
+        assert score("--models", str(own)) == 130
+    assert journal.read_run(tmp_path / "scores.csv.partial")["version"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("paths", "listed", "has_directory"),
+    [
+        (["s3://bucket/photos", "/photos"], None, False),
+        (["s3://bucket/photos", "photos"], None, True),
+        ([], "/list.txt", True),  # of relative paths, perhaps
+    ],
+)
+def test_the_working_directory_is_a_fact_of_relative_paths(
+    paths: list[str], listed: str | None, has_directory: bool
+) -> None:
+    request = Request(paths, listed, "tiny", None)
+    facts = request.describe_run(ScoringModel("/models", "1", 100, 0.01))
+    assert ("working directory" in facts) == has_directory
+
+
 @pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "-1/2", "1/2/3", "0/0"])
 def test_a_shard_is_below_their_number(
     score: Callable[..., int], shard: str, capsys: pytest.CaptureFixture[str]
@@ -482,6 +522,15 @@ def test_the_images_of_a_store_have_the_scores_of_files(
         assert bool(heatmap) == Path(heatmap).is_file() == bool(row["score"])
         if heatmap:
             assert Path(heatmap).is_relative_to(heatmaps)
+
+
+def test_a_store_that_refuses_an_object_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def get(*_: object) -> None:
+        raise obstore.exceptions.PermissionDeniedError("403 Forbidden")
+
+    monkeypatch.setattr(obstore, "get_async", get)
+    with pytest.raises(ObjectRefused, match=r"file:///photos/1\.png: 403 Forbidden"):
+        asyncio.run(remote_files.read(RemoteFile("file:///photos/1.png", 3), 3))
 
 
 def test_a_file_of_a_store_that_has_gone_is_an_error_row(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bundle.conformal import Verdict
+from service.bulk import remote_files
 from service.bulk.journal import Journal, Row
+from service.bulk.remote_files import ObjectRefused, RemoteFile
 from service.bulk.runner import (
     CHUNK_BYTES,
     CHUNK_IMAGES,
@@ -16,6 +18,7 @@ from service.bulk.runner import (
     Folders,
 )
 from service.bulk.scorers import ImageScore, InvalidImages, TooLarge
+from service.bulk.sources import ImageFile
 from service.bulk.tables import OutputError
 from service.errors import Overloaded
 
@@ -48,7 +51,7 @@ def write(folder: Path, count: int) -> list[Path]:
 
 
 def score(
-    paths: list[Path],
+    paths: Sequence[ImageFile],
     journal: Path,
     scorer: Lengths,
     at_once: int = 3,
@@ -104,6 +107,25 @@ def test_errors_are_rows_and_disturb_no_others(tmp_path: Path, most: int) -> Non
         7.0,
         8.0,
     ]
+
+
+def test_a_refused_object_is_an_error_row_if_another_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(file: RemoteFile, _: int) -> bytes | str:
+        if "archived" in file.url:
+            raise ObjectRefused(f"{file.url}: 403 Forbidden")
+        return b"xyz"
+
+    monkeypatch.setattr(remote_files, "read", read)
+    archived, sent = (RemoteFile(f"s3://b/{name}.png", 3) for name in ("archived", "sent"))
+    score([archived, sent], tmp_path / "journal", Lengths())
+    assert [row.error for row in rows(tmp_path / "journal")] == [
+        "the file cannot be read: s3://b/archived.png: 403 Forbidden",
+        None,
+    ]
+    with pytest.raises(ObjectRefused, match="403 Forbidden; check the keys of the store"):
+        score([archived], tmp_path / "other", Lengths())
 
 
 def test_the_largest_accepted_request_is_remembered(tmp_path: Path) -> None:

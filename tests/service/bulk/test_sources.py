@@ -52,6 +52,11 @@ def test_a_list_names_files_in_bytes_of_any_kind() -> None:
     ]
 
 
+def test_a_url_in_a_list_is_an_error() -> None:
+    with pytest.raises(InvalidParameter, match=r"line 2 of the --list is the URL s3://b/1\.png; "):
+        list(sources.read_list([b"one.png\n", b"s3://b/1.png\n"]))
+
+
 def test_a_folder_that_cannot_be_listed_is_yielded_itself(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

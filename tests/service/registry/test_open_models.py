@@ -96,6 +96,15 @@ def test_preloaded_models_stay_open(tmp_path: Path) -> None:
         assert list_open(rig) == ["b", name]
 
 
+def test_a_damaged_version_to_preload_leaves_the_older_one_open(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    (write_bundle(tmp_path, "b", 2) / "decoder.onnx").write_bytes(b"")
+    write_bundle(tmp_path, "b", 3, graphs=("encoder",), latent_dim=19)
+    (tmp_path / "b" / "3" / "encoder.onnx").write_bytes(b"")
+    rig = build(tmp_path, preloaded=("b",))
+    assert [(each.manifest.name, each.manifest.version) for each in rig.opened.list()] == [("b", 1)]
+
+
 def test_a_name_to_preload_that_is_no_model_is_refused(tmp_path: Path) -> None:
     write_encoders(tmp_path)
     with pytest.raises(ModelNotFound, match="there is no model 'd'; there are: a, b, c"):
