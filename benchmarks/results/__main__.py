@@ -183,6 +183,8 @@ Medians of three rounds.
 
 {_serving(_read(results, "serving"))}
 
+On a GPU, nothing was run yet: `python -m benchmarks.gpu` measures there.
+
 ### Time of a small request
 
 `python -m benchmarks.serving.profile`: inside the process, 16 requests at a time on one core,
@@ -203,7 +205,9 @@ most 60 MB of memory that the second worker alone uses (USS).
 
 `python -m benchmarks.density docs/cookie.jpg`: detectors on one backbone, each with the weights of
 its scorer in memory. The server has one core and the load another. The mix is a Zipf distribution
-over 200 detectors, by 16 connections, with `AE_MODEL_MEMORY` for some of them.
+over 200 detectors, by 16 connections, with `AE_MODEL_MEMORY` for some of them. `cookies 1` is
+`train cookies` with one memory bank: `--set detector.sizes=[256] --set
+detector.candidates=['neighbours'] --set detector.map='neighbours'`.
 
 {serving.density(_read(results, "density")) or UNMEASURED}
 

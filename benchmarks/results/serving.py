@@ -257,6 +257,9 @@ def _digits(part: Results) -> Iterator[str]:
         (ours["16"]["cpu"] - batch) / empty["16"]["cpu"],
     )
     alone = limits["session"]["1"] + limits["decode"]
+    for count in CONNECTIONS[1:]:
+        metric = f"requests a second at {count} over those of decoding and a run of one image alone"
+        yield _line(metric, "at least 0.65", alone * ours[count]["rate"])
     yield _line(
         "p50 at 1 beyond decoding and session, over an empty FastAPI endpoint's",
         "at most 1.4",
