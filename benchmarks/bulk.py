@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -36,29 +36,11 @@ MAX_PIXELS = 10_000
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bulk", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
-    )
-    parser.add_argument(
-        "--model", default="mnist-vae", metavar="NAME", help="of digits (%(default)s)"
-    )
-    parser.add_argument(
-        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
-    )
-    parser.add_argument("--images", type=int, default=20_000, metavar="N", help="(%(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/bulk.json"), metavar="JSON"
-    )
-    options = parser.parse_args()
+    options = build_parser("bulk", __doc__).parse_args()
     model = load_newest(options.models, options.model)
-    digits = mnist.load_test("mnist", options.data).images
-    images = digits[np.arange(options.images) % len(digits)]
     with tempfile.TemporaryDirectory() as work:
         directory = Path(work)
-        _write(images, directory / "digits")
+        images = write_digits(options, directory / "digits")
         scoring, spec = model.graphs.scoring, model.manifest.input
         result = {
             "model": options.model,
@@ -82,17 +64,47 @@ def main() -> None:
         done = subprocess.run(
             [*command, str(directory / "whole.csv")], capture_output=True, text=True, check=True
         )
-        result["bulk"] = _parse_rate(done.stdout)
+        result["bulk"] = parse_rate(done.stdout)
         result |= _kill_and_resume([*command, str(directory / "killed.csv")], directory)
-    print(json.dumps(result, indent=1))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(result, options.output)
 
 
-def _write(images: Images, directory: Path) -> None:
+def build_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark of the bulk command."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}", description=description.splitlines()[0]
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
+    )
+    parser.add_argument(
+        "--model", default="mnist-vae", metavar="NAME", help="of digits (%(default)s)"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=20_000, metavar="N", help="(%(default)s)")
+    output = Path("docs/results") / f"{module.replace('_', '-')}.json"
+    parser.add_argument("--output", type=Path, default=output, metavar="JSON")
+    return parser
+
+
+def write_digits(options: argparse.Namespace, directory: Path) -> Images:
+    """Write the test digits as PNG files, repeated as necessary, and return their images."""
+    digits = mnist.load_test("mnist", options.data).images
+    images: Images = digits[np.arange(options.images) % len(digits)]
     directory.mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image[..., 0]).save(directory / f"{index:06}.png")
+    return images
+
+
+def write_result(result: Mapping[str, object], path: Path) -> None:
+    """Print a result, and write it as JSON."""
+    text = json.dumps(result, indent=1)
+    print(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _measure_rate(images: Images, work: Callable[[], object]) -> float:
@@ -133,7 +145,8 @@ def _kill_and_resume(command: list[str], directory: Path) -> dict[str, object]:
     }
 
 
-def _parse_rate(text: str) -> float:
+def parse_rate(text: str) -> float:
+    """Return the images a second in the summary of the command."""
     return float(re.findall(r"([\d,]+) images a second", text)[0].replace(",", ""))
 
 

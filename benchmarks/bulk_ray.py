@@ -8,11 +8,8 @@ start-up is the rest of the command's time. Then a run is killed three times at 
 once. Needs the extra `ray`. Results go to docs/results/bulk-ray.json.
 """
 
-import argparse
-import json
 import os
 import random
-import re
 import signal
 import statistics
 import subprocess
@@ -23,14 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from PIL import Image
 from pyarrow import dataset, parquet
 
-from bundle.tensors import Images
+from benchmarks import bulk
 from service.bulk.ray_engine import BLOCKS_AT_ONCE
-from training.data import mnist
 
 KILLS = 3
 ACTOR = "ScoringActor"  # in the name of its process
@@ -40,12 +34,12 @@ ENVIRONMENT = {**os.environ, "AE_THREADS": "1", "RAY_worker_niceness": "0"}
 
 def main() -> None:
     """Run the command."""
-    options = _build_parser().parse_args()
-    digits = mnist.load_test("mnist", options.data).images
-    images = digits[np.arange(options.images) % len(digits)]
+    parser = bulk.build_parser("bulk_ray", __doc__)
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         directory = Path(work)
-        _write(images, directory / "digits")
+        images = bulk.write_digits(options, directory / "digits")
         command = [sys.executable, "-m", "service", "score", str(directory / "digits")]
         command += ["--device", "cpu", "--model", options.model, "--models", str(options.models)]
         result: dict[str, Any] = {
@@ -57,36 +51,7 @@ def main() -> None:
         result |= _measure_engines(command, directory, len(images), options.rounds)
         expected = {str(path) for path in (directory / "digits").iterdir()}
         result |= _kill_and_resume(command, directory / "killed", expected)
-    print(json.dumps(result, indent=1))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bulk_ray", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
-    )
-    parser.add_argument(
-        "--model", default="mnist-vae", metavar="NAME", help="of digits (%(default)s)"
-    )
-    parser.add_argument(
-        "--models", type=Path, default=Path("models"), metavar="DIR", help="(%(default)s)"
-    )
-    parser.add_argument("--images", type=int, default=20_000, metavar="N", help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("docs/results/bulk-ray.json"), metavar="JSON"
-    )
-    return parser
-
-
-def _write(images: Images, directory: Path) -> None:
-    directory.mkdir()
-    for index, image in enumerate(images):
-        Image.fromarray(image[..., 0]).save(directory / f"{index:06}.png")
+    bulk.write_result(result, options.output)
 
 
 def _measure_engines(
@@ -97,7 +62,7 @@ def _measure_engines(
     for number in range(rounds):
         table, folder = directory / f"{number}.csv", directory / f"{number}"
         local_seconds, shown = _run([*command, "--output", str(table)])
-        local = float(re.findall(r"([\d,]+) images a second", shown)[0].replace(",", ""))
+        local = bulk.parse_rate(shown)
         ray_seconds, _ = _run(_on_ray(command, folder))
         ray = _measure_rate(folder)
         measured = {

@@ -54,18 +54,18 @@ def decode(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage:
     a half, a quarter or an eighth of its size, but at no less than `spec.reducing_gap` times the
     model's. Raises UnsupportedFormat, ImageTooLarge (before any pixel is decoded) or InvalidImage.
     """
-    plain = _decode_plain_png(data, max_pixels)
+    plain = _decode_plain_png(data, spec, max_pixels)
     if plain is not None:
-        return _convert_and_fit(plain, plain.size, spec)
+        return plain
     with open_image(data, max_pixels) as image:
         return _decode(image, data, spec)
 
 
 def decode_small(data: bytes, spec: InputSpec, max_pixels: int, small: int) -> DecodedImage | None:
     """Decode an image of at most `small` pixels as `decode` does; None for a larger one."""
-    plain = _decode_plain_png(data, min(small, max_pixels))
+    plain = _decode_plain_png(data, spec, min(small, max_pixels))
     if plain is not None:
-        return _convert_and_fit(plain, plain.size, spec)
+        return plain
     with open_image(data, max_pixels) as image:
         return _decode(image, data, spec) if image.width * image.height <= small else None
 
@@ -118,7 +118,7 @@ def _convert_and_fit(
     return DecodedImage(pixels, original[::-1], spec.channels == 1 and _is_in_colour(image))
 
 
-def _decode_plain_png(data: bytes, max_pixels: int) -> Image.Image | None:
+def _decode_plain_png(data: bytes, spec: InputSpec, max_pixels: int) -> DecodedImage | None:
     """Decode a small PNG of 8 bits a channel that holds nothing but its pixels; None for another.
 
     Pillow reads chunks in Python, which takes longer than the pixels of a small image.
@@ -138,9 +138,10 @@ def _decode_plain_png(data: bytes, max_pixels: int) -> Image.Image | None:
     if not 0 < size[0] * size[1] <= min(decoding_cost.SMALL_PIXELS, max_pixels):
         return None
     try:
-        return Image.frombytes(mode, size, data[41:end], "zip", mode)
+        image = Image.frombytes(mode, size, data[41:end], "zip", mode)
     except ValueError:  # for damaged pixels, of which Pillow's reader says more
         return None
+    return _convert_and_fit(image, size, spec)
 
 
 def _load(image: Image.Image, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Open graphs of a model."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -38,12 +38,6 @@ class LoadedModel:
         """The execution provider; several if graphs run on different devices."""
         return " and ".join(sorted({session.provider for session in self.sessions.values()}))
 
-    def run(
-        self, graphs: Sequence[GraphName], tensors: Tensors, outputs: Sequence[TensorName]
-    ) -> Tensors:
-        """Run graphs in order, and return the named outputs."""
-        return self.chain.run(graphs, tensors, outputs)
-
     def plan(self, graphs: tuple[GraphName, ...], outputs: tuple[TensorName, ...]) -> Plan:
         """Return the run of graphs for outputs, which is made at the first call."""
         key = graphs, outputs
@@ -63,7 +57,7 @@ class LoadedModel:
                 partial(self.chain.run, graphs[1:], outputs=outputs),
             )
         run = partial(self.chain.run, graphs, outputs=outputs)
-        return Plan(run, shared, frozenset(digests))
+        return Plan(run, shared, frozenset((self.manifest.name, *digests)))
 
     def find_outputs(
         self, capability: Capability, optional: tuple[TensorName, ...] = ()

@@ -60,9 +60,7 @@ class OpenModels:
         self._loader, self._registry, self._sessions = loader, registry, sessions
         self._max_bytes, self._preloaded = max_bytes, preloaded
         self._observe, self._lose_device = observe, lose_device
-        self._recent: OrderedDict[ServedModel, None] = (
-            OrderedDict()
-        )  # the open ones, by their last use
+        self._recent: OrderedDict[ServedModel, None] = OrderedDict()  # open ones, by last use
         self._openings: dict[ServedModel, Opening] = {}
         self._turn = asyncio.Lock()
         self._closed = asyncio.Event()  # a session

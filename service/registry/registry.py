@@ -9,7 +9,7 @@ from service.errors import ModelNotFound, ModelNotReady, VersionNotFound
 from service.registry.repository import BundleLocation
 from service.registry.served_model import ServedModel
 
-REST_SECONDS = 10.0  # of a model that cannot be opened now; clients are told to wait as long
+REST_SECONDS = 10.0  # of a model that cannot be opened now; `Retry-After` names the same time
 
 Kept = TypeVar("Kept")
 

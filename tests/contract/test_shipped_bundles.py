@@ -94,7 +94,7 @@ def everything(model: LoadedModel, images: Images) -> Tensors:
     graphs: list[GraphName] = [name for name in GRAPHS if name in model.sessions]
     given = {output for session in model.sessions.values() for output in session.outputs}
     outputs = [name for name in COMPARED if name in given]
-    return model.run(graphs, {"images": images}, outputs)
+    return model.chain.run(graphs, {"images": images}, outputs)
 
 
 def test_the_promised_models_are_shipped() -> None:
@@ -171,7 +171,7 @@ def test_any_batch_gives_the_same_as_single_images(model: LoadedModel) -> None:
 
 def test_reconstructions_are_intensities_rounded(autoencoder: LoadedModel) -> None:
     images = normal_and_anomalous(autoencoder)[0]
-    found = autoencoder.run(
+    found = autoencoder.chain.run(
         ["encoder", "decoder"], {"images": images}, ["intensities", "reconstructions"]
     )
     assert found["intensities"].min() >= 0
@@ -190,7 +190,7 @@ def test_embeddings_of_a_backbone_have_a_length_of_one(model: LoadedModel) -> No
 def test_anomalous_images_score_higher_than_normal_ones(detector: LoadedModel) -> None:
     chain = detector.graphs["anomaly-score"]
     normal, anomalous = (
-        detector.run(chain, {"images": images}, ["scores"])["scores"]
+        detector.chain.run(chain, {"images": images}, ["scores"])["scores"]
         for images in normal_and_anomalous(detector)
     )
     assert np.mean(normal[:, None] < anomalous) > AUROC.get(detector.manifest.name, 0.95)
@@ -202,7 +202,7 @@ def test_anomalous_images_score_higher_than_normal_ones(detector: LoadedModel) -
 
 def test_distances_of_latents_are_calibrated(detector: LoadedModel) -> None:
     images, _ = normal_and_anomalous(detector)
-    found = detector.run(
+    found = detector.chain.run(
         detector.graphs["anomaly-score"], {"images": images}, ["latent_distances"]
     )["latent_distances"]
     assert detector.manifest.calibration is not None
@@ -219,7 +219,9 @@ def test_samples_are_drawn_from_the_prior(model: LoadedModel) -> None:
         pytest.skip("this model has no prior")
     latents = model.prior.draw(32, 1, 1.0)
     assert latents.shape == (32, model.manifest.latent_dim)
-    images = model.run(["decoder"], {"latents": latents}, ["reconstructions"])["reconstructions"]
+    images = model.chain.run(["decoder"], {"latents": latents}, ["reconstructions"])[
+        "reconstructions"
+    ]
     assert 10 < images.mean() < 80  # of real digits it is 33
     assert images.std(axis=0).max() > 50
 
@@ -227,7 +229,7 @@ def test_samples_are_drawn_from_the_prior(model: LoadedModel) -> None:
 def test_classes_are_named_rightly(model: LoadedModel) -> None:
     if "classify" not in model.manifest.capabilities:
         pytest.skip("this model names no classes")
-    found = model.run(["encoder", "classifier"], {"images": DIGITS}, ["probabilities"])[
+    found = model.chain.run(["encoder", "classifier"], {"images": DIGITS}, ["probabilities"])[
         "probabilities"
     ]
     assert model.manifest.classes == tuple("0123456789")

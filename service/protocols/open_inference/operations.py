@@ -151,13 +151,16 @@ SERVED: dict[Capability, ServedOperation] = {
 DEFAULT: Capability = "encode"
 
 
-def describe(
-    model: ServedModel, operation: Capability, has_variances: bool
+async def describe(
+    model: ServedModel, operation: Capability, operations: Operations, timings: Timings
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Return the inputs and the outputs of an operation of a model."""
+    """Return the inputs and the outputs of an operation of a model.
+
+    Raises as `Operations.has_variances` does.
+    """
     served = SERVED[operation]
     outputs = [*served.outputs]
-    if operation == DEFAULT and has_variances:
+    if operation == DEFAULT and await operations.has_variances(model, timings):
         outputs.append("log_variances")
     specs = _describe_tensors(model)
     inputs = [TensorSpec("images", BYTES, [-1])] if served.input == "images" else []
@@ -183,16 +186,13 @@ def _describe_tensors(model: ServedModel) -> dict[str, TensorSpec]:
 async def run(call: Inference, operation: Capability) -> Outputs:
     """Run an operation. Raises InvalidParameter for outputs that it has not, and its errors."""
     if call.request.outputs is not None:
-        encodes = operation == DEFAULT
-        has_variances = encodes and await call.operations.has_variances(call.model, call.timings)
-        _check_outputs(call.model, operation, has_variances, call.request.outputs)
+        await _check_outputs(call, operation, call.request.outputs)
     return await SERVED[operation].run(call)
 
 
-def _check_outputs(
-    model: ServedModel, operation: Capability, has_variances: bool, requested: Sequence[str]
-) -> None:
-    available = [spec.name for spec in describe(model, operation, has_variances)[1]]
+async def _check_outputs(call: Inference, operation: Capability, requested: Sequence[str]) -> None:
+    _, specs = await describe(call.model, operation, call.operations, call.timings)
+    available = [spec.name for spec in specs]
     if unknown := {*requested} - {*available}:
         raise InvalidParameter(
             f"there is no output {min(unknown)[:50]!r}; request one of: {', '.join(available)}"

@@ -168,9 +168,9 @@ def _build_model_routes(services: Services) -> APIRouter:
 
     async def describe(name: str, version: str | None = None) -> ModelMetadata:
         target, model = find(name, version)
-        encodes = target.operation == operations.DEFAULT
-        has_variances = encodes and await services.operations.has_variances(model, Timings())
-        inputs, outputs = operations.describe(model, target.operation, has_variances)
+        inputs, outputs = await operations.describe(
+            model, target.operation, services.operations, Timings()
+        )
         return ModelMetadata(
             name=name,
             versions=[str(version) for version in services.registry.versions(target.model)],

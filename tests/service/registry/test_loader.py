@@ -79,7 +79,7 @@ def test_only_requested_outputs_are_computed(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     model = get_loaded(load_registry(tmp_path), "tiny")
     images = np.zeros((5, 4, 6, 1), np.uint8)
-    found = model.run(["encoder", "decoder", "scorer"], {"images": images}, ["scores"])
+    found = model.chain.run(["encoder", "decoder", "scorer"], {"images": images}, ["scores"])
     assert list(found) == ["scores"]
     assert found["scores"].shape == (5,)
 
@@ -119,7 +119,7 @@ def test_an_encoder_alone_is_a_model(tmp_path: Path) -> None:
     assert model.manifest.capabilities == ("encode",)
     assert (model.prior, registry.get("embedder").scoring) == (None, None)
     images = np.zeros((2, *SPEC.shape), np.uint8)
-    found = model.run(model.graphs["encode"], {"images": images}, ["latents"])
+    found = model.chain.run(model.graphs["encode"], {"images": images}, ["latents"])
     assert found["latents"].shape == (2, LATENT_DIM)
 
 
@@ -132,10 +132,10 @@ def test_a_scorer_may_take_feature_maps_of_few_images_at_a_time(tmp_path: Path) 
     assert model.graphs["anomaly-score"] == ("encoder", "scorer")
     images = np.random.default_rng(0).integers(0, 256, (5, *DETECTOR_SPEC.shape), dtype=np.uint8)
     outputs: list[TensorName] = ["scores", "error_maps"]
-    together = model.run(model.graphs["anomaly-score"], {"images": images}, outputs)
+    together = model.chain.run(model.graphs["anomaly-score"], {"images": images}, outputs)
     for index in range(5):
         one: Tensors = {"images": images[index : index + 1]}
-        alone = model.run(model.graphs["anomaly-score"], one, outputs)
+        alone = model.chain.run(model.graphs["anomaly-score"], one, outputs)
         for name in outputs:
             np.testing.assert_allclose(together[name][index], alone[name][0], atol=1e-6)
 
@@ -171,7 +171,7 @@ def test_a_detector_of_earlier_versions_is_read_and_scores(tmp_path: Path) -> No
     registry = load_registry(tmp_path)
     model = get_loaded(registry, "before")
     assert model.graphs["anomaly-score"] == graphs
-    found = model.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, ["scores"])
+    found = model.chain.run(graphs, {"images": np.zeros((2, *SPEC.shape), np.uint8)}, ["scores"])
     assert found["scores"].shape == (2,)
     assert registry.get("before").scoring is not None
 

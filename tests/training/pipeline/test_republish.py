@@ -45,7 +45,9 @@ def test_a_model_can_be_published_again_in_fp16(
 
     with np.load(published / GOLDEN) as golden:
         model = open_bundle(repository, location)
-        found = model.run(model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"])
+        found = model.chain.run(
+            model.graphs["anomaly-score"], {"images": golden["images"]}, ["scores"]
+        )
         assert found["scores"] == pytest.approx(golden["scores"], rel=0.05)
 
 

@@ -134,7 +134,7 @@ def test_the_service_scores_as_the_pipeline_and_follows_drift(
     outputs: list[TensorName] = ["latents", "scores", "error_maps", "latent_distances"]
     chain = model.graphs["anomaly-score"]
     assert chain == ("encoder", "scorer")
-    found = model.run(chain, {"images": images}, outputs)
+    found = model.chain.run(chain, {"images": images}, outputs)
     expected = PublishedBundle(published).graphs.chain(chain, images=images)
     for name in outputs:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
