@@ -9,9 +9,8 @@ from service import memory
 from service.inference.engine import Engine
 from service.inference.session import Session
 
-# Of the bytes of a graph's file: weights in float16 are float32 in memory, beside what is measured.
-MAX_GROWTH = 4
-FIRST_GROWTH = 2  # until a graph was open once
+# Of the bytes of a graph's file: weights in float16 are float32 in memory.
+MIN_GROWTH, MAX_GROWTH = 2, 4
 SESSION_BYTES = 4 * 2**20  # of a session without weights, at most
 
 
@@ -46,10 +45,10 @@ class SharedSessions:
             session = self.engine.open(path)
             memory.trim()
             size = path.stat().st_size
-            # Other threads use memory in the meantime, so the measured bytes can be far off.
-            most = MAX_GROWTH * size + SESSION_BYTES
+            # Other threads use and free memory meanwhile, so the measured bytes can be far off.
+            least, most = MIN_GROWTH * size, MAX_GROWTH * size + SESSION_BYTES
             with self._lock:
-                self._bytes[digest] = min(max(self._measure() - before, size), most)
+                self._bytes[digest] = min(max(self._measure() - before, least), most)
                 self._open[digest] = session
             weakref.finalize(session, lambda: self.on_close()).atexit = False
         return session
@@ -68,6 +67,6 @@ class SharedSessions:
         if digest in self._bytes:
             return self._bytes[digest]
         try:
-            return FIRST_GROWTH * path.stat().st_size
+            return MIN_GROWTH * path.stat().st_size
         except OSError:
             return 0
