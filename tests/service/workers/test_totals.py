@@ -82,7 +82,7 @@ def test_any_worker_reports_the_metrics_of_all_and_no_counter_falls(tmp_path: Pa
     asyncio.run(run())
 
 
-def test_metrics_that_cannot_be_written_are_told(
+def test_metrics_that_cannot_be_written_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, totals = serve(tmp_path / "full", 1, metrics(3, 0, 0))
