@@ -50,6 +50,7 @@ from bundle.tensors import TensorName
 
 MANIFEST = "manifest.json"
 PIN = "default"  # file of a model: the version that answers without one
+EXAMPLES = "examples.zip"  # file of a bundle that may be missing: test images, LABEL/NAME
 
 Capability = Literal[
     "encode",
@@ -333,6 +334,11 @@ class ModelManifest(Record):
         if unlisted := needed - self.files.keys():
             raise ValueError(f"files lacks the digest of {', '.join(sorted(unlisted))}")
         return self
+
+    @property
+    def has_examples(self) -> bool:
+        """True if the bundle holds test images for people who want to try the model."""
+        return EXAMPLES in self.files
 
     @property
     def encoder(self) -> str | None:

@@ -49,6 +49,7 @@ from service.inference import TELEMETRY
 from service.inference.engine import OnnxEngine
 from service.inference.providers import CPU_PROVIDER, GpuOptions
 from service.operations import Limits, Operations
+from service.playground import page
 from service.protocols import embeddings, open_inference
 from service.registry.drift import P_VALUE_BINS, DriftMetrics, compute_psi
 from service.registry.loader import Loader
@@ -210,6 +211,7 @@ def assemble(settings: Settings, worker: Worker = ALONE) -> Services:
         access_log=AccessLog(settings.log_format, settings.log_level, worker.label),
         peers=peers,
         totals=Totals(telemetry, peers),
+        playground=settings.playground,
     )
     telemetry.add_gauge(
         "ae_ready_workers", "Workers that are ready.", lambda: services.find_status() == "ready"
@@ -409,11 +411,16 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     listed = models.build_list_router(registry, services.body_limits)
     api.include_router(listed, tags=["models"], dependencies=guarded)
     for prefix, find in finders.items():
-        card = models.build_router(registry, find)
+        card = models.build_router(services, find)
         api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)
     api.include_router(embeddings.build_router(registry, guard))
     api.include_router(open_inference.build_router(services))
     api.include_router(docs.build_router())
     api.mount("/swagger", docs.build_assets(), name="swagger")
+    if services.playground:
+        api.include_router(page.build_router())
+        api.mount("/playground", page.build_files())
+    else:
+        api.include_router(docs.build_redirect())
     for prefix in endpoint.PREFIXES:
         api.include_router(openapi.build_router(prefix, OPERATIONS, guard))

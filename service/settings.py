@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     open_access: bool = Field(
         False, description="Start without API keys also on an address that others can reach."
     )
+    playground: bool = Field(
+        True, description="Serve the page at `/` on which people try the models in a browser."
+    )
     max_body_bytes: PositiveInt = Field(
         32 * 2**20, description="Maximum bytes of the body of one request."
     )

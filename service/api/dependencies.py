@@ -39,6 +39,7 @@ class Services:
     access_log: AccessLog
     peers: Peers
     totals: Totals
+    playground: bool = True
 
     def find_status(self) -> HealthStatus:
         """Return the state of the service; only `ready` admits requests."""

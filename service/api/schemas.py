@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bundle.conformal import RATES
 from bundle.manifest import InputSpec, Record, TrainingData
-from service.api.media_types import IMAGE_TYPES, JSON, MULTIPART, NPY
+from service.api.media_types import IMAGE_TYPES, JSON, MULTIPART, NPY, ZIP
 from service.operations import MAX_SEED
 
 EXAMPLE_IMAGE = base64.b64encode(
@@ -212,6 +212,15 @@ class CalibrationCard(BaseModel):
     quantiles: dict[str, float] = Field(description="Quantiles of the scores of these images.")
 
 
+class CalibrationScores(BaseModel):
+    """Anomaly scores of the normal images that a model was calibrated on."""
+
+    model: str
+    version: int
+    method: str = Field(description="Name of the score.")
+    scores: list[float] = Field(description="Ascending; one for each image.")
+
+
 class Card(BaseModel):
     """Card of a model."""
 
@@ -293,6 +302,9 @@ class Loaded(BaseModel):
 
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+EXAMPLES_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The images.", "content": {ZIP: _BINARY}}
+}
 _PROBLEM_ITEM = {
     "type": "object",
     "properties": {

@@ -20,7 +20,7 @@ def build_assets() -> StaticFiles:
 
 
 def build_router() -> APIRouter:
-    """Return the route of the page, and a redirect from the root to it."""
+    """Return the route of the page."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/docs")
@@ -37,6 +37,13 @@ def build_router() -> APIRouter:
         )
         page.headers.update(PAGE_HEADERS)
         return page
+
+    return routes
+
+
+def build_redirect() -> APIRouter:
+    """Return a redirect from the root to the page."""
+    routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
     async def root(request: Request) -> RedirectResponse:

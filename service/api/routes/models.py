@@ -1,14 +1,18 @@
 """Routes of the model cards."""
 
+import time
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends
+from starlette.responses import FileResponse
 
-from bundle.manifest import Calibration
+from bundle.manifest import EXAMPLES, Calibration
 from service.api import schemas
-from service.api.dependencies import FindModel
+from service.api.dependencies import FindModel, Services
+from service.api.media_types import ZIP
 from service.api.requests import BodyLimits
+from service.errors import OperationNotSupported
 from service.registry.registry import ModelRegistry
 from service.registry.served_model import ServedModel
 
@@ -30,14 +34,41 @@ def build_list_router(registry: ModelRegistry, limits: BodyLimits) -> APIRouter:
     return routes
 
 
-def build_router(registry: ModelRegistry, find: FindModel) -> APIRouter:
-    """Return the route of the card of the model that `find` returns."""
-    routes = APIRouter()
+def build_router(services: Services, find: FindModel) -> APIRouter:
+    """Return the routes of the card, calibration and examples of the model that `find` returns."""
+    routes, registry = APIRouter(), services.registry
+    timeout = services.body_limits.timeout
 
     @routes.get("")
     async def show_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.Card:
         """Card of a model."""
         return build_card(model, registry)
+
+    @routes.get("/calibration")
+    async def show_calibration(
+        model: Annotated[ServedModel, Depends(find)],
+    ) -> schemas.CalibrationScores:
+        """Anomaly scores of the normal images that the model was calibrated on."""
+        manifest = model.manifest
+        if manifest.calibration is None:
+            raise OperationNotSupported(f"{manifest.name} has no anomaly score")
+        return schemas.CalibrationScores(
+            model=manifest.name,
+            version=manifest.version,
+            method=manifest.calibration.method,
+            scores=list(manifest.calibration.scores),
+        )
+
+    @routes.get("/examples", response_class=FileResponse, responses=schemas.EXAMPLES_RESPONSE)
+    async def load_examples(model: Annotated[ServedModel, Depends(find)]) -> FileResponse:
+        """Test images to try the model with, as a zip of `LABEL/NAME` or `NAME`."""
+        name = model.manifest.name
+        if not model.manifest.has_examples:
+            raise OperationNotSupported(f"{name} has no examples; add them by `add-examples`")
+        await services.open_models.get(model, time.monotonic() + timeout)  # fetches its files
+        return FileResponse(
+            model.location.directory / EXAMPLES, media_type=ZIP, filename=f"{name}-{EXAMPLES}"
+        )
 
     return routes
 

@@ -118,12 +118,3 @@ def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
     for link in links:
         assert link.startswith("/swagger/")
         assert client.get(link).status_code == 200
-
-
-def test_the_root_leads_to_the_docs(client: TestClient) -> None:
-    assert (
-        client.get("/", headers={"Host": "elsewhere.test"}, follow_redirects=False).headers[
-            "location"
-        ]
-        == "/docs"
-    )

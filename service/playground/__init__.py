@@ -1,0 +1,1 @@
+"""The page at `/`, on which people try the models in a browser."""
