@@ -1,6 +1,6 @@
 """Measure one process with many detectors on one backbone: start, memory, threads, latency, rate.
 
-    python -m benchmarks.density PHOTOGRAPH [--bundle models/cookies/4] [--seconds 5]
+    python -m benchmarks.density PHOTOGRAPH [--bundle models/cookies/5] [--seconds 5]
                                  [--output docs/results/density.json]
 
 Each detector is the bundle under another name. Its scorer has a digest of its own, so that its
@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("photograph", type=Path, metavar="PHOTOGRAPH")
     parser.add_argument(
-        "--bundle", type=Path, default=Path("models/cookies/4"), help="(%(default)s)"
+        "--bundle", type=Path, default=Path("models/cookies/5"), help="(%(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (%(default)s)")
     parser.add_argument(

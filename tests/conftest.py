@@ -12,6 +12,7 @@ from service.settings import Settings
 from tests.bundles import write_bundle
 
 DATA = Path(__file__).parent / "data"
+MODELS = Path(__file__).parents[1] / "models"
 
 
 USE_PUBLISHED = {

@@ -80,7 +80,7 @@ def _add_train(commands: _Commands) -> None:
     )
     train.set_defaults(run=_train)
     publish = commands.add_parser("publish", help="publish a bundle again, such as to a store")
-    publish.add_argument("bundle", type=Path, metavar="DIR", help="such as models/cookies/4")
+    publish.add_argument("bundle", type=Path, metavar="DIR", help="such as models/cookies/5")
     _add_destination(publish)
     publish.set_defaults(run=_publish)
 
@@ -108,6 +108,11 @@ def _add_model_commands(commands: _Commands) -> None:
             "calibrate",
             _calibrate,
             "publish a model again, calibrated on other normal images, without training",
+        ),
+        (
+            "add-examples",
+            _add_examples,
+            "publish a model again, with test images for people who want to try it",
         ),
         ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
     ):
@@ -232,6 +237,13 @@ def _calibrate(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
     print(f"published {republish.recalibrate(options.model, options.data, options.models, _log)}")
+    return 0
+
+
+def _add_examples(options: argparse.Namespace) -> int:
+    from training.pipeline import republish
+
+    print(f"published {republish.add_examples(options.model, options.data, options.models, _log)}")
     return 0
 
 

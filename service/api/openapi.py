@@ -27,8 +27,8 @@ _HEADERS = {
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 ITEMS, COUNTS = ("images", "latents"), ("count", "steps")
 _GET_STATUSES = {401, 403, 404, 503}  # errors of a GET
-_EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version
-_OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
+_EXAMPLE = ("mnist-vae", "4")  # a shipped model and its version
+_OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "3"), "classify": ("mnist-classifier", "2")}
 
 
 def build_document(app: FastAPI, max_items: int) -> dict[str, Any]:

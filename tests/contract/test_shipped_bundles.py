@@ -1,7 +1,5 @@
 """Promises of every bundle in `models/`, compared with what the service computes."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -13,12 +11,11 @@ from bundle.tensors import Images, TensorName, Tensors
 from service.registry.loaded_model import LoadedModel
 from service.registry.repository import BundleLocation, ModelRepository
 from tests.bundles import open_bundle
-from tests.conftest import DATA
+from tests.conftest import DATA, MODELS
 from training.data import image_file, mnist
 from training.export.parity import DETECTOR_TOLERANCE, FLOAT_TOLERANCE, OTHER_TOLERANCES
 from training.progress import silence
 
-MODELS = Path(__file__).parents[2] / "models"
 LOCATIONS = ModelRepository(MODELS).locations()
 DIGITS = mnist.read(DATA / "mnist" / "t10k-images-idx3-ubyte.gz")[..., None]
 CLOTHES = mnist.read(DATA / "fashion-mnist" / "t10k-images-idx3-ubyte.gz")[..., None]

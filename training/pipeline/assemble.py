@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.manifest import EXAMPLES
 from training.architectures import Autoencoder, Classifier
 from training.data import splits
 from training.data.dataset import RunImages
 from training.evaluation import report
 from training.evaluation.autoencoder_results import AutoencoderResults
-from training.export import calibration, golden, graph_modules, onnx_export
+from training.export import calibration, examples, golden, graph_modules, onnx_export
 from training.export.graph_runner import Graphs
 from training.export.published import GOLDEN, HISTORY, REPORT, PublishedBundle
 from training.pipeline import draft_manifest, plan, publish
@@ -56,6 +57,9 @@ def assemble(
         prior = draft_manifest.fit_prior(graphs, images.splits.training.images, recipe, staging)
         golden.write(graphs, images.dataset.test.images, recipe.input, staging / GOLDEN)
         (staging / HISTORY).write_text(json.dumps(trained.history) + "\n", encoding="utf-8")
+        if not recipe.data.own_images:  # the user's own are not for everyone who may use the model
+            dataset = images.dataset
+            examples.write_images(dataset.test, dataset.classes, staging / EXAMPLES)
         log("evaluating on the test images")
         results = AutoencoderResults(graphs, calibrated, images, evaluation, network.latent_dim)
         provenance = draft_manifest.record_provenance(

@@ -1,4 +1,4 @@
-"""New bundles from published bundles, without training: converted to fp16, or recalibrated."""
+"""New bundles from published ones, without training: in fp16, recalibrated, or with examples."""
 
 import shutil
 import tempfile
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bundle.conformal import ConformalScores
 from bundle.manifest import (
+    EXAMPLES,
     MANIFEST,
     Calibration,
     MixturePrior,
@@ -18,13 +19,13 @@ from bundle.manifest import (
     ModelName,
 )
 from bundle.tensors import Floats
-from training.data import image_folder, photo_folder
+from training.data import dataset, image_folder, photo_folder
 from training.data.image_folder import Folder
 from training.data.image_set import Photographs
 from training.errors import DataError, RecipeError
 from training.evaluation import detector_report, report
 from training.evaluation.autoencoder_results import AutoencoderResults
-from training.export import calibration, fp16, golden, parity
+from training.export import calibration, examples, fp16, golden, parity
 from training.export.published import HISTORY, REPORT, PublishedBundle, load_newest
 from training.pipeline import draft_manifest, evaluate, publish
 from training.pipeline.destinations import Destination, ModelsDirectory
@@ -62,7 +63,8 @@ def convert_to_fp16(
         test = after.images.dataset.test.images
         golden.write(after.graphs, test, source.input, staging / source.golden)
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
-        _copy((HISTORY, *prior), model.directory, staging)
+        tried = (EXAMPLES,) if source.has_examples else ()
+        _copy((HISTORY, *prior, *tried), model.directory, staging)
         draft = draft_manifest.draft_converted(
             source, new_name, after, converted.changes, converted.parity
         )
@@ -87,6 +89,27 @@ def publish_again(bundle: Path, models: Destination, compatible: bool) -> Publis
     with models.open_staging(manifest.name) as staging:
         shutil.copytree(bundle, staging, dirs_exist_ok=True)
         return publish.publish(models, staging, manifest, compatible=compatible)
+
+
+def add_examples(name: str, directory: Path | None, models: Path, log: Log) -> Path:
+    """Publish the newest version of a model again, with images for people who want to try it.
+
+    They are test images of its data set; of a folder, or of photographs, those of the directory.
+    Raises TrainingError if there is no such model, or its images are unavailable.
+    """
+    model = load_newest(models, name)
+    destination = ModelsDirectory(models)
+    with destination.open_staging(name) as staging:
+        shutil.copytree(model.directory, staging, dirs_exist_ok=True)
+        recipe = evaluate.read_recipe(model.manifest)
+        if isinstance(recipe, Recipe) and not recipe.data.own_images:
+            loaded = dataset.load(recipe.data, recipe.input, recipe.seed, directory, log)
+            examples.write_images(loaded.test, loaded.classes, staging / EXAMPLES)
+        elif directory is None:
+            raise DataError(f"{name} has no public data set: name a folder of images by --data")
+        else:
+            examples.write_photographs(directory, staging / EXAMPLES, log)
+        return publish.publish(destination, staging, model.manifest).directory
 
 
 def _check_name(new_name: str, name: str) -> None:

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from bundle.conformal import ConformalScores
-from bundle.manifest import MANIFEST, ModelManifest
+from bundle.manifest import EXAMPLES, MANIFEST, ModelManifest
 from service.registry.repository import ModelRepository
 from tests.bundles import open_bundle
-from tests.conftest import DATA
+from tests.conftest import DATA, MODELS
+from tests.training.conftest import COOKIES
 from training import cli
 from training.data.mnist import load_test
 from training.errors import DataError, ParityError, RecipeError
@@ -148,3 +149,26 @@ def test_a_folder_with_test_images_is_not_calibrated_on(published: Path, digits:
         republish.recalibrate(
             published.parent.name, digits, published.parent.parent, lambda _: None
         )
+
+
+def test_examples_are_added_by_a_version_of_its_own(
+    published: Path, manifest: ModelManifest, tmp_path: Path
+) -> None:
+    shutil.copytree(published.parent, tmp_path / manifest.name)
+    (tmp_path / manifest.name / "1" / EXAMPLES).unlink(missing_ok=True)
+    path = republish.add_examples(manifest.name, DATA, tmp_path, lambda _: None)
+    added = ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
+    assert (path.name, added.has_examples, added.encoder) == ("2", True, manifest.encoder)
+    assert added.calibration == manifest.calibration
+
+
+def test_a_network_of_public_images_has_examples(manifest: ModelManifest) -> None:
+    assert manifest.has_examples
+
+
+def test_examples_of_photographs_need_a_folder(tmp_path: Path) -> None:
+    shutil.copytree(MODELS / "photos", tmp_path / "photos")
+    with pytest.raises(DataError, match="name a folder of images by --data"):
+        republish.add_examples("photos", None, tmp_path, lambda _: None)
+    path = republish.add_examples("photos", COOKIES, tmp_path, lambda _: None)
+    assert ModelManifest.model_validate_json((path / MANIFEST).read_bytes()).has_examples
