@@ -17,10 +17,14 @@ def build_list_router(registry: ModelRegistry, limits: BodyLimits) -> APIRouter:
     """Return the route of all cards."""
     routes = APIRouter()
 
-    @routes.get("/v1/models")
-    async def list_models() -> schemas.Cards:
-        """Cards of the version of each model that responds without one in the path."""
-        return schemas.Cards(
+    @routes.get("/v1/models", summary="List the models")
+    async def list_models() -> schemas.ModelCards:
+        """List the cards of all models, and the limits of requests.
+
+        A card describes the version that responds to paths without a version: the newest version,
+        or the pinned version. Any API key may list models.
+        """
+        return schemas.ModelCards(
             models=[build_card(model, registry) for model in registry.newest()],
             limits=schemas.RequestLimits(
                 max_images=limits.max_items, max_body_bytes=limits.max_bytes
@@ -34,18 +38,23 @@ def build_router(registry: ModelRegistry, find: FindModel) -> APIRouter:
     """Return the route of the card of the model that `find` returns."""
     routes = APIRouter()
 
-    @routes.get("")
-    async def show_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.Card:
-        """Card of a model."""
+    @routes.get("", summary="Show the card of a model")
+    async def get_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.ModelCard:
+        """Show the card of a model: its operations, its input, its calibration and its metrics.
+
+        The digests identify its files, and the images of its training. Any API key may read cards.
+
+        Likely errors: 404 if there is no such model or version.
+        """
         return build_card(model, registry)
 
     return routes
 
 
-def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.Card:
+def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.ModelCard:
     """Return the public part of a model's manifest."""
     manifest = model.manifest
-    return schemas.Card(
+    return schemas.ModelCard(
         name=manifest.name,
         version=manifest.version,
         versions=registry.versions(manifest.name),
@@ -65,10 +74,10 @@ def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.Card:
     )
 
 
-def _summarise(calibration: Calibration) -> schemas.CalibrationCard:
+def _summarise(calibration: Calibration) -> schemas.CalibrationSummary:
     levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = np.quantile(calibration.scores, levels)
-    return schemas.CalibrationCard(
+    return schemas.CalibrationSummary(
         method=calibration.method,
         images=len(calibration.scores),
         quantiles={

@@ -120,6 +120,13 @@ def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
         assert client.get(link).status_code == 200
 
 
+def test_the_docs_name_their_language_and_keep_no_key(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert '<html lang="en">' in page
+    assert "<title>API of the autoencoder service</title>" in page
+    assert '"persistAuthorization": false' in page
+
+
 def test_the_root_leads_to_the_docs(client: TestClient) -> None:
     assert (
         client.get("/", headers={"Host": "elsewhere.test"}, follow_redirects=False).headers[
