@@ -1,7 +1,9 @@
 """OpenAPI document: FastAPI's routes and the operations, with every error and header."""
 
 import inspect
+import json
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query
@@ -155,11 +157,16 @@ def _complete(document: dict[str, Any]) -> None:
         del schemas[unused]
     components["headers"] = _HEADERS
     codes = _group_codes()
-    components["examples"] = _build_error_examples(codes)
+    responses = _read_response_examples()
+    components["examples"] = _build_error_examples(codes) | responses
     for path, item in paths.items():
         for method, operation in item.items():
             _complete_operation(path, method, operation, codes)
             _describe_success(operation["responses"], schemas)
+            name = operation["operationId"].removesuffix("_version")
+            if name in responses:
+                reference = {"$ref": f"#/components/examples/{name}"}
+                operation["responses"]["200"]["content"][JSON]["examples"] = {name: reference}
             if _VERSION in path:
                 sibling = paths[path.replace(_VERSION, "")][method]
                 operation |= {key: sibling[key] for key in ("summary", "description")}
@@ -238,6 +245,16 @@ def _describe_error(path: str, codes: dict[str, str]) -> dict[str, Any]:
     return {
         "description": "\n".join(f"- `{code}`: {text}" for code, text in codes.items()),
         "content": {media_type: {"schema": schema, "examples": examples}},
+    }
+
+
+def _read_response_examples() -> dict[str, Any]:
+    """Return recorded responses by operation ID; `tools/response_examples.py` records them."""
+    file = resources.files("service.api").joinpath("examples.json")
+    responses = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        name: {"summary": "Response to the example of the request.", "value": response}
+        for name, response in responses.items()
     }
 
 

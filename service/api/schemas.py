@@ -516,7 +516,7 @@ SAMPLE_BODY = {
         "description": "Options. Without a body, each has its default.",
         "content": _describe_json(
             SampleRequest.model_json_schema()["properties"],
-            {"count": 4, "seed": 7, "temperature": 1.0},
+            {"count": 2, "seed": 7, "temperature": 1.0},
         ),
     }
 }
@@ -526,7 +526,7 @@ _INTERPOLATE_PROPERTIES = {
     "images": _STRINGS | _PAIR,
     **InterpolationOptions.model_json_schema()["properties"],
 }
-_INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "method": "linear"}
+_INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 3, "method": "linear"}
 _INTERPOLATE = _describe_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)
 _INTERPOLATE[JSON]["schema"]["oneOf"] = [{"required": ["latents"]}, {"required": ["images"]}]
 _PAIR_EXAMPLES = """Two images or two latent vectors, in one of these media types:
