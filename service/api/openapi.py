@@ -143,9 +143,13 @@ def _describe(operation: Operation[Any]) -> str:
 
 The model needs `{operation.name}` among its `capabilities`.
 
-Likely errors: 404 if there is no such model, or it lacks the capability; 413 for too many items or
-bytes; 415 for an unsupported media type; 422 for an invalid item or option; 429 if the service is
-overloaded."""
+Likely errors:
+
+- 404: there is no such model, or it lacks the capability.
+- 413: there are too many images, latent vectors, pixels or bytes.
+- 415: the media type, or the format of an image, is unsupported.
+- 422: an image, a latent vector or an option is invalid.
+- 429: the service is overloaded; retry after the seconds in `Retry-After`."""
 
 
 def _complete(document: dict[str, Any]) -> None:
@@ -193,6 +197,9 @@ def _complete_operation(
         headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
         response["headers"] = headers | response.get("headers", {})
     model, version = _OTHER_EXAMPLES.get(path.rsplit("/", 1)[-1], _EXAMPLE)
+    if body := operation.get("requestBody"):
+        target = path.format(model=model, version=version)
+        body["description"] = body["description"].replace("/PATH", target)
     for parameter in operation.get("parameters", []):
         if parameter["name"] == "model":
             parameter["example"] = model

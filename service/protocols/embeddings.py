@@ -188,8 +188,11 @@ def build_router(registry: ModelRegistry, guard: Guard) -> APIRouter:
         an image in a `data:` URL, or a list of them. The response holds a vector for each image, in
         their order. They are the vectors of the operation `encode`.
 
-        Likely errors: 404 if there is no such model, or it does not encode; 413 for too many images
-        or bytes; 422 for an invalid image, or `dimensions` of another model.
+        Likely errors:
+
+        - 404: there is no such model, or it does not encode.
+        - 413: there are too many images, pixels or bytes.
+        - 422: an image is invalid, or `dimensions` are not the model's own.
         """
 
     for path in PATHS:

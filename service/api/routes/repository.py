@@ -110,8 +110,11 @@ def build_router(services: Services) -> APIRouter:
         The request has no body. Each new version is verified and tested, and only then replaces the
         old one. The response lists the versions that can serve.
 
-        Likely errors: 400 if a version cannot be loaded, 403 if the key lacks the right `admin`,
-        409 unless `AE_MODEL_CONTROL` is `explicit`.
+        Likely errors:
+
+        - 400: a version cannot be loaded.
+        - 403: the key lacks the right `admin`.
+        - 409: `AE_MODEL_CONTROL` is not `explicit`.
         """
         check_control()
         answers = await ask_workers("load", model)
@@ -132,8 +135,11 @@ def build_router(services: Services) -> APIRouter:
 
         The request has no body.
 
-        Likely errors: 403 if the key lacks the right `admin`, 404 if there is no such model, 409
-        unless `AE_MODEL_CONTROL` is `explicit`.
+        Likely errors:
+
+        - 403: the key lacks the right `admin`.
+        - 404: there is no such model.
+        - 409: `AE_MODEL_CONTROL` is not `explicit`.
         """
         check_control()
         registry.check_exists(model)

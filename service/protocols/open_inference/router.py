@@ -257,8 +257,11 @@ def _build_model_routes(services: Services) -> APIRouter:
         Bytes of tensors may follow the JSON, whose length `Inference-Header-Content-Length` gives.
         The body may be compressed with gzip or deflate.
 
-        Likely errors: 404 if there is no such model, version or operation; 413 for too many images
-        or bytes; 422 for an invalid input, output, parameter or image.
+        Likely errors:
+
+        - 404: there is no such model, version or operation.
+        - 413: there are too many images, latent vectors, pixels or bytes.
+        - 422: an input, an output, a parameter or an image is invalid.
         """
 
     async def version_infer(model: ModelPath, version: VersionPath, body: InferRequest) -> None: ...

@@ -120,6 +120,12 @@ def test_every_schema_is_used_and_named_without_internal_words(document: dict[st
     assert not [name for name in names if re.search("Answer|Body|V2|HTTPValidation", name)]
 
 
+def test_the_examples_for_a_shell_name_their_path(document: dict[str, Any]) -> None:
+    body = document["paths"]["/v1/models/{model}/denoise"]["post"]["requestBody"]
+    assert "curl ADDRESS/v1/models/mnist-denoising/denoise -F images=" in body["description"]
+    assert "ADDRESS/PATH" not in str(document)
+
+
 def test_every_code_of_an_error_is_explained(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
     for status, response in responses.items():
