@@ -59,7 +59,7 @@ _FURTHER_CODES = {
 ITEMS, COUNTS = ("images", "latents"), ("count", "steps")
 _ERROR_HEADERS = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"]}
 _REQUEST_ID = "5f3b0c1e9a7d4b2c8e6f0a1b2c3d4e5f"  # of the examples
-_GET_STATUSES = {401, 403, 404, 503}  # errors of a GET
+_GET_STATUSES = {401, 403, 404, 429, 503}  # errors of a GET
 _EXAMPLE = ("mnist-vae", "3")  # a shipped model and its version
 _OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "2"), "classify": ("mnist-classifier", "1")}
 
@@ -159,28 +159,24 @@ def _complete(document: dict[str, Any]) -> None:
     schemas |= {"Problem": PROBLEM, "OpenAIError": OPENAI_ERROR}
     for unused in ("HTTPValidationError", "ValidationError"):
         del schemas[unused]
+    codes, recorded = _group_codes(), _read_response_examples()
     components["headers"] = _HEADERS
-    codes = _group_codes()
-    responses = _read_response_examples()
-    components["examples"] = _build_error_examples(codes) | responses
+    components["examples"] = _build_error_examples(codes) | recorded
     for path, item in paths.items():
         for method, operation in item.items():
-            _complete_operation(path, method, operation, codes)
+            _add_errors(path, method, operation["responses"], codes)
+            _add_headers(operation)
+            _add_examples(path, operation, recorded)
             _describe_success(operation["responses"], schemas)
-            name = operation["operationId"].removesuffix("_version")
-            if name in responses:
-                reference = {"$ref": f"#/components/examples/{name}"}
-                operation["responses"]["200"]["content"][JSON]["examples"] = {name: reference}
             if _VERSION in path:
                 sibling = paths[path.replace(_VERSION, "")][method]
                 operation |= {key: sibling[key] for key in ("summary", "description")}
                 operation["tags"] = [tags.ONE_VERSION]
 
 
-def _complete_operation(
-    path: str, method: str, operation: dict[str, Any], codes: dict[int, dict[str, str]]
+def _add_errors(
+    path: str, method: str, responses: dict[str, Any], codes: dict[int, dict[str, str]]
 ) -> None:
-    responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]  # FastAPI's own body, which the service never sends
     if path.startswith(("/v1/", *EMBEDDINGS)) or path == "/metrics":
@@ -189,22 +185,32 @@ def _complete_operation(
             for status, descriptions in codes.items()
             if method == "post" or status in _GET_STATUSES
         }
-    for status, response in responses.items():
+
+
+def _add_headers(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
         names = ["X-Request-ID", "Server-Timing"]
         if status == "200" and "requestBody" in operation:
             names.append("X-Bundle")
-        names += _ERROR_HEADERS.get(status, [])
+        if "security" in operation:  # probes have statuses, and no errors
+            names += _ERROR_HEADERS.get(status, [])
         headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
         response["headers"] = headers | response.get("headers", {})
+
+
+def _add_examples(path: str, operation: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Add examples of parameters, the path in those for a shell, and recorded responses."""
     model, version = _OTHER_EXAMPLES.get(path.rsplit("/", 1)[-1], _EXAMPLE)
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] in ("model", "version"):
+            parameter["example"] = model if parameter["name"] == "model" else version
     if body := operation.get("requestBody"):
         target = path.format(model=model, version=version)
         body["description"] = body["description"].replace("/PATH", target)
-    for parameter in operation.get("parameters", []):
-        if parameter["name"] == "model":
-            parameter["example"] = model
-        if parameter["name"] == "version":
-            parameter["example"] = version
+    name = operation["operationId"].removesuffix("_version")
+    if name in recorded:
+        reference = {"$ref": f"#/components/examples/{name}"}
+        operation["responses"]["200"]["content"][JSON]["examples"] = {name: reference}
 
 
 def _describe_success(responses: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -28,9 +28,12 @@ CONTROL_ERRORS = schemas.describe_v2_errors(
         403: "The API key lacks the right `admin`.",
         404: "There is no such model.",
         409: "Models are not controlled by requests.",
+        429: "The API key has sent its requests of a second.",
     }
 )
-INDEX_ERRORS: dict[int | str, dict[str, Any]] = {401: CONTROL_ERRORS[401]}
+INDEX_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: CONTROL_ERRORS[status] for status in (401, 429)
+}
 
 
 def build_router(services: Services) -> APIRouter:

@@ -32,6 +32,13 @@ NOT_SERVED = (
 )
 
 
+class Readiness(BaseModel):
+    """Readiness of the server, or of a model."""
+
+    name: str | None = Field(None, description="Name of the model, if the request names one.")
+    ready: bool = Field(description="True if requests are admitted.")
+
+
 MODEL_ERRORS = schemas.describe_v2_errors(
     {
         401: "The API key is missing or unknown.",
@@ -40,8 +47,12 @@ MODEL_ERRORS = schemas.describe_v2_errors(
         503: "The model could not be loaded.",
     }
 )
-
-
+READY_ERRORS = MODEL_ERRORS | {
+    503: {
+        "model": Readiness | schemas.OpenInferenceError,
+        "description": "Requests are not admitted, or the model could not be loaded.",
+    }
+}
 INFER_ERRORS = MODEL_ERRORS | schemas.describe_v2_errors(
     {
         400: "The body is malformed.",
@@ -73,13 +84,6 @@ class Liveness(BaseModel):
     """Liveness of the server."""
 
     live: bool = Field(description="True if the process can serve.")
-
-
-class Readiness(BaseModel):
-    """Readiness of the server, or of a model."""
-
-    name: str | None = Field(None, description="Name of the model, if the request names one.")
-    ready: bool = Field(description="True if requests are admitted.")
 
 
 class TensorMetadata(BaseModel):
@@ -226,17 +230,17 @@ def _build_model_routes(services: Services) -> APIRouter:
         response.status_code = 200 if is_ready else 503
         return Readiness(name=name, ready=is_ready)
 
-    @routes.get("/{model}/ready", summary="Check that a model is ready", responses=MODEL_ERRORS)
+    @routes.get("/{model}/ready", summary="Check that a model is ready", responses=READY_ERRORS)
     async def model_ready(model: ModelPath, response: Response) -> Readiness:
         """Check that a model can serve: 200 if it can, else 503.
 
-        The model is not opened. It is opened when it is first used.
+        The check does not open the model. Its first use does.
 
         Likely errors: 404 if there is no such model, version or operation.
         """
         return show_ready(model, response)
 
-    @routes.get("/{model}/versions/{version}/ready", name="model_ready", responses=MODEL_ERRORS)
+    @routes.get("/{model}/versions/{version}/ready", name="model_ready", responses=READY_ERRORS)
     async def version_ready(
         model: ModelPath, version: VersionPath, response: Response
     ) -> Readiness:

@@ -126,6 +126,16 @@ def test_the_examples_for_a_shell_name_their_path(document: dict[str, Any]) -> N
     assert "ADDRESS/PATH" not in str(document)
 
 
+def test_whatever_needs_a_key_names_the_errors_of_keys(document: dict[str, Any]) -> None:
+    guarded = [each for _, each in list_operations(document) if "security" in each]
+    assert len(guarded) > 30
+    for operation in guarded:
+        assert {"401", "429"} <= operation["responses"].keys(), operation["operationId"]
+        assert "Retry-After" in operation["responses"]["429"]["headers"]
+    probe = document["paths"]["/readyz"]["get"]
+    assert "Retry-After" not in probe["responses"]["503"]["headers"]
+
+
 def test_every_code_of_an_error_is_explained(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
     for status, response in responses.items():
