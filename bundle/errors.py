@@ -23,19 +23,19 @@ class ItemError(DomainError):
 
 
 class InvalidImage(ItemError):
-    """Undecodable, truncated, or of the wrong shape."""
+    """An image that is undecodable, truncated, or of the wrong shape."""
 
 
 class ImageTooLarge(ItemError):
-    """More pixels than the limit."""
+    """Images that have more pixels than the limit."""
 
 
 class UnsupportedFormat(ItemError):
-    """A file format that is not supported."""
+    """An image in an unsupported file format."""
 
 
 class InvalidParameter(DomainError):
-    """An option or count out of range."""
+    """An option or a count that is invalid or out of range."""
 
 
 class BundleError(DomainError):

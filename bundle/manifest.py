@@ -136,9 +136,9 @@ ReducingGap = Annotated[float, Field(ge=1)]
 class InputSpec(Record):
     """Input of the graphs: uint8 images (height, width, channels), made by `bundle.imaging`."""
 
-    height: PositiveInt
-    width: PositiveInt
-    channels: Literal[1, 3] = Field(description="1: grey, 3: RGB.")
+    height: PositiveInt = Field(description="Height in pixels.")
+    width: PositiveInt = Field(description="Width in pixels.")
+    channels: Literal[1, 3] = Field(description="Channels of a pixel; 1: grey, 3: RGB.")
     resample: Resample = Field("bilinear", description="Filter that resizes images of other sizes.")
     # The usual value is left out of every document, because services before this entry refuse it.
     white_16_bit: White16Bit = Field(
@@ -239,9 +239,9 @@ LatentPrior = Annotated[StandardNormal | MixturePrior, Field(discriminator="kind
 class TrainingData(Record):
     """Images that the model was trained, calibrated and tested on."""
 
-    name: str
-    source: str
-    licence: str
+    name: str = Field(description="Name of the data set.")
+    source: str = Field(description="Address or folder of the data set.")
+    licence: str = Field(description="Licence of the data set.")
     images: dict[str, int] = Field(description="Images in each split.")
     sha256: dict[str, Sha256] = Field(description="Digest of each file that was read.")
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from bundle.errors import InvalidParameter
 from service import VERSION, cores, memory
-from service.api import dependencies, endpoint, errors, openapi
+from service.api import dependencies, endpoint, errors, openapi, tags
 from service.api.dependencies import Services
 from service.api.endpoint import PostRouter
 from service.api.error_bodies import Failure
@@ -80,14 +80,14 @@ logger = logging.getLogger(__name__)
 OPERATIONS = [
     module.OPERATION
     for module in (
+        anomaly_score,
         encode,
-        decode,
         reconstruct,
         denoise,
-        sample,
-        anomaly_score,
-        interpolate,
         classify,
+        decode,
+        sample,
+        interpolate,
     )
 ]
 
@@ -385,16 +385,15 @@ def create_api(services: Services) -> FastAPI:
     api = FastAPI(
         title="Autoencoder service",
         version=VERSION,
-        description="Encode, decode, reconstruct, denoise, sample and score images with "
-        "autoencoders.",
+        generate_unique_id_function=openapi.name_operation,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     errors.install(api)
     _include_routers(api, services)
-    limit = services.body_limits.max_items
-    api.openapi = lambda: openapi.build_document(api, limit)  # type: ignore[method-assign]
+    limits = services.body_limits
+    api.openapi = lambda: openapi.build_document(api, limits)  # type: ignore[method-assign]
     return api
 
 
@@ -404,15 +403,17 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     exact = dependencies.build_exact_finder(registry)
     newest = dependencies.build_newest_finder(registry)
     finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
-    api.include_router(health.build_router(services), tags=["health"])
+    api.include_router(health.build_router(services), tags=[tags.HEALTH])
     scrapes = [Depends(dependencies.build_guard(services.api_keys, METRICS))]
-    api.include_router(metrics.build_router(services.totals), tags=["health"], dependencies=scrapes)
-    api.include_router(repository.build_router(services), tags=["repository"])
+    measured = metrics.build_router(services.totals)
+    api.include_router(measured, tags=[tags.HEALTH], dependencies=scrapes)
+    api.include_router(repository.build_router(services), tags=[tags.REPOSITORY])
     listed = models.build_list_router(registry, services.body_limits)
-    api.include_router(listed, tags=["models"], dependencies=guarded)
+    api.include_router(listed, tags=[tags.MODELS], dependencies=guarded)
     for prefix, find in finders.items():
         card = models.build_router(services, find)
-        api.include_router(card, prefix=prefix, tags=["models"], dependencies=guarded)
+        api.include_router(card, prefix=prefix, tags=[tags.MODELS], dependencies=guarded)
+        api.include_router(openapi.build_router(prefix, OPERATIONS, guard))
     api.include_router(embeddings.build_router(registry, guard))
     api.include_router(open_inference.build_router(services))
     api.include_router(docs.build_router())
@@ -422,5 +423,3 @@ def _include_routers(api: FastAPI, services: Services) -> None:
         api.mount("/playground", page.build_files())
     else:
         api.include_router(docs.build_redirect())
-    for prefix in endpoint.PREFIXES:
-        api.include_router(openapi.build_router(prefix, OPERATIONS, guard))

@@ -50,11 +50,11 @@ class TooManyImages(DomainError):
 
 
 class ModelNotFound(DomainError):
-    """No bundle has the name."""
+    """No model has the name."""
 
 
 class VersionNotFound(DomainError):
-    """The model has no bundle of the version."""
+    """The model has no such version."""
 
 
 class OperationNotSupported(DomainError):

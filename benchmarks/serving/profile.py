@@ -98,6 +98,7 @@ def _build_app(handle: Callable[[Call, Any], Awaitable[Response]], services: Ser
         OPERATION.offered,
         OPERATION.response,
         OPERATION.body,
+        OPERATION.summary,
     )
     router = endpoint.PostRouter(endpoint.build_routes(services, [operation]), Router())
     return RequestLifecycle(

@@ -50,13 +50,18 @@ class Services:
         return "ready" if self.registry.names() else "not ready"
 
 
-ModelPath = Annotated[str, Path(description="Name of a model.")]
-VersionPath = Annotated[str, Path(description="Version of the model.")]
+ModelPath = Annotated[str, Path(description="Name of the model, from `GET /v1/models`.")]
+VersionPath = Annotated[
+    str, Path(description="Version of the model: a whole number, from the card's `versions`.")
+]
 FindModel = Callable[..., Awaitable[ServedModel]]  # dependency on path parameters
 Guard = Callable[..., Awaitable[None]]
 
 _bearer = HTTPBearer(
-    auto_error=False, description="Needed only if the service was started with API keys."
+    scheme_name="ApiKey",
+    auto_error=False,
+    description="Key in `Authorization: Bearer KEY`. It is needed only if the service was started "
+    "with API keys. The page `/docs` keeps the key in memory, until it is reloaded or closed.",
 )
 
 

@@ -1,52 +1,96 @@
 """OpenAPI document: FastAPI's routes and the operations, with every error and header."""
 
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
+from service.api import tags
 from service.api.dependencies import Guard, ModelPath, VersionPath
-from service.api.error_bodies import EMBEDDINGS, PROBLEM_TYPE
+from service.api.error_bodies import EMBEDDINGS, PROBLEM_TYPE, Failure, build_body
 from service.api.errors import CODES_BY_STATUS, SERVER_CODES, STATUSES, V2_ERRORS
 from service.api.media_types import JSON
 from service.api.operation import Operation
-from service.api.schemas import OPENAI_ERROR, PROBLEM, describe_responses
+from service.api.requests import BodyLimits
+from service.api.schemas import OPENAI_ERROR, PROBLEM, describe_headers, describe_responses
 
-_HEADERS = {
-    "X-Request-ID": {
-        "description": "The ID of the request: from the client, or generated.",
-        "schema": {"type": "string"},
-    },
-    "Server-Timing": {
-        "description": "Milliseconds of decode, queue, inference and encode.",
-        "schema": {"type": "string"},
-    },
+_VERSION = "/versions/{version}"
+_HEADERS = describe_headers(
+    {
+        "X-Request-ID": "The ID of the request: from the client, or generated.",
+        "Server-Timing": "Milliseconds of decode, queue, inference and encode.",
+        "X-Bundle": "SHA-256 of the manifest of the version that responded, in hexadecimal.",
+        "WWW-Authenticate": "Scheme of the API keys: Bearer.",
+    }
+) | {
+    "Retry-After": {
+        "description": "Seconds to wait before the next request.",
+        "schema": {"type": "integer"},
+    }
 }
-_RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+_INTRODUCTION = """Score how anomalous images are, embed them, and run autoencoders.
+
+- **Start**: `GET /v1/models` lists the models, and the operations of each. Send an image to one:
+  `curl ADDRESS/v1/models/mnist-vae/encode -F images=@image.png`
+- **Requests** hold encoded images, JSON or npy (`numpy.save`). Images are resized to the model's
+  size. A request has at most {images} images or latent vectors, and at most {bytes} bytes.
+- **Responses** are JSON. `Accept: application/x-npy` gives a NumPy array instead, and
+  `Accept: image/png` a picture.
+- **Errors** are `application/problem+json` (RFC 9457). Programs can rely on `code`. `detail` says
+  what failed and how to fix it. If single images are invalid, `errors` names each by its index.
+  After 429 and 503, wait for the seconds in `Retry-After`.
+- **Keys**: if the service needs a key, send `Authorization: Bearer KEY`.
+- **Tracing**: a response repeats the header `X-Request-ID` of its request, or has a random one. The
+  log has it too.
+"""
+_FURTHER_CODES = {
+    "not_found": "The service has no such path.",
+    "method_not_allowed": "The path has no such method.",
+    "request_timeout": "The head of the request took too long.",
+    "uri_too_long": "The target of the request is too long.",
+    "head_too_large": "The head of the request is too large.",
+    "internal_error": "A defect of the service; the log has it under the ID of the request.",
+}
 ITEMS, COUNTS = ("images", "latents"), ("count", "steps")
-_GET_STATUSES = {401, 403, 404, 503}  # errors of a GET
+_ERROR_HEADERS = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"]}
+_REQUEST_ID = "5f3b0c1e9a7d4b2c8e6f0a1b2c3d4e5f"  # of the examples
+_GET_STATUSES = {401, 403, 404, 429, 503}  # errors of a GET
 _EXAMPLE = ("mnist-vae", "4")  # a shipped model and its version
 _OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "3"), "classify": ("mnist-classifier", "2")}
 
 
-def build_document(app: FastAPI, max_items: int) -> dict[str, Any]:
-    """Return the document of an application, built once and then cached.
+def name_operation(route: APIRoute) -> str:
+    """Return the operationId of a route: the name of its function, and `_version` for a version."""
+    return f"{route.name}_version" if _VERSION in route.path_format else route.name
 
-    `max_items` is the maximum of images, of latents and of samples in a request.
-    """
+
+def build_document(app: FastAPI, limits: BodyLimits) -> dict[str, Any]:
+    """Return the document of an application, built once and then cached."""
     if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=_INTRODUCTION.format(
+                images=f"{limits.max_items:,}", bytes=f"{limits.max_bytes:,}"
+            ),
+            license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+            tags=[{"name": name, "description": text} for name, text in tags.DESCRIPTIONS.items()],
+            routes=app.routes,
         )
-        schema["components"]["schemas"] |= {"Problem": PROBLEM, "OpenAIError": OPENAI_ERROR}
-        for path, item in schema["paths"].items():
-            for method, operation in item.items():
-                _complete(path, method, operation)
-                _bound(operation, max_items)
-        app.openapi_schema = schema
+        _complete(document)
+        for operation in _list_operations(document):
+            _bound(operation, limits.max_items)
+        app.openapi_schema = document
     return app.openapi_schema
+
+
+def _list_operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (operation for item in document["paths"].values() for operation in item.values())
 
 
 def build_router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard) -> APIRouter:
@@ -54,12 +98,14 @@ def build_router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard
 
     `endpoint` serves the operations themselves.
     """
-    routes = APIRouter(tags=["operations"], dependencies=[Depends(guard)])
+    routes = APIRouter(tags=[tags.OPERATIONS], dependencies=[Depends(guard)])
     for operation in operations:
         routes.add_api_route(
             f"{prefix}/{operation.name}",
             _build_endpoint(prefix, operation),
             methods=["POST"],
+            summary=operation.summary,
+            description=_describe(operation),
             responses=describe_responses(
                 operation.response, *operation.offered[1:], headers=operation.headers
             ),
@@ -69,7 +115,7 @@ def build_router(prefix: str, operations: Sequence[Operation[Any]], guard: Guard
 
 
 def _build_endpoint(prefix: str, operation: Operation[Any]) -> Any:
-    """Return a function with the parameters and the docstring of an operation."""
+    """Return a function with the parameters of an operation."""
     annotations = {
         "model": ModelPath,
         "version": VersionPath,
@@ -86,29 +132,93 @@ def _build_endpoint(prefix: str, operation: Operation[Any]) -> Any:
         for name, annotation in annotations.items()
     ]
     endpoint.__name__ = operation.name.replace("-", "_")
-    endpoint.__doc__ = operation.handle.__doc__
     endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return endpoint
 
 
-def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
-    responses = operation["responses"]
+def _describe(operation: Operation[Any]) -> str:
+    """Return the docstring of an operation's handler, with what holds for every operation."""
+    text = inspect.getdoc(operation.handle) or ""
+    return f"""{text}
+
+The model needs `{operation.name}` among its `capabilities`.
+
+Likely errors:
+
+- 404: there is no such model, or it lacks the capability.
+- 413: there are too many images, latent vectors, pixels or bytes.
+- 415: the media type, or the format of an image, is unsupported.
+- 422: an image, a latent vector or an option is invalid.
+- 429: the service is overloaded; retry after the seconds in `Retry-After`."""
+
+
+def _complete(document: dict[str, Any]) -> None:
+    """Add headers, errors, examples, and the texts of routes with a version."""
+    paths, components = document["paths"], document["components"]
+    schemas = components["schemas"]
+    schemas |= {"Problem": PROBLEM, "OpenAIError": OPENAI_ERROR}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        del schemas[unused]
+    codes, recorded = _group_codes(), _read_response_examples()
+    components["headers"] = _HEADERS
+    components["examples"] = _build_error_examples(codes) | recorded
+    for path, item in paths.items():
+        for method, operation in item.items():
+            _add_errors(path, method, operation["responses"], codes)
+            _add_headers(operation)
+            _add_examples(path, operation, recorded)
+            _describe_success(operation["responses"], schemas)
+            if _VERSION in path:
+                sibling = paths[path.replace(_VERSION, "")][method]
+                operation |= {key: sibling[key] for key in ("summary", "description")}
+                operation["tags"] = [tags.ONE_VERSION]
+
+
+def _add_errors(
+    path: str, method: str, responses: dict[str, Any], codes: dict[int, dict[str, str]]
+) -> None:
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]  # FastAPI's own body, which the service never sends
     if path.startswith(("/v1/", *EMBEDDINGS)) or path == "/metrics":
         responses |= {
-            str(status): _describe_error(path, status, codes)
-            for status, codes in _group_codes().items()
+            str(status): _describe_error(path, descriptions)
+            for status, descriptions in codes.items()
             if method == "post" or status in _GET_STATUSES
         }
-    for response in responses.values():
-        response["headers"] = _HEADERS | response.get("headers", {})
+
+
+def _add_headers(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        names = ["X-Request-ID", "Server-Timing"]
+        if status == "200" and "requestBody" in operation:
+            names.append("X-Bundle")
+        if "security" in operation:  # probes have statuses, and no errors
+            names += _ERROR_HEADERS.get(status, [])
+        headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        response["headers"] = headers | response.get("headers", {})
+
+
+def _add_examples(path: str, operation: dict[str, Any], recorded: dict[str, Any]) -> None:
+    """Add examples of parameters, the path in those for a shell, and recorded responses."""
     model, version = _OTHER_EXAMPLES.get(path.rsplit("/", 1)[-1], _EXAMPLE)
     for parameter in operation.get("parameters", []):
-        if parameter["name"] == "model":
-            parameter["example"] = model
-        if parameter["name"] == "version":
-            parameter["example"] = version
+        if parameter["name"] in ("model", "version"):
+            parameter["example"] = model if parameter["name"] == "model" else version
+    if body := operation.get("requestBody"):
+        target = path.format(model=model, version=version)
+        body["description"] = body["description"].replace("/PATH", target)
+    name = operation["operationId"].removesuffix("_version")
+    if name in recorded:
+        reference = {"$ref": f"#/components/examples/{name}"}
+        operation["responses"]["200"]["content"][JSON]["examples"] = {name: reference}
+
+
+def _describe_success(responses: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give a response the description of its schema, in place of FastAPI's."""
+    response = responses["200"]
+    reference = response["content"].get(JSON, {}).get("schema", {}).get("$ref", "")
+    if schema := schemas.get(reference.removeprefix("#/components/schemas/")):
+        response["description"] = schema["description"]
 
 
 def _bound(operation: dict[str, Any], max_items: int) -> None:
@@ -124,28 +234,48 @@ def _bound(operation: dict[str, Any], max_items: int) -> None:
                 entry.setdefault("maxItems", max_items)
 
 
-def _group_codes() -> dict[int, list[str]]:
-    codes: dict[int, list[str]] = {}
-    pairs = [
-        *(
-            (entry.status, entry.code)
-            for error, entry in STATUSES.items()
-            if error not in V2_ERRORS
-        ),
-        *CODES_BY_STATUS.items(),
-        *SERVER_CODES.items(),
-        (500, "internal_error"),
+def _group_codes() -> dict[int, dict[str, str]]:
+    """Return the codes of each status, with their descriptions."""
+    described = [
+        (entry.status, entry.code, inspect.getdoc(error) or "")
+        for error, entry in STATUSES.items()
+        if error not in V2_ERRORS
     ]
-    for status, code in sorted(set(pairs)):
-        codes.setdefault(status, []).append(code)
+    further = [*CODES_BY_STATUS.items(), *SERVER_CODES.items(), (500, "internal_error")]
+    described += [(status, code, _FURTHER_CODES[code]) for status, code in further]
+    codes: dict[int, dict[str, str]] = {}
+    for status, code, text in sorted(described):
+        of_status = codes.setdefault(status, {})
+        of_status[code] = f"{of_status[code]} {text}" if code in of_status else text
     return codes
 
 
-def _describe_error(path: str, status: int, codes: list[str]) -> dict[str, Any]:
+def _describe_error(path: str, codes: dict[str, str]) -> dict[str, Any]:
     for_openai = path.startswith(EMBEDDINGS)
     name, media_type = ("OpenAIError", JSON) if for_openai else ("Problem", PROBLEM_TYPE)
+    examples = {code: {"$ref": f"#/components/examples/{name}.{code}"} for code in codes}
+    schema = {"$ref": f"#/components/schemas/{name}"}
     return {
-        "description": " or ".join(f"`{code}`" for code in codes),
-        "content": {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}},
-        "headers": _RETRY_AFTER if status in (429, 503) else {},
+        "description": "\n".join(f"- `{code}`: {text}" for code, text in codes.items()),
+        "content": {media_type: {"schema": schema, "examples": examples}},
+    }
+
+
+def _read_response_examples() -> dict[str, Any]:
+    """Return recorded responses by operation ID; `tools/response_examples.py` records them."""
+    file = resources.files("service.api").joinpath("examples.json")
+    responses = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        name: {"summary": "Response to the example of the request.", "value": response}
+        for name, response in responses.items()
+    }
+
+
+def _build_error_examples(codes: dict[int, dict[str, str]]) -> dict[str, Any]:
+    """Return a body for each code, in the format of each protocol."""
+    return {
+        f"{name}.{code}": {"value": build_body(path, Failure(_REQUEST_ID, status, code, text))[0]}
+        for name, path in (("Problem", ""), ("OpenAIError", EMBEDDINGS[0]))
+        for status, descriptions in codes.items()
+        for code, text in descriptions.items()
     }

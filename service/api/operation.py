@@ -57,4 +57,5 @@ class Operation(Generic[Options]):
     offered: tuple[str, ...]  # media types of the response, the default first
     response: type[BaseModel]  # in JSON
     body: dict[str, Any]  # in OpenAPI
+    summary: str  # of a few words
     headers: Mapping[str, str] = field(default_factory=dict)  # of the response, with descriptions

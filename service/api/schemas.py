@@ -22,7 +22,10 @@ EXAMPLE_IMAGE = base64.b64encode(
 EXAMPLE_LATENT = [0.0, 0.5, -0.5, 1.0, -1.0, 0.25, -0.25, 0.75] * 4
 OTHER_LATENT = [-number for number in EXAMPLE_LATENT]
 
-ENCODER_DESCRIPTION = "SHA-256 of the encoder. Vectors of different digests are never comparable."
+_ENCODER = (
+    "SHA-256 of the encoder, in hexadecimal. Vectors of different digests are never comparable."
+)
+ENCODER_HEADER = {"X-Encoder": _ENCODER}
 _RATES = ", ".join(map(str, RATES))
 
 
@@ -33,9 +36,14 @@ class NoOptions(Record):
 class EncodeOptions(Record):
     """Options of `encode`."""
 
-    variance: bool = Field(False, description="Adds `log_variances` (variational models).")
+    variance: bool = Field(
+        False,
+        description="Adds `log_variances` to JSON. Only variational models have them.",
+    )
     encoding: Literal["float", "base64"] = Field(
-        "float", description="Encoding of vectors in JSON."
+        "float",
+        description="Encoding of a vector in JSON: `float` gives a list of numbers, `base64` the "
+        "bytes of little-endian float32, which are smaller and faster to read.",
     )
 
 
@@ -43,7 +51,9 @@ class SizeOptions(Record):
     """Size of the resulting images."""
 
     size: Literal["model", "original"] = Field(
-        "model", description="Size of the results: of the model, or of each input."
+        "model",
+        description="Size of the resulting images: `model` is the model's own, `original` that of "
+        "each input.",
     )
 
 
@@ -59,8 +69,8 @@ class ScoreOptions(Record):
     )
     heatmap: bool | Literal["overlay"] = Field(
         False,
-        description="`true` adds `heatmap` and `regions` to the results; "
-        "with `overlay` the heatmap is blended over the image, and the regions are outlined.",
+        description="`true` adds `heatmap` and `regions` to the results. "
+        "With `overlay`, the heatmap is blended over the image, and the regions are outlined.",
     )
 
 
@@ -71,7 +81,9 @@ class InterpolationOptions(Record):
         8, ge=2, description="Images on the path, both ends included; also in a JSON body."
     )
     method: Literal["linear", "spherical"] = Field(
-        "linear", description="Shape of the path; also in a JSON body."
+        "linear",
+        description="Shape of the path: a straight line, or an arc around the origin; also in a "
+        "JSON body.",
     )
 
 
@@ -85,20 +97,25 @@ class SampleRequest(Record):
         None,
         ge=0,
         le=MAX_SEED,
-        description="Seed of the random generator; equal seeds give equal images.",
+        description="Seed of the random generator; equal seeds give equal images. "
+        "Without it, the seed is random.",
     )
     temperature: float = Field(
-        1.0, ge=0, le=10, description="Scales the prior's standard deviations."
+        1.0,
+        ge=0,
+        le=10,
+        description="Factor of the prior's standard deviations. Less than 1 gives more typical "
+        "images, more than 1 more diverse images.",
     )
 
 
-class Answer(BaseModel):
+class OperationResponse(BaseModel):
     """Fields that all JSON responses share."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
-    version: int
+    model: str = Field(description="Name of the model.")
+    version: int = Field(description="Version of the model that responded.")
     warnings: list[str] | None = Field(
         None,
         description="Sentences about unsuitable images, such as colour images for a model of grey "
@@ -106,52 +123,62 @@ class Answer(BaseModel):
     )
 
 
-class EncodeAnswer(Answer):
+class EncodeResponse(OperationResponse):
     """Latent vectors of images."""
 
     latents: list[list[float]] | list[str] = Field(
-        description="Lists of numbers; with `encoding=base64` little-endian float32."
+        description="Vector of each image, in their order: a list of `latent_dim` numbers. With "
+        "`encoding=base64` a text, the base64 of little-endian float32."
     )
     log_variances: list[list[float]] | list[str] | None = Field(
-        None, description="Present with `variance=true`."
+        None,
+        description="Natural logarithm of the variance of each number in `latents`, in the same "
+        "encoding; present with `variance=true`.",
     )
-    encoder: str = Field(description=ENCODER_DESCRIPTION)
+    encoder: str = Field(description=_ENCODER)
 
 
-class ImagesAnswer(Answer):
+class ImagesResponse(OperationResponse):
     """Images."""
 
-    images: list[str] = Field(description="PNG, in base64.")
+    images: list[str] = Field(description="PNG of each image, in base64.")
 
 
-class ReconstructAnswer(ImagesAnswer):
+class ReconstructResponse(ImagesResponse):
     """Reconstructed images and their errors."""
 
-    errors: list[float] = Field(description="Mean squared error of each image on the 0..1 scale.")
+    errors: list[float] = Field(
+        description="Mean squared error of each reconstruction, with intensities in 0..1. "
+        "It is computed at the model's size."
+    )
 
 
-class InterpolateAnswer(ImagesAnswer):
+class InterpolateResponse(ImagesResponse):
     """Images on a path, and their latent vectors."""
 
-    latents: list[list[float]]
+    latents: list[list[float]] = Field(
+        description="Latent vector of each image: `latent_dim` numbers."
+    )
 
 
-class SampleAnswer(InterpolateAnswer):
+class SampleResponse(InterpolateResponse):
     """Drawn images, their latent vectors and the seed."""
 
-    seed: int
+    seed: int = Field(
+        description="Seed that was used. With it, the same request gives the same images."
+    )
 
 
-class RegionBody(BaseModel):
+class AnomalousRegion(BaseModel):
     """Box of an anomaly, and the largest error in it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    x: int
-    y: int
-    width: int
-    height: int
-    score: float
+    x: int = Field(description="Left edge, in pixels of the input from its left edge.")
+    y: int = Field(description="Top edge, in pixels of the input from its top edge.")
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    score: float = Field(description="Largest anomaly score of a pixel in the box.")
 
 
 class Score(BaseModel):
@@ -159,195 +186,278 @@ class Score(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    score: float
-    p_value: float
+    score: float = Field(
+        description="Anomaly score; higher is more anomalous. Its scale depends on the model."
+    )
+    p_value: float = Field(
+        description="Share of normal images that score at least as high, in 0..1. "
+        "The minimum is 1 / (calibration images + 1)."
+    )
     threshold: float | None = Field(
         description="The lowest anomalous score; null if the calibration does not allow the rate."
     )
-    is_anomaly: bool | None = Field(description="null if there is no threshold.")
+    is_anomaly: bool | None = Field(
+        description="True if the image is anomalous at the false positive rate; null if there is "
+        "no threshold."
+    )
     reason: str | None = Field(
         None, description="Reason for no verdict; absent if there is a verdict."
     )
     heatmap: str | None = Field(
         None, description="PNG in base64, of the input's size; with `heatmap=true` or `overlay`."
     )
-    regions: list[RegionBody] | None = Field(
-        None, description="In pixels of the input; with `heatmap=true` or `overlay`."
+    regions: list[AnomalousRegion] | None = Field(
+        None,
+        description="Boxes of the strongest regions, at most 16, in pixels of the input; with "
+        "`heatmap=true` or `overlay`.",
     )
 
 
-class ScoreAnswer(Answer):
+class ScoreResponse(OperationResponse):
     """Verdicts on images."""
 
-    results: list[Score]
+    results: list[Score] = Field(description="Verdict on each image, in their order.")
     false_positive_rate: float = Field(
         description=f"As requested, else the lowest of {_RATES} that the calibration allows."
     )
-    method: str
+    method: str = Field(description="Name of the anomaly score.")
 
 
-class Class(BaseModel):
+class ImageClass(BaseModel):
     """Class of one image."""
 
     model_config = ConfigDict(extra="forbid")
 
-    label: str = Field(description="The likeliest class.")
-    probability: float
+    label: str = Field(description="Name of the likeliest class.")
+    probability: float = Field(description="Probability of this class, in 0..1.")
     probabilities: dict[str, float] = Field(
-        description="Probability of each class; their sum is 1."
+        description="Probability of each class by its name; their sum is 1."
     )
 
 
-class ClassifyAnswer(Answer):
+class ClassifyResponse(OperationResponse):
     """Classes of images."""
 
-    results: list[Class]
+    results: list[ImageClass] = Field(description="Class of each image, in their order.")
 
 
-class CalibrationCard(BaseModel):
+class CalibrationSummary(BaseModel):
     """Calibration of an anomaly score."""
 
-    method: str
+    method: str = Field(description="Name of the anomaly score.")
     images: int = Field(description="Normal images that the score was calibrated on.")
-    quantiles: dict[str, float] = Field(description="Quantiles of the scores of these images.")
+    quantiles: dict[str, float] = Field(
+        description="Quantiles of the scores of these images, by level in 0..1."
+    )
 
 
 class CalibrationScores(BaseModel):
     """Anomaly scores of the normal images that a model was calibrated on."""
 
-    model: str
-    version: int
+    model: str = Field(description="Name of the model.")
+    version: int = Field(description="Version of the model.")
     method: str = Field(description="Name of the score.")
     scores: list[float] = Field(description="Ascending; one for each image.")
 
 
-class Card(BaseModel):
+class ModelCard(BaseModel):
     """Card of a model."""
 
-    name: str
-    version: int
-    versions: list[int]
-    description: str
-    architecture: str
-    capabilities: list[str]
-    input: InputSpec
-    latent_dim: int
-    metrics: dict[str, float]
-    calibration: CalibrationCard | None
-    classes: list[str] = Field(description="Names of the classes of `classify`.")
-    training_data: TrainingData
-    sha256: dict[str, str]
-    encoder: str | None = Field(description="SHA-256 of the encoder; null without one.")
+    name: str = Field(description="Name of the model, as in paths.")
+    version: int = Field(description="Version that this card describes.")
+    versions: list[int] = Field(description="All versions of the model that can serve, ascending.")
+    description: str = Field(description="Purpose of the model.")
+    architecture: str = Field(description="Network of the model.")
+    capabilities: list[str] = Field(description="Operations that the model can do.")
+    input: InputSpec = Field(
+        description="Images that the model takes. Images of other sizes are resized."
+    )
+    latent_dim: int = Field(description="Numbers in a latent vector.")
+    metrics: dict[str, float] = Field(
+        description="Metrics on the test images, by name, such as `auroc_...` or `mse`."
+    )
+    calibration: CalibrationSummary | None = Field(
+        description="Calibration of the anomaly score; null without `anomaly-score`."
+    )
+    classes: list[str] = Field(
+        description="Names of the classes of `classify`, in the order of its probabilities."
+    )
+    training_data: TrainingData = Field(description="Images of the training and of the tests.")
+    sha256: dict[str, str] = Field(
+        description="SHA-256 of each file of the model, in hexadecimal, by the file's name."
+    )
+    encoder: str | None = Field(
+        description="SHA-256 of the encoder, in hexadecimal; null without one."
+    )
     weak: str | None = Field(
         None, description="Reason why a detector's trials were weak; null if they were not."
     )
-    execution_provider: str
+    execution_provider: str = Field(
+        description="ONNX Runtime's provider that runs the model, such as `CUDAExecutionProvider`."
+    )
 
 
 class RequestLimits(BaseModel):
     """Maximum images, and bytes of the body, of a request."""
 
-    max_images: int
-    max_body_bytes: int
+    max_images: int = Field(
+        description="Maximum images or latent vectors of a request or a response."
+    )
+    max_body_bytes: int = Field(description="Maximum bytes of a request's body.")
 
 
-class Cards(BaseModel):
+class ModelCards(BaseModel):
     """Cards of models, and the limits of requests to them."""
 
-    models: list[Card]
-    limits: RequestLimits
+    models: list[ModelCard] = Field(description="Card of each model, by name.")
+    limits: RequestLimits = Field(description="Limits of a request.")
 
 
 HealthStatus = Literal["ok", "ready", "not ready", "draining", "device lost"]
+_BY_MODEL = "by the name of the model"
 
 
 class Health(BaseModel):
     """State of the service."""
 
-    status: HealthStatus
-    models: dict[str, list[int]] | None = None
-    open: dict[str, list[int]] | None = None
-    failed: dict[str, str] | None = None
-    workers: int | None = None
+    status: HealthStatus = Field(
+        description="`ok` while the process lives, `ready` while requests are admitted. "
+        "`not ready`: no model can serve. `draining`: the service shuts down. `device lost`: only "
+        "a new process can use the device again."
+    )
+    models: dict[str, list[int]] | None = Field(
+        None, description=f"Versions that can serve, {_BY_MODEL}. Only in `/readyz`."
+    )
+    open: dict[str, list[int]] | None = Field(
+        None,
+        description=f"Versions whose graphs are open, tested and warm, {_BY_MODEL}. The others "
+        "are opened when they are first used. Only in `/readyz`.",
+    )
+    failed: dict[str, str] | None = Field(
+        None,
+        description="Reasons why versions cannot serve, by `NAME/VERSION`. Only in `/readyz`.",
+    )
+    workers: int | None = Field(
+        None, description="Workers that are ready; absent if there is one process."
+    )
 
 
 class RepositoryEntry(BaseModel):
-    """Version of a model in the repository; `reason` says why it failed to load, or is empty."""
+    """Version of a model in the repository."""
 
-    name: str
-    version: str
-    state: Literal["READY", "UNAVAILABLE"]
-    reason: str
+    name: str = Field(description="Name of the model.")
+    version: str = Field(description="Version of the model.")
+    state: Literal["READY", "UNAVAILABLE"] = Field(
+        description="`READY` if the version can serve, else `UNAVAILABLE`."
+    )
+    reason: str = Field(description="Reason why it failed to load; empty if it can serve.")
 
 
-class V2Error(BaseModel):
+class OpenInferenceError(BaseModel):
     """Error of the Open Inference Protocol."""
 
-    error: str
+    error: str = Field(description="Sentence that names the failure, the value and the fix.")
 
 
 def describe_v2_errors(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
     """Return the error responses of a route of the Open Inference Protocol in OpenAPI."""
     return {
-        status: {"model": V2Error, "description": description}
+        status: {"model": OpenInferenceError, "description": description}
         for status, description in descriptions.items()
     }
 
 
-class Loaded(BaseModel):
+class LoadedVersions(BaseModel):
     """Versions of a model that are loaded."""
 
-    name: str
-    versions: list[int]
+    name: str = Field(description="Name of the model.")
+    versions: list[int] = Field(description="Versions that can serve now, ascending.")
 
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 EXAMPLES_RESPONSE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The images.", "content": {ZIP: _BINARY}}
+    200: {"description": "The images, in a zip.", "content": {ZIP: _BINARY}}
 }
-_PROBLEM_ITEM = {
-    "type": "object",
-    "properties": {
-        "index": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
+
+
+def _describe_text(description: str, **keywords: Any) -> dict[str, Any]:
+    return {"type": "string", "description": description, **keywords}
+
+
+def _describe_object(
+    description: str, properties: dict[str, Any], *optional: str
+) -> dict[str, Any]:
+    """Return the schema of an object in which all but the `optional` properties are required."""
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+_DETAIL = "Sentence that names the failure, the value and the fix. It may change; do not parse it."
+_CODE = "Stable name of the error."
+_PROBLEM_ITEM = _describe_object(
+    "Error of one item.",
+    {
+        "index": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "Position of the invalid image or latent vector in the request.",
+        },
+        "code": _describe_text(_CODE),
+        "detail": _describe_text(_DETAIL),
     },
-    "required": ["index", "code", "detail"],
-}
-PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-        "request_id": {"type": "string"},
-        "errors": {"type": "array", "items": _PROBLEM_ITEM},
+)
+PROBLEM: dict[str, Any] = _describe_object(
+    "Error by RFC 9457.",
+    {
+        "type": _describe_text("`about:blank`: `code` names the error instead."),
+        "title": _describe_text("Name of the HTTP status."),
+        "status": {"type": "integer", "description": "HTTP status."},
+        "detail": _describe_text(_DETAIL),
+        "code": _describe_text(_CODE),
+        "request_id": _describe_text("ID of the request, as in `X-Request-ID` and in the log."),
+        "errors": {
+            "type": "array",
+            "description": "Error of each invalid image or latent vector; absent for other errors.",
+            "items": _PROBLEM_ITEM,
+        },
     },
-    "required": ["type", "title", "status", "detail", "code", "request_id"],
-    "additionalProperties": False,
-}
-OPENAI_ERROR: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": "null"},
-                "code": {"type": "string"},
+    "errors",
+)
+OPENAI_ERROR: dict[str, Any] = _describe_object(
+    "Error in the format of OpenAI's API.",
+    {
+        "error": _describe_object(
+            "The error.",
+            {
+                "message": _describe_text(_DETAIL),
+                "type": _describe_text(
+                    "Class of the error.",
+                    enum=["invalid_request_error", "rate_limit_error", "server_error"],
+                ),
+                "param": {"type": "null", "description": "Always null."},
+                "code": _describe_text(_CODE),
             },
-            "required": ["message", "type", "param", "code"],
-            "additionalProperties": False,
-        }
+        )
     },
-    "required": ["error"],
-    "additionalProperties": False,
+)
+_STRINGS = {
+    "type": "array",
+    "description": "Encoded image (PNG, JPEG, WebP, BMP, GIF or TIFF), in base64; each of any "
+    "size.",
+    "items": {"type": "string"},
+    "minItems": 1,
 }
-_STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-_VECTORS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1}
+_VECTORS = {
+    "type": "array",
+    "description": "Latent vectors, each of `latent_dim` finite numbers.",
+    "items": {"type": "array", "items": {"type": "number"}},
+    "minItems": 1,
+}
 
 
 def _describe_json(
@@ -362,7 +472,12 @@ def _describe_json(
     return {JSON: {"schema": schema, "example": example}}
 
 
-_PARTS = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+_PARTS = {
+    "type": "array",
+    "description": "Files, each an encoded image of any size.",
+    "items": {"type": "string", "format": "binary"},
+    "minItems": 1,
+}
 
 
 def _describe_parts(parts: dict[str, Any]) -> dict[str, Any]:
@@ -382,20 +497,26 @@ _IMAGES = {
     NPY: _BINARY,
 }
 
-_EXAMPLES = """Examples for a shell, with the address of the service and any image:
+_EXAMPLES = """Images, in one of these media types:
+
+- an encoded image of any size: PNG, JPEG, WebP, BMP, GIF or TIFF;
+- `multipart/form-data`, with encoded images in parts named `images`;
+- `application/json`, with encoded images in base64;
+- `application/x-npy`, with uint8 (n, height, width[, channels]) at the model's size.
+
+Examples for a shell, with the address of the service and any image:
 
     curl ADDRESS/PATH -H 'Content-Type: image/png' --data-binary @image.png
     curl ADDRESS/PATH -F images=@image.png -F images=@other.jpg
     curl ADDRESS/PATH -H 'Content-Type: application/x-npy' --data-binary @images.npy
 
-`numpy.save` wrote `images.npy`, which holds uint8 (n, height, width[, channels]) at the model's
-size."""
+`numpy.save` wrote `images.npy`."""
 
 IMAGES_BODY = {"requestBody": {"required": True, "description": _EXAMPLES, "content": _IMAGES}}
 LATENTS_BODY = {
     "requestBody": {
         "required": True,
-        "description": "Latent vectors; as npy float32 (n, latent_dim), written by `numpy.save`.",
+        "description": "Latent vectors, in JSON or as npy: float32 (n, latent_dim).",
         "content": {
             **_describe_json({"latents": _VECTORS}, {"latents": [EXAMPLE_LATENT]}, "latents"),
             NPY: _BINARY,
@@ -404,10 +525,11 @@ LATENTS_BODY = {
 }
 SAMPLE_BODY = {
     "requestBody": {
+        "description": "Options. Without a body, each has its default.",
         "content": _describe_json(
             SampleRequest.model_json_schema()["properties"],
-            {"count": 4, "seed": 7, "temperature": 1.0},
-        )
+            {"count": 2, "seed": 7, "temperature": 1.0},
+        ),
     }
 }
 _PAIR = {"minItems": 2, "maxItems": 2}
@@ -416,16 +538,22 @@ _INTERPOLATE_PROPERTIES = {
     "images": _STRINGS | _PAIR,
     **InterpolationOptions.model_json_schema()["properties"],
 }
-_INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 8, "method": "linear"}
+_INTERPOLATE_EXAMPLE = {"latents": [EXAMPLE_LATENT, OTHER_LATENT], "steps": 3, "method": "linear"}
 _INTERPOLATE = _describe_json(_INTERPOLATE_PROPERTIES, _INTERPOLATE_EXAMPLE)
 _INTERPOLATE[JSON]["schema"]["oneOf"] = [{"required": ["latents"]}, {"required": ["images"]}]
-_PAIR_EXAMPLES = """Examples for a shell, with the address of the service and any two images:
+_PAIR_EXAMPLES = """Two images or two latent vectors, in one of these media types:
+
+- `application/json`, with latent vectors or encoded images in base64, and options;
+- `multipart/form-data`, with two encoded images in parts named `images`;
+- `application/x-npy`, with two images at the model's size, uint8 (2, height, width[, channels]), or
+  two latent vectors, float32 (2, latent_dim).
+
+Examples for a shell, with the address of the service and any two images:
 
     curl ADDRESS/PATH -F images=@image.png -F images=@other.jpg
     curl ADDRESS/PATH -H 'Content-Type: application/x-npy' --data-binary @images.npy
 
-`numpy.save` wrote `images.npy`, which holds two images, uint8 (2, height, width[, channels]) at the
-model's size, or two latent vectors, float32 (2, latent_dim)."""
+`numpy.save` wrote `images.npy`."""
 INTERPOLATE_BODY = {
     "requestBody": {
         "required": True,
@@ -435,14 +563,17 @@ INTERPOLATE_BODY = {
 }
 
 
+def describe_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return headers of a response in OpenAPI, from their names and descriptions."""
+    return {
+        name: {"description": description, "schema": {"type": "string"}}
+        for name, description in headers.items()
+    }
+
+
 def describe_responses(
     model: type[BaseModel], *others: str, headers: Mapping[str, str] | None = None
 ) -> dict[int | str, dict[str, Any]]:
     """Return the responses of an operation in OpenAPI: JSON, and `others` as binary."""
-    response: dict[str, Any] = {"model": model, "content": dict.fromkeys(others, _BINARY)}
-    if headers:
-        text = {"schema": {"type": "string"}}
-        response["headers"] = {
-            name: {"description": description, **text} for name, description in headers.items()
-        }
-    return {200: response}
+    content = dict.fromkeys(others, _BINARY)
+    return {200: {"model": model, "content": content, "headers": describe_headers(headers or {})}}

@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
 from bundle.errors import InvalidImage, InvalidParameter
-from service.api import parsing, requests, responses
+from service.api import parsing, requests, responses, tags
 from service.api.context import get_context
 from service.api.dependencies import Guard, ModelPath, Services
 from service.api.endpoint import BoundedEndpoint, route
 from service.api.media_types import JSON
 from service.api.operation import render
 from service.api.requests import IncomingRequest
-from service.api.schemas import EXAMPLE_IMAGE
+from service.api.schemas import ENCODER_HEADER, EXAMPLE_IMAGE, describe_headers
 from service.errors import ModelNotFound
 from service.operations import EncodedImages, EncodeResult, check_count, map_items
 from service.registry.registry import ModelRegistry
@@ -33,60 +33,71 @@ OWNER = "autoencoder-service"
 
 
 class EmbeddingsRequest(BaseModel):
-    """Images to embed; `user` is ignored, and `dimensions` are those of the model."""
+    """Images to embed."""
 
     model_config = ConfigDict(extra="forbid")
 
-    input: str | list[str]
-    model: str = DEFAULT_MODEL
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
-    user: str | None = None
+    input: str | list[str] = Field(
+        description="`data:` URL of an image, such as `data:image/png;base64,...`, or a list of "
+        "URLs."
+    )
+    model: str = Field(DEFAULT_MODEL, description="Name of a model that can `encode`.")
+    encoding_format: Literal["float", "base64"] = Field(
+        "float",
+        description="Encoding of a vector: a list of numbers, or little-endian float32 in base64.",
+    )
+    dimensions: int | None = Field(
+        None, description="Numbers in a vector; no other value than the model's own is valid."
+    )
+    user: str | None = Field(None, description="Ignored.")
 
 
 class Embedding(BaseModel):
-    """Vector of one image; in base64, little-endian float32."""
+    """Vector of one image."""
 
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class Usage(BaseModel):
-    """Images of the request."""
-
-    prompt_tokens: int
-    total_tokens: int
+    object: Literal["embedding"] = Field("embedding", description="Always `embedding`.")
+    index: int = Field(description="Position of the image in the input.")
+    embedding: list[float] | str = Field(
+        description="Vector: a list of numbers, or little-endian float32 in base64."
+    )
 
 
-class Embeddings(BaseModel):
+class EmbeddingsUsage(BaseModel):
+    """Images of the request, in the fields of OpenAI's API."""
+
+    prompt_tokens: int = Field(description="Number of images.")
+    total_tokens: int = Field(description="Number of images.")
+
+
+class EmbeddingsResponse(BaseModel):
     """Vectors in the order of the input."""
 
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: Usage
+    object: Literal["list"] = Field("list", description="Always `list`.")
+    data: list[Embedding] = Field(description="Vector of each image.")
+    model: str = Field(description="Name of the model.")
+    usage: EmbeddingsUsage = Field(description="Size of the request.")
 
 
-class Model(BaseModel):
-    """Model that embeds images; `created` is in seconds since 1970."""
+class EmbeddingModel(BaseModel):
+    """Model that embeds images."""
 
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = OWNER
+    id: str = Field(description="Name of the model.")
+    object: Literal["model"] = Field("model", description="Always `model`.")
+    created: int = Field(description="Time of its training, in seconds since 1970.")
+    owned_by: str = Field(OWNER, description=f"Always `{OWNER}`.")
 
 
-class Models(BaseModel):
+class EmbeddingModels(BaseModel):
     """Models that embed images."""
 
-    object: Literal["list"] = "list"
-    data: list[Model]
+    object: Literal["list"] = Field("list", description="Always `list`.")
+    data: list[EmbeddingModel] = Field(description="The models, by name.")
 
 
 BODY = {
     "requestBody": {
         "required": True,
+        "description": "Images in `data:` URLs, and options.",
         "content": {
             JSON: {
                 "schema": EmbeddingsRequest.model_json_schema(),
@@ -167,31 +178,55 @@ def _format(wanted: EmbeddingsRequest, encoded: EncodeResult) -> bytes:
 
 def build_router(registry: ModelRegistry, guard: Guard) -> APIRouter:
     """Return the list of models, and the description of the embeddings for the document."""
-    routes = APIRouter(dependencies=[Depends(guard)], tags=["OpenAI"])
+    routes = APIRouter(dependencies=[Depends(guard)], tags=[tags.EMBEDDINGS])
 
-    @routes.get(MODELS_PATH)
-    async def models() -> Models:
-        """List the models that embed images, as OpenAI's clients ask for them."""
-        return Models(data=[_describe(each) for each in registry.newest() if _embeds(each)])
+    # `EmbeddingsEndpoint` serves it.
+    async def create_embeddings() -> None:
+        """Embed images, in the format of OpenAI's API. `/openai/v1/embeddings` is the same.
 
-    @routes.get(f"{MODELS_PATH}/{{model}}")
-    async def model(model: ModelPath) -> Model:
-        """Return a model that embeds images."""
+        A model with the capability `encode` is needed; the default is `photos`. The request holds
+        an image in a `data:` URL, or a list of them. The response holds a vector for each image, in
+        their order. They are the vectors of the operation `encode`.
+
+        Likely errors:
+
+        - 404: there is no such model, or it does not encode.
+        - 413: there are too many images, pixels or bytes.
+        - 422: an image is invalid, or `dimensions` are not the model's own.
+        """
+
+    for path in PATHS:
+        routes.add_api_route(
+            path,
+            create_embeddings,
+            methods=["POST"],
+            summary="Embed images",
+            response_model=EmbeddingsResponse,
+            responses={200: {"headers": describe_headers(ENCODER_HEADER)}},
+            openapi_extra=BODY,
+            include_in_schema=path == PATHS[0],  # each operation once
+        )
+
+    @routes.get(MODELS_PATH, summary="List the models that embed")
+    async def list_embedding_models() -> EmbeddingModels:
+        """List the models that can `encode`, in the format of OpenAI's API.
+
+        `GET /v1/models` returns the cards of all models instead.
+        """
+        models = [_describe(each) for each in registry.newest() if _embeds(each)]
+        return EmbeddingModels(data=models)
+
+    @routes.get(f"{MODELS_PATH}/{{model}}", summary="Find a model that embeds")
+    async def get_embedding_model(model: ModelPath) -> EmbeddingModel:
+        """Find a model that can `encode`, in the format of OpenAI's API.
+
+        Likely errors: 404 if there is no such model, or it does not encode.
+        """
         found = registry.get(model)
         if not _embeds(found):
             raise ModelNotFound(f"{model} does not embed images")
         return _describe(found)
 
-    async def embed() -> None:
-        """Embed images, as OpenAI's clients ask for it; `EmbeddingsEndpoint` serves it.
-
-        `usage` counts images. The header `X-Encoder` is as of the operation `encode`.
-        """
-
-    for path in PATHS:
-        routes.add_api_route(
-            path, embed, methods=["POST"], response_model=Embeddings, openapi_extra=BODY
-        )
     return routes
 
 
@@ -199,9 +234,9 @@ def _embeds(model: ServedModel) -> bool:
     return "encode" in model.manifest.capabilities
 
 
-def _describe(model: ServedModel) -> Model:
+def _describe(model: ServedModel) -> EmbeddingModel:
     created = int(model.manifest.provenance.created.timestamp())
-    return Model(id=model.manifest.name, created=created)
+    return EmbeddingModel(id=model.manifest.name, created=created)
 
 
 def build_routes(services: Services) -> list[Route]:

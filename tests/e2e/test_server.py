@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ from service.settings import Settings
 from tests.bundles import write_bundle
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, Server, start
+from tools.response_examples import FILE, fetch, resemble
 from training.data import mnist
 from training.evaluation.graph_metrics import add_noise
 
@@ -236,7 +238,16 @@ def test_the_examples_of_the_openapi_document_work_when_pasted(server: Server) -
             response = requests.post(url, json=example, timeout=60)
             assert response.status_code == 200, (path, response.text)
             tried += 1
-    assert tried == 20
+    assert tried == 19
+
+
+def test_the_responses_in_the_openapi_document_are_those_of_the_service(server: Server) -> None:
+    recorded, responses = json.loads(FILE.read_text()), fetch(server.url)
+    assert recorded.keys() == responses.keys()
+    changed = [name for name in recorded if not resemble(recorded[name], responses[name])]
+    assert not changed, f"run: python -m tools.response_examples {server.url}"
+    examples = requests.get(f"{server.url}/openapi.json", timeout=60).json()["components"]
+    assert {name: examples["examples"][name]["value"] for name in recorded} == recorded
 
 
 def test_a_damaged_bundle_is_skipped_and_the_others_serve(tmp_path: Any) -> None:

@@ -10,7 +10,16 @@ from service.operations import NO_PICTURES, Pictures
 
 
 async def anomaly_score(call: Call, options: schemas.ScoreOptions) -> Response:
-    """Score how anomalous images are, with p-values against normal images."""
+    """Score how anomalous images are, and call each normal or anomalous.
+
+    The score is compared with those of the normal images that calibrated the model. The p-value is
+    the share of these that score at least as high. An image is anomalous if its p-value is at most
+    `false_positive_rate`. If the calibration does not allow the rate, there is no verdict: `reason`
+    names the minimum.
+
+    The response holds a verdict for each image, in their order, and its heatmap and regions if
+    requested. As npy, it holds the scores only: float32 (n,).
+    """
     images = await call.read_images()
     scored = await call.operations.score(
         call.model,
@@ -47,6 +56,7 @@ OPERATION = Operation(
     anomaly_score,
     schemas.ScoreOptions,
     VECTOR_TYPES,
-    schemas.ScoreAnswer,
+    schemas.ScoreResponse,
     schemas.IMAGES_BODY,
+    "Score how anomalous images are",
 )

@@ -8,9 +8,10 @@ from service.api.operation import Call, Operation
 
 
 async def classify(call: Call, _: schemas.NoOptions) -> Response:
-    """Name the class of images.
+    """Find the class of each image, and the probability of every class.
 
-    As npy only the probabilities, in the order of the card's `classes`.
+    The response holds a result for each image, in their order. As npy, it holds the probabilities
+    only: float32 (n, classes), in the order of the card's `classes`.
     """
     images = await call.read_images()
     result = await call.operations.classify(call.model, images, call.timings)
@@ -30,6 +31,7 @@ OPERATION = Operation(
     classify,
     schemas.NoOptions,
     VECTOR_TYPES,
-    schemas.ClassifyAnswer,
+    schemas.ClassifyResponse,
     schemas.IMAGES_BODY,
+    "Classify images",
 )

@@ -8,7 +8,13 @@ from service.api.operation import Call, Operation
 
 
 async def decode(call: Call, _: schemas.NoOptions) -> Response:
-    """Make images of latent vectors."""
+    """Turn latent vectors into images.
+
+    The request holds vectors of `latent_dim` numbers, such as `encode` returns. The response holds
+    an image for each, in their order and at the model's size. As npy, it holds uint8
+    (n, height, width, channels). As PNG, it holds one picture, in which the images are tiled row by
+    row.
+    """
     latents = await requests.read_latents(call.request, call.services.body_limits)
     images = await call.operations.decode(call.model, latents, call.timings)
     return await call.render(
@@ -17,5 +23,11 @@ async def decode(call: Call, _: schemas.NoOptions) -> Response:
 
 
 OPERATION = Operation(
-    "decode", decode, schemas.NoOptions, PICTURE_TYPES, schemas.ImagesAnswer, schemas.LATENTS_BODY
+    "decode",
+    decode,
+    schemas.NoOptions,
+    PICTURE_TYPES,
+    schemas.ImagesResponse,
+    schemas.LATENTS_BODY,
+    "Decode latent vectors",
 )

@@ -8,7 +8,12 @@ from service.api.operation import Call, Operation
 
 
 async def denoise(call: Call, options: schemas.SizeOptions) -> Response:
-    """Remove the noise that the model was trained on."""
+    """Remove the noise that the model was trained on.
+
+    The response holds a denoised image for each image, in their order. As npy, it holds uint8
+    (n, height, width, channels). As PNG, it holds one picture, in which the images are tiled row by
+    row. `size=original` gives each image the size of its input; images of several sizes need JSON.
+    """
     encoded, original = await call.read_images(), options.size == "original"
     result = await call.operations.denoise(call.model, encoded, call.timings, original)
 
@@ -30,6 +35,7 @@ OPERATION = Operation(
     denoise,
     schemas.SizeOptions,
     PICTURE_TYPES,
-    schemas.ImagesAnswer,
+    schemas.ImagesResponse,
     schemas.IMAGES_BODY,
+    "Denoise images",
 )

@@ -13,6 +13,15 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+PARAMETERS = {  # of Swagger UI
+    "docExpansion": "list",
+    "defaultModelsExpandDepth": 0,  # the list of schemas is folded
+    "defaultModelExpandDepth": 3,
+    "displayRequestDuration": True,
+    "persistAuthorization": False,  # the API key is only in memory
+    "tryItOutEnabled": True,
+}
+
 
 def build_assets() -> StaticFiles:
     """Return Swagger UI's script, style and icon from its package; nothing is loaded remotely."""
@@ -30,13 +39,15 @@ def build_router() -> APIRouter:
 
         page = get_swagger_ui_html(
             openapi_url=_build_path(request, "openapi"),
-            title="Autoencoder service",
+            title=f"API of the {request.app.title.lower()}",
             swagger_js_url=asset("swagger-ui-bundle.js"),
             swagger_css_url=asset("swagger-ui.css"),
             swagger_favicon_url=asset("favicon-32x32.png"),
+            swagger_ui_parameters=PARAMETERS,
         )
-        page.headers.update(PAGE_HEADERS)
-        return page
+        # Screen readers need the language, which FastAPI's page does not name.
+        html = bytes(page.body).replace(b"<html>", b'<html lang="en">', 1)
+        return HTMLResponse(html, headers=PAGE_HEADERS)
 
     return routes
 

@@ -11,7 +11,10 @@ from service.operations import EncodeResult
 
 
 async def encode(call: Call, options: schemas.EncodeOptions) -> Response:
-    """Embed images as latent vectors.
+    """Turn images into latent vectors: embeddings for search, retrieval and classification.
+
+    The response holds a vector of `latent_dim` numbers for each image, in their order. As npy, it
+    holds float32 (n, latent_dim).
 
     The field `encoder` and the header `X-Encoder` hold the digest of the encoder. Vectors of
     different digests are never comparable.
@@ -49,7 +52,8 @@ OPERATION = Operation(
     encode,
     schemas.EncodeOptions,
     VECTOR_TYPES,
-    schemas.EncodeAnswer,
+    schemas.EncodeResponse,
     schemas.IMAGES_BODY,
-    headers={"X-Encoder": schemas.ENCODER_DESCRIPTION},
+    "Encode images",
+    headers=schemas.ENCODER_HEADER,
 )

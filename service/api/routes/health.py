@@ -25,11 +25,15 @@ def build_router(services: Services) -> APIRouter:
 
     @routes.get(
         "/livez",
+        summary="Check that the process lives",
         response_model_exclude_none=True,
-        responses={503: {"model": schemas.Health, "description": "The device is lost."}},
+        responses={503: {"model": schemas.Health, "description": "The device is lost; restart."}},
     )
-    async def livez(response: Response) -> schemas.Health:
-        """Respond with 200 while the process can serve."""
+    async def get_liveness(response: Response) -> schemas.Health:
+        """Check that the process can serve: 200 if it can, else 503.
+
+        It is a liveness probe: restart the process after 503. It needs no API key.
+        """
         if services.executor.lost:
             response.status_code = 503
             return schemas.Health(status="device lost")
@@ -37,6 +41,7 @@ def build_router(services: Services) -> APIRouter:
 
     @routes.get(
         "/readyz",
+        summary="Check that requests are admitted",
         response_model_exclude_none=True,
         responses={
             503: {
@@ -45,12 +50,11 @@ def build_router(services: Services) -> APIRouter:
             }
         },
     )
-    async def readyz(response: Response) -> schemas.Health:
-        """Respond with 200 if requests are admitted.
+    async def get_readiness(response: Response) -> schemas.Health:
+        """Check that requests are admitted: 200 if they are, else 503.
 
-        `models` can serve, and `open` are those whose graphs are open: tested and warmed up. The
-        others are opened when they are first used. `failed` holds the reasons for other models.
-        `workers` is the number of those that are ready, if there are several.
+        It is a readiness probe: send no requests after 503. It needs no API key. The response lists
+        the models that can serve, those that are open, and the reasons of those that failed.
         """
         found = await services.peers.ask("health")
         workers = [schemas.Health(**each) for each in found.values()]

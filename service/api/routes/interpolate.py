@@ -8,7 +8,13 @@ from service.api.operation import Call, Operation
 
 
 async def interpolate(call: Call, query: schemas.InterpolationOptions) -> Response:
-    """Walk from one latent vector to another, or from one image to another."""
+    """Show the path from one image to another, or from one latent vector to another.
+
+    The request holds two images or two latent vectors, the ends of the path. The response holds
+    `steps` images, in the order of the path, with their latent vectors. The first and the last are
+    the reconstructed ends. As npy, it holds the images only: uint8 (steps, height, width,
+    channels). As PNG, it holds one picture, in which the images are tiled row by row.
+    """
     call.operations.check_count(query.steps)  # even if the body has steps, too
     ends, in_body = await requests.read_ends(call.request, call.services.body_limits)
     options = parsing.validate_options(schemas.InterpolationOptions, query.model_dump() | in_body)
@@ -29,6 +35,7 @@ OPERATION = Operation(
     interpolate,
     schemas.InterpolationOptions,
     PICTURE_TYPES,
-    schemas.InterpolateAnswer,
+    schemas.InterpolateResponse,
     schemas.INTERPOLATE_BODY,
+    "Interpolate between two images",
 )

@@ -21,10 +21,14 @@ def build_list_router(registry: ModelRegistry, limits: BodyLimits) -> APIRouter:
     """Return the route of all cards."""
     routes = APIRouter()
 
-    @routes.get("/v1/models")
-    async def list_models() -> schemas.Cards:
-        """Cards of the version of each model that responds without one in the path."""
-        return schemas.Cards(
+    @routes.get("/v1/models", summary="List the models")
+    async def list_models() -> schemas.ModelCards:
+        """List the cards of all models, and the limits of requests.
+
+        A card describes the version that responds to paths without a version: the newest version,
+        or the pinned version. Any API key may list models.
+        """
+        return schemas.ModelCards(
             models=[build_card(model, registry) for model in registry.newest()],
             limits=schemas.RequestLimits(
                 max_images=limits.max_items, max_body_bytes=limits.max_bytes
@@ -39,16 +43,27 @@ def build_router(services: Services, find: FindModel) -> APIRouter:
     routes, registry = APIRouter(), services.registry
     timeout = services.body_limits.timeout
 
-    @routes.get("")
-    async def show_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.Card:
-        """Card of a model."""
+    @routes.get("", summary="Show the card of a model")
+    async def get_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.ModelCard:
+        """Show the card of a model: its operations, its input, its calibration and its metrics.
+
+        The digests identify its files, and the images of its training. Any API key may read cards.
+
+        Likely errors: 404 if there is no such model or version.
+        """
         return build_card(model, registry)
 
-    @routes.get("/calibration")
-    async def show_calibration(
+    @routes.get("/calibration", summary="Show the scores of the calibration")
+    async def get_calibration(
         model: Annotated[ServedModel, Depends(find)],
     ) -> schemas.CalibrationScores:
-        """Anomaly scores of the normal images that the model was calibrated on."""
+        """Show the anomaly scores of the normal images that the model was calibrated on.
+
+        The p-value of a score is the share of these scores that are at least as high, with the
+        score itself counted among them. Any API key may read them.
+
+        Likely errors: 404 if the model has no anomaly score.
+        """
         manifest = model.manifest
         if manifest.calibration is None:
             raise OperationNotSupported(f"{manifest.name} has no anomaly score")
@@ -59,9 +74,20 @@ def build_router(services: Services, find: FindModel) -> APIRouter:
             scores=list(manifest.calibration.scores),
         )
 
-    @routes.get("/examples", response_class=FileResponse, responses=schemas.EXAMPLES_RESPONSE)
-    async def load_examples(model: Annotated[ServedModel, Depends(find)]) -> FileResponse:
-        """Test images to try the model with, as a zip of `LABEL/NAME` or `NAME`."""
+    @routes.get(
+        "/examples",
+        summary="Load test images",
+        response_class=FileResponse,
+        responses=schemas.EXAMPLES_RESPONSE,
+    )
+    async def get_examples(model: Annotated[ServedModel, Depends(find)]) -> FileResponse:
+        """Load test images to try the model with, as a zip of `LABEL/NAME` or `NAME`.
+
+        The files are PNG or JPEG, and are stored uncompressed in the zip. A card lists
+        `examples.zip` in `sha256` if there are some. Any API key may load them.
+
+        Likely errors: 404 if the model has none.
+        """
         name = model.manifest.name
         if not model.manifest.has_examples:
             raise OperationNotSupported(f"{name} has no examples; add them by `add-examples`")
@@ -73,10 +99,10 @@ def build_router(services: Services, find: FindModel) -> APIRouter:
     return routes
 
 
-def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.Card:
+def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.ModelCard:
     """Return the public part of a model's manifest."""
     manifest = model.manifest
-    return schemas.Card(
+    return schemas.ModelCard(
         name=manifest.name,
         version=manifest.version,
         versions=registry.versions(manifest.name),
@@ -96,10 +122,10 @@ def build_card(model: ServedModel, registry: ModelRegistry) -> schemas.Card:
     )
 
 
-def _summarise(calibration: Calibration) -> schemas.CalibrationCard:
+def _summarise(calibration: Calibration) -> schemas.CalibrationSummary:
     levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = np.quantile(calibration.scores, levels)
-    return schemas.CalibrationCard(
+    return schemas.CalibrationSummary(
         method=calibration.method,
         images=len(calibration.scores),
         quantiles={

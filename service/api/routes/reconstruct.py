@@ -8,7 +8,13 @@ from service.api.operation import Call, Operation
 
 
 async def reconstruct(call: Call, options: schemas.SizeOptions) -> Response:
-    """Encode and decode images, with the reconstruction error of each."""
+    """Encode and decode images, and measure the error of each reconstruction.
+
+    The response holds a reconstruction and its mean squared error for each image, in their order.
+    As npy, it holds the images only: uint8 (n, height, width, channels). As PNG, it holds one
+    picture, in which the images are tiled row by row. `size=original` gives each image the size of
+    its input; images of several sizes need JSON.
+    """
     encoded, original = await call.read_images(), options.size == "original"
     result = await call.operations.reconstruct(call.model, encoded, call.timings, original)
 
@@ -29,6 +35,7 @@ OPERATION = Operation(
     reconstruct,
     schemas.SizeOptions,
     PICTURE_TYPES,
-    schemas.ReconstructAnswer,
+    schemas.ReconstructResponse,
     schemas.IMAGES_BODY,
+    "Reconstruct images",
 )

@@ -28,9 +28,12 @@ CONTROL_ERRORS = schemas.describe_v2_errors(
         403: "The API key lacks the right `admin`.",
         404: "There is no such model.",
         409: "Models are not controlled by requests.",
+        429: "The API key has sent its requests of a second.",
     }
 )
-INDEX_ERRORS: dict[int | str, dict[str, Any]] = {401: CONTROL_ERRORS[401]}
+INDEX_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: CONTROL_ERRORS[status] for status in (401, 429)
+}
 
 
 def build_router(services: Services) -> APIRouter:
@@ -67,9 +70,18 @@ def build_router(services: Services) -> APIRouter:
         except WorkerSilent as error:
             raise LoadFailed(str(error)) from None
 
-    @routes.post("/index", dependencies=[guard], responses=INDEX_ERRORS)
-    async def index() -> list[schemas.RepositoryEntry]:
-        """Every version of every model, and the reasons of those that failed to load."""
+    @routes.post(
+        "/index",
+        summary="List all versions",
+        dependencies=[guard],
+        response_description="All versions, by name and version.",
+        responses=INDEX_ERRORS,
+    )
+    async def repository_index() -> list[schemas.RepositoryEntry]:
+        """List every version of every model, and the reasons of those that failed to load.
+
+        The request has no body. Any API key may list them.
+        """
         loaded = [(each.manifest.name, str(each.manifest.version)) for each in registry.all()]
         failures = registry.failures()
         entries = [
@@ -89,23 +101,52 @@ def build_router(services: Services) -> APIRouter:
             entries.append(entry)
         return sorted(entries, key=lambda entry: (entry.name, entry.version))
 
-    @routes.post("/models/{model}/load", dependencies=[admin], responses=CONTROL_ERRORS)
-    async def load(model: ModelPath) -> schemas.Loaded:
-        """Take up new, changed and removed versions of a model, in all workers."""
+    @routes.post(
+        "/models/{model}/load",
+        summary="Load a model",
+        dependencies=[admin],
+        responses=CONTROL_ERRORS,
+    )
+    async def repository_model_load(model: ModelPath) -> schemas.LoadedVersions:
+        """Take up new, changed and removed versions of a model, in all workers.
+
+        The request has no body. Each new version is verified and tested, and only then replaces the
+        old one. The response lists the versions that can serve.
+
+        Likely errors:
+
+        - 400: a version cannot be loaded.
+        - 403: the key lacks the right `admin`.
+        - 409: `AE_MODEL_CONTROL` is not `explicit`.
+        """
         check_control()
         answers = await ask_workers("load", model)
         failures = {key: why for each in answers.values() for key, why in each.items()}
         if failures:
             raise LoadFailed("; ".join(f"{key}: {reason}" for key, reason in failures.items()))
         registry.check_exists(model)
-        return schemas.Loaded(name=model, versions=registry.versions(model))
+        return schemas.LoadedVersions(name=model, versions=registry.versions(model))
 
-    @routes.post("/models/{model}/unload", dependencies=[admin], responses=CONTROL_ERRORS)
-    async def unload(model: ModelPath) -> schemas.Loaded:
-        """Unload all versions of a model, in all workers, until it is loaded again."""
+    @routes.post(
+        "/models/{model}/unload",
+        summary="Unload a model",
+        dependencies=[admin],
+        responses=CONTROL_ERRORS,
+    )
+    async def repository_model_unload(model: ModelPath) -> schemas.LoadedVersions:
+        """Unload all versions of a model, in all workers, until it is loaded again.
+
+        The request has no body.
+
+        Likely errors:
+
+        - 403: the key lacks the right `admin`.
+        - 404: there is no such model.
+        - 409: `AE_MODEL_CONTROL` is not `explicit`.
+        """
         check_control()
         registry.check_exists(model)
         await ask_workers("unload", model)
-        return schemas.Loaded(name=model, versions=[])
+        return schemas.LoadedVersions(name=model, versions=[])
 
     return routes

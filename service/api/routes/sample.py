@@ -8,7 +8,13 @@ from service.api.operation import Call, Operation
 
 
 async def sample(call: Call, _: schemas.NoOptions) -> Response:
-    """Draw new images; the same seed, count and temperature give the same bytes."""
+    """Draw new images from the model's prior.
+
+    The same seed, count and temperature give the same bytes. The response holds `count` images at
+    the model's size, their latent vectors and the seed. As npy, it holds the images only: uint8
+    (count, height, width, channels). As PNG, it holds one picture, in which the images are tiled
+    row by row. The header `X-Seed` names the seed of both.
+    """
     options = await requests.read_options(
         call.request, call.services.body_limits, schemas.SampleRequest
     )
@@ -28,5 +34,12 @@ async def sample(call: Call, _: schemas.NoOptions) -> Response:
 
 
 OPERATION = Operation(
-    "sample", sample, schemas.NoOptions, PICTURE_TYPES, schemas.SampleAnswer, schemas.SAMPLE_BODY
+    "sample",
+    sample,
+    schemas.NoOptions,
+    PICTURE_TYPES,
+    schemas.SampleResponse,
+    schemas.SAMPLE_BODY,
+    "Sample new images",
+    headers={"X-Seed": "Seed of the random generator that drew the images."},
 )

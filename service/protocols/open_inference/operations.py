@@ -13,7 +13,7 @@ from bundle.tensors import Array
 from service.api import schemas
 from service.api.parsing import check_latents, validate_options
 from service.operations import EncodedImages, Latents, Operations, Timings
-from service.protocols.open_inference.tensors import BYTES, InferRequest
+from service.protocols.open_inference.tensors import BYTES, ParsedRequest
 from service.registry.served_model import ServedModel
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -34,7 +34,7 @@ class Inference:
 
     model: ServedModel
     operations: Operations
-    request: InferRequest
+    request: ParsedRequest
     timings: Timings
 
     def read_options(self, options: type[Options]) -> Options:

@@ -3,16 +3,17 @@
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from service import VERSION
-from service.api import schemas
+from service.api import schemas, tags
 from service.api.dependencies import ModelPath, Services, VersionPath, build_guard
 from service.api.errors import NotServed
 from service.api.media_types import JSON
 from service.operations import Timings
 from service.protocols.open_inference import names, operations
-from service.protocols.open_inference.tensors import InferBody
+from service.protocols.open_inference.endpoint import BINARY, HEADER_LENGTH
+from service.protocols.open_inference.tensors import InferRequest
 from service.registry.served_model import ServedModel
 
 SERVER_NAME = "autoencoder-service"
@@ -31,7 +32,13 @@ NOT_SERVED = (
 )
 
 
-STATES: dict[int | str, dict[str, Any]] = {503: {"description": "It is not."}}
+class Readiness(BaseModel):
+    """Readiness of the server, or of a model."""
+
+    name: str | None = Field(None, description="Name of the model, if the request names one.")
+    ready: bool = Field(description="True if requests are admitted.")
+
+
 MODEL_ERRORS = schemas.describe_v2_errors(
     {
         401: "The API key is missing or unknown.",
@@ -40,8 +47,12 @@ MODEL_ERRORS = schemas.describe_v2_errors(
         503: "The model could not be loaded.",
     }
 )
-
-
+READY_ERRORS = MODEL_ERRORS | {
+    503: {
+        "model": Readiness | schemas.OpenInferenceError,
+        "description": "Requests are not admitted, or the model could not be loaded.",
+    }
+}
 INFER_ERRORS = MODEL_ERRORS | schemas.describe_v2_errors(
     {
         400: "The body is malformed.",
@@ -62,46 +73,47 @@ INFER_ERRORS = MODEL_ERRORS | schemas.describe_v2_errors(
 class ServerMetadata(BaseModel):
     """The server, and the extensions of the protocol that it serves."""
 
-    name: str = SERVER_NAME
-    version: str = VERSION
-    extensions: list[str] = EXTENSIONS
+    name: str = Field(SERVER_NAME, description="Name of the server.")
+    version: str = Field(VERSION, description="Version of the server.")
+    extensions: list[str] = Field(
+        EXTENSIONS, description="Extensions of the protocol, in the words of Triton."
+    )
 
 
-class Live(BaseModel):
-    """Liveness."""
+class Liveness(BaseModel):
+    """Liveness of the server."""
 
-    live: bool
-
-
-class Ready(BaseModel):
-    """Readiness of the server, or of a model."""
-
-    name: str | None = None
-    ready: bool
+    live: bool = Field(description="True if the process can serve.")
 
 
-class Tensor(BaseModel):
-    """A tensor of a model; -1 is any size."""
+class TensorMetadata(BaseModel):
+    """Name, data type and shape of a tensor."""
 
-    name: str
-    datatype: str
-    shape: list[int]
+    name: str = Field(description="Name of the tensor.")
+    datatype: str = Field(
+        description="Type of its elements: `BYTES`, `UINT8`, `FP32` (float32) or `BOOL`."
+    )
+    shape: list[int] = Field(description="Size of each dimension; -1 is any size.")
 
 
-class OutputTensor(Tensor):
-    """A tensor of a response: its data, or `binary_data_size` among its parameters."""
+class OutputTensor(TensorMetadata):
+    """A tensor of a response."""
 
-    data: list[float | bool] | None = None
-    parameters: dict[str, int] | None = None
+    data: list[float | bool] | None = Field(
+        None, description="Elements in row-major order; absent if they are bytes behind the JSON."
+    )
+    parameters: dict[str, int] | None = Field(
+        None, description="`binary_data_size`: bytes of the tensor behind the JSON, if they are."
+    )
 
 
 class InferResponse(BaseModel):
     """Outputs of an inference."""
 
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[OutputTensor]
+    model_name: str = Field(description="Name of the model, as in the path.")
+    model_version: str = Field(description="Version of the model that responded.")
+    id: str | None = Field(None, description="ID of the request; absent if it had none.")
+    outputs: list[OutputTensor] = Field(description="Output tensors.")
 
 
 INFER_INPUT = {
@@ -111,43 +123,64 @@ INFER_INPUT = {
     "data": [schemas.EXAMPLE_IMAGE],
 }
 INFER_EXAMPLE = {
-    "requestBody": {"content": {JSON: {"example": {"inputs": [INFER_INPUT]}}}},
+    "requestBody": {
+        "description": "Tensors and options in JSON. The bytes of binary tensors may follow.",
+        "content": {JSON: {"example": {"inputs": [INFER_INPUT]}}},
+    },
+}
+INFER_RESPONSE: dict[str, Any] = {
+    "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+    "headers": {
+        HEADER_LENGTH.title(): {
+            "description": "Bytes of the JSON, if the bytes of binary tensors follow it.",
+            "schema": {"type": "integer"},
+        }
+    },
 }
 
 
 class ModelMetadata(BaseModel):
     """A model, its versions, and its tensors."""
 
-    name: str
-    versions: list[str]
-    platform: str = PLATFORM
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    name: str = Field(description="Name of the model, as in the path.")
+    versions: list[str] = Field(description="Versions that can serve.")
+    platform: str = Field(PLATFORM, description="Framework that runs the model.")
+    inputs: list[TensorMetadata] = Field(description="Input tensors.")
+    outputs: list[TensorMetadata] = Field(description="Output tensors.")
 
 
 def build_router(services: Services) -> APIRouter:
     """Return the routes; the endpoint of inference is described, and served elsewhere."""
-    routes = APIRouter(tags=["Open Inference Protocol"])
+    routes = APIRouter(tags=[tags.OPEN_INFERENCE])
     guarded = [Depends(build_guard(services.api_keys))]
 
-    @routes.get("/v2")
-    async def server() -> ServerMetadata:
-        """Return the server and its extensions."""
+    @routes.get("/v2", summary="Describe the server")
+    async def server_metadata() -> ServerMetadata:
+        """Describe the server: its name, its version and its extensions of the protocol."""
         return ServerMetadata()
 
-    @routes.get("/v2/health/live", responses=STATES)
-    async def live(response: Response) -> Live:
-        """Respond with 200 while the process can serve."""
+    @routes.get(
+        "/v2/health/live",
+        summary="Check that the server lives",
+        responses={503: {"model": Liveness, "description": "The device is lost; restart."}},
+    )
+    async def server_live(response: Response) -> Liveness:
+        """Check that the process can serve: 200 if it can, else 503. It needs no API key."""
         alive = services.executor.lost is None
         response.status_code = 200 if alive else 503
-        return Live(live=alive)
+        return Liveness(live=alive)
 
-    @routes.get("/v2/health/ready", response_model_exclude_none=True, responses=STATES)
-    async def ready(response: Response) -> Ready:
-        """Respond with 200 if requests are admitted."""
+    @routes.get(
+        "/v2/health/ready",
+        summary="Check that the server is ready",
+        response_model_exclude_none=True,
+        responses={503: {"model": Readiness, "description": "Requests are not admitted."}},
+    )
+    async def server_ready(response: Response) -> Readiness:
+        """Check that requests are admitted: 200 if they are, else 503. It needs no API key."""
         is_ready = services.find_status() == "ready"
         response.status_code = 200 if is_ready else 503
-        return Ready(ready=is_ready)
+        return Readiness(ready=is_ready)
 
     async def not_served() -> None:
         """Respond with 501."""
@@ -174,49 +207,78 @@ def _build_model_routes(services: Services) -> APIRouter:
         return ModelMetadata(
             name=name,
             versions=[str(version) for version in services.registry.versions(target.model)],
-            inputs=[Tensor(**spec._asdict()) for spec in inputs],
-            outputs=[Tensor(**spec._asdict()) for spec in outputs],
+            inputs=[TensorMetadata(**spec._asdict()) for spec in inputs],
+            outputs=[TensorMetadata(**spec._asdict()) for spec in outputs],
         )
 
-    @routes.get("/{model}", responses=MODEL_ERRORS)
-    async def metadata(model: ModelPath) -> ModelMetadata:
-        """Return the tensors of a model; NAME.OPERATION is a model for each operation."""
+    # The document gives routes with a version the texts of those without.
+    @routes.get("/{model}", summary="Describe a model", responses=MODEL_ERRORS)
+    async def model_metadata(model: ModelPath) -> ModelMetadata:
+        """Describe a model: its versions, and the names, types and shapes of its tensors.
+
+        Likely errors: 404 if there is no such model, version or operation.
+        """
         return await describe(model)
 
-    @routes.get("/{model}/versions/{version}", responses=MODEL_ERRORS)
+    @routes.get("/{model}/versions/{version}", name="model_metadata", responses=MODEL_ERRORS)
     async def version_metadata(model: ModelPath, version: VersionPath) -> ModelMetadata:
-        """Return the tensors of a version of a model."""
         return await describe(model, version)
 
-    def show_ready(name: str, response: Response, version: str | None = None) -> Ready:
+    def show_ready(name: str, response: Response, version: str | None = None) -> Readiness:
         find(name, version)
         is_ready = services.find_status() == "ready"
         response.status_code = 200 if is_ready else 503
-        return Ready(name=name, ready=is_ready)
+        return Readiness(name=name, ready=is_ready)
 
-    @routes.get("/{model}/ready", responses=MODEL_ERRORS)
-    async def ready(model: ModelPath, response: Response) -> Ready:
-        """Respond with 200 if a model is ready."""
+    @routes.get("/{model}/ready", summary="Check that a model is ready", responses=READY_ERRORS)
+    async def model_ready(model: ModelPath, response: Response) -> Readiness:
+        """Check that a model can serve: 200 if it can, else 503.
+
+        The check does not open the model. Its first use does.
+
+        Likely errors: 404 if there is no such model, version or operation.
+        """
         return show_ready(model, response)
 
-    @routes.get("/{model}/versions/{version}/ready", responses=MODEL_ERRORS)
-    async def version_ready(model: ModelPath, version: VersionPath, response: Response) -> Ready:
-        """Respond with 200 if a version of a model is ready."""
+    @routes.get("/{model}/versions/{version}/ready", name="model_ready", responses=READY_ERRORS)
+    async def version_ready(
+        model: ModelPath, version: VersionPath, response: Response
+    ) -> Readiness:
         return show_ready(model, response, version)
 
-    async def infer(model: ModelPath, body: InferBody) -> None:
-        """Infer with a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
+    # `InferEndpoint` serves both.
+    async def model_infer(model: ModelPath, body: InferRequest) -> None:
+        """Run an operation of a model on tensors.
 
-    async def infer_version(model: ModelPath, version: VersionPath, body: InferBody) -> None:
-        """Infer with a version of a model; `InferEndpoint` serves it. Bytes may follow the JSON."""
+        `NAME` encodes, and `NAME.OPERATION` does each other operation of the model, such as
+        `cookies.anomaly-score`. The metadata of the model describe its tensors.
 
-    for path, described in (("", infer), ("/versions/{version}", infer_version)):
+        The request holds the input, the parameters of the operation, and the outputs that the
+        response shall hold. `images` are `BYTES` (n,), each an encoded image of any size, or
+        `UINT8` (n, height, width[, channels]) at the model's size. `latents` are `FP32`
+        (n, latent_dim).
+
+        Bytes of tensors may follow the JSON, whose length `Inference-Header-Content-Length` gives.
+        The body may be compressed with gzip or deflate.
+
+        Likely errors:
+
+        - 404: there is no such model, version or operation.
+        - 413: there are too many images, latent vectors, pixels or bytes.
+        - 422: an input, an output, a parameter or an image is invalid.
+        """
+
+    async def version_infer(model: ModelPath, version: VersionPath, body: InferRequest) -> None: ...
+
+    for path, described in (("", model_infer), ("/versions/{version}", version_infer)):
         routes.add_api_route(
             f"/{{model}}{path}/infer",
             described,
             methods=["POST"],
+            name="model_infer",
+            summary="Run a model",
             response_model=InferResponse,
-            responses=INFER_ERRORS,
+            responses=INFER_ERRORS | {200: INFER_RESPONSE},
             openapi_extra=INFER_EXAMPLE,
         )
     return routes

@@ -29,40 +29,62 @@ Parameters = Mapping[str, Any]
 Value = Array | list[bytes]  # numbers, or the elements of BYTES
 
 
-class TensorInput(BaseModel):
+class InputTensor(BaseModel):
     """Input tensor; its data are in JSON, or bytes behind the JSON."""
 
     model_config = ConfigDict(extra="ignore")
 
-    name: str
-    shape: Annotated[list[Dimension], Field(min_length=1, max_length=8)]
-    datatype: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    data: Any = None
+    name: str = Field(description="Name of the input: `images` or `latents`.")
+    shape: Annotated[list[Dimension], Field(min_length=1, max_length=8)] = Field(
+        description="Size of each dimension; the first is the number of images or latents."
+    )
+    datatype: str = Field(
+        description="`BYTES` for encoded images, `UINT8` for pixels, `FP32` for latents."
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="`binary_data_size`: bytes of this tensor behind the JSON, in place of `data`.",
+    )
+    data: Any = Field(
+        None,
+        description="Elements in row-major order, as a flat or nested list; `BYTES` are base64.",
+    )
 
 
-class TensorOutput(BaseModel):
-    """Requested output; `binary_data` among its parameters asks for bytes."""
+class RequestedOutput(BaseModel):
+    """Output that the response shall hold."""
 
     model_config = ConfigDict(extra="ignore")
 
-    name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="Name of the output, from the model's metadata.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="`binary_data`: true for bytes behind the JSON."
+    )
 
 
-class InferBody(BaseModel):
-    """JSON of a request."""
+class InferRequest(BaseModel):
+    """Inputs of an inference."""
 
     model_config = ConfigDict(extra="ignore")
 
-    id: Annotated[str, Field(max_length=1024)] | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    inputs: Annotated[list[TensorInput], Field(max_length=8)] = Field(default_factory=list)
-    outputs: Annotated[list[TensorOutput], Field(max_length=64)] | None = None
+    id: Annotated[str, Field(max_length=1024)] | None = Field(
+        None, description="ID that the response repeats."
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of the operation, such as `false_positive_rate`, `count`, `seed`, "
+        "`temperature`, `steps` and `method`. `binary_data_output`: true for bytes in all outputs.",
+    )
+    inputs: Annotated[list[InputTensor], Field(max_length=8)] = Field(
+        default_factory=list, description="Input tensors; none for `NAME.sample`."
+    )
+    outputs: Annotated[list[RequestedOutput], Field(max_length=64)] | None = Field(
+        None, description="Outputs that the response shall hold; all by default."
+    )
 
 
 @dataclass(frozen=True)
-class InferRequest:
+class ParsedRequest:
     """A parsed request: its inputs by name, and the names of outputs, of which some are binary."""
 
     id: str | None
@@ -77,14 +99,14 @@ class InferRequest:
         return self.binary.get(output, self.binary_default)
 
 
-def parse_request(body: bytes, header_length: str | None, max_items: int) -> InferRequest:
+def parse_request(body: bytes, header_length: str | None, max_items: int) -> ParsedRequest:
     """Parse a request; `header_length` is the length of its JSON, if bytes follow it.
 
     Raises MalformedRequest if the bytes are too few or too many, InvalidParameter for tensors that
     contradict their shape or data type, and TooManyImages for more than `max_items`.
     """
     json_bytes, rest = _split(body, header_length)
-    document = validate_options(InferBody, parse_json(json_bytes))
+    document = validate_options(InferRequest, parse_json(json_bytes))
     _check_names("input", [tensor.name for tensor in document.inputs])
     _check_names("output", [output.name for output in document.outputs or ()])
     inputs: dict[str, Value] = {}
@@ -104,7 +126,7 @@ def parse_request(body: bytes, header_length: str | None, max_items: int) -> Inf
     if rest:
         raise MalformedRequest(f"{len(rest)} bytes follow the last binary input; send none")
     requested = document.outputs or None  # an empty list asks for all, as in Triton
-    return InferRequest(
+    return ParsedRequest(
         id=document.id,
         parameters=document.parameters,
         inputs=inputs,
@@ -139,7 +161,7 @@ def _check_names(kind: str, names: Sequence[str]) -> None:
         )
 
 
-def _parse_data(tensor: TensorInput) -> Value:
+def _parse_data(tensor: InputTensor) -> Value:
     """Parse data in JSON: nested or flat lists, and base64 for BYTES."""
     values = _flatten(tensor)
     if tensor.datatype == BYTES:
@@ -152,7 +174,7 @@ def _parse_data(tensor: TensorInput) -> Value:
     return floats.astype(dtype).reshape(tensor.shape)
 
 
-def _flatten(tensor: TensorInput) -> list[Any]:
+def _flatten(tensor: InputTensor) -> list[Any]:
     """Return the elements of nested lists. Raises InvalidParameter unless they fill the shape."""
     values = tensor.data if isinstance(tensor.data, list) else [tensor.data]
     for _ in tensor.shape:
@@ -162,7 +184,7 @@ def _flatten(tensor: TensorInput) -> list[Any]:
     return values
 
 
-def _parse_bytes(tensor: TensorInput, data: memoryview) -> Value:
+def _parse_bytes(tensor: InputTensor, data: memoryview) -> Value:
     """Parse the bytes of a tensor; the elements of BYTES have their length before them."""
     if tensor.datatype != BYTES:
         dtype = _get_dtype(tensor)
@@ -183,7 +205,7 @@ def _parse_bytes(tensor: TensorInput, data: memoryview) -> Value:
     return elements
 
 
-def _check_count(tensor: TensorInput, count: int) -> None:
+def _check_count(tensor: InputTensor, count: int) -> None:
     if math.prod(tensor.shape) != count or not all(tensor.shape[1:]):
         raise InvalidParameter(
             f"input {tensor.name[:50]!r} has {count} elements, not those of the shape "
@@ -191,7 +213,7 @@ def _check_count(tensor: TensorInput, count: int) -> None:
         )
 
 
-def _get_dtype(tensor: TensorInput) -> np.dtype[Any]:
+def _get_dtype(tensor: InputTensor) -> np.dtype[Any]:
     if tensor.datatype not in DTYPES:
         raise InvalidParameter(
             f"input {tensor.name[:50]!r} is {tensor.datatype[:20]}; send {BYTES}, UINT8 or FP32"
@@ -199,7 +221,7 @@ def _get_dtype(tensor: TensorInput) -> np.dtype[Any]:
     return DTYPES[tensor.datatype]
 
 
-def _decode_base64(tensor: TensorInput, text: Any) -> bytes:
+def _decode_base64(tensor: InputTensor, text: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):
@@ -209,7 +231,7 @@ def _decode_base64(tensor: TensorInput, text: Any) -> bytes:
 
 
 def render_response(
-    name: str, version: int, request: InferRequest, outputs: Mapping[str, Array]
+    name: str, version: int, request: ParsedRequest, outputs: Mapping[str, Array]
 ) -> tuple[bytes, int | None]:
     """Return the body of a response, and the length of its JSON if bytes follow it."""
     entries, blobs = [], []

@@ -118,3 +118,10 @@ def test_the_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
     for link in links:
         assert link.startswith("/swagger/")
         assert client.get(link).status_code == 200
+
+
+def test_the_docs_name_their_language_and_keep_no_key(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert '<html lang="en">' in page
+    assert "<title>API of the autoencoder service</title>" in page
+    assert '"persistAuthorization": false' in page

@@ -45,17 +45,17 @@ def test_every_reference_in_the_openapi_document_leads_somewhere(document: dict[
 def test_json_responses_have_the_documented_types(client: TestClient) -> None:
     image = {"images": [schemas.EXAMPLE_IMAGE]}
     for path, body, model in (
-        ("encode", image, schemas.EncodeAnswer),
-        ("encode?encoding=base64", image, schemas.EncodeAnswer),
-        ("reconstruct", image, schemas.ReconstructAnswer),
-        ("denoise", image, schemas.ImagesAnswer),
-        ("anomaly-score?heatmap=true", image, schemas.ScoreAnswer),
-        ("anomaly-score?heatmap=overlay", image, schemas.ScoreAnswer),
-        ("anomaly-score?false_positive_rate=0.001", image, schemas.ScoreAnswer),
-        ("sample", {"count": 2}, schemas.SampleAnswer),
-        ("decode", {"latents": [[0] * 8]}, schemas.ImagesAnswer),
-        ("interpolate", {"images": image["images"] * 2}, schemas.InterpolateAnswer),
-        ("classify", image, schemas.ClassifyAnswer),
+        ("encode", image, schemas.EncodeResponse),
+        ("encode?encoding=base64", image, schemas.EncodeResponse),
+        ("reconstruct", image, schemas.ReconstructResponse),
+        ("denoise", image, schemas.ImagesResponse),
+        ("anomaly-score?heatmap=true", image, schemas.ScoreResponse),
+        ("anomaly-score?heatmap=overlay", image, schemas.ScoreResponse),
+        ("anomaly-score?false_positive_rate=0.001", image, schemas.ScoreResponse),
+        ("sample", {"count": 2}, schemas.SampleResponse),
+        ("decode", {"latents": [[0] * 8]}, schemas.ImagesResponse),
+        ("interpolate", {"images": image["images"] * 2}, schemas.InterpolateResponse),
+        ("classify", image, schemas.ClassifyResponse),
     ):
         model.model_validate_json(client.post(f"{TINY}/{path}", json=body).content)
 
@@ -74,7 +74,7 @@ def test_the_openapi_document_describes_options_and_encoder(document: dict[str, 
     assert "never comparable" in encode["description"]
     header = encode["responses"]["200"]["headers"]["X-Encoder"]
     assert "never comparable" in header["description"]
-    fields = document["components"]["schemas"]["EncodeAnswer"]["properties"]
+    fields = document["components"]["schemas"]["EncodeResponse"]["properties"]
     assert "never comparable" in fields["encoder"]["description"]
     score = document["paths"]["/v1/models/{model}/anomaly-score"]["post"]
     options = {each["name"]: each for each in score["parameters"]}

@@ -48,7 +48,7 @@ def score(
     path = f"/v1/models/{model}/anomaly-score{query}"
     response = client.post(path, content=npy(images), headers=NPY)
     assert response.status_code == 200, response.text
-    schemas.ScoreAnswer.model_validate_json(response.content)
+    schemas.ScoreResponse.model_validate_json(response.content)
     document: dict[str, Any] = response.json()
     return document
 
