@@ -19,7 +19,7 @@ SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
 CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
 
-.PHONY: help serve test alerts clients oracle stores ray kubernetes check format lock audit clean
+.PHONY: help serve training test docs reference alerts clients oracle stores ray kubernetes check format lock audit clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -27,13 +27,15 @@ help:  ## Say what can be made
 serve: $(VENV)/.serve-$(DEVICE) $(EXTRA_STAMPS)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu, EXTRAS=grpc,stores)
 	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
 
+training: $(VENV)/.training-$(DEVICE)  ## Install what training needs
+
 test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 alerts:  ## Test the alert rules with Prometheus's promtool
 	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
 
-clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples of docs/protocols.md, docs/grpc.md and docs/recipes.md
+clients: $(VENV)/.serve-$(DEVICE) $(VENV)/.grpc-$(DEVICE)  ## Run the examples that need other clients and libraries
 	tools/check-clients $(VENV)/bin/python
 
 stores: $(VENV)/.test-$(DEVICE)  ## Test the stores of models on S3, by the server of moto
@@ -48,7 +50,7 @@ oracle: $(VENV)/.serve-$(DEVICE)  ## Compare the responses under /v2 with MLServ
 kubernetes: $(VENV)/.serve-$(DEVICE)  ## Check the chart and the manifests with Helm, schemas and Envoy
 	tools/check-kubernetes $(VENV)/bin/python
 
-check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the image installs
+check: docs  ## Check style, types, layers, and what the image installs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -56,6 +58,13 @@ check: $(VENV)/.check-$(DEVICE)  ## Check style, types, layers, and what the ima
 	tools/make-messages $(VENV)/bin/python --check
 	tools/check-install $(VENV)/bin/python
 	tools/check-client $(VENV)/bin/python
+
+# Not --quiet, with which MkDocs counts no warnings.
+docs: $(VENV)/.check-$(DEVICE)  ## Build the site of the documentation: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
+
+reference: $(VENV)/.check-$(DEVICE)  ## Write the pages and the drawing that are made from the code
+	$(VENV)/bin/python -m tools.docs_site.reference
 
 format: $(VENV)/.check-$(DEVICE)  ## Format the code
 	$(VENV)/bin/ruff check --fix .
@@ -90,7 +99,7 @@ $(VENV)/bin/python:
 # The two builds of ONNX Runtime fill the same directory: one must go before the other comes. Modules
 # are compiled when they are first imported, because compiling all takes a minute. What the checks
 # need includes what the tests need.
-$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.grpc-$(DEVICE) $(VENV)/.ray-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.training-$(DEVICE) $(VENV)/.grpc-$(DEVICE) $(VENV)/.ray-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what '$*' needs for $(DEVICE) ..."
 	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
 	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null

@@ -148,8 +148,8 @@ class InputSpec(Record):
     )
     reducing_gap: ReducingGap = Field(
         REDUCING_GAP,
-        description="A larger JPEG is decoded at a half, a quarter or an eighth of its size, but "
-        "at no less than this many times the model's height and width.",
+        description="Minimum size of a reduced JPEG, in sizes of the model. "
+        "A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.",
         exclude_if=lambda value: value == REDUCING_GAP,
     )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt
 
 from bundle.manifest import Record
 
@@ -14,4 +14,6 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Config(Record):
-    """A frozen configuration that refuses unknown keys."""
+    """A frozen configuration that refuses unknown keys; a string below an entry describes it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)

@@ -35,30 +35,50 @@ from training.trainer.optimisers import OptimiserConfig, ScheduleConfig
 class EvaluationConfig(Config):
     """Estimation of the likelihood of a variational model, which takes minutes."""
 
-    importance_samples: NonNegativeInt = 0  # of the posterior for each image; 0: no estimate
-    images: PositiveInt = 1000  # the first of the test images
+    importance_samples: NonNegativeInt = 0
+    """Samples of the posterior for each image; 0: no estimate."""
+    images: PositiveInt = 1000
+    """Number of test images, from the first."""
 
 
 class Recipe(Config):
     """A network that is trained."""
 
     name: ModelName
+    """Name of the model."""
     description: str
+    """Description of the model, for its card."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the random generators."""
     input: InputSpec
+    """Format of the images, to which others are converted."""
     data: DataConfig
+    """Data set, and the held-out images."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    """Random distortions of the training images."""
     corruption: CorruptionConfig = CorruptionConfig()
+    """Corruption of the network's input, which it learns to remove."""
     architecture: ArchitectureConfig
+    """Architecture of the network."""
     loss: LossConfig = LossConfig()
+    """Loss of the training."""
     training: TrainingConfig
+    """Length, batches and precision of the training."""
     optimiser: OptimiserConfig
+    """Optimiser of the training."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """Schedule of the learning rate."""
     pretraining: PretrainingConfig | None = None
+    """Layer-wise pre-training of a dense network; unset: none."""
     classifier: ClassifierConfig | None = None
+    """Fine-tuning as a classifier; unset: no `classify`."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    # Of the prior fitted to the latents, if the model has none; 0: no prior.
+    """Estimation of the likelihood."""
     mixture_components: NonNegativeInt = 10
+    """Components of the prior that is fitted to the latents of a network that is not variational.
+
+    0: no prior, and no `sample`.
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -165,11 +185,17 @@ class DetectorRecipe(Config):
     """A detector of anomalies: score components, fitted in closed form to features of images."""
 
     name: ModelName
+    """Name of the model."""
     description: str
+    """Description of the model, for its card."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the random generators."""
     input: PhotoInput = PhotoInput()
+    """Format that photographs are converted to."""
     data: DataConfig
+    """Data set, and the held-out images."""
     detector: DetectorConfig
+    """Encoder, candidates and trials."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -191,17 +217,24 @@ class EmbeddingConfig(Config):
     """The backbone of embeddings, and its input."""
 
     backbone: BackboneName
-    depth: PositiveInt  # stride of the feature map that is pooled
+    """Network, trained elsewhere, whose feature map is used."""
+    depth: PositiveInt
+    """Stride of the feature map that is pooled: 4, 8, 16 or 32."""
     size: Size
+    """Working size; a number is a square, a pair is height and width."""
 
 
 class EmbeddingRecipe(Config):
     """Embeddings of photographs: the pooled feature map of a backbone, with nothing trained."""
 
     name: ModelName
+    """Name of the model."""
     description: str
+    """Description of the model, for its card."""
     input: PhotoInput = PhotoInput()
+    """Format that photographs are converted to."""
     embedding: EmbeddingConfig
+    """Backbone, feature map and working size."""
 
 
 AnyRecipe = Recipe | DetectorRecipe | EmbeddingRecipe

@@ -17,29 +17,47 @@ from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, Server, run_module
 pytestmark = pytest.mark.usefixtures("operators_parsed_once")
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
-
-
-def blocks(language: str, document: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
-
-
-CURLS = [
-    block
-    for document in (README, PROTOCOLS)
-    for block in blocks("bash", document)
-    if block.startswith("curl")
+PYTHON = ".venv/bin/python"
+DOCUMENTS = [
+    "README.md",
+    "docs/first-ten-minutes.md",
+    "docs/anomaly-detection.md",
+    "docs/embeddings.md",
+    "docs/requests.md",
+    "docs/operations.md",
+    "docs/bulk.md",
+    "docs/protocols.md",
 ]
-COMMANDS = [
-    line
-    for block in blocks("bash")
-    for line in block.splitlines()
-    if line.startswith(("make", "python"))
-]
+# Those whose Python examples need no more than the client; `make clients` runs the others.
+PYTHON_DOCUMENTS = ["README.md", "docs/requests.md"]
+
+
+def blocks(language: str, *documents: str) -> list[str]:
+    return [
+        block
+        for document in documents
+        for block in re.findall(
+            rf"```{language}\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL
+        )
+    ]
+
+
+CURLS = list(
+    dict.fromkeys(block for block in blocks("bash", *DOCUMENTS) if block.startswith("curl"))
+)
+COMMANDS = list(
+    dict.fromkeys(
+        line.split("#")[0].strip()
+        for block in blocks("bash", *DOCUMENTS)
+        for line in block.splitlines()
+        if line.startswith(("make", PYTHON))
+    )
+)
 
 METHODS = {"anomaly-score": "score"}  # of the client, if not named as the operation
-PICTURES = ("boot", "noisy", "seven", "two")
+PICTURES = sorted(f"docs/images/{path.name}" for path in ROOT.glob("docs/images/*.png"))
 PHOTOGRAPHS = ("docs/cookie.jpg", "tests/data/cookies/test/good/test-normal-1.jpg")
 
 
@@ -54,7 +72,7 @@ def workplace(tmp_path: Path) -> Path:
 
 
 def test_every_operation_has_an_example_in_curl_and_in_python() -> None:
-    python = "".join(blocks("python"))
+    python = "".join(blocks("python", *PYTHON_DOCUMENTS))
     for operation in (
         "encode",
         "decode",
@@ -88,8 +106,11 @@ def test_the_curl_examples_work(block: str, server: Server, workplace: Path) -> 
     assert written[0].startswith((b"\x89PNG", b'{"model":"', b'{"model_name":"'))
 
 
-def test_the_python_examples_print_their_comments(server: Server, workplace: Path) -> None:
-    code = "".join(blocks("python")).replace(ADDRESS, server.url)
+@pytest.mark.parametrize("document", PYTHON_DOCUMENTS)
+def test_the_python_examples_print_their_comments(
+    document: str, server: Server, workplace: Path
+) -> None:
+    code = "".join(blocks("python", document)).replace(ADDRESS, server.url)
     done = subprocess.run(
         [sys.executable, "-"],
         input=code,
@@ -104,45 +125,95 @@ def test_the_python_examples_print_their_comments(server: Server, workplace: Pat
         re.split(r"\.\.\.|: ", comment)[0] for comment in re.findall(r"print\(.*  # (.*)", code)
     ]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("[")]
-    assert len(promised) == len(printed) == 8
+    assert len(promised) == len(printed) > 1
     for expected, line in zip(promised, printed, strict=True):
         assert line.startswith(expected)
 
 
-def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
-    assert len(COMMANDS) == 9
+def test_the_commands_of_the_documents_work(tmp_path: Path) -> None:
+    assert len(COMMANDS) == 14
     for command in COMMANDS:
-        runner, *words = command.split("#")[0].split()
+        runner, *words = command.split()
         if runner == "make":
             subprocess.run(["make", "--dry-run", *words], cwd=ROOT, check=True)
         else:
             assert words[0] == "-m"
             run_module(words[1], _small(words[2:], tmp_path), ROOT)
-    assert (tmp_path / "models" / "my-vae" / "1" / MANIFEST).is_file()
-    rows = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
-    assert [row.split(",")[0] for row in rows] == [
-        "path",
-        *(f"docs/images/{name}.png" for name in PICTURES),
-    ]
+    for name in ("my-vae", "my-parts", "small-photos"):
+        assert (tmp_path / "models" / name / "1" / MANIFEST).is_file()
+    assert _read_paths(tmp_path / "scores.csv") == PICTURES
     assert (tmp_path / "heatmaps" / "docs" / "images" / "boot.png.png").is_file()
-    shard = (tmp_path / "scores-00000-of-00003.csv").read_text(encoding="utf-8").splitlines()
-    assert [row.split(",")[0] for row in shard] == ["path", "docs/images/noisy.png"]
+    shard = _read_paths(tmp_path / "scores-00000-of-00003.csv")
+    assert "docs/images/noisy.png" in shard
+    assert {*shard} < {*PICTURES}
+    assert _read_paths(tmp_path / "cookie.csv") == ["docs/cookie.jpg"]
+    assert (tmp_path / "overlays" / "docs" / "cookie.jpg.png").is_file()
+    assert len(_read_paths(tmp_path / "parts.csv")) == len([*DATA.glob("cookies/test/*/*")])
+
+
+def _read_paths(table: Path) -> list[str]:
+    head, *rows = table.read_text(encoding="utf-8").splitlines()
+    assert head.startswith("path,")
+    return [row.split(",")[0] for row in rows]
 
 
 def _small(arguments: list[str], directory: Path) -> list[str]:
     """Arguments of the command for a few images, away from the repository."""
-    places = {
-        "scores.csv": str(directory / "scores.csv"),
-        "heatmaps": str(directory / "heatmaps"),
-        "parts": str(DATA / "cookies"),
-    }
+    written = ("scores.csv", "cookie.csv", "parts.csv", "heatmaps", "overlays")
+    places = {name: str(directory / name) for name in written}
+    places |= {"parts": str(DATA / "cookies"), "new-parts": str(DATA / "cookies" / "test")}
     command = [places.get(word, word) for word in arguments]
+    models = ["--models", str(directory / "models")]
     if "train" in arguments:
-        command += ["--models", str(directory / "models"), "--runs", str(directory / "runs")]
-        command += SMALL_DETECTOR if "photo-anomaly" in arguments else ["--data", str(DATA), *SMALL]
+        command += [*models, "--runs", str(directory / "runs")]
+    if "photo-anomaly" in arguments:
+        command += SMALL_DETECTOR
+    if "mnist-vae" in arguments:
+        command += ["--data", str(DATA), *SMALL]
     if "evaluate" in arguments:
-        command += ["--data", str(DATA), "--models", str(directory / "models")]
+        command += ["--data", str(DATA), *models]
+    if "score" in arguments and "my-parts" in arguments:
+        command += models
     return command
+
+
+def test_the_figures_of_other_servers_are_those_of_the_results() -> None:
+    small, large = (_read_rows(RESULTS.split(f"### {name}")[1]) for name in ("28x28", "256x256"))
+    rows = _read_rows(README.split("## Measured against")[1])
+    assert len(rows) == 7
+    for server, figures in rows.items():
+        at_16_connections = [measured[server][0].split(" / ")[1] for measured in (small, large)]
+        assert figures == [*at_16_connections, small[server][5]], server
+
+
+def _read_rows(text: str) -> dict[str, list[str]]:
+    """Cells of the first table of a text, by their row's name."""
+    lines = text[text.index("\n| --- |") + 1 :].split("\n\n")[0].splitlines()[1:]
+    rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {name: cells for name, *cells in rows}
+
+
+def test_the_figures_of_other_models_are_those_of_the_results() -> None:
+    section = README.split("AUROC of detectors in percent")[1].split("\n## ")[0]
+    cells = " ".join(cell for cells in _read_rows(section).values() for cell in cells)
+    figures = re.findall(r"\d+\.\d+|98", cells)
+    assert len(figures) == 11
+    assert [figure for figure in figures if figure not in RESULTS] == []
+
+
+def test_the_messages_of_the_troubleshooting_are_those_of_the_code() -> None:
+    section = README.split("## Troubleshooting")[1].split("\n## ")[0]
+    cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    messages = [re.findall(r"`([^`]+)`", cell)[0] for cell in cells]
+    paths = [*ROOT.glob("service/**/*.py"), *ROOT.glob("training/**/*.py"), ROOT / "Makefile"]
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in [*paths, ROOT / "tools" / "get-pip"]
+    )
+    code = re.sub(r'"\s*f?"', "", code)  # joins a text of several lines
+    assert len(messages) > 6
+    for message in messages:
+        fragment = max(re.split(r"\.\.\.|[\d.]+:\d+|0\.0\.0\.0|[:;,] ", message), key=len)
+        assert fragment.strip() in code or message == "No module named 'torch'", message
 
 
 def test_the_metrics_of_the_readme_are_those_of_the_bundles() -> None:
@@ -178,9 +249,18 @@ def _format_metrics(manifest: ModelManifest) -> list[str]:
     return [auroc, f"MSE {metrics['mse']:.5f}"]
 
 
+def test_no_command_needs_an_activated_environment() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "client" / "README.md"]
+    bare = re.compile(r"^(?:python3?|torchrun) .*|(?<![\w/] -m )\bpip install.*", re.MULTILINE)
+    for document in documents:
+        found = bare.findall(document.read_text(encoding="utf-8"))
+        assert [line for line in found if not line.startswith("python3 -m venv")] == [], document
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
-    for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
             assert (document.parent / target).exists(), (document.name, target)
 
 

@@ -28,15 +28,24 @@ class ConvolutionalConfig(Config):
     """A convolutional autoencoder; the code is a feature map or a vector."""
 
     kind: Literal["convolutional"] = "convolutional"
-    widths: Widths  # channels at each resolution; every entry halves height and width
-    blocks: NonNegativeInt = 2  # residual, at each resolution of the encoder and of the decoder
+    """Architecture."""
+    widths: Widths
+    """Channels at each resolution; every entry halves height and width."""
+    blocks: NonNegativeInt = 2
+    """Residual blocks at each resolution of the encoder, and again of the decoder."""
     code_channels: PositiveInt | None = None
+    """Channels of the code, if it is a feature map."""
     latent_dim: PositiveInt | None = None
-    # Fully connected layers of the encoder, mirrored in the decoder. With `code_channels` they are
-    # residual layers on the whole feature map.
+    """Number of latents, if the code is a vector."""
     hidden: tuple[PositiveInt, ...] = ()
+    """Widths of fully connected layers of the encoder, mirrored in the decoder.
+
+    With `code_channels`, they are residual layers on the whole feature map.
+    """
     variational: bool = False
+    """Give the latents a variance, by which `sample` draws."""
     output: OutputName = "clamp"
+    """Last activation; a loss that is a likelihood needs its own."""
 
     @model_validator(mode="after")
     def _one_code(self) -> Self:

@@ -26,26 +26,41 @@ class DenseConfig(Config):
     """A stack of fully connected layers, mirrored in the decoder."""
 
     kind: Literal["dense"] = "dense"
-    widths: Widths  # of the encoder's layers; the last is latent_dim
+    """Architecture."""
+    widths: Widths
+    """Widths of the encoder's layers; the last is the number of latents."""
     activation: ActivationName = "relu"
-    code_activation: ActivationName | None = None  # of the encoder's last layer; None: the same
+    """Activation of all layers but the last of encoder and decoder."""
+    code_activation: ActivationName | None = None
+    """Activation of the encoder's last layer; unset: as `activation`."""
     variational: bool = False
+    """Give the latents a variance, by which `sample` draws."""
     output: OutputName = "clamp"
+    """Last activation; a loss that is a likelihood needs its own."""
 
 
 class ResidualDenseConfig(Config):
     """Residual blocks of one width, in the encoder and in the decoder."""
 
     kind: Literal["residual-dense"] = "residual-dense"
+    """Architecture."""
     width: PositiveInt
-    blocks: NonNegativeInt = 2  # in the encoder, and again in the decoder
+    """Width of every block."""
+    blocks: NonNegativeInt = 2
+    """Blocks in the encoder, and again in the decoder."""
     latent_dim: PositiveInt
-    # A bounded activation, such as tanh, keeps outlying codes near the others.
+    """Number of latents."""
     code_activation: ActivationName = "linear"
-    # Optimisation steps on the decoder, which improve the served codes.
+    """Activation of the encoder's last layer.
+
+    A bounded activation, such as `tanh`, keeps outlying codes near the others.
+    """
     refinement: NonNegativeInt = 0
+    """Optimisation steps on the decoder, which improve the served codes."""
     variational: bool = False
+    """Give the latents a variance, by which `sample` draws."""
     output: OutputName = "clamp"
+    """Last activation; a loss that is a likelihood needs its own."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:

@@ -14,10 +14,13 @@ class PoolingConfig(Config):
     """A stack of convolutions with max-pooling, mirrored in the decoder."""
 
     kind: Literal["pooling"] = "pooling"
-    # Channels of each convolution; a halving of height and width, rounded up, follows each.
+    """Architecture."""
     widths: Widths
+    """Channels of each convolution; a halving of height and width, rounded up, follows each."""
     variational: Literal[False] = False
+    """Never variational."""
     output: OutputName = "sigmoid"
+    """Last activation; a loss that is a likelihood needs its own."""
 
 
 class PoolingAutoencoder(Autoencoder):

@@ -18,9 +18,10 @@ from training.config import Config
 class CorruptionConfig(Config):
     """Corruption of the network's input, not of its target (denoising: Vincent et al. 2008)."""
 
-    # Standard deviation of Gaussian noise on the 0..1 scale, before a clip to 0..1.
     sigma: NonNegativeFloat = 0.0
-    masking: float = Field(0.0, ge=0, lt=1)  # the share of pixels set to 0
+    """Standard deviation of Gaussian noise on the 0..1 scale, before a clip to 0..1."""
+    masking: float = Field(0.0, ge=0, lt=1)
+    """Share of the pixels that are set to 0. No metric measures it."""
 
     @property
     def active(self) -> bool:
@@ -30,15 +31,22 @@ class CorruptionConfig(Config):
 class AugmentationConfig(Config):
     """Random affine and elastic distortions; every range is symmetric around no change."""
 
-    shift: NonNegativeFloat = 0.0  # pixels
-    rotation: NonNegativeFloat = 0.0  # degrees
-    scale: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1, in each direction
-    shear: NonNegativeFloat = 0.0  # degrees
-    # Pixels: the scale of a smooth random field (Simard et al. 2003).
+    shift: NonNegativeFloat = 0.0
+    """Largest shift, in pixels."""
+    rotation: NonNegativeFloat = 0.0
+    """Largest rotation, in degrees."""
+    scale: float = Field(0.0, ge=0, lt=1)
+    """Largest change of size; 0.1 is a factor of 0.9 to 1.1, in each direction."""
+    shear: NonNegativeFloat = 0.0
+    """Largest shear, in degrees."""
     elastic: NonNegativeFloat = 0.0
-    brightness: float = Field(0.0, ge=0, lt=1)  # 0.1: between 0.9 and 1.1
-    mirror: bool = False  # left and right, and up and down, each in half of the images
-    outside: Literal["black", "edge"] = "black"  # pixels that come in from beyond the border
+    """Scale of a smooth random field of shifts, in pixels (Simard et al. 2003)."""
+    brightness: float = Field(0.0, ge=0, lt=1)
+    """Largest change of brightness; 0.1 is a factor of 0.9 to 1.1."""
+    mirror: bool = False
+    """Mirror left and right, and up and down, each in half of the images."""
+    outside: Literal["black", "edge"] = "black"
+    """Pixels that come in from beyond the border."""
 
     @property
     def active(self) -> bool:

@@ -24,23 +24,30 @@ class DataConfig(Config):
     """The data set of a recipe, and the numbers of images held out from training."""
 
     dataset: Literal["mnist", "fashion-mnist", "folder", "photographs"]
-    calibration: PositiveInt = 5000  # training images held out for the calibration scores
-    validation: int = Field(1000, ge=2)  # training images held out to watch the training
-    # Images held out to test with, if a folder has none in `test`.
+    """Data set; `folder` is for networks and `photographs` for detectors."""
+    calibration: PositiveInt = 5000
+    """Training images held out for the calibration scores. Photographs need none."""
+    validation: int = Field(1000, ge=2)
+    """Training images held out to watch the training. Photographs need none."""
     test: int = Field(1000, ge=2)
-    # The data set that the anomaly score is tested against.
+    """Images of a folder or photographs held out for the test, if there is no folder `test`."""
     outliers: Literal["mnist", "fashion-mnist"] | None = None
-    title: str | None = None  # of a folder's or photographs' data, for the card, as the next two
+    """Data set that the anomaly score is tested against."""
+    title: str | None = None
+    """Title of your own images, for the model card."""
     source: str | None = None
+    """Source of your own images, for the model card."""
     licence: str | None = None
-    # The one class that is normal; test images of the others are the outliers.
+    """Licence of your own images, for the model card."""
     only: NonNegativeInt | None = None
-    binarise: bool = False  # dynamic binarisation, of the network's input and of its target
-    # Applies to files of a folder that are unreadable or of another mode. Published manifests call
-    # the entry `unfit`.
+    """The one class that is normal; test images of the other classes are the anomalies."""
+    binarise: bool = False
+    """Dynamic binarisation of the network's input and of its target."""
+    # Published manifests call the entry `unfit`.
     invalid_files: InvalidFilePolicy = Field(
         "stop", validation_alias=AliasChoices("invalid_files", "unfit")
     )
+    """Treatment of your own files that are unreadable or of another mode."""
 
     @property
     def own_images(self) -> bool:

@@ -19,9 +19,16 @@ class PhotoInput(Config):
     """Format that photographs are converted to, beside their working size."""
 
     channels: Literal[1, 3] = 3
+    """1: grey, 3: RGB."""
     resample: Resample = "bilinear"
+    """Filter that resizes images of other sizes."""
     white_16_bit: White16Bit = WHITE_16_BIT
+    """White value of 16-bit pixels; sensors of 12 bits write at most 4095."""
     reducing_gap: ReducingGap = REDUCING_GAP
+    """Minimum size of a reduced JPEG, in working sizes.
+
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster.
+    """
 
     def spec(self, size: Size) -> InputSpec:
         """The input of the graphs at a working size (height, width)."""

@@ -33,18 +33,30 @@ class DetectorConfig(Config):
     """Encoder, candidates and trials of a detector."""
 
     encoder: EncoderName = "efficientnet-lite0"
-    # Working sizes to choose from, the cheaper first.
+    """Encoder of the features; `scattering` is for small grey images."""
     sizes: Annotated[tuple[Size, ...], Field(min_length=1)]
-    # Candidates to choose from, the preferred first.
+    """Working sizes to choose from, the cheaper first.
+
+    A number is a square; a pair is height and width.
+    """
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    # Component of the anomaly map, if the chosen candidate has no memory bank.
+    """Score components to choose from, the preferred first.
+
+    A sum of components is a candidate too, such as `"neighbours + gaussians"`.
+    """
     map: ComponentName | None = None
-    # Entries of a memory bank to choose from, the cheaper first.
+    """Component of the anomaly map, if the chosen candidate has no memory bank."""
     banks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2000,)
-    folds: int = Field(20, ge=2)  # of the cross-fitting that calibrates, at most one for each image
-    trials: int = Field(200, ge=5)  # maximum normal images for the choice
-    # Smallest and largest extent of synthetic anomalies, as parts of the shorter side.
+    """Entries of a memory bank to choose from, the cheaper first.
+
+    Each block of `local-neighbours` has a tenth.
+    """
+    folds: int = Field(20, ge=2)
+    """Folds of the cross-fitting that calibrates, at most one for each image."""
+    trials: int = Field(200, ge=5)
+    """Maximum normal images for the choice."""
     extents: tuple[float, float] = (0.04, 0.25)
+    """Smallest and largest extent of synthetic anomalies, as parts of the shorter side."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

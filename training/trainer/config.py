@@ -12,14 +12,17 @@ class TrainingConfig(Config):
     """Length, batches and precision of a stage of training."""
 
     epochs: PositiveInt
-    batch_size: PositiveInt = 128  # over all processes together
-    clip_norm: NonNegativeFloat = 1.0  # of the gradient; 0: unlimited
-    # Decay of the averaged weights, which are exported; 0: no average.
+    """Passes over the training images."""
+    batch_size: PositiveInt = 128
+    """Images of one step, over all processes together."""
+    clip_norm: NonNegativeFloat = 1.0
+    """Maximum norm of the gradient; 0: unlimited."""
     ema: float = Field(0.999, ge=0, lt=1)
-    # bfloat16 is for the networks, never for the loss.
+    """Decay of the averaged weights, which are exported; 0: no average."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    # Epochs without a lower validation loss, after which training ends with the best weights.
+    """Precision of the network. The loss always has float32."""
     patience: PositiveInt | None = None
+    """Epochs without a lower validation loss, after which training ends with the best weights."""
 
 
 class PretrainingConfig(Config):
@@ -29,9 +32,12 @@ class PretrainingConfig(Config):
     images are neither augmented nor corrupted.
     """
 
-    epochs: PositiveInt  # for each layer
+    epochs: PositiveInt
+    """Passes over the training images for each layer."""
     batch_size: PositiveInt = 128
+    """Images of one step."""
     learning_rate: PositiveFloat
+    """Learning rate of each layer."""
 
 
 class ClassifierConfig(Config):
@@ -41,9 +47,14 @@ class ClassifierConfig(Config):
     """
 
     training: TrainingConfig
+    """Length, batches and precision of the fine-tuning."""
     optimiser: OptimiserConfig
+    """Optimiser of the fine-tuning."""
     pretrained: bool = True
-    # Number of training images that keep their labels, equal for each class; None: all.
+    """Train the autoencoder alone first."""
     labels: PositiveInt | None = None
-    reconstruction: NonNegativeFloat = 1.0  # weight of the reconstruction beside the cross-entropy
+    """Training images that keep their labels, equal for each class; unset: all."""
+    reconstruction: NonNegativeFloat = 1.0
+    """Weight of the reconstruction beside the cross-entropy."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""

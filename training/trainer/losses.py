@@ -29,11 +29,17 @@ class LossConfig(Config):
     """
 
     kind: Literal["mse", "psnr", "ssim", "bce", "continuous-bernoulli"] = "mse"
-    # Weight of the KL divergence (Higgins et al. 2017). With a likelihood, 1 gives the evidence
-    # lower bound.
+    """Loss of a reconstruction; `bce` and `continuous-bernoulli` are likelihoods."""
     beta: NonNegativeFloat = 1.0
-    # Of the posterior for each image; more than one gives the bound of Burda et al. 2016.
+    """Weight of the KL divergence of a variational network (Higgins et al. 2017).
+
+    With a likelihood, 1 gives the evidence lower bound.
+    """
     samples: PositiveInt = 1
+    """Samples of the posterior for each image.
+
+    More than one gives the importance-weighted bound of Burda et al. 2016.
+    """
 
     @property
     def is_likelihood(self) -> bool:

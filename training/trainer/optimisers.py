@@ -16,15 +16,20 @@ class AdamwConfig(Config):
     """AdamW (Loshchilov and Hutter 2019)."""
 
     kind: Literal["adamw"] = "adamw"
+    """Optimiser."""
     learning_rate: PositiveFloat
+    """Learning rate; the highest of its schedule."""
     weight_decay: NonNegativeFloat = 0.0
+    """Decay of the weights."""
 
 
 class AdamConfig(Config):
     """Adam (Kingma and Ba 2015)."""
 
     kind: Literal["adam"] = "adam"
+    """Optimiser."""
     learning_rate: PositiveFloat
+    """Learning rate; the highest of its schedule."""
 
 
 class RmspropConfig(Config):
@@ -34,19 +39,28 @@ class RmspropConfig(Config):
     """
 
     kind: Literal["rmsprop"] = "rmsprop"
+    """Optimiser."""
     learning_rate: PositiveFloat
+    """Learning rate; the highest of its schedule."""
     decay: float = Field(0.9, gt=0, lt=1)
+    """Decay of the mean squared gradient."""
     epsilon: PositiveFloat = 1e-10
+    """Number that keeps the division from 0."""
     momentum: float = Field(0.0, ge=0, lt=1)
+    """Momentum of the gradient."""
 
 
 class SgdConfig(Config):
     """Stochastic gradient descent with momentum."""
 
     kind: Literal["sgd"] = "sgd"
+    """Optimiser."""
     learning_rate: PositiveFloat
+    """Learning rate; the highest of its schedule."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of the gradient."""
     weight_decay: NonNegativeFloat = 0.0
+    """Decay of the weights."""
 
 
 class MuonConfig(Config):
@@ -58,9 +72,13 @@ class MuonConfig(Config):
     """
 
     kind: Literal["muon"] = "muon"
+    """Optimiser."""
     learning_rate: PositiveFloat
+    """Learning rate; the highest of its schedule."""
     weight_decay: NonNegativeFloat = 0.0
+    """Decay of the weights."""
     momentum: float = Field(0.95, ge=0, lt=1)
+    """Momentum of the gradient."""
 
 
 OptimiserConfig = Annotated[
@@ -76,8 +94,9 @@ class ScheduleConfig(Config):
     """
 
     kind: Literal["one-cycle", "constant"] = "one-cycle"
-    # The share of all steps on which the rate of one-cycle rises.
+    """Schedule."""
     warm_up: float = Field(0.1, gt=0, lt=1)
+    """Share of all steps on which the rate of `one-cycle` rises."""
 
 
 def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
