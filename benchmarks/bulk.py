@@ -10,12 +10,14 @@ Results go to docs/results/bulk.json.
 import argparse
 import json
 import os
+import pty
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -121,15 +123,19 @@ def _decode(directory: Path, spec: InputSpec) -> None:
 
 def _kill_and_resume(command: list[str], directory: Path) -> dict[str, object]:
     """Kill the command, run it again, and compare its rows with those of a whole run."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
+    terminal, theirs = pty.openpty()  # because only a terminal shows progress
+    termios.tcsetwinsize(theirs, (24, 200))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
     shown = b""
     while not any(int(share) >= KILL_PERCENT for share in re.findall(rb"(\d+)%", shown)):
-        shown = os.read(process.stderr.fileno(), 4096)
-        assert shown, "the command ended before it could be killed: raise --images"
+        try:
+            shown = os.read(terminal, 4096)
+        except OSError:
+            raise AssertionError("the command ended before its kill: raise --images") from None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process.stderr.close()
+    os.close(terminal)
     partial = directory / "killed.csv.partial"
     with closing(sqlite3.connect(partial)) as rows:
         (left,) = rows.execute("SELECT count(*) FROM rows").fetchone()

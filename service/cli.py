@@ -4,10 +4,13 @@ import argparse
 import gc
 import json
 import os
+import platform
+import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +18,11 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from bundle import terminal
+from bundle.command_parser import CommandParser, ProgramParser, describe_version
 from bundle.conformal import RATES
 from bundle.errors import BundleError, DomainError, InvalidParameter
-from service import cores
+from service import VERSION, cores
 from service.api.dependencies import Services
 from service.app import (
     assemble,
@@ -36,6 +41,7 @@ from service.keys import EXAMPLE, create_key
 from service.operations import Operations
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
+from service.registry.repository import BundleLocation
 from service.registry.shared_sessions import SharedSessions
 from service.server import uvicorn_server
 from service.server.connections import limit_by_files
@@ -47,10 +53,11 @@ from service.workers.processes import ForkedProcesses
 from service.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from service.bulk.job import Request, ScoreJob, ScoringModel, Shard
+    from service.bulk.job import Request, ScoreJob, ScoringModel, Shard, Summary
 
 # Longest wait of the device's thread for the interpreter. Python's default is 5 ms.
 SWITCH_INTERVAL_SECONDS = 0.0005
+GUIDE = "docs/operations.md"  # of the JSON documents
 GRPC_NAMES = "--host or AE_GRPC_PORT"
 INTERRUPTED_STATUS = 130  # by SIGINT, as shells show it
 DEVICE_LOST_STATUS = 74  # an input or output error, by sysexits.h
@@ -58,7 +65,11 @@ DEVICE_LOST_STATUS = 74  # an input or output error, by sysexits.h
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status, which is 1 after an error message."""
-    options = _build_parser().parse_args(arguments)
+    return terminal.run(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _build_parser().parse_command(arguments)
     if unknown := find_unknown(os.environ):
         for line in unknown:
             print(f"error: {line}", file=sys.stderr)
@@ -92,38 +103,91 @@ def _print_invalid(error: ValidationError) -> None:
         print(f"error: {subject}: {problem['msg']}{fix}", file=sys.stderr)
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m service", description="Serve autoencoders over HTTP."
+def _build_parser() -> ProgramParser:
+    parser = ProgramParser(
+        "autoencoder-service",
+        _list_versions,
+        prog="python -m service",
+        description="Serve autoencoders over HTTP.",
+        examples=(
+            "python -m service serve",
+            "python -m service check",
+            "python -m service score docs/images --model mnist-undercomplete --output scores.csv",
+        ),
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve the models of a directory")
+    serve = parser.add_command(
+        "serve",
+        "serve the models of a directory",
+        "python -m service serve",
+        "python -m service serve --port 8080 --workers auto",
+        "python -m service serve --models models/cookies/5 --device cpu",
+    )
     serve.add_argument("--host", help=_describe("host"))
     serve.add_argument("--port", type=int, help=_describe("port"))
     serve.add_argument("--workers", metavar="N|auto", help=_describe("workers"))
     serve.set_defaults(command=_serve)
-    score = commands.add_parser("score", help="score image files, and write a table of the scores")
-    _add_score_inputs(score)
-    _add_score_outputs(score)
-    score.set_defaults(command=_score)
-    check = commands.add_parser("check", help="load each bundle, and print which of them work")
+    score = _add_score(parser)
+    check = parser.add_command(
+        "check",
+        "load each bundle, and print which of them work",
+        "python -m service check",
+        "python -m service check --models models/cookies/5 --device cpu --json",
+    )
+    check.add_json(GUIDE)
     check.set_defaults(command=_check)
     for command in (serve, score, check):
         command.add_argument("--models", metavar="DIR|URL", help=_describe("models"))
         command.add_argument("--device", choices=("cuda", "auto", "cpu"), help=_describe("device"))
-    key = commands.add_parser("create-key", help="print a new API key, and its entry")
+    _add_create_key(parser)
+    schema = parser.add_command(
+        "schema",
+        "print the OpenAPI document",
+        "python -m service schema > openapi.json",
+        "python -m service schema | head",
+    )
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _list_versions() -> list[str]:
+    runtime = describe_version("onnxruntime", "onnxruntime-gpu")
+    return [f"autoencoder-service {VERSION}", runtime, f"Python {platform.python_version()}"]
+
+
+def _add_create_key(parser: ProgramParser) -> None:
+    key = parser.add_command(
+        "create-key",
+        "print a new API key, and its entry",
+        "python -m service create-key camera-1 --right encode --right anomaly-score",
+        "python -m service create-key prometheus --right metrics --json",
+    )
     key.add_argument("name", metavar="NAME", help="who will use it")
     key.add_argument(
         "--right",
         action="append",
         default=[],
         metavar="RIGHT",
-        help="an operation, * for all operations, metrics or admin; repeatable",
+        help="an operation, * for all operations, metrics or admin; repeatable (none)",
     )
+    key.add_json(GUIDE)
     key.set_defaults(command=_create_key)
-    schema = commands.add_parser("schema", help="print the OpenAPI document")
-    schema.set_defaults(command=_schema)
-    return parser
+
+
+def _add_score(parser: ProgramParser) -> CommandParser:
+    score = parser.add_command(
+        "score",
+        "score image files, and write a table of the scores",
+        "python -m service score docs/images --model mnist-undercomplete --output scores.csv",
+        "python -m service score 'docs/**/*.jpg' --model cookies --output cookies.jsonl "
+        "--heatmaps heatmaps",
+        "find docs/images -name '*.png' | "
+        "python -m service score --list - --model mnist-vae --output digits.csv --json",
+    )
+    _add_score_inputs(score)
+    _add_score_outputs(score)
+    score.add_json(GUIDE)
+    score.set_defaults(command=_score)
+    return score
 
 
 def _add_score_inputs(score: argparse.ArgumentParser) -> None:
@@ -397,29 +461,57 @@ def _score_here(request: "Request", settings: Settings, options: argparse.Namesp
         raise InvalidParameter("--actors needs --engine ray")
     output = Path(options.output)
     output = request.shard.name_output(output) if request.shard else output
-    job = ScoreJob(request, output, Folders(options.heatmaps, options.overlays))
+    folders = Folders(options.heatmaps, options.overlays)
+    job = ScoreJob(request, output, folders)
     if job.is_complete_shard:
-        print(f"{output}: complete, so nothing is scored; remove it to score this shard again")
+        _print_complete(output, options.json)
         return 0
     job.check()
     try:
-        _run_job(job, settings, options.url)
+        summary = _run_job(job, settings, options.url)
     except KeyboardInterrupt:
         resume = f"; rerun to resume from {job.partial}" if job.partial.exists() else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return INTERRUPTED_STATUS
+    _print_summary(summary, str(output), options.json)
+    for name, folder in folders._asdict().items():
+        if folder:
+            terminal.print_next(f"{name}s: {folder}")
+    terminal.print_next(f"read the table: {_name_reader(output)}")
     return 0
 
 
-def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> None:
+def _print_complete(output: Path, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json({"output": str(output), "was_complete": True})
+    else:
+        print(f"{output}: complete, so nothing is scored; remove it to score this shard again")
+
+
+def _print_summary(summary: "Summary", output: str, as_json: bool) -> None:
+    if as_json:
+        document = {"output": output, "was_complete": False, **summary.as_document()}
+        terminal.print_json(document)
+    else:
+        print(f"{output}: {summary}")
+
+
+def _name_reader(output: Path | str) -> str:
+    """Return the command that shows a table."""
+    if isinstance(output, Path) and output.suffix.lower() != ".parquet":
+        return f"less {shlex.quote(str(output))}"
+    code = f"import pyarrow.parquet as parquet; print(parquet.read_table({str(output)!r}))"
+    return f"python -c {shlex.quote(code)}"
+
+
+def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> "Summary":
     from service.bulk.job import WORKERS, build_settings, score_locally, score_remotely
 
     if url:
-        score_remotely(job, url, os.environ.get("AE_API_KEY"))
-        return
+        return score_remotely(job, url, os.environ.get("AE_API_KEY"))
     update = build_settings(WORKERS, job.request.model)
     with _opening(settings.model_copy(update=update)) as services:
-        score_locally(job, services.operations, services.registry, settings.models)
+        return score_locally(job, services.operations, services.registry, settings.models)
 
 
 @contextmanager
@@ -458,10 +550,12 @@ def _score_by_ray(request: "Request", settings: Settings, options: argparse.Name
     version = request.find_interrupted_version(table.read_run(), source)
     model = _choose_model(request, version, settings.model_copy(update={"device": "cpu"}))
     try:
-        score(job, model, table, partial(_open_models, settings))
+        summary = score(job, model, table, partial(_open_models, settings))
     except KeyboardInterrupt:
         print("interrupted; rerun to resume", file=sys.stderr)
         return INTERRUPTED_STATUS
+    _print_summary(summary, options.output, options.json)
+    terminal.print_next(f"read the table: {_name_reader(options.output)}")
     return 0
 
 
@@ -476,40 +570,89 @@ def _open_models(settings: Settings) -> tuple[Operations, ModelRegistry]:
     return services.operations, services.registry
 
 
-def _check(settings: Settings, _: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class _CheckedBundle:
+    """A bundle that works on an execution provider, or does not, because of an error."""
+
+    name: str
+    version: int
+    provider: str | None = None
+    operations: tuple[str, ...] = ()
+    error: str | None = None
+
+    def describe(self) -> tuple[str, str, str]:
+        """Return the bundle, the result and its details."""
+        bundle = f"{self.name} version {self.version}"
+        if self.error is not None:
+            return bundle, "FAILED", self.error
+        return bundle, f"works on {self.provider}", ", ".join(self.operations)
+
+
+def _check(settings: Settings, options: argparse.Namespace) -> int:
     try:
         engine = build_engine(settings)
     except DeviceError as error:
+        if options.json:
+            raise
         print(f"FAILED: {error}")
         return 1
-    candidates = ", ".join(provider.name for provider in engine.candidates)
-    print(f"device policy {settings.device}: will try {candidates}")
+    candidates = [provider.name for provider in engine.candidates]
+    if not options.json:
+        print(f"device policy {settings.device}: will try {', '.join(candidates)}")
     repository = open_repository(settings)
     locations, loader = repository.locations(), Loader(repository, SharedSessions(engine))
-    failures = 0
+    checks = [*_show_checks(_check_bundles(locations, loader), options.json)]
+    working = sum(checked.error is None for checked in checks)
+    if options.json:
+        terminal.print_json(
+            {
+                "models": settings.models,
+                "device": settings.device,
+                "candidates": candidates,
+                "bundles": [asdict(checked) for checked in checks],
+                "working": working,
+            }
+        )
+    else:
+        print(f"{working} of {len(checks)} bundles in {settings.models} work")
+    return 1 if working < len(checks) or not checks else 0
+
+
+def _check_bundles(locations: Sequence[BundleLocation], loader: Loader) -> Iterator[_CheckedBundle]:
     for location in locations:
         try:
             model = loader.index(location)
             loader.fetch(model)
-            loaded = loader.open(model)
+            provider = loader.open(model).provider
         except (BundleError, DeviceError) as error:
-            failures += 1
-            print(f"{location}: FAILED: {error}")
+            yield _CheckedBundle(location.name, location.version, error=str(error))
         else:
-            print(
-                f"{location}: works on {loaded.provider}: {', '.join(model.manifest.capabilities)}"
-            )
-    print(f"{len(locations) - failures} of {len(locations)} bundles in {settings.models} work")
-    return 1 if failures or not locations else 0
+            operations = model.manifest.capabilities
+            yield _CheckedBundle(location.name, location.version, provider, operations)
+
+
+def _show_checks(checks: Iterable[_CheckedBundle], as_json: bool) -> Iterator[_CheckedBundle]:
+    """Print each check when it is made, unless JSON follows with all."""
+    if as_json:
+        yield from checks
+        return
+    with terminal.open_table(("bundle", "result", "operations or reason"), "{}: {}: {}") as add:
+        for checked in checks:
+            add(*checked.describe())
+            yield checked
 
 
 def _create_key(_: Settings, options: argparse.Namespace) -> int:
     key, entry = create_key(options.name, options.right)
-    print(f"key: {key}\nentry for AE_API_KEYS or its file: {entry}")
+    if options.json:
+        terminal.print_json({"key": key, "entry": json.loads(entry)})
+    else:
+        print(f"key: {key}\nentry for AE_API_KEYS or its file: {entry}")
+    terminal.print_next(f"serve with it: AE_API_KEYS={shlex.quote(entry)} python -m service serve")
     return 0
 
 
 def _schema(settings: Settings, _: argparse.Namespace) -> int:
     services = assemble(settings.model_copy(update={"device": "cpu"}))
-    print(json.dumps(create_api(services).openapi(), indent=2))
+    terminal.print_json(create_api(services).openapi())
     return 0

@@ -1,31 +1,44 @@
 """The command line of training."""
 
 import argparse
+import platform
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from bundle import terminal
+from bundle.command_parser import CommandParser, ProgramParser, describe_version
 from bundle.errors import DomainError
 from training import recipes
 
 if TYPE_CHECKING:  # because its imports take seconds
     from training.pipeline.publish import Published
+    from training.progress import Log
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+GUIDE = "docs/training.md"  # of the JSON documents
 _DATA_HELP = "folder of the data; without it, they are downloaded"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    It is 0, 1 after an error with a message, 130 after SIGINT, or 143 after SIGTERM.
+    It is 0, 1 after an error with a message, 130 after SIGINT, 141 if nothing reads the output, or
+    143 after SIGTERM.
     """
-    options = _build_parser().parse_args(arguments, argparse.Namespace(when_interrupted=""))
+    return terminal.run(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _build_parser().parse_command(arguments, argparse.Namespace(when_interrupted=""))
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
+    except BrokenPipeError:
+        raise
     except (DomainError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -44,21 +57,46 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training", description="Train autoencoders and publish them."
+def _build_parser() -> ProgramParser:
+    parser = ProgramParser(
+        "autoencoder-training",
+        _list_versions,
+        prog="python -m training",
+        description="Train autoencoders and publish them.",
+        examples=(
+            "python -m training recipes",
+            "python -m training train mnist-undercomplete --name my-model",
+            "python -m training evaluate my-model",
+        ),
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    _add_model_commands(commands)
-    recipes = commands.add_parser("recipes", help="list the recipes that come with the package")
+    _add_train(parser)
+    _add_publish(parser)
+    _add_model_commands(parser)
+    recipes = parser.add_command(
+        "recipes",
+        "list the recipes that come with the package",
+        "python -m training recipes",
+        "python -m training recipes --json",
+    )
+    recipes.add_json(GUIDE)
     recipes.set_defaults(run=_recipes)
-    _add_overview(commands)
+    _add_overview(parser)
     return parser
 
 
-def _add_train(commands: _Commands) -> None:
-    train = commands.add_parser("train", help="train a recipe and publish it as a bundle")
+def _list_versions() -> list[str]:
+    packages = describe_version("autoencoder-service"), describe_version("torch")
+    return [*packages, f"Python {platform.python_version()}"]
+
+
+def _add_train(parser: ProgramParser) -> None:
+    train = parser.add_command(
+        "train",
+        "train a recipe and publish it as a bundle",
+        "python -m training train mnist-undercomplete --name my-model",
+        "python -m training train photo-anomaly --data parts --name my-parts",
+        "python -m training train mnist-vae --name my-vae --set training.epochs=60",
+    )
     train.add_argument("recipe", help="a recipe's name (see `recipes`) or a TOML file")
     train.add_argument("--data", type=Path, metavar="DIR", help=_DATA_HELP)
     train.add_argument("--name", help="the model's name, if not the recipe's")
@@ -78,14 +116,24 @@ def _add_train(commands: _Commands) -> None:
         action="store_true",
         help="publish a detector that finds too few synthetic anomalies",
     )
+    train.add_json(GUIDE)
     train.set_defaults(run=_train)
-    publish = commands.add_parser("publish", help="publish a bundle again, such as to a store")
+
+
+def _add_publish(parser: ProgramParser) -> None:
+    publish = parser.add_command(
+        "publish",
+        "publish a bundle again, such as to a store",
+        "python -m training publish models/cookies/5 --models published",
+        "python -m training publish models/cookies/5 --models s3://bucket/models",
+    )
     publish.add_argument("bundle", type=Path, metavar="DIR", help="such as models/cookies/5")
     _add_destination(publish)
+    publish.add_json(GUIDE)
     publish.set_defaults(run=_publish)
 
 
-def _add_destination(command: argparse.ArgumentParser) -> None:
+def _add_destination(command: CommandParser) -> None:
     command.add_argument(
         "--models",
         default="models",
@@ -99,24 +147,42 @@ def _add_destination(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model_commands(commands: _Commands) -> None:
+def _add_model_commands(parser: ProgramParser) -> None:
     """Add the commands on a published model."""
-    for name, run, summary in (
-        ("evaluate", _evaluate, "measure a published model again on its test images"),
-        ("convert-fp16", _convert_fp16, "publish a model again, computing in fp16 for a GPU"),
+    for name, run, summary, examples in (
+        (
+            "evaluate",
+            _evaluate,
+            "measure a published model again on its test images",
+            ("mnist-undercomplete", "mnist-undercomplete --data data --json"),
+        ),
+        (
+            "convert-fp16",
+            _convert_fp16,
+            "publish a model again, computing in fp16 for a GPU",
+            ("mnist-undercomplete", "mnist-undercomplete --name my-fp16"),
+        ),
         (
             "calibrate",
             _calibrate,
             "publish a model again, calibrated on other normal images, without training",
+            ("cookies --data new-cookies", "my-parts --data new-parts --json"),
+        ),
+        (
+            "report",
+            _report,
+            "draw a published model's report again: an HTML page and PNGs",
+            ("mnist-undercomplete", "mnist-undercomplete --output report"),
         ),
         (
             "add-examples",
             _add_examples,
             "publish a model again, with test images for people who want to try it",
+            ("mnist-undercomplete", "cookies --data shown"),
         ),
-        ("report", _report, "draw a published model's report again: an HTML page and PNGs"),
     ):
-        command = commands.add_parser(name, help=summary)
+        whole = [f"python -m training {name} {words}" for words in examples]
+        command = parser.add_command(name, summary, *whole)
         command.add_argument("model", help="the model's name")
         required = run is _calibrate
         command.add_argument(
@@ -135,33 +201,46 @@ def _add_model_commands(commands: _Commands) -> None:
             command.add_argument(
                 "--output", type=Path, metavar="DIR", help="output folder, if not the bundle"
             )
+        command.add_json(GUIDE)
         command.set_defaults(run=run)
 
 
-def _add_overview(commands: _Commands) -> None:
-    overview = commands.add_parser(
-        "overview", help="draw the README's pictures: overview.png and digits.png"
+def _add_overview(parser: ProgramParser) -> None:
+    overview = parser.add_command(
+        "overview",
+        "draw the README's pictures: overview.png and digits.png",
+        "python -m training overview",
+        "python -m training overview --photo docs/cookie.jpg --output pictures",
     )
     overview.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
     )
     _add_models(overview)
     overview.add_argument(
-        "--photo", type=Path, default=Path("docs/cookie.jpg"), metavar="FILE", help="(%(default)s)"
+        "--photo",
+        type=Path,
+        default=Path("docs/cookie.jpg"),
+        metavar="FILE",
+        help="photograph of a cookie (%(default)s)",
     )
     overview.add_argument(
-        "--output", type=Path, default=Path("docs"), metavar="DIR", help="(%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="folder of the pictures (%(default)s)",
     )
+    overview.add_json(GUIDE)
     overview.set_defaults(run=_overview)
 
 
-def _add_models(command: argparse.ArgumentParser) -> None:
+def _add_models(command: CommandParser) -> None:
     command.add_argument(
         "--models",
         type=_parse_directory,
         default=Path("models"),
         metavar="DIR",
-        help="(%(default)s)",
+        help="directory of the models (%(default)s)",
     )
 
 
@@ -184,7 +263,7 @@ def _train(options: argparse.Namespace) -> int:
     options.when_interrupted = (
         "; rerun the same command to resume" if resumes else "; nothing was published"
     )
-    models = open_destination(options.models)
+    models, log = open_destination(options.models), _choose_log(options)
     published: Published | None
     if isinstance(resolved, recipe.DetectorRecipe):
         published = train_detector.run(
@@ -192,17 +271,15 @@ def _train(options: argparse.Namespace) -> int:
             options.data,
             models,
             options.accept_weak,
-            _log,
+            log,
             options.compatible,
         )
     elif isinstance(resolved, recipe.EmbeddingRecipe):
-        published = embedding.run(resolved, models, _log, options.compatible)
+        published = embedding.run(resolved, models, log, options.compatible)
     else:
-        published = train.run(
-            resolved, options.data, models, options.runs, _log, options.compatible
-        )
+        published = train.run(resolved, options.data, models, options.runs, log, options.compatible)
     if published:  # None: another process of this run publishes
-        _print_published(published, options.models)
+        _print_published(published, options)
     return 0
 
 
@@ -212,74 +289,102 @@ def _publish(options: argparse.Namespace) -> int:
 
     models = open_destination(options.models)
     published = republish.publish_again(options.bundle, models, options.compatible)
-    _print_published(published, options.models)
+    _print_published(published, options)
     return 0
 
 
-def _print_published(published: "Published", models: str) -> None:
-    print(f"published {published.place}")
-    if other := published.other_encoder:
-        print(f"it encodes unlike version {other}: encode stored images again before a search")
-    print(f"serve it: python -m service serve --models {models}")
+def _print_published(published: "Published", options: argparse.Namespace) -> None:
+    if options.json:
+        terminal.print_json(published._asdict())
+    else:
+        print(f"published {published.place}")
+        if other := published.other_encoder:
+            print(f"it encodes unlike version {other}: encode stored images again before a search")
+    models = shlex.quote(str(options.models))
+    terminal.print_next(f"serve it: python -m service serve --models {models}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from training.pipeline import evaluate
 
-    metrics = evaluate.measure(options.model, options.data, options.models, _log)
+    log = _choose_log(options)
+    metrics = evaluate.measure(options.model, options.data, options.models, log)
+    if options.json:
+        terminal.print_json({"model": options.model, "metrics": metrics})
+        return 0
     width = max(32, *map(len, metrics))
-    for name, value in metrics.items():
-        print(f"{name:{width}} {value:.6g}")
+    with terminal.open_table(("metric", "value"), f"{{:{width}}} {{}}") as add:
+        for name, value in metrics.items():
+            add(name, f"{value:.6g}")
     return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
-    print(f"published {republish.recalibrate(options.model, options.data, options.models, _log)}")
+    log = _choose_log(options)
+    published = republish.recalibrate(options.model, options.data, options.models, log)
+    _print_published(published, options)
     return 0
 
 
 def _add_examples(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
-    print(f"published {republish.add_examples(options.model, options.data, options.models, _log)}")
+    log = _choose_log(options)
+    published = republish.add_examples(options.model, options.data, options.models, log)
+    _print_published(published, options)
     return 0
 
 
 def _convert_fp16(options: argparse.Namespace) -> int:
     from training.pipeline import republish
 
-    name = options.name or f"{options.model}-fp16"
-    path = republish.convert_to_fp16(options.model, name, options.data, options.models, _log)
-    print(f"published {path}")
+    name, log = options.name or f"{options.model}-fp16", _choose_log(options)
+    published = republish.convert_to_fp16(options.model, name, options.data, options.models, log)
+    _print_published(published, options)
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     from training.pipeline import evaluate
 
-    page = evaluate.write_report(options.model, options.data, options.models, options.output, _log)
-    print(f"wrote {page}")
+    log = _choose_log(options)
+    page = evaluate.write_report(options.model, options.data, options.models, options.output, log)
+    if options.json:
+        terminal.print_json({"report": str(page)})
+    else:
+        print(f"wrote {page}")
+    terminal.print_next(f"open it: python -m webbrowser {shlex.quote(page.resolve().as_uri())}")
     return 0
 
 
-def _recipes(_: argparse.Namespace) -> int:
-    for name, description in recipes.descriptions().items():
-        print(f"{name:24} {description}")
+def _recipes(options: argparse.Namespace) -> int:
+    found = recipes.descriptions()
+    if options.json:
+        rows = [{"name": name, "description": text} for name, text in found.items()]
+        terminal.print_json({"recipes": rows})
+    else:
+        with terminal.open_table(("recipe", "description"), "{:24} {}") as add:
+            for name, text in found.items():
+                add(name, text)
     return 0
 
 
 def _overview(options: argparse.Namespace) -> int:
     from training.evaluation import overview
 
+    log = _choose_log(options)
     detector, digits = options.output / "overview.png", options.output / "digits.png"
     overview.draw_detector(options.models, options.photo, detector)
-    print(f"drew {detector}")
+    log(f"drew {detector}")
     overview.draw_digits(options.models, options.data, digits)
-    print(f"drew {digits}")
+    log(f"drew {digits}")
+    if options.json:
+        terminal.print_json({"pictures": [str(detector), str(digits)]})
     return 0
 
 
-def _log(text: str) -> None:
-    print(text, flush=True)
+def _choose_log(options: argparse.Namespace) -> "Log":
+    """Return the log, which is on standard error if JSON is on standard output."""
+    return partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)

@@ -75,6 +75,49 @@ class ScoringModel:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """Summary of a table by its model; `speed` is in images a second."""
+
+    name: str
+    model: ScoringModel
+    images: int
+    anomalous: int
+    errors: int
+    speed: float
+
+    def __str__(self) -> str:
+        rate = format_rate(self.model.rate)
+        return (
+            f"{self.images} images, {self._describe_verdicts()}, {self.errors} that cannot be "
+            f"scored; {self.speed:,.0f} images a second, false positive rate {rate}"
+        )
+
+    def as_document(self) -> dict[str, object]:
+        """Return the facts as JSON has them; without verdicts, `anomalous` is None."""
+        return {
+            "model": self.name,
+            "version": self.model.version,
+            "images": self.images,
+            "anomalous": self.anomalous if self._has_verdicts else None,
+            "errors": self.errors,
+            "images_per_second": self.speed,
+            "false_positive_rate": self.model.rate,
+            "minimum_false_positive_rate": find_minimum_rate(self.model.calibration_images),
+        }
+
+    @property
+    def _has_verdicts(self) -> bool:
+        return allows_rate(self.model.calibration_images, self.model.rate)
+
+    def _describe_verdicts(self) -> str:
+        """Return the number of anomalous images; or the minimum rate, if the rate is lower."""
+        if self._has_verdicts:
+            return f"{self.anomalous} anomalous"
+        least = format_rate(find_minimum_rate(self.model.calibration_images))
+        return f"no verdict: the minimum false_positive_rate is {least}"
+
+
+@dataclass(frozen=True)
 class Request:
     """Files to score, or a shard of them, the model and its false positive rate.
 
@@ -223,16 +266,16 @@ def locate_models(models: str) -> str:
 
 def score_locally(
     job: ScoreJob, operations: Operations, registry: ModelRegistry, models: str
-) -> None:
+) -> Summary:
     """Score with a model of this process. Raises DomainError; finished rows are kept."""
     source, request = locate_models(models), job.request
     loaded = registry.get(request.model, job.find_interrupted_version(source))
     model = request.choose_loaded(loaded, source)
     scorer = LocalScorer(operations, loaded, model.rate, job.pictures)
-    asyncio.run(_score(job, scorer, model))
+    return asyncio.run(_score(job, scorer, model))
 
 
-def score_remotely(job: ScoreJob, url: str, key: str | None) -> None:
+def score_remotely(job: ScoreJob, url: str, key: str | None) -> Summary:
     """Score with a model of a running service. Raises DomainError; finished rows are kept."""
     try:
         from service.bulk.remote_scorer import RemoteScorer, connect, fetch_card
@@ -241,18 +284,18 @@ def score_remotely(job: ScoreJob, url: str, key: str | None) -> None:
             "--url needs the Python client: run pip install '.[bulk]' in the checkout"
         ) from None
 
-    async def score() -> None:
+    async def score() -> Summary:
         async with connect(url, key) as client:
             name = job.request.model
             card = await fetch_card(client, name, job.find_interrupted_version(url))
             model = job.request.choose_model(url, card.version, card.calibration_images)
             scorer = RemoteScorer(client, name, card.version, model.rate, job.pictures)
-            await _score(job, scorer, model)
+            return await _score(job, scorer, model)
 
-    asyncio.run(score())
+    return asyncio.run(score())
 
 
-async def _score(job: ScoreJob, scorer: Scorer, model: ScoringModel) -> None:
+async def _score(job: ScoreJob, scorer: Scorer, model: ScoringModel) -> Summary:
     request = job.request
     total = request.count_files(job.omitted)
     if total == 0 and request.shard is None:  # a shard of few files can be empty
@@ -264,30 +307,16 @@ async def _score(job: ScoreJob, scorer: Scorer, model: ScoringModel) -> None:
             runner = BulkRunner(scorer, rows, WORKERS, job.folders, bar.update)
             await runner.run(request.find_files(job.omitted))
         speed = (rows.count() - resumed) / (time.monotonic() - began)
-        summary = summarise(rows.count(), *rows.count_outcomes(), speed, model)
+        summary = Summary(request.model, model, rows.count(), *rows.count_outcomes(), speed)
         tables.write(rows.read_rows(), job.output)
         rows.remove()
-    print(f"{job.output}: {summary}")
+    return summary
 
 
 def show_progress(model: str, total: int | None, resumed: int) -> "tqdm[NoReturn]":
-    """Return the progress bar of a run."""
-    return tqdm(total=total, initial=resumed, unit="image", desc=f"scoring with {model}")
-
-
-def summarise(images: int, anomalous: int, errors: int, speed: float, model: ScoringModel) -> str:
-    """Return the summary of a table; `speed` is in images a second."""
-    verdicts = f"{_describe_verdicts(model, anomalous)}, {errors} that cannot be scored"
-    rate = format_rate(model.rate)
-    return f"{images} images, {verdicts}; {speed:,.0f} images a second, false positive rate {rate}"
-
-
-def _describe_verdicts(model: ScoringModel, anomalous: int) -> str:
-    """Return the number of anomalous images; or the minimum rate, if the rate is lower."""
-    if allows_rate(model.calibration_images, model.rate):
-        return f"{anomalous} anomalous"
-    least = format_rate(find_minimum_rate(model.calibration_images))
-    return f"no verdict: the minimum false_positive_rate is {least}"
+    """Return the progress bar of a run, which shows only on a terminal."""
+    unit, desc = "image", f"scoring with {model}"
+    return tqdm(total=total, initial=resumed, unit=unit, desc=desc, disable=None)
 
 
 def _make_folder(folder: Path, option: str) -> None:

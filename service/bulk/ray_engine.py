@@ -16,7 +16,7 @@ import ray
 import ray.data
 
 from bundle.errors import DomainError, InvalidParameter
-from service.bulk.job import Request, ScoringModel, show_progress, summarise
+from service.bulk.job import Request, ScoringModel, Summary, show_progress
 from service.bulk.journal import Row
 from service.bulk.remote_files import RemoteFile
 from service.bulk.runner import BulkRunner, Folders
@@ -74,7 +74,7 @@ class RayJob:
         return TableFolder(self.output)
 
 
-def score(job: RayJob, model: ScoringModel, table: TableFolder, open_models: OpenModels) -> None:
+def score(job: RayJob, model: ScoringModel, table: TableFolder, open_models: OpenModels) -> Summary:
     """Score with actors that open their models. Raises DomainError; finished rows are kept."""
     files = _name_files(job.request.find_files())
     if not files:
@@ -87,7 +87,7 @@ def score(job: RayJob, model: ScoringModel, table: TableFolder, open_models: Ope
             bar.update(images)
     counts = table.complete(done, len(files.keys() | done.paths))
     speed = len(left) / (time.monotonic() - began)
-    print(f"{job.output}: {summarise(*counts, speed, model)}")
+    return Summary(job.request.model, model, *counts, speed)
 
 
 class ScoringActor:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from bundle.stores import open_store
 from tests.bundles import write_bundle
 from tests.e2e.conftest import ROOT
 from tests.stores import store_url
+from tests.terminals import Terminal
 
 __all__ = ["store_url"]
 
@@ -107,14 +107,12 @@ def test_a_killed_run_is_resumed(command: list[str], tmp_path: Path) -> None:
         os.link(photos / "000.png", photos / f"{index:03}.png")
     run = [*command, "photos", "--output", str(output), "--engine", "ray", "--actors", "1"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/client"}
-    with subprocess.Popen(run, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as killed:
-        assert killed.stderr is not None
-        shown = b""
-        while not re.search(rb"[1-9]\d*/320", shown):  # a block is written
-            part = os.read(killed.stderr.fileno(), 4096)
-            assert part, shown.decode()
-            shown += part
+    terminal = Terminal()
+    with subprocess.Popen(run, cwd=tmp_path, env=environment, stderr=terminal.theirs) as killed:
+        os.close(terminal.theirs)
+        terminal.wait_for(r"[1-9]\d*/320")  # a block is written
         killed.kill()
+    terminal.close()
     left = [*output.glob("*.parquet")]
     assert left
     assert not (output / "_SUCCESS").exists()

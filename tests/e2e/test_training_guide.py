@@ -105,7 +105,7 @@ def run(command: str, workplace: Path) -> None:
 
 
 def test_the_commands_of_the_guide_work(workplace: Path) -> None:
-    assert len(COMMANDS) == 19
+    assert len(COMMANDS) == 20
     for command in COMMANDS:
         run(command, workplace)
     published = {path.parts[-3] for path in (workplace / "models").glob(f"*/1/{MANIFEST}")}

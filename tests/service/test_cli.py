@@ -1,16 +1,21 @@
 import json
+import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Literal
 
+import onnxruntime
 import pytest
 
 from bundle.errors import InvalidParameter
-from service import cli, cores
+from service import VERSION, cli, cores
 from service.app import count_workers
 from service.inference import TELEMETRY, engine
 from service.inference.providers import CUDA, Machine
 from service.keys import compute_key_digest, create_key, parse_entries
 from service.settings import Settings
+from tests.terminals import list_undescribed, run_into_closed_pipe
 
 
 def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,3 +85,104 @@ def test_the_telemetry_of_onnx_runtime_and_workers_exclude_each_other(
     monkeypatch.setenv(TELEMETRY, "0")
     with pytest.raises(InvalidParameter, match="unset it, or set --workers 1"):
         count_workers(Settings(workers=2, device="cpu"))
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*command, "--help"])
+    return capsys.readouterr().out
+
+
+COMMANDS = ("serve", "score", "check", "create-key", "schema")
+
+
+def test_every_command_has_examples_that_are_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ((), *((name,) for name in COMMANDS)):
+        _, _, examples = help_of(capsys, *command).partition("\nexamples:\n")
+        lines = re.findall(r"python -m service ([^>|\n]+)", examples)
+        assert 2 <= len(lines) <= 4
+        for line in lines:
+            options = cli._build_parser().parse_command(shlex.split(line))
+            assert not command or options.command_name == command[0]
+
+
+def test_the_versions_are_those_of_the_service_and_its_runtime(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    service, runtime, python = capsys.readouterr().out.splitlines()
+    assert service == f"autoencoder-service {VERSION}"
+    assert re.fullmatch(rf"onnxruntime(-gpu)? {onnxruntime.__version__}", runtime)
+    assert python.split()[1] == sys.version.split()[0]
+
+
+def test_a_bare_command_helps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["service"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err.endswith("\ntry first: python -m service serve\n")
+
+
+CHECK = ("check", "--device", "cpu", "--models")
+
+
+def test_check_prints_a_line_for_each_bundle(
+    capsys: pytest.CaptureFixture[str], models: Path
+) -> None:
+    assert cli.main([*CHECK, str(models)]) == 1
+    first, *rest, last = capsys.readouterr().out.splitlines()
+    assert first == "device policy cpu: will try CPUExecutionProvider"
+    assert rest[0].startswith("broken version 1: FAILED: ")
+    assert rest[1].startswith("tiny version 1: works on CPUExecutionProvider: encode, decode")
+    assert last == f"3 of 4 bundles in {models} work"
+
+
+def test_check_prints_json(capsys: pytest.CaptureFixture[str], models: Path) -> None:
+    assert cli.main([*CHECK, str(models), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    bundles = document.pop("bundles")
+    assert list_undescribed(document | bundles[0], "operations.md") == []
+    assert document == {
+        "models": str(models),
+        "device": "cpu",
+        "candidates": ["CPUExecutionProvider"],
+        "working": 3,
+    }
+    broken, tiny = bundles[:2]
+    assert broken.pop("error") == "decoder.onnx cannot be read: there is no such file"
+    assert broken == {"name": "broken", "version": 1, "provider": None, "operations": []}
+    assert tiny["operations"][:2] == ["encode", "decode"]
+    assert (tiny["provider"], tiny["error"]) == ("CPUExecutionProvider", None)
+
+
+def test_an_error_leaves_the_output_of_json_empty(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "inspect_machine", lambda: Machine(frozenset()))
+    assert cli.main(["check", "--device", "cuda", "--models", str(tmp_path), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: device policy cuda: ")
+
+
+def test_a_key_is_printed_as_json_and_the_next_command_beside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["create-key", "camera-1", "--right", "encode", "--json"]) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert list_undescribed(document, "operations.md") == []
+    digest = compute_key_digest(document["key"])
+    assert document["entry"] == {"camera-1": {"sha256": digest, "rights": ["encode"]}}
+    setting, *command = shlex.split(printed.err.removeprefix("serve with it: "))
+    assert parse_entries(setting.removeprefix("AE_API_KEYS="))["camera-1"].sha256 == digest
+    assert command == ["python", "-m", "service", "serve"]
+
+
+@pytest.mark.parametrize("command", [("schema",), CHECK, ("create-key", "a"), ("--help",)])
+def test_a_closed_pipe_ends_a_command_silently(command: tuple[str, ...], models: Path) -> None:
+    words = [*command, str(models)] if command is CHECK else command
+    assert run_into_closed_pipe("service", *words) == (141, "")

@@ -1,37 +1,22 @@
+import importlib.metadata
 import json
 import os
-import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import DATA
+from tests.e2e.conftest import SMALL
+from tests.terminals import Terminal, list_undescribed, run_into_closed_pipe
 from tests.training.conftest import tiny, train
-from training import cli
+from training import cli, recipes
 from training.data.splits import Split
-
-
-class Terminal:
-    """A terminal of its own for stderr, which shows the progress bar."""
-
-    def __init__(self) -> None:
-        self._ours, self.theirs = pty.openpty()
-        termios.tcsetwinsize(self.theirs, (24, 200))
-
-    def wait_for(self, text: str) -> None:
-        """Read until the text is shown. Raises OSError if all writers end before."""
-        shown = ""
-        while text not in shown:
-            shown += os.read(self._ours, 1000).decode()
-
-    def close(self) -> None:
-        os.close(self._ours)
 
 
 @pytest.fixture
@@ -134,3 +119,98 @@ def test_recipes_are_listed_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "mnist-denoising" in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+COMMANDS = (
+    "train",
+    "publish",
+    "evaluate",
+    "convert-fp16",
+    "calibrate",
+    "report",
+    "recipes",
+    "overview",
+)
+
+
+def test_every_command_has_examples_that_are_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ((), *((name,) for name in COMMANDS)):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*command, "--help"])
+        _, _, examples = capsys.readouterr().out.partition("\nexamples:\n")
+        lines = re.findall(r"python -m training (.+)", examples)
+        assert 2 <= len(lines) <= 4
+        for line in lines:
+            options = cli._build_parser().parse_command(shlex.split(line))
+            assert not command or options.command_name == command[0]
+
+
+def test_the_versions_are_printed_without_torch() -> None:
+    code = (
+        "import sys, atexit; from training import cli;"
+        " atexit.register(lambda: print('torch' in sys.modules)); cli.main(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    program, torch, python, imported = done.stdout.splitlines()
+    assert program.startswith("autoencoder-service ")
+    assert torch == f"torch {importlib.metadata.version('torch')}"
+    assert python.startswith("Python 3.")
+    assert imported == "False"
+
+
+def test_a_bare_command_helps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err.endswith("\ntry first: python -m training recipes\n")
+
+
+def test_recipes_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipes", "--json"]) == 0
+    found = {
+        recipe["name"]: recipe["description"]
+        for recipe in json.loads(capsys.readouterr().out)["recipes"]
+    }
+    assert found == recipes.descriptions()
+
+
+def test_the_published_model_is_printed_as_json_and_the_log_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "models"
+    command = ["train", "mnist-undercomplete", "--data", str(DATA), "--models", str(models)]
+    command += ["--runs", str(tmp_path / "runs"), "--json"]
+    assert cli.main([*command, *SMALL, "--set", "mixture_components=0"]) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert list_undescribed(document, "training.md") == []
+    place = models / "mnist-undercomplete" / "1"
+    manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+    assert document == {
+        "place": str(place),
+        "model": "mnist-undercomplete",
+        "version": 1,
+        "metrics": manifest["metrics"],
+        "other_encoder": None,
+    }
+    assert "autoencoder: 1 epochs in" in printed.err
+    assert printed.err.endswith(f"serve it: python -m service serve --models {models}\n")
+    options = ["--data", str(DATA), "--models", str(models), "--json"]
+    assert cli.main(["evaluate", "mnist-undercomplete", *options]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["model"] == "mnist-undercomplete"
+    assert measured["metrics"] == {
+        name: pytest.approx(manifest["metrics"][name], rel=1e-3) for name in measured["metrics"]
+    }
+    assert cli.main(["report", "mnist-undercomplete", *options, "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    page = tmp_path / "index.html"
+    assert json.loads(printed.out) == {"report": str(page)}
+    assert printed.err.endswith(f"open it: python -m webbrowser {page.as_uri()}\n")
+
+
+@pytest.mark.parametrize("command", ["recipes", "--help"])
+def test_a_closed_pipe_ends_a_command_silently(command: str) -> None:
+    assert run_into_closed_pipe("training", command) == (141, "")

@@ -1,18 +1,12 @@
-import io
-
 import pytest
 
+from tests.terminals import TerminalText
 from training import progress
 from training.data import image_file
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_a_terminal_shows_a_bar_and_the_log_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal, logged = Terminal(), list[str]()
+    terminal, logged = TerminalText(), list[str]()
     monkeypatch.setattr("sys.stderr", terminal)
     assert image_file.map_with_progress(str, [1, 2, 3], "reading", logged.append) == ["1", "2", "3"]
     assert "reading: 100%" in terminal.getvalue()
@@ -27,7 +21,7 @@ def test_elsewhere_the_log_has_a_line_at_the_start(capsys: pytest.CaptureFixture
 
 
 def test_only_the_first_of_several_processes_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("sys.stderr", TerminalText())
     with progress.open_bar(3, "training", "step", shown=False) as bar:
         assert bar.disable
 
@@ -35,7 +29,7 @@ def test_only_the_first_of_several_processes_shows_a_bar(monkeypatch: pytest.Mon
 def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    terminal, logged = Terminal(), list[str]()
+    terminal, logged = TerminalText(), list[str]()
     monkeypatch.setattr("sys.stderr", terminal)
     with progress.Stages(
         logged.append, {"decoding": 2, "trials": 6, "fitting": 1, "report": 1}
@@ -59,7 +53,7 @@ def test_a_run_in_stages_shows_the_time_left_in_all_on_a_terminal(
     assert logged == ["the trials begin"]
 
 
-def _shown(terminal: Terminal) -> str:
+def _shown(terminal: TerminalText) -> str:
     """The start of the line that was drawn last."""
     return terminal.getvalue().rstrip("\r\n ").rpartition("\r")[2].partition("|")[0]
 

@@ -13,12 +13,16 @@ from training.pipeline.destinations import Destination
 
 
 class Published(NamedTuple):
-    """Directory or URL of a bundle, and the version before it, if that has another encoder.
+    """Directory or URL of a bundle, its model, and its metrics.
 
-    Vectors of different encoders are not comparable.
+    `other_encoder` is the version before it, if that has another encoder: vectors of different
+    encoders are not comparable.
     """
 
     place: str
+    model: str
+    version: int
+    metrics: dict[str, float]
     other_encoder: int | None
 
     @property
@@ -52,7 +56,7 @@ def publish(
         if draw is not None:
             draw(PublishedBundle(staging))
         if place := models.add(staging, draft.name, version):
-            return Published(place, other)
+            return Published(place, draft.name, version, manifest.metrics, other)
 
 
 def _find_other_encoder(manifest: ModelManifest, before: ModelManifest | None) -> int | None:

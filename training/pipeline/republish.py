@@ -40,7 +40,7 @@ VERDICT_RATE = 0.01  # false positive rate at which verdicts are compared
 
 def convert_to_fp16(
     name: str, new_name: str, directory: Path | None, models: Path, log: Log
-) -> Path:
+) -> Published:
     """Publish the newest version of a model in fp16, with its own calibration and metrics.
 
     Raises TrainingError if there is no such model, its data are unavailable, or fp16 changes its
@@ -73,7 +73,7 @@ def convert_to_fp16(
             log("drawing the report")
             report.write(published, after, published.directory / REPORT)
 
-        return publish.publish(destination, staging, draft, draw).directory
+        return publish.publish(destination, staging, draft, draw)
 
 
 def publish_again(bundle: Path, models: Destination, compatible: bool) -> Published:
@@ -91,7 +91,7 @@ def publish_again(bundle: Path, models: Destination, compatible: bool) -> Publis
         return publish.publish(models, staging, manifest, compatible=compatible)
 
 
-def add_examples(name: str, directory: Path | None, models: Path, log: Log) -> Path:
+def add_examples(name: str, directory: Path | None, models: Path, log: Log) -> Published:
     """Publish the newest version of a model again, with images for people who want to try it.
 
     They are test images of its data set; of a folder, or of photographs, those of the directory.
@@ -109,7 +109,7 @@ def add_examples(name: str, directory: Path | None, models: Path, log: Log) -> P
             raise DataError(f"{name} has no public data set: name a folder of images by --data")
         else:
             examples.write_photographs(directory, staging / EXAMPLES, log)
-        return publish.publish(destination, staging, model.manifest).directory
+        return publish.publish(destination, staging, model.manifest)
 
 
 def _check_name(new_name: str, name: str) -> None:
@@ -190,7 +190,7 @@ def measure_effect(
     }
 
 
-def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
+def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Published:
     """Publish the newest version of a model again, calibrated on normal images in a directory.
 
     Unreadable files are logged and skipped. Raises TrainingError if there is no such model, or it
@@ -213,7 +213,7 @@ def recalibrate(name: str, directory: Path, models: Path, log: Log) -> Path:
             log("drawing the report")
             _draw_calibration(published, normal)
 
-        return publish.publish(destination, staging, draft, draw).directory
+        return publish.publish(destination, staging, draft, draw)
 
 
 def _read_normal(directory: Path, source: ModelManifest, log: Log) -> Folder:

@@ -5,8 +5,10 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from service.settings import Settings
 from tests.bundles import write_bundle
 from tests.service.api.helpers import entries
 from tests.stores import store_url
+from tests.terminals import TerminalText, list_undescribed, run_into_closed_pipe
 
 __all__ = ["store_url"]
 
@@ -177,8 +180,67 @@ def test_the_table_has_the_results_of_the_service(
     printed = capsys.readouterr()
     anomalous = sum(row["is_anomaly"] == "true" for row in rows)
     assert f"scores.csv: 8 images, {anomalous} anomalous, 1 that cannot be scored;" in printed.out
-    assert "8/8" in printed.err
     assert not (tmp_path / "scores.csv.partial").exists()
+    assert "%|" not in printed.err
+    assert f"read the table: less {tmp_path / 'scores.csv'}\n" in printed.err
+
+
+def test_the_summary_is_printed_as_json(
+    score: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heatmaps, output = tmp_path / "maps", tmp_path / "scores.parquet"
+    options = ("--false-positive-rate", "0.2", "--json", "--heatmaps", str(heatmaps))
+    assert score(*options, output=output.name) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert list_undescribed(document, "operations.md") == []
+    assert document.pop("images_per_second") > 0
+    assert 0 < document.pop("anomalous") < 7
+    assert 0 < document.pop("minimum_false_positive_rate") < 0.2
+    assert document == {
+        "output": str(output),
+        "was_complete": False,
+        "model": "tiny",
+        "version": "2",
+        "images": 8,
+        "errors": 1,
+        "false_positive_rate": 0.2,
+    }
+    pictures, command = printed.err.splitlines()
+    assert pictures == f"heatmaps: {heatmaps}"
+    runner, *words = shlex.split(command.removeprefix("read the table: "))
+    assert runner == "python"
+    shown = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    assert "p_value: double" in shown.stdout
+
+
+def test_a_closed_pipe_ends_the_command_silently_after_its_table(
+    models: Path, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "scores.jsonl"
+    words = ["--model", "tiny", "--models", str(models), "--device", "cpu", "--json"]
+    command = ["score", str(photos / "*.png"), *words, "--output", str(output)]
+    assert run_into_closed_pipe("service", *command) == (141, "")
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 8
+
+
+def test_json_without_verdicts_counts_no_anomalies(
+    score: Callable[..., int], few: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score("--models", str(few), "--false-positive-rate", "0.01", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["anomalous"] is None
+    assert document["minimum_false_positive_rate"] == 0.032
+
+
+def test_a_terminal_shows_the_progress(
+    score: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = TerminalText()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert score() == 0
+    assert "scoring with tiny" in screen.getvalue()
+    assert "8/8" in screen.getvalue()
 
 
 def test_a_service_gives_the_same_table_and_is_sent_no_more_than_it_takes(
@@ -459,6 +521,8 @@ def test_a_complete_shard_that_is_started_again_succeeds(
     written = table.stat().st_mtime_ns
     assert score("--shard", "1/2") == 0
     assert f"{table}: complete, so nothing is scored" in capsys.readouterr().out
+    assert score("--shard", "1/2", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"output": str(table), "was_complete": True}
     assert table.stat().st_mtime_ns == written
 
 

@@ -29,7 +29,9 @@ def test_a_model_can_be_published_again_in_fp16(
     if manifest.name == "mnist-latent2":
         pytest.skip("float16 is too coarse for a code of two numbers")
     shutil.copytree(published.parent, tmp_path / manifest.name)
-    path = republish.convert_to_fp16(manifest.name, "half", DATA, tmp_path, lambda _: None)
+    path = republish.convert_to_fp16(
+        manifest.name, "half", DATA, tmp_path, lambda _: None
+    ).directory
     repository = ModelRepository(tmp_path)
     location = next(each for each in repository.locations() if each.name == "half")
     converted = repository.read(location)
@@ -105,7 +107,9 @@ def test_a_model_is_calibrated_again_and_is_the_same_model(
     assert (
         cli.main(["calibrate", manifest.name, "--data", str(digits), "--models", str(models)]) == 0
     )
-    printed = capsys.readouterr().out
+    printed, next_steps = capsys.readouterr()
+    assert printed.endswith(f"\npublished {models / manifest.name / '2'}\n")
+    assert next_steps == f"serve it: python -m service serve --models {models}\n"
     assert "60.png: the bytes are not an image" in printed
     assert "calibrated on 60 images; the minimum false_positive_rate is 0.017" in printed
     repository = ModelRepository(models)
@@ -156,7 +160,7 @@ def test_examples_are_added_by_a_version_of_its_own(
 ) -> None:
     shutil.copytree(published.parent, tmp_path / manifest.name)
     (tmp_path / manifest.name / "1" / EXAMPLES).unlink(missing_ok=True)
-    path = republish.add_examples(manifest.name, DATA, tmp_path, lambda _: None)
+    path = republish.add_examples(manifest.name, DATA, tmp_path, lambda _: None).directory
     added = ModelManifest.model_validate_json((path / MANIFEST).read_bytes())
     assert (path.name, added.has_examples, added.encoder) == ("2", True, manifest.encoder)
     assert added.calibration == manifest.calibration
@@ -170,5 +174,5 @@ def test_examples_of_photographs_need_a_folder(tmp_path: Path) -> None:
     shutil.copytree(MODELS / "photos", tmp_path / "photos")
     with pytest.raises(DataError, match="name a folder of images by --data"):
         republish.add_examples("photos", None, tmp_path, lambda _: None)
-    path = republish.add_examples("photos", COOKIES, tmp_path, lambda _: None)
+    path = republish.add_examples("photos", COOKIES, tmp_path, lambda _: None).directory
     assert ModelManifest.model_validate_json((path / MANIFEST).read_bytes()).has_examples

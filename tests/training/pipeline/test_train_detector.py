@@ -267,7 +267,9 @@ def test_it_can_be_calibrated_on_other_photographs(
         for shift in (1, 2, 3):
             moved = np.roll(np.asarray(Image.open(path)), shift, axis=1)
             Image.fromarray(moved).save(tmp_path / "good" / f"{path.stem}-{shift}.png")
-    again = republish.recalibrate(manifest.name, tmp_path / "good", tmp_path / "models", silence)
+    again = republish.recalibrate(
+        manifest.name, tmp_path / "good", tmp_path / "models", silence
+    ).directory
     calibrated = read(again)
     assert calibrated.calibration is not None
     assert manifest.calibration is not None
