@@ -17,12 +17,12 @@ OTHER_DEVICE = $(if $(filter cuda,$(DEVICE)),cpu,cuda)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 SERVE_EXTRAS = $(DEVICE)
 TEST_EXTRAS = $(DEVICE),bulk,training,test
-CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,check
+CHECK_EXTRAS = $(DEVICE),bulk,training,benchmarks,test,page,check
 
-.PHONY: help serve training test docs reference alerts clients oracle stores ray kubernetes check format lock audit clean
+.PHONY: help serve training test test-page screenshots docs reference alerts clients oracle stores ray kubernetes check format lock audit clean
 
 help:  ## Say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 13
 
 serve: $(VENV)/.serve-$(DEVICE) $(EXTRA_STAMPS)  ## Serve the shipped models (HOST, PORT, DEVICE=cuda|cpu, EXTRAS=grpc,stores)
 	@exec $(VENV)/bin/python -m service serve --host $(HOST) --port $(PORT) --device $(DEVICE)
@@ -31,6 +31,14 @@ training: $(VENV)/.training-$(DEVICE)  ## Install what training needs
 
 test: $(VENV)/.test-$(DEVICE)  ## Run all tests, on all cores
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-page: $(VENV)/.test-$(DEVICE) $(VENV)/.page-$(DEVICE)  ## Test the playground in Chromium, which is installed if apt-get can
+	tools/get-chromium
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "" -rP tests/page
+
+screenshots: $(VENV)/.test-$(DEVICE) $(VENV)/.page-$(DEVICE)  ## Draw docs/assets/playground-*.webp, and measure the page
+	tools/get-chromium
+	$(VENV)/bin/python -m tests.page.screenshots
 
 alerts:  ## Test the alert rules with Prometheus's promtool
 	cd deploy/monitoring && ../../tools/promtool check config prometheus.yml && ../../tools/promtool test rules alerts_test.yml
@@ -99,9 +107,9 @@ $(VENV)/bin/python:
 # The two builds of ONNX Runtime fill the same directory: one must go before the other comes. Modules
 # are compiled when they are first imported, because compiling all takes a minute. What the checks
 # need includes what the tests need.
-$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.training-$(DEVICE) $(VENV)/.grpc-$(DEVICE) $(VENV)/.ray-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.serve-$(DEVICE) $(VENV)/.test-$(DEVICE) $(VENV)/.check-$(DEVICE) $(sort $(VENV)/.training-$(DEVICE) $(VENV)/.grpc-$(DEVICE) $(VENV)/.page-$(DEVICE) $(VENV)/.ray-$(DEVICE) $(EXTRA_STAMPS)): $(VENV)/.%-$(DEVICE): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what '$*' needs for $(DEVICE) ..."
 	@rm -f $(VENV)/.*-$(OTHER_DEVICE)
 	@$(PIP) uninstall --quiet --yes $(OTHER_RUNTIME) 2>/dev/null
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[$(or $($(shell echo $* | tr a-z A-Z)_EXTRAS),$(DEVICE)$(comma)$*)]'
-	@touch $@ $(if $(filter check,$*),$(VENV)/.test-$(DEVICE))
+	@touch $@ $(if $(filter check,$*),$(VENV)/.test-$(DEVICE) $(VENV)/.page-$(DEVICE))

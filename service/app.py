@@ -419,7 +419,6 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     api.include_router(docs.build_router())
     api.mount("/swagger", docs.build_assets(), name="swagger")
     if services.playground:
-        api.include_router(page.build_router())
-        api.mount("/playground", page.build_files())
+        api.router.routes.extend(page.build_routes())
     else:
         api.include_router(docs.build_redirect())

@@ -28,10 +28,12 @@ USE_PUBLISHED = {
 
 
 class Scheduling(LoadFileScheduling):
-    """Gives each file to one worker, and files that share the costly `published` to the same."""
+    """Gives each file to one worker, and files that share a costly fixture to the same."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
+        if file.startswith("tests/page/"):
+            return "page"  # a browser and a server
         return "published" if file in USE_PUBLISHED else file
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 STATIC = Path(__file__).parent / "static"
 PAGE = "index.html"
@@ -31,17 +31,14 @@ class _Files(StaticFiles):
         return response
 
 
-def build_router() -> APIRouter:
-    """Return the route of the page."""
-    routes = APIRouter(include_in_schema=False)
-
-    @routes.get("/")
-    async def show_page() -> FileResponse:
-        return FileResponse(STATIC / PAGE, headers=HEADERS)
-
-    return routes
+def build_routes() -> list[BaseRoute]:
+    """Return the routes of the page and of its files, which need nothing from elsewhere."""
+    files = _Files(directory=STATIC)
+    return [
+        Route("/", GZipMiddleware(_send_page), methods=["GET"]),
+        Mount("/playground", GZipMiddleware(files)),
+    ]
 
 
-def build_files() -> ASGIApp:
-    """Return the files of the page, which need nothing from elsewhere."""
-    return GZipMiddleware(_Files(directory=STATIC))
+async def _send_page(scope: Scope, receive: Receive, send: Send) -> None:
+    await FileResponse(STATIC / PAGE, headers=HEADERS)(scope, receive, send)

@@ -4,15 +4,6 @@ const RETRY_SECONDS = 2;
 const MAX_RETRY_SECONDS = 15;
 const RETRIED = [429, 502, 503, 504];
 
-/** A response of the service that is no success. */
-export class Refused extends Error {
-  constructor(problem) {
-    super(problem.detail);
-    this.code = problem.code;
-    this.items = problem.errors ?? [];
-  }
-}
-
 /** The service at the address of the page. `status` is "ok", "busy" or "gone". */
 export class Service {
   constructor() {
@@ -38,7 +29,7 @@ export class Service {
   /**
    * Sends a request until the service is there and takes it; returns the response.
    *
-   * `example` describes the request to people: {title, curl, python}. Throws Refused.
+   * `example` describes the request to people: {title, curl, python}. Throws an error response.
    */
   async send(path, options = {}, example = null) {
     for (;;) {
@@ -54,7 +45,7 @@ export class Service {
       if (waits) await this.#wait(response);
       else if (response.status !== 401 || !(await this.#renewKey())) {
         this.#setStatus("ok");
-        throw new Refused(await readProblem(response));
+        throw new Error(await readProblem(response));
       }
     }
   }
@@ -80,7 +71,9 @@ export class Service {
   async #wait(response) {
     this.#setStatus(response ? "busy" : "gone");
     const seconds = Number(response?.headers.get("Retry-After")) || RETRY_SECONDS;
-    await new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(seconds, MAX_RETRY_SECONDS)));
+    await new Promise((resolve) =>
+      setTimeout(resolve, 1000 * Math.min(seconds, MAX_RETRY_SECONDS)),
+    );
   }
 
   #setStatus(status) {
@@ -103,30 +96,35 @@ export class Service {
 
 async function readProblem(response) {
   try {
-    return await response.json();
+    return (await response.json()).detail;
   } catch {
-    return { detail: `the service responded with status ${response.status}` };
+    return `the service responded with status ${response.status}`;
   }
 }
 
 /** Returns [name, milliseconds] of each entry of a header Server-Timing. */
-export function parseServerTiming(header) {
+function parseServerTiming(header) {
   const entries = header.split(",").map((entry) => entry.split(";dur="));
-  return entries.filter((entry) => entry.length === 2).map(([name, text]) => [name.trim(), Number(text)]);
+  return entries
+    .filter((entry) => entry.length === 2)
+    .map(([name, text]) => [name.trim(), Number(text)]);
 }
 
 /** Returns the rows of a matrix of float32 in NumPy's format. */
-export async function readArray(response) {
+async function readArray(response) {
   const content = await response.arrayBuffer();
   const length = new DataView(content).getUint16(8, true);
   const header = new TextDecoder().decode(content.slice(10, 10 + length));
-  const [rows, columns] = header.match(/'shape': \((\d+), (\d+)\)/).slice(1).map(Number);
+  const [rows, columns] = header
+    .match(/'shape': \((\d+), (\d+)\)/)
+    .slice(1)
+    .map(Number);
   const data = new Float32Array(content.slice(10 + length));
   return Array.from({ length: rows }, (_, i) => [...data.subarray(i * columns, (i + 1) * columns)]);
 }
 
 /**
- * Sends a request for an operation of a model; returns the JSON document, or the array of `asArray`.
+ * Sends a request for an operation; returns the JSON document, or with `asArray` the rows.
  *
  * It holds `images`, or else the document `json`. `title` names it to people. `python` is the
  * client's method, its arguments after the model, and the attribute to print.
@@ -137,7 +135,11 @@ export async function operate(service, model, request) {
   const { headers, ...body } = json ? bodyOfJson(json) : bodyOfImages(images);
   const options = { method: "POST", ...body, headers };
   if (asArray) options.headers = { ...headers, Accept: "application/x-npy" };
-  const response = await service.send(path, options, request.title ? describe(path, model, request) : null);
+  const response = await service.send(
+    path,
+    options,
+    request.title ? describe(path, model, request) : null,
+  );
   return asArray ? readArray(response) : response.json();
 }
 
@@ -170,8 +172,11 @@ function describe(path, { name, version, exact }, { title, images = [], json = n
   const all = [model, images.length && `[${names}]`, parameters].filter(Boolean).join(", ");
   return {
     title,
-    curl: [`curl -s ${address.search ? `'${address}'` : address}`, ...bodyLines(images, json)].join(" \\\n  "),
+    curl: [`curl -s ${address.search ? `'${address}'` : address}`, ...bodyLines(images, json)].join(
+      " \\\n  ",
+    ),
     python: [
+      ...(parameters.includes("np.") ? ["import numpy as np"] : []),
       "from autoencoder_client import Client",
       "",
       `client = Client("${new URL(".", document.baseURI).href.replace(/\/$/, "")}")`,
@@ -187,7 +192,10 @@ function bodyLines(images, json) {
     const [{ name, file }] = images;
     return [`-H 'Content-Type: ${file.type}'`, `--data-binary ${quote(`@${name}`)}`];
   }
-  return images.map(({ name }) => `-F ${quote(`images=@${name}`)}`);
+  // In a name without quotation marks, curl reads lists of files and media types.
+  return images.map(
+    ({ name }) => `-F ${quote(`images=@${/[",;]/.test(name) ? JSON.stringify(name) : name}`)}`,
+  );
 }
 
 function quote(text) {

@@ -1,7 +1,6 @@
 // Charts: a histogram of scores, and a map of points.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { createCanvas } from "./images.js";
 import { useDark } from "./parts.js";
 
 const BINS = 40;
@@ -9,13 +8,31 @@ const HISTOGRAM_HEIGHT = 170;
 const MARGIN = 0.06; // of a map, on each side
 const STEP = 0.02; // of a map's width, for each press of an arrow key
 const COLOURS = [
-  "#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1",
-  "#9c755f", "#d37295", "#7f7f7f", "#8cd17d", "#17becf",
+  "#4e79a7",
+  "#f28e2b",
+  "#59a14f",
+  "#e15759",
+  "#b07aa1",
+  "#9c755f",
+  "#d37295",
+  "#7f7f7f",
+  "#8cd17d",
+  "#17becf",
 ];
 
-/** Returns the colour of a class by its index. */
 export function colourOf(index) {
   return COLOURS[index % COLOURS.length];
+}
+
+/** Renders again when an element's width changes; returns it in whole pixels. */
+function useWidth(element) {
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    observer.observe(element.current);
+    return () => observer.disconnect();
+  }, []);
+  return width;
 }
 
 function readColour(name) {
@@ -38,12 +55,7 @@ function countBins(values, low, high) {
 export function Histogram({ scores, threshold, score }) {
   const home = useRef();
   const dark = useDark();
-  const [width, setWidth] = useState(0);
-  useEffect(() => {
-    const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
-    observer.observe(home.current);
-    return () => observer.disconnect();
-  }, []);
+  const width = useWidth(home);
   useEffect(() => {
     if (!width) return undefined;
     const low = Math.min(scores[0], score ?? scores[0]);
@@ -115,30 +127,34 @@ export function format(value) {
 /**
  * Map of points [x, y] in their class's colours, with pictures in place of dots if there are some.
  *
- * `onMove(x, y, nearest)` is called when the pointer or an arrow key moves over it, and
- * `onChoose(nearest)` at a click or Enter; `nearest` is the index of a point. `cursor` is [x, y].
+ * `onMove([x, y])` is called when the pointer or an arrow key moves the cursor over it, and
+ * `onChoose(index)` at a click or Enter, with the index of the nearest point.
  */
-export function PointMap({ points, classes, pictures, cursor, chosen, label, onMove, onChoose }) {
+export function PointMap({ points, classes, pictures, chosen, label, onMove, onChoose }) {
   const canvas = useRef();
   const dark = useDark();
-  const [, resize] = useState(0);
+  useWidth(canvas);
+  const [cursor, setCursor] = useState(null);
   const frame = frameOf(points);
-  useEffect(() => {
-    const observer = new ResizeObserver(([entry]) => resize(entry.contentRect.width));
-    observer.observe(canvas.current);
-    return () => observer.disconnect();
-  }, []);
   useEffect(() => draw(canvas.current, frame, { points, classes, pictures, cursor, chosen }));
   const at = (event) => {
     const box = canvas.current.getBoundingClientRect();
-    return frame.invert((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    return frame.invert(
+      (event.clientX - box.left) / box.width,
+      (event.clientY - box.top) / box.height,
+    );
   };
-  const move = ([x, y]) => onMove?.(x, y, findNearest(points, x, y));
+  const move = (point) => {
+    setCursor(point);
+    onMove?.(point);
+  };
   const press = (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    const [x, y] = cursor ?? points[0];
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[
+      event.key
+    ];
+    const [x, y] = cursor ?? points[Math.max(0, chosen ?? 0)];
     if (step) move([x + step[0] * STEP * frame.width, y + step[1] * STEP * frame.height]);
-    else if (event.key === "Enter") onChoose?.(findNearest(points, x, y));
+    else if (event.key === "Enter") onChoose(findNearest(points, x, y));
     else return;
     event.preventDefault();
   };
@@ -150,7 +166,7 @@ export function PointMap({ points, classes, pictures, cursor, chosen, label, onM
     role="application"
     aria-label=${label}
     onPointerMove=${(event) => move(at(event))}
-    onClick=${(event) => onChoose?.(findNearest(points, ...at(event)))}
+    onClick=${(event) => onChoose(findNearest(points, ...at(event)))}
     onKeyDown=${press}
   ></canvas>`;
 }
@@ -170,7 +186,10 @@ function frameOf(points) {
   return {
     width,
     height,
-    place: ([x, y]) => [MARGIN + (inner * (x - left)) / width, 1 - MARGIN - (inner * (y - bottom)) / height],
+    place: ([x, y]) => [
+      MARGIN + (inner * (x - left)) / width,
+      1 - MARGIN - (inner * (y - bottom)) / height,
+    ],
     invert: (across, down) => [
       left + ((across - MARGIN) / inner) * width,
       bottom + ((1 - MARGIN - down) / inner) * height,
@@ -215,38 +234,19 @@ function drawCross(context, x, y) {
   context.strokeStyle = readColour("--ink");
   context.lineWidth = 1.5;
   context.beginPath();
-  for (const [dx, dy] of [[8, 0], [0, 8]]) {
+  for (const [dx, dy] of [
+    [8, 0],
+    [0, 8],
+  ]) {
     context.moveTo(x - dx, y - dy);
     context.lineTo(x + dx, y + dy);
   }
   context.stroke();
 }
 
-/** A picture, a canvas or the URL of one, shown without smoothing if it is small. */
-export function Picture({ source, name, children = null }) {
-  const canvas = useRef();
-  const drawn = source instanceof HTMLCanvasElement;
-  useEffect(() => {
-    if (!drawn) return;
-    [canvas.current.width, canvas.current.height] = [source.width, source.height];
-    canvas.current.getContext("2d").drawImage(source, 0, 0);
-  }, [source]);
-  const picture = drawn
-    ? html`<canvas ref=${canvas} role="img" aria-label=${name}></canvas>`
-    : html`<img src=${source} alt=${name} />`;
-  return html`<figure class="picture"><div class="frame">${picture}${children}</div><figcaption>${name}</figcaption></figure>`;
-}
-
-/** Returns a canvas of the difference of pixels: from black to yellow. */
-export function drawDifference(pixels, others, { width, height, channels }) {
-  const canvas = createCanvas(width, height);
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i += 1) {
-    let sum = 0;
-    for (let c = 0; c < channels; c += 1) sum += Math.abs(pixels[channels * i + c] - others[channels * i + c]);
-    const heat = Math.min(1, sum / channels);
-    image.data.set([255 * Math.min(1, 2 * heat), 255 * heat, 60 * heat, 255], 4 * i);
-  }
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
+export function Picture({ source, name }) {
+  return html`<figure class="picture">
+    <img src=${source} alt=${name} />
+    <figcaption>${name}</figcaption>
+  </figure>`;
 }

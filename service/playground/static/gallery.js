@@ -1,89 +1,70 @@
 // All images: the chosen one is shown in the panels; the most anomalous come first.
 
-import { html, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useState } from "./vendor/htm-preact.js";
 import { operate } from "./api.js";
 import { format } from "./charts.js";
 import { makeThumbnail } from "./images.js";
-import { findDefault, isAnomalous } from "./rates.js";
+import { useEach } from "./parts.js";
+import { isAnomalous } from "./arithmetic.js";
 
-const BATCH_BYTES = 8 * 2 ** 20;
-const BATCH_IMAGES = 16; // so that results appear soon
-
-/** Returns the images in batches that a request may hold. */
-export function splitImages(images, most = BATCH_IMAGES) {
-  const batches = [];
-  let bytes = Infinity;
-  for (const image of images) {
-    if (bytes + image.file.size > BATCH_BYTES || batches.at(-1).length >= most) {
-      batches.push([]);
-      bytes = 0;
-    }
-    batches.at(-1).push(image);
-    bytes += image.file.size;
-  }
-  return batches;
-}
-
-/** Scores batches of images; the images of a batch with an invalid one are scored alone. */
-async function* scoreAll(service, model, images) {
-  for (const batch of splitImages(images)) {
-    const title = batch.length > 1 ? "anomaly scores of several images" : "";
-    const python = ["score", "", "results"];
-    const request = { operation: "anomaly-score", title, images: batch, python };
-    try {
-      const { results } = await operate(service, model, request);
-      yield batch.map(({ id }, i) => [id, results[i]]);
-    } catch (error) {
-      if (batch.length === 1) yield [[batch[0].id, { error: error.message }]];
-      else for (const image of batch) yield* scoreAll(service, model, [image]);
-    }
-  }
-}
-
-/** Scores each image once; returns the results by the image's id. */
-function useScores(service, model, images) {
-  const [scores, setScores] = useState({});
-  const [asked] = useState(() => new Set());
-  const able = model.capabilities.includes("anomaly-score");
-  useEffect(() => {
-    const fresh = able ? images.filter(({ id }) => !asked.has(id)) : [];
-    for (const { id } of fresh) asked.add(id);
-    const work = async () => {
-      for await (const scored of scoreAll(service, model, fresh)) {
-        setScores((before) => ({ ...before, ...Object.fromEntries(scored) }));
-      }
-    };
-    if (fresh.length) work();
-  }, [images]);
-  return scores;
+async function scoreBatch(service, model, images) {
+  const title = images.length > 1 ? "anomaly scores of several images" : "";
+  const python = ["score", "", "results"];
+  return (await operate(service, model, { operation: "anomaly-score", title, images, python }))
+    .results;
 }
 
 /** Pictures of all images, sorted, with their verdicts. */
-export function Gallery({ service, model, images, image, choose, clear, rate }) {
-  const scores = useScores(service, model, images);
-  const n = rate ?? (model.calibration ? findDefault(model.calibration.images) : null);
+export function Gallery({ service, model, limits, images, image, choose, clear, n }) {
+  const able = model.capabilities.includes("anomaly-score");
+  const scores = useEach((batch) => scoreBatch(service, model, batch), able ? images : [], limits);
+  useFocusKept();
   const sorted = useMemo(
-    () => [...images].sort((one, other) => (scores[other.id]?.score ?? -Infinity) - (scores[one.id]?.score ?? -Infinity)),
+    () =>
+      [...images].sort(
+        (one, other) =>
+          (scores[other.id]?.score ?? -Infinity) - (scores[one.id]?.score ?? -Infinity),
+      ),
     [images, scores],
   );
   const scored = sorted.filter(({ id }) => scores[id]);
+  const failed = scored.filter(({ id }) => scores[id].error).length;
   const found = scored.filter(({ id }) => isAnomalous(scores[id].p_value, n)).length;
   const summary = scored.length
-    ? `${found} of ${scored.length} anomalous, at one false alarm in ${n}` + (scored.length < images.length ? "; scoring" : "")
+    ? `${found} of ${scored.length - failed} anomalous, at one false alarm in ${n}` +
+      (failed ? `; ${failed} failed` : "") +
+      (scored.length < images.length ? "; scoring" : "")
     : `${images.length} images`;
   return html`<section class="gallery" aria-labelledby="gallery-title">
     <h2 id="gallery-title">Your images</h2>
     <p role="status">${summary}</p>
     <p class="buttons">
-      ${scored.length > 0 && html`<button type="button" onClick=${() => save(scored, scores, n)}>Save as CSV</button>`}
+      ${
+        scored.length > 0 &&
+        html`<button type="button" onClick=${() => save(scored, scores, n)}>Save as CSV</button>`
+      }
       <button type="button" onClick=${clear}>Remove all</button>
     </p>
     <ul class="tiles">
       ${sorted.map(
-        (each) => html`<${Tile} key=${each.id} image=${each} result=${scores[each.id]} n=${n} chosen=${each.id === image?.id} choose=${choose} />`,
+        (each) =>
+          html`<${Tile}
+            key=${each.id}
+            image=${each}
+            result=${scores[each.id]}
+            n=${n}
+            chosen=${each.id === image?.id}
+            choose=${choose}
+          />`,
       )}
     </ul>
   </section>`;
+}
+
+/** Gives the focus back to an element that loses it because it moves. */
+function useFocusKept() {
+  const focused = document.activeElement;
+  useLayoutEffect(() => focused.isConnected && focused.focus({ preventScroll: true }));
 }
 
 function Tile({ image, result, n, chosen, choose }) {

@@ -1,6 +1,7 @@
 // Images: read, reduced, drawn, with noise, and as files.
 
 const THUMBNAIL = 96; // pixels of the longer side
+const SMALL_BYTES = 20_000; // of a file that is its own thumbnail
 const MAX_SHOWN = 1200; // pixels of the longer side of a photograph on the page
 
 let count = 0;
@@ -22,8 +23,16 @@ export function fitSize(width, height, longest = MAX_SHOWN) {
   return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
 }
 
-/** Returns the URL of a small picture of an image; its own URL if the browser cannot reduce it. */
-export async function makeThumbnail({ file, url }) {
+let thumbnails = Promise.resolve(); // one at a time, because photographs fill the memory
+
+/** Returns the URL of a small picture of an image, which is made once. */
+export function makeThumbnail(image) {
+  image.thumbnail ??= thumbnails = thumbnails.then(() => reduce(image));
+  return image.thumbnail;
+}
+
+async function reduce({ file, url, removed }) {
+  if (removed || file.size < SMALL_BYTES) return url;
   try {
     const bitmap = await createImageBitmap(file);
     const [width, height] = fitSize(bitmap.width, bitmap.height, THUMBNAIL);
@@ -68,6 +77,18 @@ export function drawPixels(pixels, { width, height, channels }) {
   return canvas;
 }
 
+/** Returns a canvas of the difference of pixels: from black to yellow. */
+export function drawDifference(pixels, others, { width, height, channels }) {
+  const colours = [];
+  for (let i = 0; i < pixels.length; i += channels) {
+    let sum = 0;
+    for (let c = i; c < i + channels; c += 1) sum += Math.abs(pixels[c] - others[c]);
+    const heat = sum / channels;
+    colours.push(Math.min(1, 2 * heat), heat, heat / 4);
+  }
+  return drawPixels(colours, { width, height, channels: 3 });
+}
+
 /** Returns pixels with Gaussian noise of standard deviation `sigma`, clipped to 0..1. */
 export function addNoise(pixels, sigma, seed = 1) {
   const random = createRandom(seed);
@@ -97,22 +118,22 @@ export function createCanvas(width, height) {
   return Object.assign(document.createElement("canvas"), { width, height });
 }
 
-/** Returns a PNG of a canvas. */
 export function toPng(canvas) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-/** Returns a PNG in base64 as a URL. */
+// A PNG in base64, as a URL or a blob.
 export function toUrl(base64) {
   return `data:image/png;base64,${base64}`;
 }
 
-/** Returns a PNG in base64 as a blob. */
 export function toBlob(base64) {
-  return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+  return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], {
+    type: "image/png",
+  });
 }
 
-/** Returns the entries {name, label, file} of a zip whose files are stored as they are. */
+/** Returns the images of a zip whose files are stored as they are. */
 export function readZip(content) {
   const view = new DataView(content);
   let end = content.byteLength - 22;
@@ -135,5 +156,5 @@ function describeEntry(path, content) {
   const slash = path.lastIndexOf("/");
   const type = path.endsWith(".png") ? "image/png" : "image/jpeg";
   const label = path.slice(0, Math.max(0, slash));
-  return { name: path.replaceAll("/", "-"), label, file: new Blob([content], { type }) };
+  return createImage(new Blob([content], { type }), path.replaceAll("/", "-"), label);
 }

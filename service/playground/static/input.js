@@ -1,19 +1,18 @@
 // Ways to bring an image: drop, paste, choose, camera, test images, drawing.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { pathOf } from "./api.js";
-import { createCanvas, createImage, listImageFiles, readZip, toPng } from "./images.js";
+import { createCanvas, createImage, listImageFiles, toPng } from "./images.js";
+import { useExamples } from "./parts.js";
 
-const EXAMPLES = "examples.zip";
 const MANY = 20; // test images to add at once
 const PEN_STEP = 4; // pixels of the drawing, for each press of an arrow key
 const DRAWING = 280; // pixels of the drawing's side
 const PEN = 22;
 
-/** Ways to bring images to the page. */
 export function Input(props) {
   const { model, add } = props;
   const [over, setOver] = useState(false);
+  const [others, setOthers] = useState(0); // dropped files that are no images
   const addFiles = (files) => add(files.map((file) => createImage(file)));
   useEffect(() => {
     const paste = (event) => addFiles(listImageFiles(event.clipboardData));
@@ -24,14 +23,16 @@ export function Input(props) {
     const drop = (event) => {
       event.preventDefault();
       setOver(false);
-      addFiles(listImageFiles(event.dataTransfer));
+      const files = listImageFiles(event.dataTransfer);
+      setOthers(event.dataTransfer.files.length - files.length);
+      addFiles(files);
     };
     const leave = (event) => event.relatedTarget === null && setOver(false);
     const listeners = { paste, dragover: drag, drop, dragleave: leave };
-    for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener);
-    return () => {
-      for (const [name, listener] of Object.entries(listeners)) removeEventListener(name, listener);
-    };
+    const end = new AbortController();
+    for (const [name, listener] of Object.entries(listeners))
+      addEventListener(name, listener, { signal: end.signal });
+    return () => end.abort();
   }, []);
   const pick = (event) => {
     addFiles([...event.target.files]);
@@ -43,27 +44,26 @@ export function Input(props) {
       <span>Drop images here, paste them, or choose files</span>
       <input type="file" accept="image/*" multiple onChange=${pick} />
     </label>
+    ${
+      others > 0 &&
+      html`<p class="error" role="alert">Files that are no images, skipped: ${others}</p>`
+    }
     <div class="buttons">
-      ${EXAMPLES in model.sha256 && html`<${Examples} ...${props} />`}
+      <${Examples} ...${props} />
       <${Camera} add=${add} />
     </div>
     ${model.input.channels === 1 && html`<${Drawing} ...${props} />`}
   </section>`;
 }
 
-/** Buttons that add test images of the model. */
 function Examples({ service, model, add }) {
-  const [entries, setEntries] = useState(null);
-  const [error, setError] = useState(null);
+  const { entries, error } = useExamples(service, model);
   const [label, setLabel] = useState("");
-  useEffect(() => {
-    service
-      .send(pathOf(model, "examples"))
-      .then(async (response) => setEntries(readZip(await response.arrayBuffer())))
-      .catch(setError);
-  }, []);
-  if (error) return html`<p class="error" role="alert">The test images are unavailable: ${error.message}</p>`;
-  if (!entries) return null;
+  if (error)
+    return html`<p class="error" role="alert">
+      The test images are unavailable: ${error.message}
+    </p>`;
+  if (!entries.length) return null;
   const labels = [...new Set(entries.map((entry) => entry.label))].filter(Boolean);
   const take = (count) => {
     const rest = entries.filter((entry) => !label || entry.label === label);
@@ -73,43 +73,55 @@ function Examples({ service, model, add }) {
     }
     add(taken.map((entry) => createImage(entry.file, entry.name, entry.label)));
   };
-  const many = Math.min(MANY, label ? entries.filter((entry) => entry.label === label).length : entries.length);
+  const many = Math.min(
+    MANY,
+    label ? entries.filter((entry) => entry.label === label).length : entries.length,
+  );
   return html`
-    ${labels.length > 1 &&
-    html`<label class="inline">Test images
-      <select value=${label} onChange=${(event) => setLabel(event.target.value)}>
-        <option value="">of any label</option>
-        ${labels.map((each) => html`<option value=${each}>${each}</option>`)}
-      </select>
-    </label>`}
+    ${
+      labels.length > 1 &&
+      html`<label class="inline"
+        >Test images
+        <select value=${label} onChange=${(event) => setLabel(event.target.value)}>
+          <option value="">of any label</option>
+          ${labels.map((each) => html`<option value=${each}>${each}</option>`)}
+        </select>
+      </label>`
+    }
     <button type="button" onClick=${() => take(1)}>Add a test image</button>
     <button type="button" onClick=${() => take(MANY)}>Add ${many} test images</button>
   `;
 }
 
-/** Button that takes a photograph. */
 function Camera({ add }) {
   const dialog = useRef();
   const video = useRef();
   const [error, setError] = useState(null);
-  const [stream, setStream] = useState(null);
+  const [ready, setReady] = useState(false);
+  const tracks = useRef([]);
   const open = async () => {
     setError(null);
     dialog.current.showModal();
     try {
-      if (!navigator.mediaDevices) throw new Error("a browser gives a page its camera only over HTTPS or on localhost");
-      const opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-      setStream(opened);
+      if (!navigator.mediaDevices)
+        throw new Error("a browser gives a page its camera only over HTTPS or on localhost");
+      const opened = await navigator.mediaDevices.getUserMedia({
+        video: { facingMode: "environment" },
+      });
+      tracks.current = opened.getTracks();
+      if (!dialog.current?.open) return stop(); // closed while the browser asked the user
       video.current.srcObject = opened;
       await video.current.play();
+      setReady(true);
     } catch (failure) {
       setError(failure);
     }
   };
   const stop = () => {
-    for (const track of stream?.getTracks() ?? []) track.stop();
-    setStream(null);
+    for (const track of tracks.current) track.stop();
+    setReady(false);
   };
+  useEffect(() => stop, []);
   const take = async () => {
     const { videoWidth, videoHeight } = video.current;
     const canvas = createCanvas(videoWidth, videoHeight);
@@ -121,10 +133,12 @@ function Camera({ add }) {
   return html`
     <button type="button" onClick=${open}>Camera</button>
     <dialog ref=${dialog} aria-label="Camera" onClose=${stop}>
-      ${error && html`<p class="error" role="alert">The camera is unavailable: ${error.message}</p>`}
+      ${
+        error && html`<p class="error" role="alert">The camera is unavailable: ${error.message}</p>`
+      }
       <video ref=${video} muted playsinline aria-label="Camera picture"></video>
       <p class="buttons">
-        <button type="button" disabled=${!stream} onClick=${take}>Take the photograph</button>
+        <button type="button" disabled=${!ready} onClick=${take}>Take the photograph</button>
         <button type="button" onClick=${() => dialog.current.close()}>Close</button>
       </p>
     </dialog>
@@ -134,6 +148,7 @@ function Camera({ add }) {
 /** Board to draw on, white on black as the digits of MNIST; arrow keys move the pen. */
 function Drawing({ add, replace }) {
   const canvas = useRef();
+  const mark = useRef();
   const pen = useRef({ x: DRAWING / 2, y: DRAWING / 4, down: false });
   const current = useRef(null); // the image of this drawing
   const [open, setOpen] = useState(false);
@@ -146,7 +161,8 @@ function Drawing({ add, replace }) {
   useEffect(() => {
     if (open) wipe();
   }, [open]);
-  const moveTo = (x, y) => {
+  const moveTo = (...to) => {
+    const [x, y] = to.map((each) => Math.min(DRAWING, Math.max(0, each)));
     const context = canvas.current.getContext("2d");
     if (pen.current.down) {
       Object.assign(context, { strokeStyle: "white", lineWidth: PEN, lineCap: "round" });
@@ -156,10 +172,17 @@ function Drawing({ add, replace }) {
       context.stroke();
     }
     Object.assign(pen.current, { x, y });
+    Object.assign(mark.current.style, {
+      left: `${(100 * x) / DRAWING}%`,
+      top: `${(100 * y) / DRAWING}%`,
+    });
   };
   const placeOf = (event) => {
     const box = canvas.current.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * DRAWING, ((event.clientY - box.top) / box.height) * DRAWING];
+    return [
+      ((event.clientX - box.left) / box.width) * DRAWING,
+      ((event.clientY - box.top) / box.height) * DRAWING,
+    ];
   };
   const begin = (event) => {
     pen.current.down = false;
@@ -177,7 +200,9 @@ function Drawing({ add, replace }) {
     current.current = image.id;
   };
   const press = (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[
+      event.key
+    ];
     const { x, y, down } = pen.current;
     if (step) moveTo(x + PEN_STEP * step[0], y + PEN_STEP * step[1]);
     else if (event.key === " " && down) finish();
@@ -187,18 +212,22 @@ function Drawing({ add, replace }) {
   };
   return html`<details class="drawing" onToggle=${(event) => setOpen(event.target.open)}>
     <summary>Draw an image</summary>
-    <canvas
-      ref=${canvas}
-      width=${DRAWING}
-      height=${DRAWING}
-      tabindex="0"
-      role="application"
-      aria-label="Drawing board: arrow keys move the pen, space lowers and lifts it"
-      onPointerDown=${begin}
-      onPointerMove=${(event) => moveTo(...placeOf(event))}
-      onPointerUp=${finish}
-      onKeyDown=${press}
-    ></canvas>
+    <div class="board">
+      <canvas
+        ref=${canvas}
+        width=${DRAWING}
+        height=${DRAWING}
+        tabindex="0"
+        role="application"
+        aria-label="Drawing board: arrow keys move the pen, space lowers and lifts it"
+        onPointerDown=${begin}
+        onPointerMove=${(event) => moveTo(...placeOf(event))}
+        onPointerUp=${finish}
+        onPointerCancel=${finish}
+        onKeyDown=${press}
+      ></canvas>
+      <span class="pen" ref=${mark}></span>
+    </div>
     <p class="buttons"><button type="button" onClick=${wipe}>Clear the board</button></p>
   </details>`;
 }

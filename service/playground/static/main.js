@@ -2,15 +2,14 @@
 
 import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
 import { Service } from "./api.js";
-import { Card } from "./card.js";
+import { findDefault } from "./arithmetic.js";
 import { Gallery } from "./gallery.js";
 import { Input } from "./input.js";
-import { KeyDialog } from "./key.js";
-import { LastRequest } from "./last_request.js";
 import { LatentMap, Latents } from "./panels/latents.js";
 import { Neighbours } from "./panels/neighbours.js";
 import { Classes, Denoising, Interpolation, Reconstruction, Samples } from "./panels/pictures.js";
 import { Verdict } from "./panels/verdict.js";
+import { Card, KeyDialog, LastRequest } from "./views.js";
 
 const POLL_MILLISECONDS = 4000;
 const service = new Service();
@@ -34,11 +33,14 @@ function App() {
   const [version, setVersion] = useState(null); // null: the one that responds without a version
   const [images, setImages] = useState([]);
   const [chosen, setChosen] = useState(null); // id of an image
-  const [rate, setRate] = useState(null); // false positive rate; null: the model's default
+  const [rate, setRate] = useState(null); // N of one false alarm in N; null: the model's default
   const listed = cards?.find((card) => card.name === name) ?? cards?.[0];
-  const card = useCard(listed, version);
+  const pinned = listed?.versions.includes(version) ? version : null;
+  const card = useCard(listed, pinned);
   const image = images.find(({ id }) => id === chosen) ?? null;
-  const model = useMemo(() => card && { ...card, exact: version !== null }, [card, version]);
+  const model = useMemo(() => card && { ...card, exact: pinned !== null }, [card, pinned]);
+  const count = model?.calibration?.images;
+  const n = Math.min(rate ?? findDefault(count), count + 1);
 
   const choose = (newName) => {
     setName(newName);
@@ -52,39 +54,69 @@ function App() {
     setChosen(added[0].id);
   };
   const replace = (old, fresh) => {
-    setImages((before) => before.map((each) => (each.id === old ? fresh : each)));
+    setImages((before) => [...before.filter(({ id }) => id !== old), fresh]);
     setChosen(fresh.id);
   };
   const clear = () => {
-    for (const { url } of images) URL.revokeObjectURL(url);
+    for (const image of images) {
+      image.removed = true;
+      URL.revokeObjectURL(image.url);
+    }
     setImages([]);
     setChosen(null);
+    document.querySelector("input[type=file]").focus(); // the button that had the focus is gone
   };
 
-  const context = { service, model, limits, images, image, add, replace, choose: setChosen, rate, setRate };
+  const context = {
+    service,
+    model,
+    limits,
+    images,
+    image,
+    add,
+    replace,
+    choose: setChosen,
+    n,
+    setRate,
+  };
+  const key = model && `${model.name}/${model.version}`; // another model begins anew
   return html`
     <header>
       <h1>Autoencoder playground</h1>
       <${Status} model=${model} />
       <nav><a href="docs">API</a></nav>
     </header>
-    ${cards && !cards.length && html`<p class="empty" role="status">No model is loaded yet.</p>`}
-    ${model &&
-    html`<main>
-      <aside>
-        <${Card} cards=${cards} card=${card} version=${version} choose=${choose} chooseVersion=${setVersion} />
-        <${Input} ...${context} key=${`${model.name}/${model.version}`} />
-      </aside>
-      <div class="work">
-        ${images.length > 0 && html`<${Gallery} ...${context} clear=${clear} key=${`g${model.name}/${model.version}`} />`}
-        <div class="panels" key=${`${model.name}/${model.version}`}>
-          ${PANELS.filter(([, needed]) => needed.every((each) => model.capabilities.includes(each))).map(
-            ([Panel]) => html`<${Panel} ...${context} />`,
-          )}
-          <${LastRequest} service=${service} />
+    ${
+      name &&
+      model &&
+      model.name !== name &&
+      html`<p class="empty error" role="alert">${name} is not loaded.</p>`
+    }
+    ${cards && !model && html`<p class="empty" role="status">No model is loaded yet.</p>`}
+    ${
+      model &&
+      html`<main>
+        <aside>
+          <${Card}
+            cards=${cards}
+            card=${card}
+            version=${pinned}
+            choose=${choose}
+            chooseVersion=${setVersion}
+          />
+          <${Input} ...${context} key=${key} />
+        </aside>
+        <div class="work">
+          ${images.length > 0 && html`<${Gallery} ...${context} clear=${clear} key=${`g${key}`} />`}
+          <div class="panels" key=${key}>
+            ${PANELS.filter(([, needed]) =>
+              needed.every((each) => model.capabilities.includes(each)),
+            ).map(([Panel]) => html`<${Panel} ...${context} />`)}
+            <${LastRequest} service=${service} />
+          </div>
         </div>
-      </div>
-    </main>`}
+      </main>`
+    }
     <${KeyDialog} service=${service} />
   `;
 }
@@ -101,7 +133,11 @@ function useModels() {
           const document = await service.get("v1/models");
           const text = JSON.stringify(document);
           if (!stopped) {
-            setState((before) => (before.text === text ? before : { cards: document.models, limits: document.limits, text }));
+            setState((before) =>
+              before.text === text
+                ? before
+                : { cards: document.models, limits: document.limits, text },
+            );
           }
         } catch {
           // Without a key there is no list; the next look asks for one again.

@@ -1,12 +1,11 @@
 // The latent space: the vector of the chosen image as bars, and a map of the test images.
 
 import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
-import { operate, pathOf } from "../api.js";
+import { operate } from "../api.js";
 import { colourOf, Picture, PointMap } from "../charts.js";
-import { splitImages } from "../gallery.js";
-import { createImage, readZip, toUrl } from "../images.js";
-import { Panel, useLatest } from "../parts.js";
-import { project } from "../projection.js";
+import { createImage, toUrl } from "../images.js";
+import { Panel, useEach, useExamples, useLatest } from "../parts.js";
+import { project } from "../arithmetic.js";
 
 const MIN_RANGE = 3; // standard deviations of a standard normal prior
 const STEPS = 40; // of a bar, for the arrow keys
@@ -27,9 +26,12 @@ export function Latents({ service, model, image }) {
     const clipped = Math.min(range, Math.max(-range, value));
     setLatents((before) => before.map((each, i) => (i === index ? clipped : each)));
   };
-  return html`<${Panel} id="latents" title="Latent vector" error=${encoded.error ?? decoded.error} wide>
-    <p class="note">Drag a bar, or use the arrow keys: left and right choose a bar, up and down change it.</p>
-    <div class="latent-parts">
+  const error = encoded.error ?? decoded.error;
+  return html`<${Panel} id="latents" title="Latent vector" error=${error} wide>
+    <p class="note">
+      Drag a bar, or use the arrow keys: left and right choose a bar, up and down change it.
+    </p>
+    <div class="parts narrow">
       <${Bars} latents=${latents} range=${range} change=${change} />
       ${decoded.value && html`<${Picture} source=${decoded.value} name="decoded" />`}
     </div>
@@ -75,15 +77,16 @@ function Bars({ latents, range, change }) {
     onPointerCancel=${() => (dragged.current = null)}
     onKeyDown=${press}
   >
-    ${latents.map((value, i) => html`<${Bar} index=${i} value=${value} range=${range} current=${i === current} />`)}
+    ${latents.map(
+      (value, i) =>
+        html`<${Bar} index=${i} value=${value} range=${range} current=${i === current} />`,
+    )}
   </div>`;
 }
 
 function Bar({ index, value, range, current }) {
-  const style = useMemo(() => {
-    const share = (50 * Math.abs(value)) / range;
-    return { height: `${share}%`, top: `${value > 0 ? 50 - share : 50}%` };
-  }, [value, range]);
+  const share = (50 * Math.abs(value)) / range;
+  const style = { height: `${share}%`, top: `${value > 0 ? 50 - share : 50}%` };
   return html`<div
     class="latent"
     role="slider"
@@ -118,54 +121,58 @@ async function decode(service, model, latents) {
 
 /** Points of the test images; moving over the map decodes the place under the pointer. */
 export function LatentMap({ service, model, limits, add }) {
-  const [entries, setEntries] = useState(null);
-  const [cursor, setCursor] = useState(null);
-  const [failure, setFailure] = useState(null);
-  const hasExamples = "examples.zip" in model.sha256;
-  useEffect(() => {
-    if (hasExamples) encodeExamples(service, model, limits).then(setEntries, setFailure);
-  }, []);
-  const map = useMemo(() => entries?.length && project(entries.map(({ latents }) => latents)), [entries]);
-  const classes = useMemo(() => [...new Set(entries?.map(({ label }) => label))].sort(), [entries]);
-  const indices = useMemo(() => entries?.map(({ label }) => classes.indexOf(label)), [entries]);
-  const latents = useMemo(() => (map && cursor ? map.invert(...cursor) : null), [map, cursor]);
+  const { entries, error } = useExamples(service, model);
+  const encoded = useEach((images) => encodeAll(service, model, images), entries, limits);
+  const [latents, setLatents] = useState(null);
+  const known = useMemo(() => entries.filter(({ id }) => encoded[id]?.length), [entries, encoded]);
+  const map = useMemo(
+    () => known.length > 0 && project(known.map(({ id }) => encoded[id])),
+    [known],
+  );
+  const classes = [...new Set(known.map(({ label }) => label))].sort();
   const decoded = useLatest((given) => decode(service, model, given), latents);
-  if (!hasExamples) return null;
+  if (!map && !error) return null;
   const chooseExample = (index) => {
-    const { file, name, label } = entries[index];
+    const { file, name, label } = known[index];
     add([createImage(file, name, label)]);
   };
-  return html`<${Panel} id="map" title="Map of the latent space" error=${failure ?? decoded.error} wide>
+  const title = "Map of the latent space";
+  return html`<${Panel} id="map" title=${title} error=${error ?? decoded.error} wide>
     <p class="note">
-      Move over the map, or use the arrow keys, to decode the place. A click or Enter adds the nearest test image.
-      ${map && map.share < 1 && ` The map shows the two principal components: ${Math.round(100 * map.share)} % of the variance.`}
+      Move over the map, or use the arrow keys, to decode the place. A click or Enter adds the
+      nearest test image.
+      ${
+        map?.share < 1 &&
+        ` The map shows the two principal components:
+        ${Math.round(100 * map.share)} % of the variance.`
+      }
     </p>
-    ${map &&
-    html`<div class="map-parts">
-      <${PointMap}
-        points=${map.points}
-        classes=${indices}
-        cursor=${cursor}
-        label="Map of the latent space"
-        onMove=${(x, y) => setCursor([x, y])}
-        onChoose=${chooseExample}
-      />
-      <div>
-        ${decoded.value && html`<${Picture} source=${decoded.value} name="decoded" />`}
-        <ul class="legend">
-          ${classes.map((name, i) => html`<li><span style=${{ background: colourOf(i) }}></span>${name || "test image"}</li>`)}
-        </ul>
-      </div>
-    </div>`}
+    ${
+      map &&
+      html`<div class="parts narrow">
+        <${PointMap}
+          points=${map.points}
+          classes=${known.map(({ label }) => classes.indexOf(label))}
+          label=${title}
+          onMove=${(point) => setLatents(map.invert(...point))}
+          onChoose=${chooseExample}
+        />
+        <div>
+          ${decoded.value && html`<${Picture} source=${decoded.value} name="decoded" />`}
+          <ul class="legend">
+            ${classes.map(
+              (name, i) =>
+                html`<li>
+                  <span style=${{ background: colourOf(i) }}></span>${name || "test image"}
+                </li>`,
+            )}
+          </ul>
+        </div>
+      </div>`
+    }
   </${Panel}>`;
 }
 
-async function encodeExamples(service, model, limits) {
-  const response = await service.send(pathOf(model, "examples"));
-  const entries = readZip(await response.arrayBuffer());
-  for (const batch of splitImages(entries, limits.max_images)) {
-    const rows = await operate(service, model, { operation: "encode", images: batch, asArray: true });
-    batch.forEach((entry, i) => (entry.latents = rows[i]));
-  }
-  return entries;
+function encodeAll(service, model, images) {
+  return operate(service, model, { operation: "encode", images, asArray: true });
 }

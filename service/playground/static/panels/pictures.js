@@ -2,8 +2,17 @@
 
 import { html, useMemo, useState } from "../vendor/htm-preact.js";
 import { operate } from "../api.js";
-import { drawDifference, format, Picture } from "../charts.js";
-import { addNoise, drawPixels, meanSquaredError, readPixels, toBlob, toPng, toUrl } from "../images.js";
+import { format, Picture } from "../charts.js";
+import {
+  addNoise,
+  drawDifference,
+  drawPixels,
+  meanSquaredError,
+  readPixels,
+  toBlob,
+  toPng,
+  toUrl,
+} from "../images.js";
 import { NoImage, Panel, Slider, useLatest } from "../parts.js";
 
 const STEPS = 9; // of an interpolation
@@ -14,20 +23,26 @@ const MAX_TEMPERATURE = 2;
 export function Classes({ service, model, image }) {
   const classified = useLatest((given) => classify(service, model, given), image);
   const result = classified.value;
-  const sorted = result && Object.entries(result.probabilities).sort((one, other) => other[1] - one[1]);
+  const sorted =
+    result && Object.entries(result.probabilities).sort((one, other) => other[1] - one[1]);
   return html`<${Panel} id="classes" title="Class" error=${classified.error}>
     ${!image && html`<${NoImage} />`}
-    <p class="sentence" role="status">${result && html`<strong>${result.label}</strong>, ${percent(result.probability)}`}</p>
-    ${sorted &&
-    html`<table class="bars">
-      ${sorted.map(
-        ([name, probability]) => html`<tr>
-          <th scope="row">${name}</th>
-          <td><div class="bar" style=${{ width: `${100 * probability}%` }}></div></td>
-          <td>${percent(probability)}</td>
-        </tr>`,
-      )}
-    </table>`}
+    <p class="sentence" role="status">
+      ${result && html`<strong>${result.label}</strong>, ${percent(result.probability)}`}
+    </p>
+    ${
+      sorted &&
+      html`<table class="bars">
+        ${sorted.map(
+          ([name, probability]) =>
+            html`<tr>
+              <th scope="row">${name}</th>
+              <td><div class="bar" style=${{ width: `${100 * probability}%` }}></div></td>
+              <td>${percent(probability)}</td>
+            </tr>`,
+        )}
+      </table>`
+    }
   </${Panel}>`;
 }
 
@@ -46,13 +61,15 @@ export function Reconstruction({ service, model, image }) {
   const { value, error } = useLatest((given) => reconstruct(service, model, given), image);
   return html`<${Panel} id="reconstruction" title="Reconstruction" error=${error}>
     ${!image && html`<${NoImage} />`}
-    ${value &&
-    html`<div class="pictures">
-        <${Picture} source=${value.original} name="image" />
-        <${Picture} source=${value.reconstruction} name="reconstruction" />
-        <${Picture} source=${value.difference} name="difference" />
-      </div>
-      <p role="status">Mean squared error: ${format(value.error)}</p>`}
+    ${
+      value &&
+      html`<div class="pictures">
+          ${value.original && html`<${Picture} source=${value.original} name="image" />`}
+          <${Picture} source=${value.reconstruction} name="reconstruction" />
+          ${value.original && html`<${Picture} source=${value.difference} name="difference" />`}
+        </div>
+        <p role="status">Mean squared error: ${format(value.error)}</p>`
+    }
   </${Panel}>`;
 }
 
@@ -60,11 +77,12 @@ async function reconstruct(service, model, image) {
   const python = ["reconstruct", "", "errors"];
   const request = { operation: "reconstruct", title: "reconstruction", images: [image], python };
   const { images, errors } = await operate(service, model, request);
-  const [before, after] = await Promise.all([image.file, toBlob(images[0])].map((blob) => readPixels(blob, model.input)));
+  const before = await readPixels(image.file, model.input).catch(() => null); // TIFF
+  const after = await readPixels(toBlob(images[0]), model.input);
   return {
-    original: drawPixels(before, model.input),
-    reconstruction: drawPixels(after, model.input),
-    difference: drawDifference(before, after, model.input),
+    original: before && drawPixels(before, model.input).toDataURL(),
+    reconstruction: toUrl(images[0]),
+    difference: before && drawDifference(before, after, model.input).toDataURL(),
     error: errors[0],
   };
 }
@@ -85,48 +103,56 @@ export function Denoising({ service, model, image }) {
       text=${`standard deviation ${sigma.toFixed(2)}`}
       onInput=${setSigma}
     />
-    ${value &&
-    html`<div class="pictures">
-        <${Picture} source=${value.clean} name="image" />
-        <${Picture} source=${value.noisy} name="with noise" />
-        <${Picture} source=${value.denoised} name="denoised" />
-      </div>
-      <p role="status">Mean squared error: ${format(value.before)} with noise, ${format(value.after)} denoised</p>`}
+    ${
+      value &&
+      html`<div class="pictures">
+          <${Picture} source=${value.clean} name="image" />
+          <${Picture} source=${value.noisy} name="with noise" />
+          <${Picture} source=${value.denoised} name="denoised" />
+        </div>
+        <p role="status">
+          Mean squared error: ${format(value.before)} with noise, ${format(value.after)} denoised
+        </p>`
+    }
   </${Panel}>`;
 }
 
 async function denoise(service, model, { image, sigma }) {
   const clean = await readPixels(image.file, model.input);
   const noisy = addNoise(clean, sigma);
-  const sent = { name: "noisy.png", file: await toPng(drawPixels(noisy, model.input)) };
+  const drawn = drawPixels(noisy, model.input);
+  const sent = { name: "noisy.png", file: await toPng(drawn) };
   const python = ["denoise", "", "images[0]"];
   const request = { operation: "denoise", title: "denoised image", images: [sent], python };
   const { images } = await operate(service, model, request);
   const denoised = await readPixels(toBlob(images[0]), model.input);
   return {
-    clean: drawPixels(clean, model.input),
-    noisy: drawPixels(noisy, model.input),
-    denoised: drawPixels(denoised, model.input),
+    clean: drawPixels(clean, model.input).toDataURL(),
+    noisy: drawn.toDataURL(),
+    denoised: toUrl(images[0]),
     before: meanSquaredError(noisy, clean),
     after: meanSquaredError(denoised, clean),
   };
 }
 
 /** Samples of a seed and a temperature. */
-export function Samples({ service, model }) {
+export function Samples({ service, model, limits }) {
   const [seed, setSeed] = useState(1);
   const [temperature, setTemperature] = useState(1);
-  const input = useMemo(() => ({ seed, temperature }), [seed, temperature]);
+  const count = Math.min(SAMPLES, limits.max_images);
+  const input = useMemo(() => ({ count, seed, temperature }), [seed, temperature]);
   const { value, error } = useLatest((given) => sample(service, model, given), input);
   return html`<${Panel} id="samples" title="Samples" error=${error}>
     <p class="buttons">
       <label class="inline">Seed
         <input
+          class="field"
           type="number"
           min="0"
           max="4294967295"
           value=${seed}
-          onInput=${(event) => event.target.validity.valid && event.target.value && setSeed(Number(event.target.value))}
+          onInput=${({ target }) =>
+            target.validity.valid && target.value && setSeed(Number(target.value))}
         />
       </label>
       <button type="button" onClick=${() => setSeed((before) => before + 1)}>Next seed</button>
@@ -140,16 +166,18 @@ export function Samples({ service, model }) {
       text=${temperature.toFixed(1)}
       onInput=${setTemperature}
     />
-    <div class="grid">${value?.map((url, i) => html`<img src=${url} alt=${`sample ${i + 1}`} />`)}</div>
+    <div class="grid">
+      ${value?.map((url, i) => html`<img src=${url} alt=${`sample ${i + 1}`} />`)}
+    </div>
   </${Panel}>`;
 }
 
-async function sample(service, model, { seed, temperature }) {
+async function sample(service, model, { count, seed, temperature }) {
   const { images } = await operate(service, model, {
     operation: "sample",
     title: "samples",
-    json: { count: SAMPLES, seed, temperature },
-    python: ["sample", `${SAMPLES}, seed=${seed}, temperature=${temperature}`, "images[0].shape"],
+    json: { count, seed, temperature },
+    python: ["sample", `${count}, seed=${seed}, temperature=${temperature}`, "images[0].shape"],
   });
   return images.map(toUrl);
 }
@@ -160,25 +188,37 @@ export function Interpolation({ service, model, images, image }) {
   const [method, setMethod] = useState("linear");
   const others = images.filter(({ id }) => id !== image?.id);
   const other = others.find(({ id }) => id === chosen) ?? others[0];
-  const input = useMemo(() => (image && other ? { ends: [image, other], method } : null), [image, other, method]);
+  const input = useMemo(
+    () => (image && other ? { ends: [image, other], method } : null),
+    [image, other, method],
+  );
   const { value, error } = useLatest((given) => interpolate(service, model, given), input);
   return html`<${Panel} id="interpolation" title="Interpolation" error=${error} wide>
     ${!other && html`<p class="note">Add two images to see the path between them.</p>`}
-    ${other &&
-    html`<p class="buttons">
-      <label class="inline">From the chosen image to
-        <select value=${other.id} onChange=${(event) => setChosen(Number(event.target.value))}>
-          ${others.map(({ id, name }) => html`<option value=${id}>${name}</option>`)}
-        </select>
-      </label>
-      <label class="inline">Path
-        <select value=${method} onChange=${(event) => setMethod(event.target.value)}>
-          <option value="linear">linear</option>
-          <option value="spherical">spherical</option>
-        </select>
-      </label>
-    </p>`}
-    ${value && html`<div class="strip">${value.map((url, i) => html`<img src=${url} alt=${`step ${i + 1} of ${STEPS}`} />`)}</div>`}
+    ${
+      other &&
+      html`<p class="buttons">
+        <label class="inline"
+          >From the chosen image to
+          <select value=${other.id} onChange=${(event) => setChosen(Number(event.target.value))}>
+            ${others.map(({ id, name }) => html`<option value=${id}>${name}</option>`)}
+          </select>
+        </label>
+        <label class="inline"
+          >Path
+          <select value=${method} onChange=${(event) => setMethod(event.target.value)}>
+            <option value="linear">linear</option>
+            <option value="spherical">spherical</option>
+          </select>
+        </label>
+      </p>`
+    }
+    ${
+      value &&
+      html`<div class="strip">
+        ${value.map((url, i) => html`<img src=${url} alt=${`step ${i + 1} of ${STEPS}`} />`)}
+      </div>`
+    }
   </${Panel}>`;
 }
 

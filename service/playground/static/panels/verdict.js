@@ -5,26 +5,29 @@ import { operate, pathOf } from "../api.js";
 import { format, Histogram } from "../charts.js";
 import { fitSize, toBlob } from "../images.js";
 import { NoImage, Panel, Slider, useLatest } from "../parts.js";
-import { explain, findDefault, findThreshold, isAnomalous, listChoices } from "../rates.js";
+import { explain, findThreshold, isAnomalous, listChoices } from "../arithmetic.js";
 
-/** Verdict, histogram and heatmap; the slider of the rate moves the threshold. */
-export function Verdict({ service, model, image, rate, setRate }) {
+/** Verdict, histogram and heatmap; the slider moves the threshold to one false alarm in `n`. */
+export function Verdict({ service, model, image, n, setRate }) {
   const [calibration, setCalibration] = useState(null);
   const [failure, setFailure] = useState(null);
+  const [opacity, setOpacity] = useState(0.7);
+  const [boxes, setBoxes] = useState(true);
   useEffect(() => {
     service.get(pathOf(model, "calibration")).then(setCalibration, setFailure);
   }, []);
   const scored = useLatest((given) => score(service, model, given), image);
   const count = model.calibration.images;
   const choices = listChoices(count);
-  const n = rate ?? findDefault(count);
   const choice = choices.reduce((best, each, i) => (each <= n ? i : best), 0);
   const result = scored.input === image ? scored.value : null;
   const threshold = calibration && findThreshold(calibration.scores, n);
   return html`<${Panel} id="verdict" title="Anomaly verdict" error=${scored.error ?? failure} wide>
-    <div class="verdict-parts">
+    <div class="parts">
       <div>
-        <div role="status">${result && html`<${Sentence} result=${result} n=${n} count=${count} />`}</div>
+        <div role="status">
+          ${result && html`<${Sentence} result=${result} n=${n} count=${count} />`}
+        </div>
         ${!image && html`<${NoImage} />`}
         <${Slider}
           label="False positive rate"
@@ -34,9 +37,18 @@ export function Verdict({ service, model, image, rate, setRate }) {
           text=${`one false alarm in ${n} good parts`}
           onInput=${(index) => setRate(choices[index])}
         />
-        ${calibration && html`<${Histogram} scores=${calibration.scores} threshold=${threshold} score=${result?.score ?? null} />`}
+        ${
+          calibration &&
+          html`<${Histogram}
+            scores=${calibration.scores}
+            threshold=${threshold}
+            score=${result?.score ?? null}
+          />`
+        }
       </div>
-      ${result && html`<${Heatmap} image=${image} result=${result} key=${image.id} />`}
+      ${
+        result && html`<${Heatmap} ...${{ image, result, opacity, setOpacity, boxes, setBoxes }} />`
+      }
     </div>
   </${Panel}>`;
 }
@@ -55,15 +67,15 @@ async function score(service, model, image) {
 function Sentence({ result, n, count }) {
   const anomalous = isAnomalous(result.p_value, n);
   return html`
-    <p class="sentence ${anomalous ? "anomalous" : "normal"}"><strong>${anomalous ? "Anomalous" : "Normal"}</strong></p>
+    <p class="sentence ${anomalous ? "anomalous" : "normal"}">
+      <strong>${anomalous ? "Anomalous" : "Normal"}</strong>
+    </p>
     <p>Score ${format(result.score)}: ${explain(result.p_value, count)}.</p>
     ${result.warnings?.map((warning) => html`<p class="note">${warning}</p>`)}
   `;
 }
 
-function Heatmap({ image, result }) {
-  const [opacity, setOpacity] = useState(0.7);
-  const [boxes, setBoxes] = useState(true);
+function Heatmap({ image, result, opacity, setOpacity, boxes, setBoxes }) {
   const canvas = useRef();
   const { width, height } = result.heatmap;
   useEffect(() => drawHeat(canvas.current, result.heatmap), [result]);
@@ -75,7 +87,7 @@ function Heatmap({ image, result }) {
   });
   const regions = result.regions.length === 1 ? "1 region" : `${result.regions.length} regions`;
   return html`<div class="heat">
-    <figure class="picture">
+    <figure class="picture" style=${{ maxWidth: `${(50 * width) / height}vh` }}>
       <div class="frame">
         <img src=${image.url} alt=${image.name} width=${width} height=${height} />
         <canvas
@@ -85,7 +97,10 @@ function Heatmap({ image, result }) {
           role="img"
           aria-label=${`Heatmap with ${regions}`}
         ></canvas>
-        ${boxes && result.regions.map((region) => html`<div class="region" style=${place(region)}></div>`)}
+        ${
+          boxes &&
+          result.regions.map((region) => html`<div class="region" style=${place(region)}></div>`)
+        }
       </div>
       <figcaption>Heatmap: ${regions}</figcaption>
     </figure>
@@ -98,7 +113,10 @@ function Heatmap({ image, result }) {
       text=${`${Math.round(100 * opacity)} %`}
       onInput=${setOpacity}
     />
-    <label class="inline"><input type="checkbox" checked=${boxes} onChange=${() => setBoxes(!boxes)} /> Boxes around regions</label>
+    <label class="inline"
+      ><input type="checkbox" checked=${boxes} onChange=${() => setBoxes(!boxes)} /> Boxes around
+      regions</label
+    >
   </div>`;
 }
 
