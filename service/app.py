@@ -43,7 +43,7 @@ from service.api.routes import (
     repository,
     sample,
 )
-from service.api.security import METRICS, ApiKeys, read_bearer
+from service.api.security import ANY_OPERATION, METRICS, ApiKeys, read_bearer
 from service.errors import ModelNotFound
 from service.inference import TELEMETRY
 from service.inference.engine import OnnxEngine
@@ -400,6 +400,7 @@ def create_api(services: Services) -> FastAPI:
 def _include_routers(api: FastAPI, services: Services) -> None:
     registry, guard = services.registry, dependencies.build_guard(services.api_keys)
     guarded = [Depends(guard)]
+    of_users = [Depends(dependencies.build_guard(services.api_keys, ANY_OPERATION))]
     exact = dependencies.build_exact_finder(registry)
     newest = dependencies.build_newest_finder(registry)
     finders = dict(zip(endpoint.PREFIXES, (exact, newest), strict=True))
@@ -411,8 +412,10 @@ def _include_routers(api: FastAPI, services: Services) -> None:
     listed = models.build_list_router(registry, services.body_limits)
     api.include_router(listed, tags=[tags.MODELS], dependencies=guarded)
     for prefix, find in finders.items():
-        card = models.build_router(services, find)
+        card = models.build_router(registry, find)
         api.include_router(card, prefix=prefix, tags=[tags.MODELS], dependencies=guarded)
+        images = models.build_examples_router(services, find)
+        api.include_router(images, prefix=prefix, tags=[tags.MODELS], dependencies=of_users)
         api.include_router(openapi.build_router(prefix, OPERATIONS, guard))
     api.include_router(embeddings.build_router(registry, guard))
     api.include_router(open_inference.build_router(services))

@@ -12,6 +12,7 @@ DomainError
 ├── ModelNotFound
 ├── VersionNotFound
 ├── OperationNotSupported        the model was not trained for it
+├── ExamplesNotFound             the bundle holds no test images
 ├── ModelNotReady                the model exists, but cannot serve now
 ├── Rejected                     the request is not admitted now
 │   ├── Overloaded               too many images or bytes in flight
@@ -59,6 +60,10 @@ class VersionNotFound(DomainError):
 
 class OperationNotSupported(DomainError):
     """The model was not trained for the operation."""
+
+
+class ExamplesNotFound(DomainError):
+    """The bundle holds no test images."""
 
 
 class ModelNotReady(DomainError):

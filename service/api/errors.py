@@ -69,6 +69,7 @@ STATUSES: Mapping[type[DomainError], Status] = {
     errors.ModelNotFound: Status(404, "model_not_found"),
     errors.VersionNotFound: Status(404, "version_not_found"),
     errors.OperationNotSupported: Status(404, "operation_not_supported"),
+    errors.ExamplesNotFound: Status(404, "examples_not_found"),
     NotAcceptable: Status(406, "not_acceptable"),
     NotControlled: Status(409, "not_controlled"),
     PayloadTooLarge: Status(413, "payload_too_large"),

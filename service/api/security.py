@@ -16,6 +16,7 @@ from service.keys import KeyEntries, KeyEntry, compute_key_digest, parse_entries
 
 ALL_OPERATIONS = "*"
 ADMIN, METRICS = "admin", "metrics"  # rights beside the operations, which `*` does not include
+ANY_OPERATION = "any operation"  # not a right of its own: what a key of any operation may do
 FILE_SECONDS = 1.0  # between two looks at the file of keys
 
 Hit = Callable[[str, int], bool]  # counts a request of a name; False beyond so many a second
@@ -71,8 +72,7 @@ class ApiKeys:
         if found is None:
             return None
         name, entry = found
-        every = () if right in (ADMIN, METRICS) else (ALL_OPERATIONS,)
-        if right is not None and not {right, *every} & {*entry.rights}:
+        if right is not None and not _permits(entry, right):
             permitted = ", ".join(sorted(entry.rights)) or "nothing"
             raise Forbidden(f"the API key does not permit {right[:50]}; it permits: {permitted}")
         self._limit(name, entry)
@@ -130,6 +130,14 @@ def read_bearer(authorization: str | None) -> str | None:
     """Return the key in the header `Authorization`, if it holds one."""
     scheme, key = get_authorization_scheme_param(authorization)
     return key if scheme.lower() == "bearer" else None
+
+
+def _permits(entry: KeyEntry, right: str) -> bool:
+    """Return True if a key has a right."""
+    if right == ANY_OPERATION:
+        return bool({*entry.rights} - {ADMIN, METRICS})
+    every = () if right in (ADMIN, METRICS) else (ALL_OPERATIONS,)
+    return bool({right, *every} & {*entry.rights})
 
 
 def _index(entries: Mapping[str, KeyEntry] | KeyEntries) -> dict[str, tuple[str, KeyEntry]]:

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from bundle import imaging
+from bundle.errors import ItemError
+from bundle.manifest import InputSpec
 from training.data import image_folder
+from training.data.image_file import MAX_PIXELS
 from training.data.splits import Split
 from training.errors import DataError
 from training.progress import Log
@@ -41,17 +44,18 @@ def write_images(test: Split, classes: tuple[str, ...], path: Path) -> None:
     _write(encoded, path)
 
 
-def write_photographs(directory: Path, target: Path, log: Log) -> None:
+def write_photographs(directory: Path, spec: InputSpec, target: Path, log: Log) -> None:
     """Write the first photographs of each subfolder, reduced, as JPEG without metadata.
 
-    They are those in `test`, if there is such a folder. Raises DataError if there are none, or one
-    is unreadable.
+    They are those in `test`, if there is such a folder, and are decoded as for the model. Raises
+    DataError if there are none, or one is unreadable.
     """
     home = image_folder.find_layout(directory).test or directory
     paths = image_folder.list_images(home, log)
     labels = ("" if path.parent == home else path.parent.name for path in paths)
     chosen = _choose(zip(labels, paths, strict=True), MAX_PHOTOGRAPHS)
-    _write((Example(label, ".jpg", _reduce(photo)) for label, photo in chosen), target)
+    _write((Example(label, ".jpg", _reduce(photo, spec)) for label, photo in chosen), target)
+    log(f"kept {len(chosen)} of {len(paths)} photographs, of {len({*dict(chosen)})} labels")
 
 
 def _choose(labelled: Iterable[tuple[str, Item]], count: int) -> list[tuple[str, Item]]:
@@ -63,11 +67,10 @@ def _choose(labelled: Iterable[tuple[str, Item]], count: int) -> list[tuple[str,
     return [each for label in sorted(by_label) for each in by_label[label][:share]][:count]
 
 
-def _reduce(photo: Path) -> bytes:
+def _reduce(photo: Path, spec: InputSpec) -> bytes:
     try:
-        with Image.open(photo) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
+        image = Image.fromarray(imaging.decode_original(photo.read_bytes(), spec, MAX_PIXELS))
+    except (OSError, ItemError) as error:
         raise DataError(f"{photo} cannot be read: {error}") from error
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()

@@ -63,8 +63,8 @@ def convert_to_fp16(
         test = after.images.dataset.test.images
         golden.write(after.graphs, test, source.input, staging / source.golden)
         prior = (source.prior.file,) if isinstance(source.prior, MixturePrior) else ()
-        tried = (EXAMPLES,) if source.has_examples else ()
-        _copy((HISTORY, *prior, *tried), model.directory, staging)
+        shown = (EXAMPLES,) if source.has_examples else ()
+        _copy((HISTORY, *prior, *shown), model.directory, staging)
         draft = draft_manifest.draft_converted(
             source, new_name, after, converted.changes, converted.parity
         )
@@ -108,7 +108,7 @@ def add_examples(name: str, directory: Path | None, models: Path, log: Log) -> P
         elif directory is None:
             raise DataError(f"{name} has no public data set: name a folder of images by --data")
         else:
-            examples.write_photographs(directory, staging / EXAMPLES, log)
+            examples.write_photographs(directory, model.manifest.input, staging / EXAMPLES, log)
         return publish.publish(destination, staging, model.manifest)
 
 

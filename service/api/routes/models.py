@@ -12,7 +12,8 @@ from service.api import schemas
 from service.api.dependencies import FindModel, Services
 from service.api.media_types import ZIP
 from service.api.requests import BodyLimits
-from service.errors import OperationNotSupported
+from service.errors import ExamplesNotFound, ModelNotReady
+from service.operations.values import check_supported
 from service.registry.registry import ModelRegistry
 from service.registry.served_model import ServedModel
 
@@ -38,10 +39,9 @@ def build_list_router(registry: ModelRegistry, limits: BodyLimits) -> APIRouter:
     return routes
 
 
-def build_router(services: Services, find: FindModel) -> APIRouter:
-    """Return the routes of the card, calibration and examples of the model that `find` returns."""
-    routes, registry = APIRouter(), services.registry
-    timeout = services.body_limits.timeout
+def build_router(registry: ModelRegistry, find: FindModel) -> APIRouter:
+    """Return the routes of the card and of the calibration of the model that `find` returns."""
+    routes = APIRouter()
 
     @routes.get("", summary="Show the card of a model")
     async def get_model(model: Annotated[ServedModel, Depends(find)]) -> schemas.ModelCard:
@@ -65,14 +65,22 @@ def build_router(services: Services, find: FindModel) -> APIRouter:
         Likely errors: 404 if the model has no anomaly score.
         """
         manifest = model.manifest
-        if manifest.calibration is None:
-            raise OperationNotSupported(f"{manifest.name} has no anomaly score")
+        check_supported(manifest.name, "anomaly-score", manifest.capabilities)
+        assert manifest.calibration is not None  # as manifests are checked
         return schemas.CalibrationScores(
             model=manifest.name,
             version=manifest.version,
             method=manifest.calibration.method,
             scores=list(manifest.calibration.scores),
         )
+
+    return routes
+
+
+def build_examples_router(services: Services, find: FindModel) -> APIRouter:
+    """Return the route of the test images of the model that `find` returns."""
+    routes = APIRouter()
+    timeout = services.body_limits.timeout
 
     @routes.get(
         "/examples",
@@ -84,17 +92,21 @@ def build_router(services: Services, find: FindModel) -> APIRouter:
         """Load test images to try the model with, as a zip of `LABEL/NAME` or `NAME`.
 
         The files are PNG or JPEG, and are stored uncompressed in the zip. A card lists
-        `examples.zip` in `sha256` if there are some. Any API key may load them.
+        `examples.zip` in `sha256` if there are some. Any API key that permits an operation may load
+        them.
 
         Likely errors: 404 if the model has none.
         """
         name = model.manifest.name
         if not model.manifest.has_examples:
-            raise OperationNotSupported(f"{name} has no examples; add them by `add-examples`")
+            raise ExamplesNotFound(
+                f"{name} has no test images; `python -m training add-examples {name}` adds some"
+            )
         await services.open_models.get(model, time.monotonic() + timeout)  # fetches its files
-        return FileResponse(
-            model.location.directory / EXAMPLES, media_type=ZIP, filename=f"{name}-{EXAMPLES}"
-        )
+        path = model.location.directory / EXAMPLES
+        if not path.is_file():
+            raise ModelNotReady(f"{EXAMPLES} of {name} is gone; restore the bundle, or restart")
+        return FileResponse(path, media_type=ZIP, filename=f"{name}-{EXAMPLES}")
 
     return routes
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from service.playground.page import STATIC
-from tests.service.api.helpers import application
+from tests.service.api.helpers import application, entries
 
 MAX_BYTES = 60_000  # of all that the browser loads, compressed
 LOADED = {
@@ -38,7 +38,14 @@ def test_the_page_loads_only_its_own_files_and_few_bytes(client: TestClient) -> 
     assert sum(map(len, loaded.values())) < MAX_BYTES
 
 
-def test_the_page_needs_no_key_and_has_a_strict_policy(client: TestClient) -> None:
+def test_the_page_needs_no_key(models: Path) -> None:
+    client, _ = application(models, api_keys=entries({"one": ["*"]}))
+    with client:
+        assert client.get("/").status_code == client.get("/playground/main.js").status_code == 200
+        assert client.get("/v1/models").status_code == 401
+
+
+def test_the_page_has_a_strict_policy(client: TestClient) -> None:
     page = client.get("/")
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'self'; ")
