@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.docs_site.links import list_remote_sources, relink
+from tools.docs_site.links import LINK, list_remote_sources, relink
+from tools.docs_site.openapi import build_document
 from tools.docs_site.reference import PAGES
 from tools.docs_site.schema_text import describe_default, describe_type, slugify
 from training.recipe import AnyRecipe, DetectorRecipe, EmbeddingRecipe, Recipe
@@ -58,6 +59,49 @@ def test_other_links_broken_links_and_code_stay() -> None:
     text = "[a](#here) [b](https://example.com/x) [c](nowhere.md)"
     text += "\n\n```text\n[d](../training/cli.py)\n```\n"
     assert relink(text, "docs/training.md", SITE, ROOT) == text
+
+
+def test_the_contents_call_each_page_by_its_title() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    contents = readme.partition("## Contents\n")[2].partition("\n## ")[0]
+    links = [(each["text"], ROOT / each["target"]) for each in LINK.finditer(contents)]
+    names = {text.lower(): path for text, path in links if path.is_file()}
+    titles = {
+        path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").lower(): path
+        for path in names.values()
+    }
+    assert names == titles
+    assert len(names) > 15
+
+
+def test_the_site_calls_no_page_but_the_readme_otherwise_than_its_title() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    assert re.findall(r"- ([^:\n]+): \S+\.md", nav) == ["Overview"]
+
+
+def test_the_page_of_the_api_explains_each_error_once() -> None:
+    page = PAGES["docs/reference/api.md"]()
+    coded, plain = page.partition("\n## Errors\n")[2].split("\n### Errors without a code\n")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", coded, re.MULTILINE)
+    assert len(rows) > 20
+    assert len(rows) == len({*rows})
+    assert all(code.startswith("`") for _, code in rows)
+    meanings = re.findall(r"^\| (\d+) \| (.*) \| (.*) \|$", plain, re.MULTILINE)
+    assert len(meanings) > 15
+    assert len(meanings) == len({(status, request) for status, _, request in meanings})
+    assert all("/" in request for _, _, request in meanings)
+
+
+def test_the_guide_says_which_paths_need_a_key() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"^Requests below (.*?), then need", guide, re.DOTALL | re.MULTILINE)
+    prefixes = tuple(re.findall("`(.+?)`", sentence))
+    guarded = {
+        path
+        for path, item in build_document()["paths"].items()
+        if any("security" in operation for operation in item.values())
+    }
+    assert guarded == {path for path in build_document()["paths"] if path.startswith(prefixes)}
 
 
 def test_sources_at_other_addresses_are_found() -> None:

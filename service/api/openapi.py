@@ -55,11 +55,24 @@ _FURTHER_CODES = {
     "uri_too_long": "The target of the request is too long.",
     "head_too_large": "The head of the request is too large.",
     "internal_error": "A defect of the service; the log has it under the ID of the request.",
+    "overloaded": "Too many connections are open.",
 }
+_TOO_MANY_CONNECTIONS = (503, "overloaded")
 ITEMS, COUNTS = ("images", "latents"), ("count", "steps")
 _ERROR_HEADERS = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"]}
 _REQUEST_ID = "5f3b0c1e9a7d4b2c8e6f0a1b2c3d4e5f"  # of the examples
-_GET_STATUSES = {401, 403, 404, 429, 503}  # errors of a GET
+_KEY_CODES = frozenset({"unauthorized", "rate_limited"})
+_GET_CODES = {  # errors of each path, beside those of keys and of connections
+    "/v1/models": frozenset(),
+    "/v1/models/{model}": frozenset({"model_not_found"}),
+    "/v1/models/{model}/calibration": frozenset({"model_not_found", "operation_not_supported"}),
+    "/v1/models/{model}/examples": frozenset(
+        {"model_not_found", "operation_not_supported", "model_not_ready", "deadline_exceeded"}
+    ),
+    "/metrics": frozenset({"forbidden"}),
+    "/openai/v1/models": frozenset(),
+    "/openai/v1/models/{model}": frozenset({"model_not_found"}),
+}
 _EXAMPLE = ("mnist-vae", "4")  # a shipped model and its version
 _OTHER_EXAMPLES = {"denoise": ("mnist-denoising", "3"), "classify": ("mnist-classifier", "2")}
 
@@ -157,6 +170,7 @@ def _complete(document: dict[str, Any]) -> None:
     paths, components = document["paths"], document["components"]
     schemas = components["schemas"]
     schemas |= {"Problem": PROBLEM, "OpenAIError": OPENAI_ERROR}
+    schemas["InputSpec"]["required"].append("resample")  # cards have it, manifests may omit it
     for unused in ("HTTPValidationError", "ValidationError"):
         del schemas[unused]
     codes, recorded = _group_codes(), _read_response_examples()
@@ -180,11 +194,27 @@ def _add_errors(
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]  # FastAPI's own body, which the service never sends
     if path.startswith(("/v1/", *EMBEDDINGS)) or path == "/metrics":
+        possible = codes if method == "post" else _select_get_codes(path, codes)
         responses |= {
-            str(status): _describe_error(path, descriptions)
-            for status, descriptions in codes.items()
-            if method == "post" or status in _GET_STATUSES
+            str(status): _describe_error(path, status, descriptions)
+            for status, descriptions in possible.items()
         }
+
+
+def _select_get_codes(path: str, codes: dict[int, dict[str, str]]) -> dict[int, dict[str, str]]:
+    """Return the codes that a GET of a path can give, by status."""
+    possible = _KEY_CODES | _GET_CODES[path.replace(_VERSION, "")]
+    if _VERSION in path:
+        possible |= {"version_not_found"}
+    selected = {
+        status: {
+            code: text
+            for code, text in descriptions.items()
+            if code in possible or (status, code) == _TOO_MANY_CONNECTIONS
+        }
+        for status, descriptions in codes.items()
+    }
+    return {status: descriptions for status, descriptions in selected.items() if descriptions}
 
 
 def _add_headers(operation: dict[str, Any]) -> None:
@@ -241,7 +271,12 @@ def _group_codes() -> dict[int, dict[str, str]]:
         for error, entry in STATUSES.items()
         if error not in V2_ERRORS
     ]
-    further = [*CODES_BY_STATUS.items(), *SERVER_CODES.items(), (500, "internal_error")]
+    further = [
+        *CODES_BY_STATUS.items(),
+        *SERVER_CODES.items(),
+        (500, "internal_error"),
+        _TOO_MANY_CONNECTIONS,
+    ]
     described += [(status, code, _FURTHER_CODES[code]) for status, code in further]
     codes: dict[int, dict[str, str]] = {}
     for status, code, text in sorted(described):
@@ -250,10 +285,10 @@ def _group_codes() -> dict[int, dict[str, str]]:
     return codes
 
 
-def _describe_error(path: str, codes: dict[str, str]) -> dict[str, Any]:
+def _describe_error(path: str, status: int, codes: dict[str, str]) -> dict[str, Any]:
     for_openai = path.startswith(EMBEDDINGS)
     name, media_type = ("OpenAIError", JSON) if for_openai else ("Problem", PROBLEM_TYPE)
-    examples = {code: {"$ref": f"#/components/examples/{name}.{code}"} for code in codes}
+    examples = {code: {"$ref": f"#/components/examples/{name}.{status}.{code}"} for code in codes}
     schema = {"$ref": f"#/components/schemas/{name}"}
     return {
         "description": "\n".join(f"- `{code}`: {text}" for code, text in codes.items()),
@@ -274,7 +309,9 @@ def _read_response_examples() -> dict[str, Any]:
 def _build_error_examples(codes: dict[int, dict[str, str]]) -> dict[str, Any]:
     """Return a body for each code, in the format of each protocol."""
     return {
-        f"{name}.{code}": {"value": build_body(path, Failure(_REQUEST_ID, status, code, text))[0]}
+        f"{name}.{status}.{code}": {
+            "value": build_body(path, Failure(_REQUEST_ID, status, code, text))[0]
+        }
         for name, path in (("Problem", ""), ("OpenAIError", EMBEDDINGS[0]))
         for status, descriptions in codes.items()
         for code, text in descriptions.items()

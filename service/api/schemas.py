@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from bundle.conformal import RATES
 from bundle.manifest import InputSpec, Record, TrainingData
@@ -27,6 +28,10 @@ _ENCODER = (
 )
 ENCODER_HEADER = {"X-Encoder": _ENCODER}
 _RATES = ", ".join(map(str, RATES))
+
+
+Absent = SkipJsonSchema[None]  # value of a field that is then left out of the response
+SENT_DEFAULTS = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 class NoOptions(Record):
@@ -116,7 +121,7 @@ class OperationResponse(BaseModel):
 
     model: str = Field(description="Name of the model.")
     version: int = Field(description="Version of the model that responded.")
-    warnings: list[str] | None = Field(
+    warnings: list[str] | Absent = Field(
         None,
         description="Sentences about unsuitable images, such as colour images for a model of grey "
         "images; absent if there are none.",
@@ -130,7 +135,7 @@ class EncodeResponse(OperationResponse):
         description="Vector of each image, in their order: a list of `latent_dim` numbers. With "
         "`encoding=base64` a text, the base64 of little-endian float32."
     )
-    log_variances: list[list[float]] | list[str] | None = Field(
+    log_variances: list[list[float]] | list[str] | Absent = Field(
         None,
         description="Natural logarithm of the variance of each number in `latents`, in the same "
         "encoding; present with `variance=true`.",
@@ -200,13 +205,13 @@ class Score(BaseModel):
         description="True if the image is anomalous at the false positive rate; null if there is "
         "no threshold."
     )
-    reason: str | None = Field(
+    reason: str | Absent = Field(
         None, description="Reason for no verdict; absent if there is a verdict."
     )
-    heatmap: str | None = Field(
+    heatmap: str | Absent = Field(
         None, description="PNG in base64, of the input's size; with `heatmap=true` or `overlay`."
     )
-    regions: list[AnomalousRegion] | None = Field(
+    regions: list[AnomalousRegion] | Absent = Field(
         None,
         description="Boxes of the strongest regions, at most 16, in pixels of the input; with "
         "`heatmap=true` or `overlay`.",
@@ -290,7 +295,7 @@ class ModelCard(BaseModel):
         description="SHA-256 of the encoder, in hexadecimal; null without one."
     )
     weak: str | None = Field(
-        None, description="Reason why a detector's trials were weak; null if they were not."
+        description="Reason why a detector's trials were weak; null if they were not."
     )
     execution_provider: str = Field(
         description="ONNX Runtime's provider that runs the model, such as `CUDAExecutionProvider`."
@@ -325,19 +330,19 @@ class Health(BaseModel):
         "`not ready`: no model can serve. `draining`: the service shuts down. `device lost`: only "
         "a new process can use the device again."
     )
-    models: dict[str, list[int]] | None = Field(
+    models: dict[str, list[int]] | Absent = Field(
         None, description=f"Versions that can serve, {_BY_MODEL}. Only in `/readyz`."
     )
-    open: dict[str, list[int]] | None = Field(
+    open: dict[str, list[int]] | Absent = Field(
         None,
         description=f"Versions whose graphs are open, tested and warm, {_BY_MODEL}. The others "
         "are opened when they are first used. Only in `/readyz`.",
     )
-    failed: dict[str, str] | None = Field(
+    failed: dict[str, str] | Absent = Field(
         None,
         description="Reasons why versions cannot serve, by `NAME/VERSION`. Only in `/readyz`.",
     )
-    workers: int | None = Field(
+    workers: int | Absent = Field(
         None, description="Workers that are ready; absent if there is one process."
     )
 

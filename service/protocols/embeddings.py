@@ -20,7 +20,7 @@ from service.api.endpoint import BoundedEndpoint, route
 from service.api.media_types import JSON
 from service.api.operation import render
 from service.api.requests import IncomingRequest
-from service.api.schemas import ENCODER_HEADER, EXAMPLE_IMAGE, describe_headers
+from service.api.schemas import ENCODER_HEADER, EXAMPLE_IMAGE, SENT_DEFAULTS, describe_headers
 from service.errors import ModelNotFound
 from service.operations import EncodedImages, EncodeResult, check_count, map_items
 from service.registry.registry import ModelRegistry
@@ -55,6 +55,8 @@ class EmbeddingsRequest(BaseModel):
 class Embedding(BaseModel):
     """Vector of one image."""
 
+    model_config = SENT_DEFAULTS
+
     object: Literal["embedding"] = Field("embedding", description="Always `embedding`.")
     index: int = Field(description="Position of the image in the input.")
     embedding: list[float] | str = Field(
@@ -72,6 +74,8 @@ class EmbeddingsUsage(BaseModel):
 class EmbeddingsResponse(BaseModel):
     """Vectors in the order of the input."""
 
+    model_config = SENT_DEFAULTS
+
     object: Literal["list"] = Field("list", description="Always `list`.")
     data: list[Embedding] = Field(description="Vector of each image.")
     model: str = Field(description="Name of the model.")
@@ -81,6 +85,8 @@ class EmbeddingsResponse(BaseModel):
 class EmbeddingModel(BaseModel):
     """Model that embeds images."""
 
+    model_config = SENT_DEFAULTS
+
     id: str = Field(description="Name of the model.")
     object: Literal["model"] = Field("model", description="Always `model`.")
     created: int = Field(description="Time of its training, in seconds since 1970.")
@@ -89,6 +95,8 @@ class EmbeddingModel(BaseModel):
 
 class EmbeddingModels(BaseModel):
     """Models that embed images."""
+
+    model_config = SENT_DEFAULTS
 
     object: Literal["list"] = Field("list", description="Always `list`.")
     data: list[EmbeddingModel] = Field(description="The models, by name.")

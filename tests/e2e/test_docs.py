@@ -8,11 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bundle.conformal import RATES, allows_rate
 from bundle.manifest import MANIFEST, ModelManifest
 from tests.conftest import DATA
 from tests.e2e.conftest import ROOT, SMALL, SMALL_DETECTOR, Server, run_module
+from training import recipe
+from training.data.photo_folder import PhotoFolder, hold_out
+from training.recipe import DetectorRecipe
 
 pytestmark = pytest.mark.usefixtures("operators_parsed_once")
 
@@ -247,6 +252,26 @@ def _format_metrics(manifest: ModelManifest) -> list[str]:
     if "accuracy" in metrics:
         return [auroc, f"accuracy {100 * metrics['accuracy']:.2f} %"]
     return [auroc, f"MSE {metrics['mse']:.5f}"]
+
+
+def test_the_photographs_of_the_guide_allow_its_rates() -> None:
+    guide = (ROOT / "docs" / "anomaly-detection.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d.]+) \| (\d+) \| .*?(\d+)(?: and more)? \|$", guide, re.MULTILINE)
+    assert [float(rate) for rate, *_ in rows] == sorted(RATES, reverse=True)
+    detector = recipe.load("photo-anomaly")
+    assert isinstance(detector, DetectorRecipe)
+    for rate, calibrating, taken in rows:
+        assert allows_rate(int(calibrating), float(rate))
+        assert _count_calibrating(int(taken), detector.data.test) == int(calibrating)
+        assert _count_calibrating(int(taken) - 1, detector.data.test) < int(calibrating)
+
+
+def _count_calibrating(count: int, most: int) -> int:
+    """Photographs that calibrate, of so many in a folder without `test/good`."""
+    paths = tuple(Path(f"{index}.jpg") for index in range(count))
+    labels = np.zeros(0, dtype=np.int64)
+    folder = PhotoFolder(Path(), paths, (), (), (), (), labels, (), {}, (1, 1))
+    return len(hold_out(folder, most, seed=0).training)
 
 
 def test_no_command_needs_an_activated_environment() -> None:

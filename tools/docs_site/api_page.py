@@ -1,7 +1,7 @@
 """The page of all requests, from the OpenAPI document."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from tools.docs_site.openapi import (
     SUCCESS,
@@ -26,14 +26,15 @@ EVERY_RESPONSE = "X-Request-ID", "Server-Timing", "X-Bundle"  # headers
 INTRODUCTION = """# API reference
 
 Every path, its parameters, its body, its response and its errors.
-[Requests](../requests.md) has examples, and [Responses](responses.md) explains every field of the
-responses. The service itself has this reference at `/docs`, where requests can be tried.
+[Every operation by example](../requests.md) shows requests, and [Responses](responses.md) explains
+every field. The service itself has this reference at `/docs`, where requests can be tried.
 
 - Every path below `/v1/models/{model}` and `/v2/models/{model}` also exists with a version, such as
   `/v1/models/{model}/versions/{version}/encode`.
 - Every response has the headers `X-Request-ID` and `Server-Timing`. A response of a model has
   `X-Bundle`, the SHA-256 of its manifest.
-- [Errors](#errors) lists the codes of each status. Errors of `/v2` have no code.
+- [Errors](#errors) lists the codes of each status. Probes and `/v2` have
+  [errors without a code](#errors-without-a-code).
 - `make reference` writes this page from the OpenAPI document.
 """
 
@@ -42,23 +43,42 @@ def render() -> str:
     """Return the page."""
     document = build_document()
     parts = [INTRODUCTION]
-    errors: set[tuple[str, str, str]] = set()
+    coded: set[tuple[str, str, str]] = set()
+    plain: dict[tuple[str, str], list[str]] = {}
     for heading, operations in list_operations(document):
         parts.append(f"## {heading}\n")
         for operation in operations:
             parts += _render_operation(operation, document)
-            errors |= set(_list_errors(operation))
-    table = build_table(("status", "code", "meaning"), sorted(errors))
-    return "\n".join([*parts, "## Errors\n", table, ""])
+            for status, text in _list_errors(operation):
+                if codes := re.findall(r"^- (`\w+`): (.*)$", text, re.MULTILINE):
+                    coded |= {(status, code, join_lines(meaning)) for code, meaning in codes}
+                else:
+                    plain.setdefault((status, join_lines(text)), []).append(operation.path)
+    return "\n".join([*parts, _render_errors(coded, plain)])
 
 
-def _list_errors(operation: Operation) -> Iterator[tuple[str, str, str]]:
-    """Yield status, code and meaning of each error; `/v2` has no codes."""
+def _list_errors(operation: Operation) -> Iterator[tuple[str, str]]:
+    """Yield status and description of each error."""
     for status, response in operation.responses.items():
-        for line in response["description"].splitlines() if status != SUCCESS else ():
-            found = re.fullmatch(r"- (`\w+`): (.*)", line)
-            code, meaning = found.groups() if found else ("", line)
-            yield status, code, join_lines(meaning)
+        if status != SUCCESS:
+            yield status, response["description"]
+
+
+def _render_errors(
+    coded: set[tuple[str, str, str]], plain: Mapping[tuple[str, str], Sequence[str]]
+) -> str:
+    """Return the tables of errors with a code, and of errors without, with the paths of each."""
+    rows = [
+        (status, meaning, ", ".join(f"`{path}`" for path in paths))
+        for (status, meaning), paths in sorted(plain.items())
+    ]
+    parts = [
+        "## Errors\n",
+        build_table(("status", "code", "meaning"), sorted(coded)),
+        "\n### Errors without a code\n",
+        build_table(("status", "meaning", "paths"), rows),
+    ]
+    return "\n".join([*parts, ""])
 
 
 def _render_operation(operation: Operation, document: Schema) -> Iterator[str]:

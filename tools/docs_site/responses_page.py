@@ -17,9 +17,9 @@ HEADS = "field", "value", "present", "meaning"
 INTRODUCTION = """# Responses
 
 Every field of every JSON response. [The API reference](api.md) says which request gets which
-response. [Requests](../requests.md) has examples.
+response. [Every operation by example](../requests.md) shows requests.
 
-- An optional field may be absent.
+- An optional field may be absent. It is `null` only if its value says so.
 - `error.code` is the field `code` of the object in `error`.
 - `errors[].index` is the field `index` of each object in the list `errors`.
 - `make reference` writes this page from the OpenAPI document.
@@ -79,7 +79,7 @@ def _list_rows(body: Schema, root: Schema) -> Iterator[list[str]]:
         meaning = field.get("description") or resolve(field, root).get("description", "")
         yield [
             f"`{path}`",
-            describe_type(field, root) + (" or `null`" if always and allows_null(field) else ""),
+            describe_type(field, root) + (" or `null`" if allows_null(field) else ""),
             "always" if always else "optional",
             join_lines(meaning),
         ]

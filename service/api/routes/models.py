@@ -59,8 +59,8 @@ def build_router(registry: ModelRegistry, find: FindModel) -> APIRouter:
     ) -> schemas.CalibrationScores:
         """Show the anomaly scores of the normal images that the model was calibrated on.
 
-        The p-value of a score is the share of these scores that are at least as high, with the
-        score itself counted among them. Any API key may read them.
+        The p-value of a score is the share of these scores that are at least as high. The score
+        itself counts among them. Any API key may read them.
 
         Likely errors: 404 if the model has no anomaly score.
         """

@@ -35,7 +35,9 @@ NOT_SERVED = (
 class Readiness(BaseModel):
     """Readiness of the server, or of a model."""
 
-    name: str | None = Field(None, description="Name of the model, if the request names one.")
+    name: str | schemas.Absent = Field(
+        None, description="Name of the model, if the request names one."
+    )
     ready: bool = Field(description="True if requests are admitted.")
 
 
@@ -73,6 +75,8 @@ INFER_ERRORS = MODEL_ERRORS | schemas.describe_v2_errors(
 class ServerMetadata(BaseModel):
     """The server, and the extensions of the protocol that it serves."""
 
+    model_config = schemas.SENT_DEFAULTS
+
     name: str = Field(SERVER_NAME, description="Name of the server.")
     version: str = Field(VERSION, description="Version of the server.")
     extensions: list[str] = Field(
@@ -99,10 +103,10 @@ class TensorMetadata(BaseModel):
 class OutputTensor(TensorMetadata):
     """A tensor of a response."""
 
-    data: list[float | bool] | None = Field(
+    data: list[float | bool] | schemas.Absent = Field(
         None, description="Elements in row-major order; absent if they are bytes behind the JSON."
     )
-    parameters: dict[str, int] | None = Field(
+    parameters: dict[str, int] | schemas.Absent = Field(
         None, description="`binary_data_size`: bytes of the tensor behind the JSON, if they are."
     )
 
@@ -112,7 +116,7 @@ class InferResponse(BaseModel):
 
     model_name: str = Field(description="Name of the model, as in the path.")
     model_version: str = Field(description="Version of the model that responded.")
-    id: str | None = Field(None, description="ID of the request; absent if it had none.")
+    id: str | schemas.Absent = Field(None, description="ID of the request; absent if it had none.")
     outputs: list[OutputTensor] = Field(description="Output tensors.")
 
 
@@ -141,6 +145,8 @@ INFER_RESPONSE: dict[str, Any] = {
 
 class ModelMetadata(BaseModel):
     """A model, its versions, and its tensors."""
+
+    model_config = schemas.SENT_DEFAULTS
 
     name: str = Field(description="Name of the model, as in the path.")
     versions: list[str] = Field(description="Versions that can serve.")

@@ -60,6 +60,50 @@ def test_json_responses_have_the_documented_types(client: TestClient) -> None:
         model.model_validate_json(client.post(f"{TINY}/{path}", json=body).content)
 
 
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        (TINY, "ModelCard"),
+        ("/openai/v1/models", "EmbeddingModels"),
+        ("/openai/v1/models/tiny", "EmbeddingModel"),
+        ("/v2", "ServerMetadata"),
+        ("/v2/models/tiny", "ModelMetadata"),
+    ],
+)
+def test_fields_with_defaults_are_always_sent(
+    client: TestClient, document: dict[str, Any], path: str, schema: str
+) -> None:
+    described = document["components"]["schemas"][schema]
+    sent = client.get(path).json()
+    assert {*sent} == {*described["properties"]} == {*described["required"]}
+
+
+def test_embeddings_and_the_input_of_a_card_name_what_is_always_sent(
+    client: TestClient, document: dict[str, Any]
+) -> None:
+    schemas_by_name = document["components"]["schemas"]
+    body = {"model": "tiny", "input": f"data:image/png;base64,{schemas.EXAMPLE_IMAGE}"}
+    embedded = client.post("/v1/embeddings", json=body).json()
+    assert {*embedded} == {*schemas_by_name["EmbeddingsResponse"]["required"]}
+    assert {*embedded["data"][0]} == {*schemas_by_name["Embedding"]["required"]}
+    card = client.get(TINY).json()
+    assert {*card["input"]} == {*schemas_by_name["InputSpec"]["required"]}
+
+
+def test_an_optional_field_of_a_response_is_absent_and_never_null(document: dict[str, Any]) -> None:
+    allowing = {
+        (name, field)
+        for name, schema in document["components"]["schemas"].items()
+        if "Request" not in name
+        for field, described in schema.get("properties", {}).items()
+        if {"type": "null"} in described.get("anyOf", ())
+        and field not in schema.get("required", ())
+    }
+    assert allowing == set()
+    score = document["components"]["schemas"]["Score"]["properties"]
+    assert {"type": "null"} in score["threshold"]["anyOf"]
+
+
 def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/encode"]["post"]["responses"]
     for error, problem in STATUSES.items():
@@ -67,6 +111,53 @@ def test_the_openapi_document_lists_the_codes_of_every_status(document: dict[str
             assert f"`{problem.code}`" in responses[str(problem.status)]["description"]
     assert "409" not in responses
     assert set(responses["429"]["headers"]) == {"X-Request-ID", "Server-Timing", "Retry-After"}
+
+
+KEYS = {"unauthorized", "rate_limited", "overloaded"}
+
+
+@pytest.mark.parametrize(
+    ("path", "codes"),
+    [
+        ("/v1/models", KEYS),
+        ("/v1/models/{model}", {*KEYS, "model_not_found"}),
+        (
+            "/v1/models/{model}/versions/{version}",
+            {*KEYS, "model_not_found", "version_not_found"},
+        ),
+        (
+            "/v1/models/{model}/calibration",
+            {*KEYS, "model_not_found", "operation_not_supported"},
+        ),
+        (
+            "/v1/models/{model}/examples",
+            {
+                *KEYS,
+                "model_not_found",
+                "operation_not_supported",
+                "model_not_ready",
+                "deadline_exceeded",
+            },
+        ),
+        ("/metrics", {*KEYS, "forbidden"}),
+        ("/openai/v1/models", KEYS),
+        ("/openai/v1/models/{model}", {*KEYS, "model_not_found"}),
+    ],
+)
+def test_a_path_that_is_read_lists_only_the_errors_it_can_give(
+    document: dict[str, Any], path: str, codes: set[str]
+) -> None:
+    responses = document["paths"][path]["get"]["responses"]
+    described = "\n".join(each["description"] for each in responses.values())
+    assert set(re.findall(r"^- `(\w+)`:", described, re.MULTILINE)) == codes
+    assert "`overloaded`: " in responses["503"]["description"]
+
+
+def test_each_error_has_an_example_of_its_own_status(document: dict[str, Any]) -> None:
+    examples = document["components"]["examples"]
+    for status in ("429", "503"):
+        example = examples[f"Problem.{status}.overloaded"]["value"]
+        assert example["status"] == int(status)
 
 
 def test_the_openapi_document_describes_options_and_encoder(document: dict[str, Any]) -> None:
