@@ -67,7 +67,13 @@ _GET_CODES = {  # errors of each path, beside those of keys and of connections
     "/v1/models/{model}": frozenset({"model_not_found"}),
     "/v1/models/{model}/calibration": frozenset({"model_not_found", "operation_not_supported"}),
     "/v1/models/{model}/examples": frozenset(
-        {"model_not_found", "operation_not_supported", "model_not_ready", "deadline_exceeded"}
+        {
+            "forbidden",
+            "model_not_found",
+            "examples_not_found",
+            "model_not_ready",
+            "deadline_exceeded",
+        }
     ),
     "/metrics": frozenset({"forbidden"}),
     "/openai/v1/models": frozenset(),
