@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from bundle import terminal
 from bundle.errors import InvalidParameter
 
 USAGE_STATUS = 2  # of a command line that cannot be run, as argparse has it
@@ -16,13 +17,16 @@ PATH_METAVARS = ("DIR", "DIR|URL", "FILE", "PATH")  # of arguments that complete
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser with examples in its help; its errors name the word nearest to an unknown one."""
+    """Parser with examples in its help; its errors name the word nearest to an unknown one.
+
+    In an example, `%(prog)s` is the program, and the command if there is one.
+    """
 
     def __init__(self, *, examples: Sequence[str], **options: Any) -> None:
         epilog = "\n  ".join(["examples:", *examples])
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(epilog=epilog, formatter_class=formatter, **options)
-        self.examples = examples
+        self.first_example = examples[0] % {"prog": self.prog}
         self.paths: list[argparse.Action] = []
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
@@ -40,29 +44,36 @@ class CommandParser(argparse.ArgumentParser):
             help=f"print the results as one JSON document ({guide} describes it)",
         )
 
+    def list_options(self) -> list[str]:
+        """List the options, such as --json."""
+        return [*self._option_string_actions]
+
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Exit with an error of unknown arguments."""
-        known = re.findall(r"--[\w-]+", self.format_usage())
-        nearest = _find_nearest(unknown[0].partition("=")[0], known)
-        self.error(f"unrecognized arguments: {' '.join(unknown)}{nearest}")
+        nearest = _find_nearest(unknown[0].partition("=")[0], self.list_options())
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{_suggest(nearest)}")
 
     def error(self, message: str) -> NoReturn:
         """Exit with an error, which names the nearest choice if one is invalid."""
         invalid = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         nearest = _find_nearest(invalid[1], re.findall(r"[\w-]+", invalid[2])) if invalid else ""
-        super().error(message + nearest)
+        super().error(message + _suggest(nearest))
 
 
 class ProgramParser(CommandParser):
-    """Parser of a program with commands.
+    """Parser of a module with commands.
 
     `program` is the script that shells complete, because they cannot complete a module.
     """
 
     def __init__(
-        self, program: str, list_versions: Callable[[], Sequence[str]], **options: Any
+        self,
+        module: str,
+        program: str,
+        list_versions: Callable[[], Sequence[str]],
+        **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(prog=terminal.name_module(module), **options)
         self._program = program
         self.add_argument(
             "--version",
@@ -95,11 +106,23 @@ class ProgramParser(CommandParser):
         given = sys.argv[1:] if arguments is None else arguments
         if not given:
             self.print_help(sys.stderr)
-            self.exit(USAGE_STATUS, f"\ntry first: {self.examples[0]}\n")
+            self.exit(USAGE_STATUS, f"\ntry first: {self.first_example}\n")
+        self._check_before_command(given[0].partition("=")[0])
         options, unknown = self.parse_known_args(given, namespace)
         if unknown:
             self._commands.choices[options.command_name].refuse(unknown)
         return options
+
+    def _check_before_command(self, word: str) -> None:
+        """Exit with an error if a word is an unknown option, or one of a command."""
+        own = self.list_options()
+        if not word.startswith("-") or any(option.startswith(word) for option in own):
+            return
+        commands = self._commands.choices.values()
+        others = [option for command in commands for option in command.list_options()]
+        nearest = _find_nearest(word, [*own, *others])
+        nearest = nearest if nearest in ("", *own) else f"COMMAND {nearest}"
+        self.error(f"unrecognized arguments: {word}{_suggest(nearest)}")
 
     def _render_completion(self, shell: str) -> str:
         try:
@@ -141,5 +164,9 @@ def describe_version(*distributions: str) -> str:
 
 
 def _find_nearest(word: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    """Return the nearest of some words, or an empty text if none is near."""
+    return next(iter(difflib.get_close_matches(word, known, 1)), "")
+
+
+def _suggest(word: str) -> str:
+    return f"; did you mean {word}?" if word else ""

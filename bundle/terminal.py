@@ -1,10 +1,14 @@
-"""Output of both command lines: tables, JSON, next steps, and pipes that are closed."""
+"""Output of both command lines: tables, JSON, next steps, closed pipes and full disks."""
 
 import json
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import TextIO
 
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE, as shells show a program that `head` ended
 
@@ -17,14 +21,68 @@ def run(command: Callable[[], int]) -> int:
     If nothing reads the output any more, the command ends without an error message.
     """
     try:
-        try:
+        with ExitStack() as stack:
+            if sys.stdout:
+                stack.enter_context(redirect_stdout(_Output(sys.stdout)))
+            stack.callback(print, end="", flush=True)
             return command()
-        finally:
-            print(end="", flush=True)
     except BrokenPipeError:
-        # Without it, the interpreter would flush again at its exit, and fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return BROKEN_PIPE_STATUS
+    except OutputError as error:
+        _discard_output()
+        print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+class OutputError(OSError):
+    """Standard output cannot be written, such as on a full disk."""
+
+
+class _Output:
+    """Standard output, whose errors are OutputError, or BrokenPipeError."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _output_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _output_errors():
+            self._stream.flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror) from None
+
+
+def _discard_output() -> None:
+    """Discard what is buffered, because the interpreter would fail to flush it at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def name_python() -> str:
+    """Return the running interpreter as a user types it here, such as .venv/bin/python."""
+    path = Path(sys.executable)
+    with suppress(ValueError, FileNotFoundError):  # it is elsewhere, or this directory is removed
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    return path.name if shutil.which(path.name) == str(path) else shlex.quote(str(path))
+
+
+def name_module(module: str) -> str:
+    """Return the command that runs a module, as a user types it here."""
+    return f"{name_python()} -m {module}"
 
 
 def print_json(document: Mapping[str, object]) -> None:

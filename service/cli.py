@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import platform
+import re
 import shlex
 import socket
 import sys
@@ -37,7 +38,7 @@ from service.app import (
     open_tracing,
 )
 from service.errors import DeviceError
-from service.keys import EXAMPLE, create_key
+from service.keys import EXAMPLE, NAME_PATTERN, RIGHTS, create_key
 from service.operations import Operations
 from service.registry.loader import Loader
 from service.registry.registry import ModelRegistry
@@ -105,22 +106,22 @@ def _print_invalid(error: ValidationError) -> None:
 
 def _build_parser() -> ProgramParser:
     parser = ProgramParser(
+        "service",
         "autoencoder-service",
         _list_versions,
-        prog="python -m service",
         description="Serve autoencoders over HTTP.",
         examples=(
-            "python -m service serve",
-            "python -m service check",
-            "python -m service score docs/images --model mnist-undercomplete --output scores.csv",
+            "%(prog)s serve",
+            "%(prog)s check",
+            "%(prog)s score docs/images --model mnist-undercomplete --output scores.csv",
         ),
     )
     serve = parser.add_command(
         "serve",
         "serve the models of a directory",
-        "python -m service serve",
-        "python -m service serve --port 8080 --workers auto",
-        "python -m service serve --models models/cookies/5 --device cpu",
+        "%(prog)s",
+        "%(prog)s --port 8080 --workers auto",
+        "%(prog)s --models models/cookies/5 --device cpu",
     )
     serve.add_argument("--host", help=_describe("host"))
     serve.add_argument("--port", type=int, help=_describe("port"))
@@ -130,8 +131,8 @@ def _build_parser() -> ProgramParser:
     check = parser.add_command(
         "check",
         "load each bundle, and print which of them work",
-        "python -m service check",
-        "python -m service check --models models/cookies/5 --device cpu --json",
+        "%(prog)s",
+        "%(prog)s --models models/cookies/5 --device cpu --json",
     )
     check.add_json(GUIDE)
     check.set_defaults(command=_check)
@@ -142,8 +143,8 @@ def _build_parser() -> ProgramParser:
     schema = parser.add_command(
         "schema",
         "print the OpenAPI document",
-        "python -m service schema > openapi.json",
-        "python -m service schema | head",
+        "%(prog)s > openapi.json",
+        "%(prog)s | head",
     )
     schema.set_defaults(command=_schema)
     return parser
@@ -158,13 +159,14 @@ def _add_create_key(parser: ProgramParser) -> None:
     key = parser.add_command(
         "create-key",
         "print a new API key, and its entry",
-        "python -m service create-key camera-1 --right encode --right anomaly-score",
-        "python -m service create-key prometheus --right metrics --json",
+        "%(prog)s camera-1 --right encode --right anomaly-score",
+        "%(prog)s prometheus --right metrics --json",
     )
-    key.add_argument("name", metavar="NAME", help="who will use it")
+    key.add_argument("name", type=_parse_key_name, metavar="NAME", help="who will use it")
     key.add_argument(
         "--right",
         action="append",
+        choices=RIGHTS,
         default=[],
         metavar="RIGHT",
         help="an operation, * for all operations, metrics or admin; repeatable (none)",
@@ -177,11 +179,10 @@ def _add_score(parser: ProgramParser) -> CommandParser:
     score = parser.add_command(
         "score",
         "score image files, and write a table of the scores",
-        "python -m service score docs/images --model mnist-undercomplete --output scores.csv",
-        "python -m service score 'docs/**/*.jpg' --model cookies --output cookies.jsonl "
-        "--heatmaps heatmaps",
+        "%(prog)s docs/images --model mnist-undercomplete --output scores.csv",
+        "%(prog)s 'docs/**/*.jpg' --model cookies --output cookies.jsonl --heatmaps heatmaps",
         "find docs/images -name '*.png' | "
-        "python -m service score --list - --model mnist-vae --output digits.csv --json",
+        "%(prog)s --list - --model mnist-vae --output digits.csv --json",
     )
     _add_score_inputs(score)
     _add_score_outputs(score)
@@ -272,6 +273,14 @@ def _parse_shard(text: str) -> "Shard":
 def _describe(setting: str) -> str:
     field = Settings.model_fields[setting]
     return f"{field.description} ({field.default}; AE_{setting.upper()})"
+
+
+def _parse_key_name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a key; use 1 to 64 letters, digits, '.', '_' or '-'"
+        )
+    return text
 
 
 def _parse_count(text: str) -> int:
@@ -501,7 +510,7 @@ def _name_reader(output: Path | str) -> str:
     if isinstance(output, Path) and output.suffix.lower() != ".parquet":
         return f"less {shlex.quote(str(output))}"
     code = f"import pyarrow.parquet as parquet; print(parquet.read_table({str(output)!r}))"
-    return f"python -c {shlex.quote(code)}"
+    return f"{terminal.name_python()} -c {shlex.quote(code)}"
 
 
 def _run_job(job: "ScoreJob", settings: Settings, url: str | None) -> "Summary":
@@ -648,7 +657,8 @@ def _create_key(_: Settings, options: argparse.Namespace) -> int:
         terminal.print_json({"key": key, "entry": json.loads(entry)})
     else:
         print(f"key: {key}\nentry for AE_API_KEYS or its file: {entry}")
-    terminal.print_next(f"serve with it: AE_API_KEYS={shlex.quote(entry)} python -m service serve")
+    serve = f"{terminal.name_module('service')} serve"
+    terminal.print_next(f"serve with it: AE_API_KEYS={shlex.quote(entry)} {serve}")
     return 0
 
 

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import secrets
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bundle.errors import InvalidParameter
 from bundle.manifest import Capability
 
-Right = Capability | Literal["*", "admin", "metrics"]
+_OtherRight = Literal["*", "admin", "metrics"]
+Right = Capability | _OtherRight
+RIGHTS: tuple[Right, ...] = (*get_args(Capability), *get_args(_OtherRight))
+NAME_PATTERN = r"^[\w.-]{1,64}$"
 EXAMPLE = '{"NAME": {"sha256": "...", "rights": ["encode"]}}; `create-key` prints such an entry'
 
 
@@ -24,7 +27,7 @@ class KeyEntry(BaseModel):
     requests_per_second: Annotated[int, Field(gt=0, le=10**6)] | None = None
 
 
-KeyEntries = dict[Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")], KeyEntry]  # by name
+KeyEntries = dict[Annotated[str, Field(pattern=NAME_PATTERN)], KeyEntry]  # by name
 
 
 def compute_key_digest(key: str) -> str:

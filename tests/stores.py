@@ -51,7 +51,7 @@ def publish_tiny(models: Destination, source: Path, change: bytes = b"") -> str:
             shutil.copy(bundle / file, staging)
         encoder = staging / manifest.graphs["encoder"]
         encoder.write_bytes(encoder.read_bytes() + change)
-        return publish.publish(models, staging, manifest).place
+        return publish.publish(models, staging, manifest).location
 
 
 class CuttingHandler(SimpleHTTPRequestHandler):

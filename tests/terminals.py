@@ -29,6 +29,23 @@ def run_into_closed_pipe(*module: str) -> tuple[int, str]:
     return process.returncode, errors
 
 
+def run_onto_full_disk(unbuffered: str, *module: str) -> tuple[int, str]:
+    """Run `python -m` a module whose output is on a full disk. Returns its status, and its errors.
+
+    `unbuffered` is the value of PYTHONUNBUFFERED.
+    """
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", *module],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    return done.returncode, done.stderr
+
+
 def list_undescribed(document: Mapping[str, object], guide: str) -> list[str]:
     """Return the entries of a JSON document that its guide in `docs` does not name."""
     text = (ROOT / "docs" / guide).read_text(encoding="utf-8")

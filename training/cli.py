@@ -37,7 +37,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return int(options.run(options))
-    except BrokenPipeError:
+    except (BrokenPipeError, terminal.OutputError):
         raise
     except (DomainError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,14 +59,14 @@ def _terminate(*_: object) -> None:
 
 def _build_parser() -> ProgramParser:
     parser = ProgramParser(
+        "training",
         "autoencoder-training",
         _list_versions,
-        prog="python -m training",
         description="Train autoencoders and publish them.",
         examples=(
-            "python -m training recipes",
-            "python -m training train mnist-undercomplete --name my-model",
-            "python -m training evaluate my-model",
+            "%(prog)s recipes",
+            "%(prog)s train mnist-undercomplete --name my-model",
+            "%(prog)s evaluate my-model",
         ),
     )
     _add_train(parser)
@@ -75,8 +75,8 @@ def _build_parser() -> ProgramParser:
     recipes = parser.add_command(
         "recipes",
         "list the recipes that come with the package",
-        "python -m training recipes",
-        "python -m training recipes --json",
+        "%(prog)s",
+        "%(prog)s --json",
     )
     recipes.add_json(GUIDE)
     recipes.set_defaults(run=_recipes)
@@ -93,9 +93,9 @@ def _add_train(parser: ProgramParser) -> None:
     train = parser.add_command(
         "train",
         "train a recipe and publish it as a bundle",
-        "python -m training train mnist-undercomplete --name my-model",
-        "python -m training train photo-anomaly --data parts --name my-parts",
-        "python -m training train mnist-vae --name my-vae --set training.epochs=60",
+        "%(prog)s mnist-undercomplete --name my-model",
+        "%(prog)s photo-anomaly --data parts --name my-parts",
+        "%(prog)s mnist-vae --name my-vae --set training.epochs=60",
     )
     train.add_argument("recipe", help="a recipe's name (see `recipes`) or a TOML file")
     train.add_argument("--data", type=Path, metavar="DIR", help=_DATA_HELP)
@@ -124,8 +124,8 @@ def _add_publish(parser: ProgramParser) -> None:
     publish = parser.add_command(
         "publish",
         "publish a bundle again, such as to a store",
-        "python -m training publish models/cookies/5 --models published",
-        "python -m training publish models/cookies/5 --models s3://bucket/models",
+        "%(prog)s models/cookies/5 --models published",
+        "%(prog)s models/cookies/5 --models s3://bucket/models",
     )
     publish.add_argument("bundle", type=Path, metavar="DIR", help="such as models/cookies/5")
     _add_destination(publish)
@@ -149,6 +149,11 @@ def _add_destination(command: CommandParser) -> None:
 
 def _add_model_commands(parser: ProgramParser) -> None:
     """Add the commands on a published model."""
+    data_help = {
+        "calibrate": "a folder of normal images",
+        "add-examples": "a folder of images, whose subfolders are labels; only models of MNIST and "
+        "Fashion-MNIST need none",
+    }
     for name, run, summary, examples in (
         (
             "evaluate",
@@ -177,11 +182,11 @@ def _add_model_commands(parser: ProgramParser) -> None:
         (
             "add-examples",
             _add_examples,
-            "publish a model again, with test images for people who want to try it",
+            "publish a model again, with test images to try it with",
             ("mnist-undercomplete", "cookies --data shown"),
         ),
     ):
-        whole = [f"python -m training {name} {words}" for words in examples]
+        whole = [f"%(prog)s {words}" for words in examples]
         command = parser.add_command(name, summary, *whole)
         command.add_argument("model", help="the model's name")
         required = run is _calibrate
@@ -190,7 +195,7 @@ def _add_model_commands(parser: ProgramParser) -> None:
             type=Path,
             metavar="DIR",
             required=required,
-            help="a folder of normal images" if required else _DATA_HELP,
+            help=data_help.get(name, _DATA_HELP),
         )
         _add_models(command)
         if run is _convert_fp16:
@@ -209,8 +214,8 @@ def _add_overview(parser: ProgramParser) -> None:
     overview = parser.add_command(
         "overview",
         "draw the README's pictures: overview.png and digits.png",
-        "python -m training overview",
-        "python -m training overview --photo docs/cookie.jpg --output pictures",
+        "%(prog)s",
+        "%(prog)s --photo docs/cookie.jpg --output pictures",
     )
     overview.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of MNIST; without it, it is downloaded"
@@ -297,11 +302,12 @@ def _print_published(published: "Published", options: argparse.Namespace) -> Non
     if options.json:
         terminal.print_json(published._asdict())
     else:
-        print(f"published {published.place}")
+        print(f"published {published.location}")
         if other := published.other_encoder:
             print(f"it encodes unlike version {other}: encode stored images again before a search")
     models = shlex.quote(str(options.models))
-    terminal.print_next(f"serve it: python -m service serve --models {models}")
+    service = terminal.name_module("service")
+    terminal.print_next(f"serve it: {service} serve --models {models}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -355,7 +361,8 @@ def _report(options: argparse.Namespace) -> int:
         terminal.print_json({"report": str(page)})
     else:
         print(f"wrote {page}")
-    terminal.print_next(f"open it: python -m webbrowser {shlex.quote(page.resolve().as_uri())}")
+    browser = terminal.name_module("webbrowser")
+    terminal.print_next(f"open it: {browser} {shlex.quote(page.resolve().as_uri())}")
     return 0
 
 

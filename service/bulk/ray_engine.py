@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -180,6 +181,7 @@ def _connect() -> Iterator[None]:
     """Connect to the cluster at RAY_ADDRESS, or start Ray on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = os.environ.get("RAY_ADDRESS", LOCAL)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, logging_level=logging.WARNING, **OPTIONS if address == LOCAL else {})
     except Exception as error:  # Ray raises plain ones, too
@@ -187,6 +189,7 @@ def _connect() -> Iterator[None]:
             f"Ray at {address} cannot be started or reached: {_find_reason(error)}; check "
             "RAY_ADDRESS, and rerun to resume"
         ) from None
+    signal.signal(signal.SIGTERM, on_sigterm)  # because Ray's exits with 15
     try:
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         ray.data.DataContext.get_current().enable_progress_bars = False

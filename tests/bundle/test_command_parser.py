@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import pytest
 
 from bundle.command_parser import SHELLS, ProgramParser, describe_version
+from bundle.terminal import name_module
 
 
 @pytest.fixture
 def parser() -> ProgramParser:
-    examples = ("python -m paint draw a.png", "python -m paint list")
+    examples = ("%(prog)s draw a.png", "%(prog)s list")
     parser = ProgramParser(
-        "paint", lambda: ["paint 1.0", "Python 3"], prog="python -m paint", examples=examples
+        "tools.paint", "paint", lambda: ["paint 1.0", "Python 3"], examples=examples
     )
-    draw = parser.add_command("draw", "draw a PNG", "python -m paint draw a.png")
+    draw = parser.add_command("draw", "draw a PNG", "%(prog)s a.png")
     draw.add_argument("path", metavar="FILE", help="the picture")
     draw.add_argument("--colour", choices=("blue", "green"), default="blue")
     draw.add_json("docs/paint.md")
-    parser.add_command("list", "list the pictures", "python -m paint list")
+    parser.add_command("list", "list the pictures", "%(prog)s")
     return parser
 
 
@@ -35,7 +36,7 @@ def test_a_bare_command_prints_the_help_and_its_first_example(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "draw a PNG" in printed.err
-    assert printed.err.endswith("\ntry first: python -m paint draw a.png\n")
+    assert printed.err.endswith(f"\ntry first: {name_module('tools.paint')} draw a.png\n")
 
 
 def test_a_command_has_its_examples_in_its_help(
@@ -44,7 +45,7 @@ def test_a_command_has_its_examples_in_its_help(
     assert end(parser, ["draw", "--help"]) == 0
     printed = capsys.readouterr().out
     assert "\nDraw a PNG.\n" in printed
-    assert printed.endswith("\nexamples:\n  python -m paint draw a.png\n")
+    assert printed.endswith(f"\nexamples:\n  {name_module('tools.paint')} draw a.png\n")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,12 @@ def test_a_command_has_its_examples_in_its_help(
         ("draw a --colour bleu", "; did you mean blue?"),
         ("draw a --collour=blue", "unrecognized arguments: --collour=blue; did you mean --colour?"),
         ("list --zzz 3", "unrecognized arguments: --zzz 3"),
+        ("--jsn", "unrecognized arguments: --jsn; did you mean COMMAND --json?"),
+        ("--json draw", "unrecognized arguments: --json; did you mean COMMAND --json?"),
+        ("--colour=blue draw", "unrecognized arguments: --colour; did you mean COMMAND --colour?"),
+        ("--colur blue", "unrecognized arguments: --colur; did you mean COMMAND --colour?"),
+        ("--versoin list", "unrecognized arguments: --versoin; did you mean --version?"),
+        ("-x", "unrecognized arguments: -x"),
     ],
 )
 def test_a_mistyped_word_is_answered_by_the_nearest(

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,28 @@ def test_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     print_table()
     assert terminal.run(lambda: 3) == 3
+
+
+def name_python(monkeypatch: pytest.MonkeyPatch, executable: Path, search: Path) -> str:
+    """Name an interpreter, with a directory in PATH."""
+    executable.parent.mkdir(parents=True, exist_ok=True)
+    executable.touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(executable))
+    monkeypatch.setenv("PATH", str(search))
+    return terminal.name_python()
+
+
+def test_the_running_interpreter_is_named_as_a_user_types_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, spaced = tmp_path / ".venv" / "bin" / "python", tmp_path / "my env" / "python3"
+    assert name_python(monkeypatch, here, here.parent) == ".venv/bin/python"
+    assert name_python(monkeypatch, spaced, here.parent) == "'my env/python3'"
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert name_python(monkeypatch, here, tmp_path) == str(here)
+    assert name_python(monkeypatch, here, here.parent) == "python"
+    assert name_python(monkeypatch, spaced, here.parent) == f"'{spaced}'"
+    (tmp_path / "work").rmdir()
+    assert terminal.name_module("service") == f"'{spaced}' -m service"

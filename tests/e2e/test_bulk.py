@@ -2,10 +2,12 @@
 
 import csv
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -174,3 +176,29 @@ def test_a_real_server_and_this_process_give_the_same_scores(
     np.testing.assert_allclose(
         [row["score"] for row in local], [row["score"] for row in remote], rtol=1e-4
     )
+
+
+SCRIPT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+
+
+@pytest.mark.parametrize("entry", ["python -m service", "autoencoder-service"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_command_fails_and_says_how_to_resume(
+    photos: Path, tmp_path: Path, stuck: Stub, entry: str, number: signal.Signals, status: int
+) -> None:
+    table, journal = tmp_path / "scores.csv", tmp_path / "scores.csv.partial"
+    url = f"http://127.0.0.1:{stuck.server_port}"
+    words = command(photos, table, "--model", "m", "--url", url)
+    if entry in SCRIPT:
+        module, function = SCRIPT[entry].split(":")
+        code = f"import sys; from {module} import {function}; sys.exit({function}())"
+        words[1:3] = ["-c", code]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert stuck.holds.wait(60)
+        process.send_signal(number)
+        stuck.ended.set()
+        _, errors = process.communicate(timeout=60)
+    assert errors == f"interrupted; rerun to resume from {journal}\n"
+    assert process.returncode == status
+    assert journal.exists()
+    assert not table.exists()

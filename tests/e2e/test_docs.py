@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -297,3 +298,16 @@ def test_the_pictures_are_drawn_from_the_shipped_models(tmp_path: Path) -> None:
     assert cli.main(["overview", *photograph, *places]) == 0
     for name in ("overview.png", "digits.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_completion_is_installed_in_a_new_account(tmp_path: Path) -> None:
+    script = next(block for block in blocks("text", "docs/operations.md") if "mkdir -p" in block)
+    _, *lines = script.splitlines()  # without the installation of the extra
+    program = f"{shlex.quote(sys.executable)} -m service"
+    commands = "\n".join(lines).replace(".venv/bin/autoencoder-service", program)
+    subprocess.run(
+        ["sh", "-e", "-c", commands], cwd=ROOT, env=os.environ | {"HOME": str(tmp_path)}, check=True
+    )
+    scripts = [path for path in tmp_path.rglob("*autoencoder-service*") if path.is_file()]
+    assert len(scripts) == 3
+    assert all("create-key" in path.read_text(encoding="utf-8") for path in scripts)

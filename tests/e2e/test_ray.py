@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,10 @@ def test_the_rows_equal_those_of_the_local_engine(
     assert f"--output {ray} exists; remove it" in again.stderr
 
 
-def test_a_killed_run_is_resumed(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_an_ended_run_is_resumed(
+    command: list[str], tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     photos, output = tmp_path / "photos", tmp_path / "scores"
     photos.mkdir()
     slow = np.random.default_rng(0).integers(0, 256, (2000, 2000), dtype=np.uint8)
@@ -108,10 +112,11 @@ def test_a_killed_run_is_resumed(command: list[str], tmp_path: Path) -> None:
     run = [*command, "photos", "--output", str(output), "--engine", "ray", "--actors", "1"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/client"}
     terminal = Terminal()
-    with subprocess.Popen(run, cwd=tmp_path, env=environment, stderr=terminal.theirs) as killed:
+    with subprocess.Popen(run, cwd=tmp_path, env=environment, stderr=terminal.theirs) as ended:
         os.close(terminal.theirs)
         terminal.wait_for(r"[1-9]\d*/320")  # a block is written
-        killed.kill()
+        ended.send_signal(number)
+        assert ended.wait(timeout=60) == status
     terminal.close()
     left = [*output.glob("*.parquet")]
     assert left

@@ -9,13 +9,14 @@ import onnxruntime
 import pytest
 
 from bundle.errors import InvalidParameter
+from bundle.terminal import name_module
 from service import VERSION, cli, cores
 from service.app import count_workers
 from service.inference import TELEMETRY, engine
 from service.inference.providers import CUDA, Machine
 from service.keys import compute_key_digest, create_key, parse_entries
 from service.settings import Settings
-from tests.terminals import list_undescribed, run_into_closed_pipe
+from tests.terminals import list_undescribed, run_into_closed_pipe, run_onto_full_disk
 
 
 def test_the_schema_is_printed_without_any_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,8 +53,32 @@ def test_a_key_is_created_with_its_entry(capsys: pytest.CaptureFixture[str]) -> 
     first, second = capsys.readouterr().out.splitlines()
     key, entry = first.removeprefix("key: "), second.split(": ", 1)[1]
     assert parse_entries(entry)["camera-1"].sha256 == compute_key_digest(key)
-    assert cli.main(["create-key", "camera-1", "--right", "encod"]) == 1
-    assert "rights: Input should be 'encode'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("right", ["*", "admin", "metrics", "encode", "anomaly-score"])
+def test_a_right_of_a_key_is_an_operation_or_another_word(right: str) -> None:
+    assert cli.main(["create-key", "camera.1", "--right", right]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            "camera --right encod",
+            r"argument --right: invalid choice: 'encod' .*\*.*mean encode",
+        ),
+        ("camera --right metric", r"argument --right: .*did you mean metrics\?"),
+        ("'my camera'", "argument NAME: 'my camera' is no name of a key; use 1 to 64 letters, "),
+        ("''", "argument NAME: '' is no name of a key; "),
+        ("k" * 65, "argument NAME: 'k+' is no name of a key; "),
+    ],
+)
+def test_an_invalid_key_is_refused_with_its_argument(
+    capsys: pytest.CaptureFixture[str], words: str, error: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["create-key", *shlex.split(words)])
+    assert re.search(error, capsys.readouterr().err)
 
 
 @pytest.fixture
@@ -123,7 +148,7 @@ def test_a_bare_command_helps(
     monkeypatch.setattr(sys, "argv", ["service"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert capsys.readouterr().err.endswith("\ntry first: python -m service serve\n")
+    assert capsys.readouterr().err.endswith(f"\ntry first: {name_module('service')} serve\n")
 
 
 CHECK = ("check", "--device", "cpu", "--models")
@@ -179,10 +204,17 @@ def test_a_key_is_printed_as_json_and_the_next_command_beside_it(
     assert document["entry"] == {"camera-1": {"sha256": digest, "rights": ["encode"]}}
     setting, *command = shlex.split(printed.err.removeprefix("serve with it: "))
     assert parse_entries(setting.removeprefix("AE_API_KEYS="))["camera-1"].sha256 == digest
-    assert command == ["python", "-m", "service", "serve"]
+    assert shlex.join(command) == f"{name_module('service')} serve"
 
 
 @pytest.mark.parametrize("command", [("schema",), CHECK, ("create-key", "a"), ("--help",)])
 def test_a_closed_pipe_ends_a_command_silently(command: tuple[str, ...], models: Path) -> None:
     words = [*command, str(models)] if command is CHECK else command
     assert run_into_closed_pipe("service", *words) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [("schema",), ("create-key", "a"), ("--version",)])
+def test_a_full_disk_is_named(command: tuple[str, ...], unbuffered: str) -> None:
+    error = "error: standard output cannot be written: No space left on device\n"
+    assert run_onto_full_disk(unbuffered, "service", *command) == (1, error)

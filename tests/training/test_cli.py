@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bundle.terminal import name_module
 from tests.conftest import DATA
 from tests.e2e.conftest import SMALL
-from tests.terminals import Terminal, list_undescribed, run_into_closed_pipe
+from tests.terminals import Terminal, list_undescribed, run_into_closed_pipe, run_onto_full_disk
 from tests.training.conftest import tiny, train
 from training import cli, recipes
 from training.data.splits import Split
@@ -164,7 +165,7 @@ def test_a_bare_command_helps(
     monkeypatch.setattr(sys, "argv", ["training"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert capsys.readouterr().err.endswith("\ntry first: python -m training recipes\n")
+    assert capsys.readouterr().err.endswith(f"\ntry first: {name_module('training')} recipes\n")
 
 
 def test_recipes_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,17 +187,17 @@ def test_the_published_model_is_printed_as_json_and_the_log_beside_it(
     printed = capsys.readouterr()
     document = json.loads(printed.out)
     assert list_undescribed(document, "training.md") == []
-    place = models / "mnist-undercomplete" / "1"
-    manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+    location = models / "mnist-undercomplete" / "1"
+    manifest = json.loads((location / "manifest.json").read_text(encoding="utf-8"))
     assert document == {
-        "place": str(place),
+        "location": str(location),
         "model": "mnist-undercomplete",
         "version": 1,
         "metrics": manifest["metrics"],
         "other_encoder": None,
     }
     assert "autoencoder: 1 epochs in" in printed.err
-    assert printed.err.endswith(f"serve it: python -m service serve --models {models}\n")
+    assert printed.err.endswith(f"serve it: {name_module('service')} serve --models {models}\n")
     options = ["--data", str(DATA), "--models", str(models), "--json"]
     assert cli.main(["evaluate", "mnist-undercomplete", *options]) == 0
     measured = json.loads(capsys.readouterr().out)
@@ -208,9 +209,16 @@ def test_the_published_model_is_printed_as_json_and_the_log_beside_it(
     printed = capsys.readouterr()
     page = tmp_path / "index.html"
     assert json.loads(printed.out) == {"report": str(page)}
-    assert printed.err.endswith(f"open it: python -m webbrowser {page.as_uri()}\n")
+    assert printed.err.endswith(f"open it: {name_module('webbrowser')} {page.as_uri()}\n")
 
 
 @pytest.mark.parametrize("command", ["recipes", "--help"])
 def test_a_closed_pipe_ends_a_command_silently(command: str) -> None:
     assert run_into_closed_pipe("training", command) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_full_disk_is_named(options: tuple[str, ...], unbuffered: str) -> None:
+    error = "error: standard output cannot be written: No space left on device\n"
+    assert run_onto_full_disk(unbuffered, "training", "recipes", *options) == (1, error)

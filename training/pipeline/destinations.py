@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from bundle import terminal
 from bundle.errors import BundleUnavailable, InvalidParameter
 from bundle.index import INDEX, Key, name_object, read_digests, render_index
 from bundle.manifest import MANIFEST, ModelManifest
@@ -40,7 +41,7 @@ class Destination(Protocol):
         """Return the manifest of the newest version of a model."""
 
     def add(self, staging: Path, name: str, version: int) -> str | None:
-        """Publish the files as a version. Returns its place, or None if the version is taken."""
+        """Publish the files as a version. Returns its location, or None if the version is taken."""
 
 
 class ModelsDirectory:
@@ -130,9 +131,9 @@ class ModelsStore:
             if not (staging / MANIFEST).exists():
                 shutil.rmtree(staging)
                 raise
+            publish = f"{terminal.name_module('training')} publish {staging}"
             raise BundleUnavailable(
-                f"{error}; the bundle is kept: python -m training publish {staging} "
-                f"--models {self._store.url}"
+                f"{error}; the bundle is kept: {publish} --models {self._store.url}"
             ) from error
         except BaseException:
             shutil.rmtree(staging)
@@ -165,12 +166,12 @@ class ModelsStore:
             object_name = name_object(key, path.relative_to(staging).as_posix())
             if not self._store.create(object_name, path.read_bytes()):
                 raise BundleUnavailable(f"{object_name} exists in {self._store.url}")
-        place = f"{self._store.url}/{name}/{version}"
+        location = f"{self._store.url}/{name}/{version}"
         try:
             self._store.update_index()
         except BundleUnavailable as error:
-            raise OSError(f"{place} is published, but not in {INDEX}: {error}") from error
-        return place
+            raise OSError(f"{location} is published, but not in {INDEX}: {error}") from error
+        return location
 
 
 def open_destination(models: str) -> Destination:

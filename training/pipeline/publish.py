@@ -19,7 +19,7 @@ class Published(NamedTuple):
     encoders are not comparable.
     """
 
-    place: str
+    location: str
     model: str
     version: int
     metrics: dict[str, float]
@@ -28,7 +28,7 @@ class Published(NamedTuple):
     @property
     def directory(self) -> Path:
         """The directory of a bundle that is not in a store."""
-        return Path(self.place)
+        return Path(self.location)
 
 
 def publish(
@@ -55,8 +55,8 @@ def publish(
             )
         if draw is not None:
             draw(PublishedBundle(staging))
-        if place := models.add(staging, draft.name, version):
-            return Published(place, draft.name, version, manifest.metrics, other)
+        if location := models.add(staging, draft.name, version):
+            return Published(location, draft.name, version, manifest.metrics, other)
 
 
 def _find_other_encoder(manifest: ModelManifest, before: ModelManifest | None) -> int | None:

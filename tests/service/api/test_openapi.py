@@ -133,8 +133,9 @@ KEYS = {"unauthorized", "rate_limited", "overloaded"}
             "/v1/models/{model}/examples",
             {
                 *KEYS,
+                "forbidden",
                 "model_not_found",
-                "operation_not_supported",
+                "examples_not_found",
                 "model_not_ready",
                 "deadline_exceeded",
             },

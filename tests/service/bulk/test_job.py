@@ -25,6 +25,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from bundle.stores import open_store
+from bundle.terminal import name_python
 from service import cli
 from service.app import build_services, create_app
 from service.bulk import journal, remote_files, remote_scorer
@@ -209,7 +210,7 @@ def test_the_summary_is_printed_as_json(
     pictures, command = printed.err.splitlines()
     assert pictures == f"heatmaps: {heatmaps}"
     runner, *words = shlex.split(command.removeprefix("read the table: "))
-    assert runner == "python"
+    assert runner == name_python()
     shown = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
     assert "p_value: double" in shown.stdout
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bundle.conformal import ConformalScores
 from bundle.manifest import EXAMPLES, MANIFEST, ModelManifest
+from bundle.terminal import name_module
 from service.registry.repository import ModelRepository
 from tests.bundles import open_bundle
 from tests.conftest import DATA, MODELS
@@ -109,7 +110,7 @@ def test_a_model_is_calibrated_again_and_is_the_same_model(
     )
     printed, next_steps = capsys.readouterr()
     assert printed.endswith(f"\npublished {models / manifest.name / '2'}\n")
-    assert next_steps == f"serve it: python -m service serve --models {models}\n"
+    assert next_steps == f"serve it: {name_module('service')} serve --models {models}\n"
     assert "60.png: the bytes are not an image" in printed
     assert "calibrated on 60 images; the minimum false_positive_rate is 0.017" in printed
     repository = ModelRepository(models)
