@@ -45,7 +45,7 @@ ARGUMENTS = [
     "--use-fake-ui-for-media-stream",
     "--host-resolver-rules=MAP page.test 127.0.0.1",  # an address that is not secure without TLS
 ]
-TIMEOUT_MILLISECONDS = 8_000
+TIMEOUT_MILLISECONDS = 15_000
 
 
 class Visitor:
@@ -104,8 +104,9 @@ class Visitor:
 # Of the package: Playwright's event loop must be gone when other tests start theirs.
 @pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=TIMEOUT_MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser

@@ -146,21 +146,18 @@ def test_images_of_a_model_that_was_left_are_not_sent_to_it(
 def test_the_page_turns_dark_and_narrow_while_it_is_open(server: Server, visitor: Visitor) -> None:
     page = visitor.open(server.url, "mnist-vae")
     drop(page, ("digit.png", "image/png", encode(DIGITS[0])))
-    canvas = part(page, "Anomaly verdict").locator(".histogram canvas")
-    expect(canvas).to_be_visible()
-    read = "(canvas) => canvas.toDataURL()"
-    light = canvas.evaluate(read)
+    histogram = part(page, "Anomaly verdict").get_by_role("img", name="This image")
+    expect(histogram).to_be_visible()
+    width = "() => document.querySelector('.histogram canvas')?.clientWidth"
+    page.wait_for_function(f"() => ({width})() > 390")  # it is drawn
+    light = histogram.locator("canvas").evaluate("(canvas) => canvas.toDataURL()")
     page.emulate_media(color_scheme="dark")
     expect(page.locator("body")).to_have_css("background-color", "rgb(18, 24, 30)")
     page.wait_for_function(
-        "(before) => document.querySelector('.histogram canvas').toDataURL() !== before", arg=light
+        "(before) => document.querySelector('.histogram canvas')?.toDataURL() !== before", arg=light
     )
-    wide = canvas.bounding_box()
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function(
-        "(before) => document.querySelector('.histogram canvas').clientWidth < before",
-        arg=(wide or {"width": 0})["width"],
-    )
+    page.wait_for_function(f"() => ({width})() > 0 && ({width})() < 390")
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
